@@ -1,0 +1,54 @@
+"""The exception tree. Every message names the field, its value, what is allowed and what to do next.
+
+    EndcapError
+    ├── ParamsError        params.yaml, shop selection, environment
+    ├── DataError          a file of ours or of the shop: missing, truncated, wrong schema
+    ├── EventError         one event refused at the door
+    ├── FeatureError       a feature row that does not fit its definition
+    ├── RequestError       what a client sent (HTTP 4xx)         serving/errors.py
+    ├── BundleError        a release that must not be served      serving/errors.py
+    └── GateError          a release that must not be promoted    training/gates.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EndcapError(Exception):
+    """Root of everything Endcap raises on purpose; the command line prints it without a traceback."""
+
+
+class ParamsError(EndcapError):
+    """A constant is missing, unknown or of the wrong type."""
+
+
+class DataError(EndcapError):
+    """A data file cannot be used.
+
+    >>> str(DataError("raw/items.parquet", "column 'price' is missing", rows=3, next_step="export it again"))
+    "raw/items.parquet: column 'price' is missing (3 rows read). Next: export it again."
+    """
+
+    def __init__(self, file: str | Path, problem: str, *, rows: int | None = None, next_step: str) -> None:
+        self.file, self.problem, self.rows = str(file), problem, rows
+        read = "" if rows is None else f" ({rows} rows read)"
+        super().__init__(f"{file}: {problem}{read}. Next: {next_step}.")
+
+
+class EventError(EndcapError):
+    """One event is refused; `field` is the first field that is wrong."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field, self.value, self.allowed = field, value, allowed
+        super().__init__(f"{field}: {_short(value)} is not allowed; allowed: {allowed}")
+
+
+class FeatureError(EndcapError):
+    """A stored feature row does not fit the fold that declares it."""
+
+
+def _short(value: object, limit: int = 80) -> str:
+    """At most `limit` printable characters of a value that came from outside."""
+    text = ascii(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,135 @@
+"""The canonical event and item: schemas of data/raw, and the check at the door.
+
+The live endpoint and the batch import use the same `check_event`, so an event is refused for the same
+reason wherever it arrives.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from feature_repo.errors import EventError
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+TYPES = (
+    "impression",
+    "click",
+    "product_viewed",
+    "add_to_cart",
+    "remove_from_cart",
+    "purchase_completed",
+    "search",
+    "dwell",
+    "scroll",
+)
+# The three that count as contact with a product. A click leads to a view: counting both would count twice.
+PRODUCT_TYPES = ("product_viewed", "add_to_cart", "purchase_completed")
+ITEMLESS_TYPES = ("search", "scroll")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("event_ts", TIMESTAMP, nullable=False),
+        pa.field("created_ts", TIMESTAMP, nullable=False),
+        pa.field("type", pa.string(), nullable=False),
+        pa.field("user_id", pa.string()),
+        pa.field("session_id", pa.string(), nullable=False),
+        pa.field("item_id", pa.string()),
+        pa.field("surface", pa.string()),
+        pa.field("request_id", pa.string()),
+        pa.field("slot", pa.int32()),
+        pa.field("list_name", pa.string()),
+        pa.field("position", pa.int32()),
+        pa.field("price", pa.float64()),
+        pa.field("quantity", pa.int32()),
+        pa.field("query", pa.string()),
+        pa.field("device", pa.string()),
+        pa.field("country", pa.string()),
+        pa.field("channel", pa.string()),
+        pa.field("consent", pa.bool_(), nullable=False),
+    ]
+)
+
+ITEM_SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("description", pa.string()),
+        pa.field("category_path", pa.string()),
+        pa.field("brand", pa.string()),
+        pa.field("price", pa.float64()),
+        pa.field("currency", pa.string()),
+        pa.field("margin", pa.float64()),
+        pa.field("stock", pa.int32()),
+        pa.field("image_path", pa.string()),
+        pa.field("accessories", pa.list_(pa.string())),
+        pa.field("available_from", TIMESTAMP),
+        pa.field("gtin", pa.string()),
+    ]
+)
+
+_ID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}\Z")
+_ID_FIELDS = ("event_id", "user_id", "session_id", "item_id", "request_id")
+_TEXT_FIELDS = ("surface", "list_name", "query", "device", "country", "channel")
+_COUNT_FIELDS = {"slot": (0, 10_000), "position": (1, 1_000_000), "quantity": (1, 1_000_000)}
+_MAX_PRICE = 1e9
+_EARLIEST = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
+
+
+def is_id(value: object) -> bool:
+    """True for a string of 1 to 256 characters without control characters.
+
+    >>> is_id("sku 12/blue"), is_id("a\\nb"), is_id(""), is_id(7)
+    (True, False, False, False)
+    """
+    return isinstance(value, str) and _ID.match(value) is not None
+
+
+def check_event(event: Mapping[str, Any], latest: datetime) -> None:
+    """Raise EventError, naming the first field that is wrong, unless the event is canonical.
+
+    `event` holds python values as in SCHEMA (`event_ts` an aware datetime); absent and None mean the same.
+    `latest` is the newest `event_ts` accepted (arrival time plus the clock skew that the shop allows).
+    """
+    for name in event:
+        if name not in SCHEMA.names:
+            raise EventError(name, event[name], f"the fields {', '.join(SCHEMA.names)}")
+    for name in _ID_FIELDS:
+        value = event.get(name)
+        required = name in ("event_id", "session_id")
+        if (value is not None or required) and not is_id(value):
+            raise EventError(name, value, "a string of 1 to 256 characters without control characters")
+    if event.get("type") not in TYPES:
+        raise EventError("type", event.get("type"), f"one of {', '.join(TYPES)}")
+    if event.get("item_id") is None and event["type"] not in ITEMLESS_TYPES:
+        raise EventError("item_id", None, f"an item for an event of type {event['type']}")
+    _check_time(event, latest)
+    for name in _TEXT_FIELDS:
+        value = event.get(name)
+        if value is not None and not is_id(value):
+            raise EventError(name, value, "text of 1 to 256 characters without control characters")
+    for name, (low, high) in _COUNT_FIELDS.items():
+        value = event.get(name)
+        if value is not None and (type(value) is not int or not low <= value <= high):
+            raise EventError(name, value, f"a whole number from {low} to {high}")
+    price = event.get("price")
+    if price is not None and not (
+        type(price) in (int, float) and math.isfinite(price) and 0 <= price <= _MAX_PRICE
+    ):
+        raise EventError("price", price, f"a finite number from 0 to {_MAX_PRICE:.0f}")
+    if type(event.get("consent", True)) is not bool:
+        raise EventError("consent", event["consent"], "true or false")
+
+
+def _check_time(event: Mapping[str, Any], latest: datetime) -> None:
+    ts = event.get("event_ts")
+    if not isinstance(ts, datetime) or ts.tzinfo is None:
+        raise EventError("event_ts", ts, "an instant with a time zone, for example 2026-01-31T12:00:00Z")
+    if not _EARLIEST <= ts <= latest:
+        raise EventError("event_ts", ts.isoformat(), f"{_EARLIEST.isoformat()} to {latest.isoformat()}")

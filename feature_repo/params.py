@@ -1,0 +1,132 @@
+"""params.yaml, the only home of constants, read into frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from feature_repo.errors import ParamsError
+
+T = TypeVar("T")
+
+
+def root() -> Path:
+    """The project's folder: $ENDCAP_HOME, else the nearest folder upwards that holds params.yaml."""
+    home = os.environ.get("ENDCAP_HOME")
+    if home:
+        return Path(home)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").exists():
+            return folder
+    raise ParamsError(f"params.yaml: not found in {here} or above; run inside the project or set ENDCAP_HOME")
+
+
+def load(section: str, kind: type[T]) -> T:
+    """Section of params.yaml as `kind`, a frozen dataclass whose fields are exactly the section's keys.
+
+    Nested dataclasses are read from nested sections. Raises ParamsError on an unknown key, a missing one
+    or a value of another type; ints are accepted where floats are declared, nothing else is converted.
+
+    >>> @dataclass(frozen=True)
+    ... class Gate:
+    ...     min_coverage: float
+    >>> _build({"min_coverage": 0.8}, Gate, "gate")
+    Gate(min_coverage=0.8)
+    """
+    path = root() / "params.yaml"
+    sections = _read(path, path.stat().st_mtime_ns)
+    if section not in sections:
+        raise ParamsError(f"{path.name}: section '{section}' is missing; sections are {', '.join(sections)}")
+    return _build(sections[section], kind, section)
+
+
+@cache
+def _read(path: Path, mtime_ns: int) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+def _build(values: Any, kind: type[T], where: str) -> T:
+    if not isinstance(values, dict):
+        raise ParamsError(f"{where}: {values!r} is not a section; allowed: keys and values")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - fields):
+        raise ParamsError(f"{where}.{unknown[0]}: unknown key; allowed: {', '.join(sorted(fields))}")
+    if missing := sorted(fields - set(values)):
+        raise ParamsError(f"{where}.{missing[0]}: missing; add it to params.yaml")
+    return kind(**{name: _convert(values[name], hints[name], f"{where}.{name}") for name in fields})
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(value, hint, where)  # type: ignore[arg-type]
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(value, next(a for a in args if a is not type(None)), where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {k: _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
+    if hint is datetime:
+        return _instant(value, where)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ParamsError(f"{where}: {value!r} is not a {getattr(hint, '__name__', hint)}; change params.yaml")
+    return value
+
+
+def _instant(value: Any, where: str) -> datetime:
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime):
+        raise ParamsError(f"{where}: {value!r} is not an instant; allowed: 2016-10-17T00:00:00Z")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Whose data is used and where its time is cut: prior | ranker training | validation | test."""
+
+    name: str
+    adapter: str  # simulated, ga360 or table
+    source: str  # folder of the raw export, relative to root()
+    mapping: str | None  # column mapping of the table adapter
+    rank_from: datetime
+    valid_from: datetime
+    test_from: datetime
+
+    def run_dir(self) -> Path:
+        """Live state of this shop: redis, mlflow, logs, process ids."""
+        return root() / "run" / self.name
+
+
+def shop() -> Shop:
+    """The active shop: data/shop.yaml if `endcap shop NAME` wrote one, else `shop` of params.yaml."""
+    chosen = root() / "data" / "shop.yaml"
+    if chosen.exists():
+        return _build(yaml.safe_load(chosen.read_text()), Shop, "data/shop.yaml")
+    path = root() / "params.yaml"
+    sections = _read(path, path.stat().st_mtime_ns)
+    return named_shop(sections["shop"])
+
+
+def named_shop(name: str) -> Shop:
+    """Section `shops.<name>` of params.yaml. Raises ParamsError for a name that is not there."""
+    path = root() / "params.yaml"
+    shops = _read(path, path.stat().st_mtime_ns)["shops"]
+    if name not in shops:
+        raise ParamsError(f"shop: '{name}' is unknown; allowed: {', '.join(shops)}; or add it to params.yaml")
+    return _build({"name": name, **shops[name]}, Shop, f"shops.{name}")
