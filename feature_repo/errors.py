@@ -1,13 +1,13 @@
 """The exception tree. Every message names the field, its value, what is allowed and what to do next.
 
-    EndcapError
-    ├── ParamsError        params.yaml, shop selection, environment
-    ├── DataError          a file of ours or of the shop: missing, truncated, wrong schema
-    ├── EventError         one event refused at the door
-    ├── FeatureError       a feature row that does not fit its definition
-    ├── RequestError       what a client sent (HTTP 4xx)         serving/errors.py
-    ├── BundleError        a release that must not be served      serving/errors.py
-    └── GateError          a release that must not be promoted    training/gates.py
+EndcapError
+├── ParamsError        params.yaml, shop selection, environment
+├── DataError          a file of ours or of the shop: missing, truncated, wrong schema
+├── EventError         one event refused at the door
+├── FeatureError       a feature row that does not fit its definition
+├── RequestError       what a client sent (HTTP 4xx)         serving/errors.py
+├── BundleError        a release that must not be served      serving/errors.py
+└── GateError          a release that must not be promoted    training/gates.py
 """
 
 from __future__ import annotations

@@ -84,7 +84,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise ParamsError(f"{where}: {value!r} is not a {getattr(hint, '__name__', hint)}; change params.yaml")
+        raise ParamsError(
+            f"{where}: {value!r} is not a {getattr(hint, '__name__', hint)}; change params.yaml"
+        )
     return value
 
 
