@@ -8,6 +8,7 @@ milliseconds (FACTS: 0.002 against 6.8 ms).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,10 @@ class ItemMatrix:
     """
 
     def __init__(self, ids: Sequence[str], catalogue: Mapping[str, Sequence[object]]) -> None:
-        """`catalogue` holds price, margin, stock, available_from (us), category_path, brand, each of length N."""
+        """`catalogue`: price, margin, stock, available_from (us), category_path and brand, each of length N."""
         self.ids = list(ids)
         self.row = {item: i for i, item in enumerate(self.ids)}
-        self.activity: dict[str, npt.NDArray[np.generic]] = {
+        self.activity: dict[str, npt.NDArray[Any]] = {
             c.name: np.zeros(len(self.ids), np.int64 if c.dtype == "int64" else np.float64)
             for c in ITEM_ACTIVITY.columns
         }

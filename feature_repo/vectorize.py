@@ -59,7 +59,7 @@ EMPTY_SESSION: Mapping[str, Any] = SESSION_CONTEXT.row(SESSION_CONTEXT.new())
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who asks, where and when, with the stored rows as they were read (the empty row where there is none)."""
+    """Who asks, where and when, with the stored rows as read (the empty row where there is none)."""
 
     now: int  # us since 1970, UTC
     surface: str
@@ -129,7 +129,7 @@ def history(visitor: Visitor, matrix: ItemMatrix, limit: int = 20) -> History:
 
 
 def assemble(visitor: Visitor, past: History, matrix: ItemMatrix, rows: Rows, scores: Scores) -> Floats:
-    """The ranker's input for candidates `rows` (n,): float32 (n, 28), columns as in COLUMNS, NaN for unknown."""
+    """The ranker's input for candidates `rows` (n,): float32 (n, 28) as in COLUMNS, NaN for unknown."""
     out = np.empty((len(rows), len(COLUMNS)), np.float32)
     shared = (*_user(visitor), *_context(visitor))
     out[:, : len(shared)] = shared
@@ -209,7 +209,7 @@ def _cross(
 def _shown(
     session: Mapping[str, Any], matrix: ItemMatrix, rows: Rows
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Per candidate: pages since it was listed (0 = on the newest page), its position there, how often; NaN, NaN, 0."""
+    """Per candidate: pages since it was listed (0 = the newest), its position there, how often; NaN, NaN, 0."""
     ago, position, count = np.full(len(rows), np.nan), np.full(len(rows), np.nan), np.zeros(len(rows))
     lists = (
         session["shown_items"],

@@ -1,0 +1,107 @@
+"""What flows through the pipeline: a request, candidates, slots, an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.vectorize import History, Scores, Visitor
+
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where the storefront asks from; every field may be unknown."""
+
+    device: str | None = None
+    country: str | None = None
+    channel: str | None = None
+    page: str | None = None
+    category: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One checked question; serving/requests.py makes it from JSON and refuses what does not fit."""
+
+    surface: str
+    user_id: str | None = None
+    session_id: str | None = None
+    items: tuple[str, ...] = ()
+    cart: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    context: Context = field(default_factory=Context)
+    limit: int = 12
+    debug: bool = False
+    as_of: int | None = None  # us; honoured only with ENDCAP_REPLAY=1
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """K catalogue rows with where each came from and what retrieval knows of it.
+
+    rows int64 (k,) · source: name of the source that brought each · rank: its place there, from 0
+    """
+
+    rows: Rows
+    source: tuple[str, ...]
+    rank: tuple[int, ...]
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Candidates in descending order of the ranker's score; `matrix` float32 (k, 28) in the same order."""
+
+    rows: Rows
+    score: Floats
+    source: tuple[str, ...]
+    matrix: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One filled place of the shelf; `slot` counts from 0."""
+
+    item_id: str
+    slot: int
+    score: float
+    source: str
+    rule: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the storefront gets; `removed` tells per item why it could not be shown (debug only)."""
+
+    request_id: str
+    surface: str
+    items: tuple[Slot, ...]
+    arm: str
+    bundle: str
+    served_from: str  # live, precomputed or fallback
+    degraded: str | None
+    feature_age_ms: int | None
+    took_ms: float
+    warnings: tuple[str, ...] = ()
+    debug: dict[str, Any] | None = None
+
+
+__all__ = [
+    "Answer",
+    "Candidates",
+    "Context",
+    "Floats",
+    "History",
+    "Ranked",
+    "Request",
+    "Rows",
+    "Scores",
+    "Slot",
+    "Visitor",
+]
