@@ -33,7 +33,7 @@ class ItemMatrix:
     """
 
     def __init__(self, ids: Sequence[str], catalogue: Mapping[str, Sequence[object]]) -> None:
-        """`catalogue`: price, margin, stock, available_from (us), category_path and brand, each of length N."""
+        """`catalogue`: price, margin, stock, available_from (us), category_path, brand, each of length N."""
         self.ids = list(ids)
         self.row = {item: i for i, item in enumerate(self.ids)}
         self.activity: dict[str, npt.NDArray[Any]] = {

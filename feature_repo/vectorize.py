@@ -209,7 +209,7 @@ def _cross(
 def _shown(
     session: Mapping[str, Any], matrix: ItemMatrix, rows: Rows
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Per candidate: pages since it was listed (0 = the newest), its position there, how often; NaN, NaN, 0."""
+    """Per candidate (n,): pages since it was listed (0 = the newest), its position, how often."""
     ago, position, count = np.full(len(rows), np.nan), np.full(len(rows), np.nan), np.zeros(len(rows))
     lists = (
         session["shown_items"],
