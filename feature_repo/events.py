@@ -75,11 +75,12 @@ ITEM_SCHEMA = pa.schema(
 )
 
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}\Z")
-_ID_FIELDS = ("event_id", "user_id", "session_id", "item_id", "request_id")
-_TEXT_FIELDS = ("surface", "list_name", "query", "device", "country", "channel")
-_COUNT_FIELDS = {"slot": (0, 10_000), "position": (1, 1_000_000), "quantity": (1, 1_000_000)}
-_MAX_PRICE = 1e9
-_EARLIEST = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
+# Limits of the check at the door; pipelines/quarantine.py turns the same ones into SQL.
+ID_FIELDS = ("event_id", "user_id", "session_id", "item_id", "request_id")
+TEXT_FIELDS = ("surface", "list_name", "query", "device", "country", "channel")
+COUNT_FIELDS = {"slot": (0, 10_000), "position": (1, 1_000_000), "quantity": (1, 1_000_000)}
+MAX_PRICE = 1e9
+EARLIEST = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 
 def is_id(value: object) -> bool:
@@ -100,7 +101,7 @@ def check_event(event: Mapping[str, Any], latest: datetime) -> None:
     for name in event:
         if name not in SCHEMA.names:
             raise EventError(name, event[name], f"the fields {', '.join(SCHEMA.names)}")
-    for name in _ID_FIELDS:
+    for name in ID_FIELDS:
         value = event.get(name)
         required = name in ("event_id", "session_id")
         if (value is not None or required) and not is_id(value):
@@ -110,19 +111,19 @@ def check_event(event: Mapping[str, Any], latest: datetime) -> None:
     if event.get("item_id") is None and event["type"] not in ITEMLESS_TYPES:
         raise EventError("item_id", None, f"an item for an event of type {event['type']}")
     _check_time(event, latest)
-    for name in _TEXT_FIELDS:
+    for name in TEXT_FIELDS:
         value = event.get(name)
         if value is not None and not is_id(value):
             raise EventError(name, value, "text of 1 to 256 characters without control characters")
-    for name, (low, high) in _COUNT_FIELDS.items():
+    for name, (low, high) in COUNT_FIELDS.items():
         value = event.get(name)
         if value is not None and (type(value) is not int or not low <= value <= high):
             raise EventError(name, value, f"a whole number from {low} to {high}")
     price = event.get("price")
     if price is not None and not (
-        type(price) in (int, float) and math.isfinite(price) and 0 <= price <= _MAX_PRICE
+        type(price) in (int, float) and math.isfinite(price) and 0 <= price <= MAX_PRICE
     ):
-        raise EventError("price", price, f"a finite number from 0 to {_MAX_PRICE:.0f}")
+        raise EventError("price", price, f"a finite number from 0 to {MAX_PRICE:.0f}")
     if type(event.get("consent", True)) is not bool:
         raise EventError("consent", event["consent"], "true or false")
 
@@ -131,5 +132,5 @@ def _check_time(event: Mapping[str, Any], latest: datetime) -> None:
     ts = event.get("event_ts")
     if not isinstance(ts, datetime) or ts.tzinfo is None:
         raise EventError("event_ts", ts, "an instant with a time zone, for example 2026-01-31T12:00:00Z")
-    if not _EARLIEST <= ts <= latest:
-        raise EventError("event_ts", ts.isoformat(), f"{_EARLIEST.isoformat()} to {latest.isoformat()}")
+    if not EARLIEST <= ts <= latest:
+        raise EventError("event_ts", ts.isoformat(), f"{EARLIEST.isoformat()} to {latest.isoformat()}")
