@@ -40,6 +40,7 @@ class ItemMatrix:
             c.name: np.zeros(len(self.ids), np.int64 if c.dtype == "int64" else np.float64)
             for c in ITEM_ACTIVITY.columns
         }
+        self._popularity: Floats | None = None
         self.set_catalogue(catalogue)
 
     def __len__(self) -> int:
@@ -59,8 +60,21 @@ class ItemMatrix:
             self.price_log = np.where(self.price > 0, np.log(self.price), np.nan)
         self.price_band = _bands(self.price)
 
+    def popularity(self) -> Floats:
+        """Views of the last 7 days as a share of the greatest, (N,); computed again only after `apply`.
+
+        All counts decay at one rate, so their order and shares do not depend on the instant they are
+        brought to.
+        """
+        if self._popularity is None:
+            newest = int(self.activity["at"].max(initial=0))
+            views = self.count("views_7d", newest)
+            self._popularity = views / max(views.max(initial=0.0), 1e-12)
+        return self._popularity
+
     def apply(self, rows: Rows, values: Mapping[str, npt.ArrayLike]) -> None:
         """Overwrite the activity of `rows` (n,) by `values`, one array of length n per fold column."""
+        self._popularity = None
         for name in ACTIVITY:
             self.activity[name][rows] = values[name]
 

@@ -1,0 +1,91 @@
+"""The product on one screen: features -> retrieve -> rank -> diversify -> rules -> slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from feature_repo.matrix import ItemMatrix
+from feature_repo.vectorize import Visitor, history
+from serving.diversify import Diversify, diversify
+from serving.rank import Ranker, rank
+from serving.retrieve import EVERY, Retrieve, Retrievers, retrieve, score_catalogue, take, top
+from serving.rules import Eligibility, eligibility
+from serving.types import Candidates, Ranked, Request, Slot
+
+
+class Release(Retrievers, Protocol):
+    """What a request needs of a bundle: the retrieval models, the ranker and the release's own settings."""
+
+    ranker: Ranker
+    retrieve: Retrieve
+    diversify: Diversify
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The slots and how they came about."""
+
+    slots: tuple[Slot, ...]
+    candidates: Candidates
+    ranked: Ranked
+    eligible: Eligibility
+
+
+def visitor_of(
+    request: Request, now: int, user: Mapping[str, Any] | None, session: Mapping[str, Any] | None
+) -> Visitor:
+    """The request joined with the stored rows that were read for it."""
+    context = request.context
+    return Visitor(
+        now=now,
+        surface=request.surface,
+        session_id=request.session_id,
+        device=context.device,
+        channel=context.channel,
+        country=context.country,
+        user=user,  # type: ignore[arg-type]
+        session=session,  # type: ignore[arg-type]
+        anchors=(*request.cart, *request.items),
+    )
+
+
+def recommend(request: Request, release: Release, visitor: Visitor, matrix: ItemMatrix) -> Served:
+    """Fill `request.limit` slots; fewer only where the catalogue has no more eligible items."""
+    past = history(visitor, matrix)
+    eligible = eligibility(request, visitor, matrix)
+    candidates = retrieve(release.retrieve, release, visitor, past, matrix, eligible.mask)
+    ranked = rank(release.ranker, candidates, visitor, past, matrix)
+    chosen = diversify(release.diversify, ranked, matrix, request.limit)
+    return Served(_slots(ranked, chosen, matrix), candidates, ranked, eligible)
+
+
+def reorder(request: Request, release: Release, visitor: Visitor, matrix: ItemMatrix) -> Served:
+    """Order the items that the storefront lists (category pages): no filter, no diversity, none is lost."""
+    rows = matrix.rows_of(list(dict.fromkeys(request.items)))
+    past = history(visitor, matrix)
+    scores = take(score_catalogue(release.retrieve, release, visitor, past), rows)
+    candidates = Candidates(rows, ("listed",) * len(rows), tuple(range(len(rows))), scores)
+    ranked = rank(release.ranker, candidates, visitor, past, matrix)
+    eligible = Eligibility(np.ones(len(matrix), np.bool_), {})
+    return Served(_slots(ranked, list(range(len(rows))), matrix), candidates, ranked, eligible)
+
+
+def bestsellers(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
+    """No model: the most viewed eligible items, for the holdout arm and as the first fallback."""
+    mask = eligibility(request, visitor, matrix).mask
+    popular = matrix.popularity()
+    rows = top(popular + EVERY, mask, request.limit)
+    return tuple(
+        Slot(matrix.ids[row], slot, round(float(popular[row]), 6), "popular") for slot, row in enumerate(rows)
+    )
+
+
+def _slots(ranked: Ranked, chosen: list[int], matrix: ItemMatrix) -> tuple[Slot, ...]:
+    return tuple(
+        Slot(matrix.ids[ranked.rows[at]], slot, round(float(ranked.score[at]), 6), ranked.source[at])
+        for slot, at in enumerate(chosen)
+    )

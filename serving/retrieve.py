@@ -1,0 +1,183 @@
+"""Candidates: every source scores the catalogue, quotas blend the sources into K = 120 rows.
+
+Sources, in the order in which they fill the list:
+
+    shown     listed to this shopper in this visit, newest page first (the strongest signal on real data)
+    ease      EASE item-item weights summed over the history
+    covisit   directional co-visits, the newest contact weighing most
+    tower     dot product of the user tower with the item tower (content: works for an item on day one)
+    als       factors folded in from the history
+    popular   views of the last 7 days, what a visitor without history gets
+    fresh     items younger than `fresh_days`, by the tower
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.folds import DAY_US
+from feature_repo.matrix import ItemMatrix
+from feature_repo.vectorize import History, Scores, Visitor
+from feature_repo.vocabulary import encode_context
+from serving.types import Candidates, Floats, Rows
+
+HISTORY = 20
+EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Retrieve:
+    """Section `retrieve` of params.yaml."""
+
+    k: int  # candidates that the ranker sees
+    quotas: dict[str, int]  # source -> how many it may bring
+    covisit_decay: float  # weight of the k-th newest contact is decay ** k
+    ease_decay: float
+    earlier_weight: float  # weight of a contact of an earlier visit
+    fresh_days: float
+
+
+class Table(Protocol):
+    """CSR (N, N): row = item of the history, columns = items scored."""
+
+    indptr: Any
+    indices: Any
+    data: Any
+
+
+class Retrievers(Protocol):
+    """The retrieval half of a release; every table is aligned to `ids`."""
+
+    ids: list[str]
+    item_vectors: Floats  # (N, d), L2-normalised
+    covisit: Table
+    ease: Table
+    als_items: Floats  # (N, f)
+
+    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
+        """(1, 20), (1, 20), (1, 20), (1, 3) -> (d,), L2-normalised."""
+
+
+def retrieve(
+    params: Retrieve,
+    models: Retrievers,
+    visitor: Visitor,
+    past: History,
+    matrix: ItemMatrix,
+    eligible: Mask,
+) -> Candidates:
+    """At most `params.k` distinct eligible rows, the quotas' order first, then the tower's best."""
+    scores = score_catalogue(params, models, visitor, past)
+    sources = _sources(params, models, scores, visitor, past, matrix, eligible)
+    found: dict[int, tuple[str, int]] = {}
+    for source, quota in params.quotas.items():
+        brought = 0
+        for rank, row in enumerate(sources[source]):
+            if brought == quota or len(found) == params.k:
+                break
+            if row not in found:
+                found[row] = (source, rank)
+                brought += 1
+    for rank, row in enumerate(sources["popular"]):
+        if len(found) == params.k:
+            break
+        found.setdefault(row, ("popular", rank))
+    rows = np.fromiter(found, np.int64, len(found))
+    names, ranks = zip(*found.values(), strict=True) if found else ((), ())
+    return Candidates(rows, names, ranks, take(scores, rows))
+
+
+def score_catalogue(params: Retrieve, models: Retrievers, visitor: Visitor, past: History) -> Scores:
+    """Each model's score of every catalogue item: four arrays float32 (N,)."""
+    n = len(models.ids)
+    newest_first = np.arange(len(past.rows))[::-1]
+    place = np.where(past.current, 1.0, params.earlier_weight)
+    last = past.rows[-1:]
+    return Scores(
+        tower=models.item_vectors @ _user_vector(models, visitor, past),
+        covisit=_sum_rows(models.covisit, past.rows, params.covisit_decay**newest_first * place, n),
+        ease=_sum_rows(models.ease, past.rows, params.ease_decay**newest_first * place, n),
+        last_item=_sum_rows(models.ease, last, np.ones(len(last)), n),
+    )
+
+
+def take(scores: Scores, rows: Rows) -> Scores:
+    """The same scores for `rows` (n,) only."""
+    return Scores(scores.tower[rows], scores.covisit[rows], scores.ease[rows], scores.last_item[rows])
+
+
+def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
+    """Rows of the `k` best eligible scores above 0, best first; equal scores in order of row."""
+    masked = np.where(eligible & (score > 0), score, -np.inf)
+    best = np.sort(np.argpartition(masked, -k)[-k:]) if k < len(masked) else np.arange(len(masked))
+    best = best[masked[best] > -np.inf]
+    rows: list[int] = best[np.argsort(-masked[best], kind="stable")].tolist()
+    return rows
+
+
+def _user_vector(models: Retrievers, visitor: Visitor, past: History) -> Floats:
+    rows, ages, kinds = past.rows[-HISTORY:], past.ages[-HISTORY:], past.kinds[-HISTORY:]
+    start = HISTORY - len(rows)
+    items = np.zeros((1, HISTORY), np.int64)
+    stamps = np.zeros((1, HISTORY), np.float32)
+    contacts = np.zeros((1, HISTORY), np.int64)
+    items[0, start:], stamps[0, start:], contacts[0, start:] = rows + 1, ages, kinds
+    context = np.array([encode_context(visitor.device, visitor.channel, visitor.country)], np.int64)
+    return models.user_vector(items, stamps, contacts, context)
+
+
+def _sum_rows(table: Table, rows: Rows, weights: npt.NDArray[Any], n: int) -> Floats:
+    """sum_k weights[k] * table[rows[k]]: float32 (n,)."""
+    out = np.zeros(n, np.float32)
+    for row, weight in zip(rows.tolist(), weights.tolist(), strict=True):
+        span = slice(table.indptr[row], table.indptr[row + 1])
+        out[table.indices[span]] += np.float32(weight) * table.data[span]  # columns of one row are distinct
+    return out
+
+
+def als_scores(item_factors: Floats, rows: Rows) -> Floats:
+    """Scores of every item for a history folded in as binary feedback: float32 (N,).
+
+    x = (Y_u' Y_u + reg I)^-1 Y_u' 1 over the history's factors Y_u; score = Y x. The ridge keeps x finite for
+    a single contact.
+    """
+    seen = item_factors[rows]
+    gram = seen.T @ seen + 0.1 * np.eye(item_factors.shape[1], dtype=np.float32)
+    user: Floats = np.linalg.solve(gram, seen.sum(axis=0))
+    return item_factors @ user
+
+
+def _sources(
+    params: Retrieve,
+    models: Retrievers,
+    scores: Scores,
+    visitor: Visitor,
+    past: History,
+    matrix: ItemMatrix,
+    eligible: Mask,
+) -> dict[str, list[int]]:
+    """Ranked rows of every source that has a quota."""
+    k = params.k
+    sources: dict[str, list[int]] = {"popular": top(matrix.popularity() + EVERY, eligible, k)}
+    for name in params.quotas:
+        if name == "shown":
+            shown = matrix.rows_of(visitor.session["shown_items"])[::-1]
+            sources[name] = [row for row in shown.tolist() if eligible[row]]
+        elif name == "fresh":
+            born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
+            young = eligible & (born > visitor.now - params.fresh_days * DAY_US)
+            sources[name] = top(scores.tower + 2.0, young, params.quotas[name])
+        elif name == "als":
+            sources[name] = (
+                top(als_scores(models.als_items, past.rows), eligible, k) if len(past.rows) else []
+            )
+        elif name == "tower":
+            sources[name] = top(scores.tower + 2.0, eligible, k)  # cosine >= -1: every item may come
+        elif name != "popular":
+            sources[name] = top(getattr(scores, name), eligible, k)
+    return sources
