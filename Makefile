@@ -1,0 +1,67 @@
+# Needs python >= 3.11, make and git; everything else comes from requirements.txt into .venv.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+DATA ?= simulated
+DATA_DIR ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH
+
+.PHONY: help setup install demo test lint format bench lock down clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## .venv with the pinned requirements (done once; again when they change)
+	@hash=$$(cat requirements.txt pyproject.toml | cksum); \
+	if [ "$$(cat $(STAMP) 2>/dev/null)" != "$$hash" ]; then $(MAKE) install; echo "$$hash" > $(STAMP); fi
+
+install:
+	@python=; for candidate in python3.11 python3.12 python3.13 python3; do \
+	  if $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+	  then python=$$candidate; break; fi; done; \
+	if [ -z "$$python" ]; then echo "make: no Python 3.11 to 3.13 on the PATH; install one and try again" >&2; exit 1; fi; \
+	[ -x $(BIN)/python ] || $$python -m venv .venv
+	@mkdir -p run; total=$$(grep -c '==' requirements.txt); \
+	echo "Installing $$total pinned packages into .venv (a few minutes, once; log in run/setup.log)"; \
+	$(BIN)/python -m pip install -r requirements.txt 2>&1 | tee run/setup.log | awk -v total=$$total \
+	  '/^(Collecting|Requirement already)/ {printf "\r  found %d of %d", ++n, total; fflush()} \
+	   /^Installing collected/ {printf "\n  unpacking\n"; fflush()} /^ERROR/ {print}'
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . >> run/setup.log 2>&1 \
+	  || { tail -20 run/setup.log >&2; exit 1; }
+
+demo: setup ## events to served, watched and rolled-back recommendations; DATA=merch for the real shop, DATA_DIR=its folder
+	@endcap demo --data $(DATA) $(if $(DATA_DIR),--source "$(DATA_DIR)")
+
+test: setup lint ## lint, types and the whole suite
+	@OMP_NUM_THREADS=1 python -m pytest -n 2
+
+lint: setup ## ruff and mypy
+	@ruff check .
+	@ruff format --check .
+	@mypy feature_repo training serving monitoring pipelines
+
+format: setup ## rewrite the code as ruff likes it
+	@ruff check --fix . && ruff format .
+
+bench: setup ## every benchmark, printing its budget beside its figure
+	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done
+
+lock: ## rewrite requirements.txt from requirements.in, through a fresh environment
+	@rm -rf .venv-lock && $(BIN)/python -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install -r requirements.in
+	@{ echo '# Frozen closure of requirements.in; written by `make lock`. Do not edit by hand.'; \
+	  .venv-lock/bin/python -m pip freeze --all | grep -v '^pip==' | sed 's/+cpu$$//'; } > requirements.txt
+	@rm -rf .venv-lock
+
+down: ## stop everything that the demo started
+	@if [ -x $(BIN)/endcap ]; then endcap down; else echo "nothing is installed, so nothing runs"; fi
+
+clean: down ## forget data, models and live state; keeps .venv
+	@rm -rf run mlruns .dvc/cache .dvc/tmp
+	@cd data && rm -rf export raw quarantine features models bundles reports

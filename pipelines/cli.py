@@ -1,0 +1,133 @@
+"""The `endcap` command: one job per file of this folder, imported only when it is called.
+
+Exit codes: 0 done, 1 a gate or a check failed or the input is unusable, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from feature_repo.errors import EndcapError
+from feature_repo.quiet import hush
+from pipelines.ports import embedded_redis_url
+
+# Job -> "module" or "module:function" in this folder, in the order of the work.
+JOBS: dict[str, dict[str, str]] = {
+    "data": {"shop": "shop", "simulate": "simulate", "ingest": "ingest", "validate": "validate"},
+    "features": {"features": "features", "text": "text", "materialize": "materialize"},
+    "models": {
+        "two_tower": "two_tower",
+        "als": "als",
+        "item_item": "item_item",
+        "ranker_data": "ranker_data",
+        "ranker": "ranker",
+        "evaluate": "evaluate",
+    },
+    "release": {
+        "gate": "gate",
+        "bundle": "bundle",
+        "promote": "release:promote",
+        "rollback": "release:rollback",
+        "rollout": "rollout",
+    },
+    "serve": {
+        "up": "stack:up",
+        "down": "stack:down",
+        "status": "stack:status",
+        "serve": "serve",
+        "stream": "stream",
+        "replay": "replay",
+        "demo": "demo",
+    },
+    "watch": {"feedback": "feedback", "drift": "drift", "console": "console"},
+}
+
+
+def places() -> dict[str, str]:
+    """Job name -> "module:function", over all groups."""
+    return {
+        job: place if ":" in place else f"{place}:main"
+        for group in JOBS.values()
+        for job, place in group.items()
+    }
+
+
+def summary(place: str) -> str:
+    """First line of a job's docstring, read from its source: importing 25 jobs would take seconds."""
+    module, function = place.split(":")
+    file = Path(__file__).parent / f"{module}.py"
+    source = file.read_text() if file.exists() else ""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+def overview() -> str:
+    """What `endcap --help` prints: every job with its line, grouped in the order of the work."""
+    lines = ["Usage: endcap JOB [OPTIONS]      endcap JOB --help tells a job's options", ""]
+    for group, jobs in JOBS.items():
+        lines.append(group)
+        lines += [f"  {job:<12} {summary(places()[job])}" for job in jobs]
+    return "\n".join(lines)
+
+
+def call(job: str, function: Callable[..., Any], args: Sequence[str]) -> int:
+    """Parse `args` by the annotations of `function`, run it and return its exit code (None counts as 0)."""
+    import typer  # 40 ms that `endcap --help` does not need
+
+    @functools.wraps(function)
+    def command(*positional: Any, **named: Any) -> None:
+        raise typer.Exit(function(*positional, **named) or 0)
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    try:
+        app(args=list(args), prog_name=f"endcap {job}")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    return 0
+
+
+def complain(message: str) -> None:
+    """One line on stderr, red on a terminal."""
+    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
+    print(f"{red}endcap: {message}{plain}", file=sys.stderr)
+
+
+def run(args: Sequence[str]) -> int:
+    """Exit code of `endcap *args`; an EndcapError becomes one line, anything else keeps its traceback."""
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    job, found = args[0], places()
+    if job not in found:
+        near = difflib.get_close_matches(job, found, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        complain(f"no job is called {job!r}{hint} `endcap --help` lists them")
+        return 2
+    module, function = found[job].split(":")
+    hush()
+    try:
+        # Redis is where `endcap up` puts it unless the environment says otherwise: one answer for every job.
+        os.environ.setdefault("REDIS_URL", embedded_redis_url())
+        return call(job, getattr(importlib.import_module(f"pipelines.{module}"), function), args[1:])
+    except EndcapError as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        complain(f"{job} was interrupted")
+        return 130
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))

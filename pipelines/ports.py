@@ -1,0 +1,53 @@
+"""Where the local processes listen: section `stack` of params.yaml; an environment variable overrides a port."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from feature_repo.errors import ParamsError
+from feature_repo.params import load
+
+HOST = "127.0.0.1"  # whoever wants other machines to reach a port puts a proxy in front of it
+
+
+@dataclass(frozen=True)
+class StackParams:
+    """`stack:`, the processes of `endcap up`."""
+
+    redis_port: int
+    service_port: int
+    console_port: int
+    ready_timeout_s: float
+    stop_timeout_s: float
+
+
+def stack_params() -> StackParams:
+    """Section `stack`, with ENDCAP_REDIS_PORT, ENDCAP_SERVICE_PORT and ENDCAP_CONSOLE_PORT applied."""
+    params = load("stack", StackParams)
+    for field in ("redis_port", "service_port", "console_port"):
+        name = f"ENDCAP_{field.upper()}"
+        if name in os.environ:
+            params = replace(params, **{field: _port(name, os.environ[name])})
+    return params
+
+
+def _port(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise ParamsError(f"{name}: {text!r} is not allowed; allowed: a port from 1 to 65535")
+    return int(text)
+
+
+def embedded_redis_url() -> str:
+    """Where `endcap up` puts its own Redis; any other $REDIS_URL is somebody else's server."""
+    return f"redis://{HOST}:{stack_params().redis_port}/0"
+
+
+def service_url() -> str:
+    """The storefront plane of the local service."""
+    return f"http://{HOST}:{stack_params().service_port}"
+
+
+def console_url() -> str:
+    """The admin plane."""
+    return f"http://{HOST}:{stack_params().console_port}"

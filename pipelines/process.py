@@ -1,0 +1,179 @@
+"""A detached local process: its pid file, its log, its readiness and its end.
+
+A pid alone does not name a process, since pids are reused. A record also keeps the start time, and only a
+process with both is ever signalled. Each process leads a session of its own, so that the workers it forks can
+be found and ended with it, also when the leader was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from feature_repo.errors import EndcapError
+
+LOG_LINES_SHOWN = 12
+POLL_S = 0.1
+START_TIME_TOLERANCE_S = 2.0  # the kernel's boot time, hence every start time, moves when the clock is set
+
+
+class StackError(EndcapError):
+    """A process did not start, or did not get ready."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run. `ready` is polled until true; `port` must be free before (None: it listens on none)."""
+
+    name: str
+    command: Sequence[str]
+    ready: Callable[[], bool]
+    port: int | None = None
+    port_setting: str = ""  # how to choose another port, for the message
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A started process, as its pid file run/<shop>/<name>.pid keeps it; `started` in seconds since 1970."""
+
+    name: str
+    pid: int
+    started: float
+    port: int | None
+
+    def members(self) -> list[psutil.Process]:
+        """The live processes of this session and their leader; none when the pid now means another."""
+        try:
+            leader = psutil.Process(self.pid)
+            if abs(leader.create_time() - self.started) > START_TIME_TOLERANCE_S:
+                return []
+        except psutil.NoSuchProcess:
+            pass  # the leader is gone, its workers may not be
+        return [p for p in psutil.process_iter() if self._owns(p)]
+
+    def _owns(self, process: psutil.Process) -> bool:
+        try:
+            return (
+                os.getsid(process.pid) == self.pid
+                and process.create_time() >= self.started - START_TIME_TOLERANCE_S
+                and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            return False
+
+    def is_running(self) -> bool:
+        """True while the leader itself lives."""
+        return any(p.pid == self.pid for p in self.members())
+
+
+def pid_file(folder: Path, name: str) -> Path:
+    """`folder` is run/<shop>."""
+    return folder / f"{name}.pid"
+
+
+def log_file(folder: Path, name: str) -> Path:
+    """Where the process writes both its outputs, appended over restarts."""
+    return folder / "logs" / f"{name}.log"
+
+
+def recorded(folder: Path) -> list[Record]:
+    """Every process that was started from this folder and not stopped, running or not."""
+    return [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("*.pid"))]
+
+
+def find(folder: Path, name: str) -> Record | None:
+    """The running process of that name, None if there is none."""
+    path = pid_file(folder, name)
+    record = Record(**json.loads(path.read_text())) if path.exists() else None
+    return record if record and record.is_running() else None
+
+
+def start(program: Program, folder: Path, timeout_s: float) -> Record:
+    """Run `program` detached and wait until it is ready. A running one is left as it is.
+
+    Raises StackError when its port is taken, when it ends before it is ready (with the end of its log), or
+    after `timeout_s` seconds; a process that did not get ready is ended.
+    """
+    if running := find(folder, program.name):
+        return running
+    if stale := [r for r in recorded(folder) if r.name == program.name]:
+        stop(stale[0], folder, timeout_s)  # workers of a killed leader would hold its port
+    if program.port is not None:
+        _require_free(program)
+    log = log_file(folder, program.name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            program.command,
+            env={**os.environ, **program.env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    record = Record(program.name, child.pid, psutil.Process(child.pid).create_time(), program.port)
+    path = pid_file(folder, program.name)
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(asdict(record)))
+    draft.replace(path)
+    deadline = time.monotonic() + timeout_s
+    while not program.ready():
+        if child.poll() is not None:
+            stop(record, folder, timeout_s)
+            raise StackError(f"{program.name} ended with status {child.returncode}; {_tail(log)}")
+        if time.monotonic() > deadline:
+            stop(record, folder, timeout_s)
+            raise StackError(f"{program.name} was not ready after {timeout_s:.0f} s; {_tail(log)}")
+        time.sleep(POLL_S)
+    return record
+
+
+def stop(record: Record, folder: Path, timeout_s: float) -> bool:
+    """TERM, then KILL after `timeout_s`; forgets the pid file. False when nothing of it was running."""
+    members = record.members()
+    # The leader ends its own workers in order; without it they are told directly.
+    first = [p for p in members if p.pid == record.pid] or members
+    _signal(first, signal.SIGTERM)
+    _, alive = psutil.wait_procs(members, timeout=timeout_s)
+    _signal([p for p in {*alive, *record.members()} if p.is_running()], signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=timeout_s)
+    pid_file(folder, record.name).unlink(missing_ok=True)
+    return bool(members)
+
+
+def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)  # psutil compares the start time once more
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _require_free(program: Program) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", program.port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            raise StackError(
+                f"port {program.port} for {program.name} is not free ({error.strerror}); "
+                f"end what listens there, or set {program.port_setting}"
+            ) from None
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
+    return f"the end of {log}:\n  " + "\n  ".join(lines or ["(empty)"])

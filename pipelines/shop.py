@@ -1,0 +1,65 @@
+"""Whose data the stages read: data/shop.yaml, from section `shops` of params.yaml."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from feature_repo.errors import DataError
+from feature_repo.params import Shop, named_shop, root
+
+
+def choose(name: str, source: Path | None = None) -> Shop:
+    """Make `shops.<name>` the active shop, with `source` as its folder if given, and return it.
+
+    Raises ParamsError for an unknown name and DataError when the folder of a shop's own data is not there;
+    the shop that was active then stays so.
+    """
+    chosen = named_shop(name)
+    if source is not None:
+        chosen = dataclasses.replace(chosen, source=_relative(source))
+    folder = root() / chosen.source
+    if chosen.adapter != "simulated" and not folder.is_dir():
+        raise DataError(
+            chosen.source,
+            f"there is no such folder with the data of shop '{name}'",
+            next_step=f"name it: `endcap shop {name} --source DIR` or `make demo DATA={name} DATA_DIR=DIR`",
+        )
+    values = {k: _plain(v) for k, v in dataclasses.asdict(chosen).items()}
+    text = f"# Written by `endcap shop {name}`; dvc.lock belongs to this shop.\n" + yaml.safe_dump(
+        values, sort_keys=False
+    )
+    file = root() / "data" / "shop.yaml"
+    file.parent.mkdir(exist_ok=True)
+    if not file.exists() or file.read_text() != text:
+        file.write_text(text)
+    return chosen
+
+
+def _plain(value: object) -> object:
+    # Instants as text: DVC writes parameters into dvc.lock, and YAML instants do not survive that.
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _relative(source: Path) -> str:
+    """Relative to the root where that works, so that the file fits other machines."""
+    absolute = source.expanduser().resolve()
+    home = root().resolve()
+    for base, prefix in ((home, Path()), (home.parent, Path(".."))):
+        if absolute.is_relative_to(base):
+            return (prefix / absolute.relative_to(base)).as_posix()
+    return str(absolute)
+
+
+def main(
+    name: Annotated[str, typer.Argument(help="A section of `shops` in params.yaml.")],
+    source: Annotated[Path | None, typer.Option(help="Folder of the raw export, if elsewhere.")] = None,
+) -> None:
+    """Choose the shop whose data the stages read (writes data/shop.yaml)."""
+    chosen = choose(name, source)
+    print(f"{chosen.name}: {chosen.adapter} data in {chosen.source}, test from {chosen.test_from:%Y-%m-%d}")
