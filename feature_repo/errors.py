@@ -41,14 +41,14 @@ class EventError(EndcapError):
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
-        super().__init__(f"{field}: {_short(value)} is not allowed; allowed: {allowed}")
+        super().__init__(f"{field}: {shorten(value)} is not allowed; allowed: {allowed}")
 
 
 class FeatureError(EndcapError):
     """A stored feature row does not fit the fold that declares it."""
 
 
-def _short(value: object, limit: int = 80) -> str:
+def shorten(value: object, limit: int = 80) -> str:
     """At most `limit` printable characters of a value that came from outside."""
     text = ascii(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
