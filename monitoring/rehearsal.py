@@ -31,7 +31,7 @@ class Shoppers:
     slots: int = 12
 
     def cells(self, drop: float = 0.0) -> tuple[ArmStatistics, np.ndarray]:
-        """Every possible user-day, fields of shape (cells,), and its probability, with the CTR down by `drop`."""
+        """Every possible user-day, fields of shape (cells,), and its chance, with the CTR down by `drop`."""
         ctr = self.ctr * (1.0 - drop)
         lists = np.arange(1, 13)
         weights = geom.pmf(lists, _geometric_rate(self.impressions / self.slots, lists))
