@@ -34,8 +34,8 @@ JOBS: dict[str, dict[str, str]] = {
     "release": {
         "gate": "gate",
         "bundle": "bundle",
-        "promote": "release:promote",
-        "rollback": "release:rollback",
+        "promote": "promote",
+        "rollback": "rollback",
         "rollout": "rollout",
     },
     "serve": {

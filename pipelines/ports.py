@@ -1,4 +1,4 @@
-"""Where the local processes listen: section `stack` of params.yaml; an environment variable overrides a port."""
+"""Where the local processes listen: section `stack` of params.yaml; the environment may override a port."""
 
 from __future__ import annotations
 

@@ -142,12 +142,15 @@ def start(program: Program, folder: Path, timeout_s: float) -> Record:
 def stop(record: Record, folder: Path, timeout_s: float) -> bool:
     """TERM, then KILL after `timeout_s`; forgets the pid file. False when nothing of it was running."""
     members = record.members()
-    # The leader ends its own workers in order; without it they are told directly.
-    first = [p for p in members if p.pid == record.pid] or members
-    _signal(first, signal.SIGTERM)
-    _, alive = psutil.wait_procs(members, timeout=timeout_s)
-    _signal([p for p in {*alive, *record.members()} if p.is_running()], signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=timeout_s)
+    leader = [p for p in members if p.pid == record.pid]
+    _signal(leader, signal.SIGTERM)  # it ends its own workers in order
+    psutil.wait_procs(leader, timeout=timeout_s)
+    workers = [p for p in record.members() if p.pid != record.pid]
+    _signal(workers, signal.SIGTERM)
+    psutil.wait_procs(workers, timeout=timeout_s)
+    left = record.members()
+    _signal(left, signal.SIGKILL)
+    psutil.wait_procs(left, timeout=timeout_s)
     pid_file(folder, record.name).unlink(missing_ok=True)
     return bool(members)
 

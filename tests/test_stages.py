@@ -1,0 +1,125 @@
+"""dvc.yaml against the code: a stage re-runs when, and only when, something that it uses has changed."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("feature_repo", "training", "serving", "monitoring", "pipelines")
+# Reached by every job and without influence on any output: messages, switches, the reading of params.yaml itself
+# (whose sections are named one by one), and MLflow's log of a run.
+PLUMBING = {
+    "feature_repo/errors.py",
+    "feature_repo/params.py",
+    "feature_repo/quiet.py",
+    "pipelines/ports.py",
+    "training/params.py",
+    "training/tracking.py",
+}
+
+
+def stages() -> dict[str, dict[str, Any]]:
+    """Stage name -> its definition; of a foreach stage, what it does for each."""
+    found = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return {name: stage.get("do", stage) for name, stage in found.items()}
+
+
+def job(stage: dict[str, Any]) -> str:
+    command = shlex.split(stage["cmd"])
+    assert command[0] == "endcap"
+    return command[1]
+
+
+@cache
+def names(module: Path) -> frozenset[Path]:
+    """Our modules that `module` imports, wherever in the file it does so."""
+    wanted: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            wanted |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            wanted |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    paths = {ROOT / (name.replace(".", "/") + ".py") for name in wanted if name.split(".")[0] in PACKAGES}
+    return frozenset(path for path in paths if path.exists())
+
+
+def closure(module: Path) -> set[Path]:
+    """`module` and all of ours that it imports, directly or not."""
+    found, todo = set(), [module]
+    while todo:
+        if (path := todo.pop()) not in found:
+            found.add(path)
+            todo += names(path)
+    return found
+
+
+def sections(modules: set[Path]) -> set[str]:
+    """Sections of params.yaml that these modules read: every load("name", ...)."""
+    return {
+        node.args[0].value
+        for module in modules
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", getattr(node.func, "attr", "")) == "load"
+        and len(node.args) == 2
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    }
+
+
+def code(stage: dict[str, Any]) -> set[Path]:
+    return closure(ROOT / "pipelines" / f"{cli.places()[job(stage)].split(':')[0]}.py")
+
+
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_names_exactly_the_code_that_it_uses(name: str) -> None:
+    stage = stages()[name]
+    used = {str(p.relative_to(ROOT)) for p in code(stage)} - PLUMBING
+    named = {dep for dep in stage["deps"] if dep.endswith(".py")}
+    assert {"add to deps": sorted(used - named), "remove from deps": sorted(named - used)} == {
+        "add to deps": [],
+        "remove from deps": [],
+    }
+
+
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_names_every_section_of_params_that_its_code_reads(name: str) -> None:
+    stage = stages()[name]
+    named = {entry.split(".")[0] for entry in stage.get("params", []) if isinstance(entry, str)}
+    assert sections(code(stage)) - {"stack"} == named
+
+
+def test_what_a_stage_needs_is_made_by_another() -> None:
+    made = {
+        next(iter(out)) if isinstance(out, dict) else out
+        for stage in stages().values()
+        for kind in ("outs", "metrics")
+        for out in stage.get(kind, [])
+    }
+    for name, stage in stages().items():
+        for dep in stage["deps"]:
+            if dep.startswith("data/"):
+                assert any(dep == out or dep.startswith(f"{out}/") for out in made), (name, dep)
+
+
+def test_every_stage_writes_below_data_and_is_a_job() -> None:
+    for stage in stages().values():
+        assert job(stage) in cli.places()
+        for out in stage.get("outs", []):
+            assert (next(iter(out)) if isinstance(out, dict) else out).startswith("data/")
+
+
+def test_dvc_reports_nothing_and_stages_no_file_by_itself() -> None:
+    config = (ROOT / ".dvc" / "config").read_text()
+    for setting in ("analytics = false", "autostage = false", "check_update = false"):
+        assert setting in config
+    assert "remote" not in config
