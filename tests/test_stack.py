@@ -122,6 +122,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_embedded_redis_keeps_what_it_accepted_over_kill_9(home: Path) -> None:
     (record,) = stack.bring_up(("redis",))
+    assert record.port is not None
     client = redis.Redis(port=record.port)
     client.set("basket", "full")
     os.kill(record.pid, signal.SIGKILL)

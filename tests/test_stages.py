@@ -15,7 +15,7 @@ from pipelines import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("feature_repo", "training", "serving", "monitoring", "pipelines")
-# Reached by every job and without influence on any output: messages, switches, the reading of params.yaml itself
+# Reached by every job, without influence on any output: messages, switches, the reading of params.yaml itself
 # (whose sections are named one by one), and MLflow's log of a run.
 PLUMBING = {
     "feature_repo/errors.py",
