@@ -1,7 +1,7 @@
 """What the simulated shop sells: SKUs with words, prices, launch dates and the latents that drive demand.
 
-The latents (style, price level, popularity, appeal, trend) are what shoppers respond to. The words of a title
-are drawn from the same latents, so a model that reads titles can find out what a model of clicks has to learn.
+The latents (style, price level, popularity, appeal, trend) are what shoppers respond to. The words of
+a title are drawn from the same latents: a model that reads titles knows at launch what clicks show later.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _zipf_within_leaves(
 
 
 def _complements(leaves: int) -> np.ndarray:
-    """(leaves, 3): the two next leaves of the department, and the same place in the neighbouring department."""
+    """(leaves, 3): the department's two next leaves, and the same place in the neighbouring department."""
     leaf = np.arange(leaves)
     department, place = leaf // 6, leaf % 6
     neighbour = np.where((department ^ 1) < leaves // 6, department ^ 1, department)
@@ -145,7 +145,7 @@ def _link_accessories(
     complements: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """(N, MAX_ACCESSORIES): popular items of complementary leaves, mostly of the same style; 0 to 4 of them."""
+    """(N, MAX_ACCESSORIES): 0 to 4 popular items of complementary leaves, mostly of the item's style."""
     links = np.full((len(leaf), MAX_ACCESSORIES), -1)
     for row in range(len(leaf_items)):
         items = leaf_items[row][leaf_items[row] >= 0]

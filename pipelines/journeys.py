@@ -1,7 +1,8 @@
 """What happens in the sessions of the simulated shop, all sessions at once, page after page.
 
-A page lists items; those that are looked at and liked are clicked, a click opens the product, a viewed product may go
-into the cart, and at the end the cart may be ordered. The product viewed last sets what the next page is about.
+A page lists items; those that are looked at and liked are clicked, a click opens the product, a viewed
+product may go into the cart, and at the end the cart may be ordered. The product viewed last sets what the
+next page is about.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ _SECOND = 1_000_000
 class Journey:
     """Probabilities of the steps of a session; section `simulate.journey` of params.yaml.
 
-    `first`, `viewed` and `idle` are the shares of page kinds at the start, after a product was viewed, after none was.
+    `first`, `viewed` and `idle` are the shares of page kinds at the start, after a page that led to a product,
+    and after one that led to none.
     """
 
     max_pages: int
@@ -71,14 +73,15 @@ class Diary:
             {k: np.broadcast_to(np.asarray(v), len(session)) for k, v in (row | columns).items()}
         )
 
-    def finish(self) -> dict[str, np.ndarray]:
-        """All columns in order of time; rows of the same microsecond stay as they were written.
+    def finish(self, end: int) -> dict[str, np.ndarray]:
+        """All columns before `end` (us) in order of time; rows of the same microsecond stay as they were written.
 
-        Columns: kind, session, at, item, page, surface, position (1-based), for searches `query` (the leaf asked
-        for), and for impressions `chance` (the probability with which a click followed).
+        Columns: kind, session, at, item, page, surface, position (1-based), for searches `query` (the
+        leaf asked for), and for impressions `chance` (the probability with which a click followed).
         """
         columns = {name: np.concatenate([chunk[name] for chunk in self.chunks]) for name in self.chunks[0]}
         order = np.argsort(columns["at"], kind="stable")
+        order = order[columns["at"][order] < end]
         return {name: column[order] for name, column in columns.items()}
 
 
@@ -98,8 +101,11 @@ class Walk:
         self.pages = 0
         self.baskets: list[tuple[np.ndarray, ...]] = []  # session, item, page, surface, position
 
-    def run(self, on_page: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
-        """Walk until every session has ended; `on_page` hears how many sessions took the step just done."""
+    def run(self, end: int, on_page: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
+        """Walk until every session has ended, and keep what happened before `end` (us).
+
+        `on_page` hears after each step how many sessions took it.
+        """
         alive = np.arange(len(self.sessions))
         self._land(alive)
         for step in range(self.journey.max_pages):
@@ -112,7 +118,7 @@ class Walk:
             stays = np.where(self.viewed[alive], self.journey.stay_viewed, self.journey.stay_idle)
             alive = alive[self.rng.random(len(alive)) < stays]
         self._order()
-        return self.diary.finish()
+        return self.diary.finish(end)
 
     def _visitors(self, rows: np.ndarray) -> Visitors:
         visit = self.sessions
@@ -126,7 +132,7 @@ class Walk:
         return (self.rng.lognormal(np.log(median), 0.6, n) * _SECOND).astype(np.int64)
 
     def _land(self, rows: np.ndarray) -> None:
-        """Some sessions open on a product page, from a search engine or a friend's link: a view without a list."""
+        """Some sessions open on a product page, from a search engine or a link: a view without a list."""
         mailed = np.isin(self.sessions.channel[rows], ("email", "push"))
         rows = rows[~mailed & (self.rng.random(len(rows)) < self.journey.landing_share)]
         items = self.shelves.draw_liked(self._visitors(rows), self.rng)
@@ -168,11 +174,10 @@ class Walk:
             self.diary.write(
                 "search", rows, opened - _SECOND // 2, page=page, surface=code, query=self.leaf[rows]
             )
-        shown = items >= 0
-        at = lambda column: np.broadcast_to(column[:, None], items.shape)  # noqa: E731
+        row, slot = np.nonzero(items >= 0)
         self.diary.write(
-            "impression", at(rows)[shown], at(opened)[shown], item=items[shown], page=at(page)[shown], surface=code,
-            position=np.broadcast_to(slots, items.shape)[shown], chance=chance[shown],
+            "impression", rows[row], opened[row], item=items[row, slot], page=page[row], surface=code,
+            position=slot + 1, chance=chance[row, slot],
         )  # fmt: skip
         scrolled = rng.random(len(rows)) < self.journey.scroll_share
         late = opened + self._seconds(3, len(rows))
@@ -187,7 +192,7 @@ class Walk:
         self.clock[rows] = opened + self._seconds(8, len(rows)) + reading[:, -1]
 
     def _view(self, rows: np.ndarray, items: np.ndarray, at: np.ndarray, **place: np.ndarray) -> None:
-        """Product pages opened by `rows` (a session may occur more than once, in order), and carts filled there."""
+        """Products opened by `rows` (a session may occur more than once, in order), and carts filled there."""
         rng, journey = self.rng, self.journey
         self.diary.write("product_viewed", rows, at, item=items, **place)
         dwells = rng.random(len(rows)) < journey.dwell_share
@@ -224,7 +229,7 @@ class Walk:
         self.clock[rows] += self._seconds(25, len(rows))
 
     def _drift(self, alive: np.ndarray) -> None:
-        """After a look at a product, some go on to what goes with it: the intent moves to a complementary leaf."""
+        """After a look at a product, the intent of some moves to a complementary leaf."""
         rows = alive[self.viewed[alive] & (self.rng.random(len(alive)) < self.journey.drift)]
         shop = self.world.shop
         self.leaf[rows] = shop.complements[shop.leaf[self.focus[rows]], self.rng.integers(3, size=len(rows))]
@@ -245,6 +250,6 @@ class Walk:
         first = first[orders[session[first]]]
         self.clock += self._seconds(90, len(self.clock))
         self.diary.write(
-            "purchase_completed", session[first], self.clock[session[first]], item=item[first], page=page[first],
-            surface=surface[first], position=position[first],
+            "purchase_completed", session[first], self.clock[session[first]], item=item[first],
+            page=page[first], surface=surface[first], position=position[first],
         )  # fmt: skip

@@ -20,9 +20,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def names_of(
     world: World, sessions: Sessions, late_login_share: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """(S,) microseconds after the session's start from which on its user_id is known; the far future for never.
+    """(S,) microseconds from the session's start until its user_id is known, infinite for never.
 
-    Most known shoppers come with a cookie; `late_login_share` of their sessions start nameless and log in later.
+    Known shoppers come with a cookie; `late_login_share` of their sessions start nameless and log in later.
     """
     known = sessions.shopper < len(world.shoppers.user_ids)
     late = rng.random(len(sessions)) < late_login_share
@@ -41,8 +41,8 @@ def event_tables(
 ) -> tuple[pa.Table, pa.Table]:
     """(events, impressions) in feature_repo.events.SCHEMA, sorted by (event_ts, event_id).
 
-    `log` is Diary.finish(), in order of time, and event ids count up in that order. `late_share` of the events
-    reach the shop minutes after they happened, the others within seconds.
+    `log` is Diary.finish(), in order of time, and event ids count up in that order. `late_share` of the
+    events reach the shop minutes after they happened, the others within seconds.
     """
     shop, people = world.shop, world.shoppers
     kind, session, item, page = log["kind"], log["session"], log["item"], log["page"]

@@ -49,11 +49,13 @@ def arrivals(after_day: np.ndarray, days: int, growth: float, rng: np.random.Gen
 
 
 def schedule(world: World, sessions: int, days: int, who: Population, rng: np.random.Generator) -> Sessions:
-    """`sessions` visits over `days` days; known shoppers come again, and at times resume their last errand."""
+    """`sessions` visits over `days` days; known shoppers come again, at times on the same errand."""
     people = world.shoppers
     known, total = len(people.user_ids), len(people.budget)
     anonymous = np.arange(known, total)
-    returning = np.repeat(np.arange(known), rng.multinomial(sessions - len(anonymous), people.activity))
+    expected = people.activity * (1.0 - people.joined_day / days)
+    counts = rng.multinomial(sessions - len(anonymous), expected / expected.sum())
+    returning = np.repeat(np.arange(known), counts)
     shopper = np.concatenate([returning, anonymous])
     joined = np.concatenate([people.joined_day[returning], np.zeros(len(anonymous))])
     start = arrivals(joined, days, who.growth, rng)

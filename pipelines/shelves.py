@@ -1,7 +1,7 @@
 """What the simulated shop listed before Endcap: bestsellers, category pages and hand-made links.
 
-This is the logging policy of the exported history. It is deliberately plain, and random enough that every item is
-shown to somebody.
+This is the logging policy of the exported history: plain, and random enough that every item is shown to
+somebody.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Shelves:
     refined_share: float  # share of category pages on which the shopper has set the filter to a style
 
     def fill(self, surface: str, who: Visitors, rng: np.random.Generator) -> np.ndarray:
-        """Items (n, SLOTS[surface]) in order of their position, -1 padded; all on sale, none twice in a list."""
+        """Items (n, SLOTS[surface]) in order of position, -1 padded; all on sale, none twice in a list."""
         shop, slots = self.world.shop, SLOTS[surface]
         if surface == "homepage_hero":
             whim, _ = self.world.intents(who.shopper, who.day, rng)
@@ -96,7 +96,7 @@ class Shelves:
         style: np.ndarray | None = None,
         boost: np.ndarray | float = 0.0,
     ) -> np.ndarray:
-        """(n, k) distinct items of each `leaf` (n,), by popularity; log odds rise by `boost` for those of `style`."""
+        """(n, k) distinct items of each `leaf` (n,) by popularity, in log odds `boost` more for `style`."""
         shop, n = self.world.shop, len(leaf)
         lift = np.broadcast_to(np.asarray(boost, dtype=float), n)
         found = np.full((n, k), -1)
@@ -110,7 +110,7 @@ class Shelves:
         return found
 
     def draw_liked(self, who: Visitors, rng: np.random.Generator) -> np.ndarray:
-        """(n,) one item of each visitor's leaf by popularity and own taste: what a search engine led them to."""
+        """(n,) an item of each visitor's leaf by popularity and taste: where a search engine led them."""
         shop, found = self.world.shop, np.full(len(who), -1)
         for first in range(0, len(who), _CHUNK):
             rows = slice(first, first + _CHUNK)
@@ -125,7 +125,7 @@ class Shelves:
     def _best(
         self, pool: np.ndarray, score: np.ndarray, day: np.ndarray, k: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """A draw without replacement, P in proportion to exp(score): Gumbel top-k (Kool et al., ICML 2019)."""
+        """A draw without replacement, P ~ exp(score): Gumbel top-k (Kool et al., ICML 2019)."""
         score = np.where(self.world.shop.on_sale(pool, day[:, None]), score, -np.inf) + rng.gumbel(
             size=score.shape
         )

@@ -21,7 +21,7 @@ from pipelines.assortment import Supply, catalogue_table, make_assortment
 from pipelines.departments import DEPARTMENTS
 from pipelines.journeys import Journey, Walk
 from pipelines.ledger import event_tables, names_of
-from pipelines.sessions import Sessions, schedule
+from pipelines.sessions import DAY_US, Sessions, schedule
 from pipelines.simulate_report import draw, facts
 from pipelines.world import Population, Taste, World, make_shoppers
 
@@ -52,13 +52,14 @@ class Simulate:
     journey: Journey
 
     def chosen(self) -> Size:
-        """The active size. Raises ParamsError for one that is not in `sizes`, or does not fit the category tree."""
+        """The active size. Raises ParamsError if it is not in `sizes` or does not fit the category tree."""
         if self.size not in self.sizes:
             raise ParamsError(f"simulate.size: '{self.size}' is unknown; allowed: {', '.join(self.sizes)}")
         size = self.sizes[self.size]
         if not 1 <= size.departments <= len(DEPARTMENTS):
             raise ParamsError(
-                f"simulate.sizes.{self.size}.departments: {size.departments}; allowed: 1 to {len(DEPARTMENTS)}"
+                f"simulate.sizes.{self.size}.departments: {size.departments}; "
+                f"allowed: 1 to {len(DEPARTMENTS)}"
             )
         if size.skus < 6 * size.departments or size.sessions < 1:
             raise ParamsError(
@@ -101,7 +102,7 @@ def simulate(constants: Simulate, rng: np.random.Generator, *, quiet: bool = Tru
     world = make_world(constants, rng)
     sessions = schedule(world, constants.chosen().sessions, constants.days, constants.population, rng)
     with tqdm(total=None, desc="pages shown", unit=" pages", disable=quiet) as bar:
-        log = Walk(world, sessions, constants.journey, rng).run(bar.update)
+        log = Walk(world, sessions, constants.journey, rng).run(constants.days * DAY_US, bar.update)
     named_after = names_of(world, sessions, constants.late_login_share, rng)
     events, impressions = event_tables(
         log, world, sessions, constants.start, named_after, constants.late_event_share, rng

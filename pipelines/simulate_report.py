@@ -29,16 +29,16 @@ def first_visits(sessions: Sessions) -> np.ndarray:
 def facts(world: World, sessions: Sessions, log: Log) -> dict[str, str]:
     """The statistics of a run, ready to print."""
     counts = {kind: int(_of(log, kind).sum()) for kind in KINDS}
-    visits = len(sessions)
+    visits, views = len(sessions), counts["product_viewed"]
     buyers = len(np.unique(log["session"][_of(log, "purchase_completed")]))
     return {
         "SKUs": f"{len(world.shop.item_ids):,}",
         "sessions": f"{visits:,}",
         "events": f"{sum(counts.values()) - counts['impression']:,}",
         "impressions": f"{counts['impression']:,}",
-        "products viewed": f"{counts['product_viewed']:,} ({counts['product_viewed'] / visits:.2f} per session)",
+        "products viewed": f"{views:,} ({views / visits:.2f} per session)",
         "click-through rate": f"{counts['click'] / max(counts['impression'], 1):.2%}",
-        "carts per view": f"{counts['add_to_cart'] / max(counts['product_viewed'], 1):.2%}",
+        "carts per view": f"{counts['add_to_cart'] / max(views, 1):.2%}",
         "sessions with an order": f"{buyers / visits:.2%}",
         "sessions by unseen shoppers": f"{first_visits(sessions).mean():.1%}",
     }
@@ -96,4 +96,4 @@ def _newcomers(panel: Axes, world: World, sessions: Sessions) -> None:
     counts = [np.bincount(day[rows], minlength=int(day.max()) + 1) for rows in groups.values()]
     panel.stackplot(np.arange(len(counts[0])), counts, labels=list(groups))
     panel.set(title="Who comes", xlabel="day of the period", ylabel="sessions per day")
-    panel.legend(loc="lower left")
+    panel.legend(loc="lower right")

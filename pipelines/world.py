@@ -53,10 +53,10 @@ class Taste:
 
 @dataclass(frozen=True)
 class Shoppers:
-    """Latent tastes of P people. The first `len(user_ids)` are known, the rest visit once and stay anonymous."""
+    """Latent tastes of P people: the first `len(user_ids)` are known, the rest visit once, anonymously."""
 
     user_ids: np.ndarray  # (K,) str
-    activity: np.ndarray  # (K,) float, share of the known sessions, sums to 1
+    activity: np.ndarray  # (K,) float, relative rate of visits
     joined_day: np.ndarray  # (K,) float, not seen before that day
     style: np.ndarray  # (P, styles) float, mixture, sums to 1
     department: np.ndarray  # (P, departments) float, mixture, sums to 1
@@ -98,12 +98,11 @@ def make_shoppers(
     anonymous = round(sessions * who.anonymous_share)
     known = max(1, round((sessions - anonymous) / who.sessions_per_known))
     people = known + anonymous
-    activity = rng.pareto(1.6, known) + 0.2
     joined = np.where(rng.random(known) < 0.35, 0.0, rng.uniform(0.0, days, known))
     departments = int(shop.leaf_department[-1]) + 1
     return Shoppers(
         user_ids=np.array([f"U{i:06d}" for i in range(known)]),
-        activity=activity / activity.sum(),
+        activity=np.minimum(rng.pareto(1.6, known) + 0.2, 20.0),
         joined_day=joined,
         style=rng.dirichlet(np.full(len(STYLES), 0.2), people),
         department=rng.dirichlet(np.full(departments, 0.25), people),
@@ -119,8 +118,8 @@ def make_shoppers(
 class Context:
     """What a shopper is after at one moment; arrays hold one value per shopper, scalars hold for all.
 
-    `leaf` and `style` are the session's intent and `focus` the item looked at last (-1: none, in which case the
-    shopper's long-term taste stands in for the intent). `day` counts from the start of the period.
+    `leaf` and `style` are the session's intent (-1: none, long-term taste stands in for it), and `focus` is the
+    item looked at last (-1: none). `day` counts from the start of the period.
     """
 
     surface: str = "homepage_hero"
@@ -148,7 +147,7 @@ class World:
         return np.asarray(position, dtype=float) ** -self.taste.position_decay
 
     def affinity(self, shopper: Rows, items: np.ndarray, context: Context) -> np.ndarray:
-        """Log odds (..., k) for `items` (..., k) of one shopper per leading index; see the module's formula."""
+        """Log odds (..., k) for `items` (..., k), one shopper per leading index; see the module's formula."""
         shop, people, taste = self.shop, self.shoppers, self.taste
         who = np.asarray(shopper)
         leaf, style, focus, day = (
@@ -206,7 +205,7 @@ class World:
         return leaf, style
 
     def true_best_list(self, shopper: int, context: Context, n: int) -> list[str]:
-        """Ids of the `n` items on sale that this shopper would most likely click, best first, focus left out."""
+        """Ids of the `n` items on sale likeliest to be clicked, best first; the focus is left out."""
         items = np.arange(len(self.shop.item_ids))
         chance = self.click_probability(shopper, items, context)
         chance[~self.shop.on_sale(items, context.day) | (items == context.focus)] = -1.0
@@ -217,7 +216,7 @@ class World:
         """Write all latents to one .npz; the same world gives the same bytes."""
         arrays = {f"shop_{f.name}": getattr(self.shop, f.name) for f in fields(Assortment)}
         arrays |= {f"shoppers_{f.name}": getattr(self.shoppers, f.name) for f in fields(Shoppers)}
-        np.savez_compressed(path, taste=np.array(json.dumps(asdict(self.taste))), **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(path, taste=np.array(json.dumps(asdict(self.taste))), **arrays)
 
     @classmethod
     def load(cls, path: Path) -> World:
