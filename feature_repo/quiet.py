@@ -1,8 +1,8 @@
 """The one place that keeps every library from reporting usage or fetching anything behind our back.
 
 Libraries read these switches when they are imported, so `hush()` runs before the first heavy import:
-`endcap` calls it, and so does the service's entry point. Child processes inherit the environment. DVC's check for a
-newer version has no environment switch: `.dvc/config` turns it off (`core.check_update`).
+`endcap` calls it, and so does the service's entry point. Child processes inherit the environment. DVC's
+check for a newer version has no environment switch: `.dvc/config` turns it off (`core.check_update`).
 """
 
 from __future__ import annotations

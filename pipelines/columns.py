@@ -1,0 +1,206 @@
+"""Columns of a file that somebody else wrote: are they there, are they readable, and how do their cells
+convert.
+
+A column that is missing or of a hopeless type is an error of the file (DataError). A single cell that does
+not convert is an error of its row: the row goes to quarantine with the cell's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.errors import DataError
+
+# Kind of a value -> the DuckDB type in which it is checked. Wider than the canonical type: 3,000,000,000 in
+# an int32 column must reach the check and be refused with its value, not fail the cast of the whole file.
+WIDE = {
+    "text": "VARCHAR",
+    "whole": "BIGINT",
+    "number": "DOUBLE",
+    "instant": "TIMESTAMPTZ",
+    "flag": "BOOLEAN",
+    "texts": "VARCHAR[]",
+}
+# What a cell that does not convert should have been; worded like feature_repo.events.check_event.
+READABLE = {
+    "text": "text",
+    "whole": "a whole number",
+    "number": "a finite number",
+    "instant": "an instant with a time zone, for example 2026-01-31T12:00:00Z",
+    "flag": "true or false",
+    "texts": "a list of texts",
+}
+LIST_SEPARATOR = "|"  # between the texts of one CSV cell
+_OFFSET = (
+    r":\d\d(\.\d+)?\s*(Z|UTC|[+-]\d\d(:?\d\d)?)$"  # a time of day that says where it was read off the clock
+)
+
+
+@dataclass(frozen=True)
+class Extract:
+    """One part of an export, seen through canonical columns; nothing is read before the query runs.
+
+    `query` gives every column of the part's schema in its WIDE type, `source_row` (1-based) and, for a row
+    with an unreadable cell, `unread_field` and `unread_value` (else null).
+    """
+
+    source: Path
+    rows: int
+    query: str
+
+
+def kind_of(field: pa.Field) -> str:
+    """Key of WIDE for a field of a canonical schema.
+
+    >>> kind_of(pa.field("stock", pa.int32()))
+    'whole'
+    """
+    kinds = {
+        pa.string(): "text",
+        pa.int32(): "whole",
+        pa.float64(): "number",
+        pa.bool_(): "flag",
+        pa.list_(pa.string()): "texts",
+    }
+    return "instant" if pa.types.is_timestamp(field.type) else kinds[field.type]
+
+
+def quoted(name: str) -> str:
+    """SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """SQL text."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def parquet_source(path: Path) -> str:
+    """FROM clause that also numbers the rows: `file_row_number`, from 0."""
+    return f"read_parquet({literal(str(path))}, file_row_number = true)"
+
+
+def open_parquet(path: Path, kinds: Mapping[str, str], *, lenient: bool = False) -> tuple[pa.Schema, int]:
+    """Schema and number of rows of a parquet file that has the columns of `kinds` (name -> kind).
+
+    Reads the footer only. Raises DataError: no file, empty, not parquet or truncated, no rows, a column
+    missing, a column of a type that cannot hold its kind. `lenient` lets text stand for any kind, and whole
+    numbers or local times for instants.
+    """
+    require_file(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(path, f"not a readable parquet file: {error}", next_step="export it again") from error
+    require_columns(path, schema.names, kinds, rows)
+    for name, kind in kinds.items():
+        found = schema.field(name).type
+        if not _holds(found, kind) and not (lenient and _may_hold(found, kind)):
+            problem = f"column '{name}' has type {found}; allowed: {READABLE[kind]}"
+            raise DataError(path, problem, rows=rows, next_step="export the column with that type")
+    return schema, rows
+
+
+def require_file(path: Path) -> None:
+    """Raise DataError unless `path` is a file with at least one byte."""
+    if not path.is_file():
+        raise DataError(path, "no such file", next_step="check the shop's source folder in params.yaml")
+    if path.stat().st_size == 0:
+        raise DataError(path, "the file is empty", rows=0, next_step="export it again")
+
+
+def require_columns(path: Path, found: list[str], wanted: Mapping[str, str], rows: int) -> None:
+    """Raise DataError for the first of `wanted` that is not in `found`, or when there are no rows."""
+    for name in wanted:
+        if name not in found:
+            problem = f"column '{name}' is missing; columns are {', '.join(found)}"
+            raise DataError(path, problem, rows=rows, next_step="add the column or correct the mapping")
+    if rows == 0:
+        raise DataError(
+            path, "the file has no rows", rows=0, next_step="export it again, or leave the file out"
+        )
+
+
+def cell(column: str, kind: str, found: pa.DataType) -> str:
+    """SQL that converts one column to WIDE[kind]; null where the cell does not convert.
+
+    >>> cell("n", "whole", pa.int64())
+    'TRY_CAST("n" AS BIGINT)'
+    """
+    name = quoted(column)
+    text = is_text(found)
+    if kind == "whole" and not pa.types.is_integer(found):
+        number = f"TRY_CAST({name} AS DOUBLE)"  # "3.0" is 3 and 3.5 is no whole number
+        return f"CASE WHEN {number} = trunc({number}) THEN TRY_CAST({number} AS BIGINT) END"
+    if kind == "instant" and text:
+        return (
+            f"CASE WHEN regexp_matches({name}, {literal(_OFFSET)}) THEN TRY_CAST({name} AS TIMESTAMPTZ) END"
+        )
+    if kind == "texts" and text:
+        return f"string_split({name}, {literal(LIST_SEPARATOR)})"
+    return f"TRY_CAST({name} AS {WIDE[kind]})"
+
+
+def canonical_query(
+    schema: pa.Schema,
+    cells: Mapping[str, tuple[str, str]],
+    source: str,
+    row: str,
+    constants: Mapping[str, str] | None = None,
+    unread_line: str = "NULL",
+) -> str:
+    """Query of an Extract.
+
+    `cells` maps a canonical field to (source column, SQL of its conversion), `constants` one without a
+    column to SQL; any other field is null. But `consent` is true, and `created_ts` is `event_ts` wherever
+    it is null: what nobody recorded was learned when it happened. `row` is the SQL of source_row,
+    `unread_line` that of the text of a row that could not be split into cells.
+    """
+    learned = cells["event_ts"][1] if "event_ts" in cells else "NULL"
+    values = {"consent": "true", "created_ts": learned, **(constants or {})}
+    unread, texts = (
+        [f"WHEN {unread_line} IS NOT NULL THEN 'row'"],
+        [f"WHEN {unread_line} IS NOT NULL THEN {unread_line}"],
+    )
+    for name, (column, value) in cells.items():
+        failed = f"WHEN {quoted(column)} IS NOT NULL AND ({value}) IS NULL THEN"
+        unread.append(f"{failed} {literal(name)}")
+        texts.append(f"{failed} CAST({quoted(column)} AS VARCHAR)")
+        values[name] = f"coalesce({value}, {learned})" if name == "created_ts" else value
+    fields = ", ".join(f"{values.get(name, 'NULL')} AS {quoted(name)}" for name in schema.names)
+    return f"""
+        SELECT {row} AS source_row, CASE {" ".join(unread)} END AS unread_field,
+        CASE {" ".join(texts)} END AS unread_value, {fields} FROM {source}"""
+
+
+def is_text(found: pa.DataType) -> bool:
+    """True for every arrow spelling of a string."""
+    if pa.types.is_dictionary(found):
+        return is_text(found.value_type)
+    return pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found)
+
+
+def _holds(found: pa.DataType, kind: str) -> bool:
+    if pa.types.is_null(found):  # a column without a single value
+        return True
+    number = pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found)
+    return {
+        "text": is_text(found) or pa.types.is_integer(found),
+        "whole": number,
+        "number": number,
+        "instant": pa.types.is_timestamp(found) and found.tz is not None,
+        "flag": pa.types.is_boolean(found),
+        "texts": pa.types.is_list(found) and is_text(found.value_type),
+    }[kind]
+
+
+def _may_hold(found: pa.DataType, kind: str) -> bool:
+    return is_text(found) or (
+        kind == "instant" and (pa.types.is_integer(found) or pa.types.is_timestamp(found))
+    )
