@@ -1,0 +1,64 @@
+"""What serving refuses: a client's request (HTTP 4xx, 503) and a bundle that must not be served.
+
+EndcapError
+├── RequestError       400 not JSON, 413 too large, 422 a field is wrong
+├── UnavailableError   503 nothing can be served or stored right now; try again
+└── BundleError        a release that does not fit its manifest or this program
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from feature_repo.errors import EndcapError, shorten
+
+
+class RequestError(EndcapError):
+    """A client's input is refused; `body()` is the answer's JSON.
+
+    >>> RequestError("limit", 0, "a whole number from 1 to 100").body()
+    b'{"error":{"field":"limit","value":"0","allowed":"a whole number from 1 to 100","next":"change limit"}}'
+    """
+
+    def __init__(
+        self, field: str, value: object, allowed: str, *, status: int = 422, next_step: str | None = None
+    ) -> None:
+        self.field, self.value, self.allowed, self.status = field, shorten(value), allowed, status
+        self.next_step = next_step or f"change {field}"
+        super().__init__(f"{field}: {self.value} is not allowed; allowed: {allowed}. Next: {self.next_step}.")
+
+    def body(self) -> bytes:
+        return orjson.dumps(
+            {
+                "error": {
+                    "field": self.field,
+                    "value": self.value,
+                    "allowed": self.allowed,
+                    "next": self.next_step,
+                }
+            }
+        )
+
+
+class UnavailableError(EndcapError):
+    """The honest answer when a write cannot be kept or no release is loaded yet: 503 with Retry-After."""
+
+    def __init__(self, what: str, retry_after_s: int = 1) -> None:
+        self.what, self.retry_after_s = what, retry_after_s
+        super().__init__(f"{what}. Next: try again in {retry_after_s} s.")
+
+    def body(self) -> bytes:
+        return orjson.dumps({"error": {"reason": self.what, "next": f"try again in {self.retry_after_s} s"}})
+
+
+class BundleError(EndcapError):
+    """A bundle is refused; the release that was serving before goes on."""
+
+    def __init__(self, file: Path | str, what: str, expected: Any, found: Any, next_step: str) -> None:
+        self.file, self.what, self.expected, self.found = str(file), what, expected, found
+        super().__init__(
+            f"{file}: {what} is {shorten(found)}, expected {shorten(expected)}. Next: {next_step}."
+        )

@@ -1,0 +1,193 @@
+"""POST /v1/events: checked at the door, each event_id once, into the stream `endcap:events`.
+
+202 {accepted, duplicates, rejected: [{index, event_id, error}]}       duplicates count as accepted
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_repo.errors import EventError, shorten
+from feature_repo.events import SCHEMA, check_event, is_id
+from serving import metrics
+from serving.errors import RequestError, UnavailableError
+from serving.params import Serving
+from serving.requests import parse_instant, parse_object
+
+STREAM, SEEN, APPLIED = "endcap:events", "endcap:seen:", "endcap:applied"
+CHUNK = 200  # events per script call: Redis answers nobody else meanwhile (0.5 ms)
+WAIT_STEP_S = 0.002
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# One event_id, one entry: the mark and the entry are written together or not at all. The mark keeps the
+# entry's id, so that a resend knows what to wait for.
+ADMIT = """
+local found = {}
+for i = 2, #KEYS do
+  local id = redis.call('GET', KEYS[i])
+  if id then
+    found[i - 1] = {id, 1}
+  else
+    id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[i])
+    redis.call('SET', KEYS[i], id, 'EX', ARGV[1])
+    found[i - 1] = {id, 0}
+  end
+end
+return found
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a POST; `last` is the newest stream id among the accepted, None if there is none."""
+
+    accepted: int
+    duplicates: int
+    rejected: tuple[dict[str, Any], ...]
+    last: tuple[int, int] | None
+
+    def body(self, applied: bool | None = None) -> bytes:
+        """JSON; `applied` only for ?wait=1: whether the accepted events are in the features."""
+        found = {"accepted": self.accepted, "duplicates": self.duplicates, "rejected": self.rejected}
+        return orjson.dumps(found if applied is None else {**found, "applied": applied})
+
+
+def parse_events(body: bytes, max_events: int) -> list[Any]:
+    """The list in {"events": [...]}; RequestError for anything around it that is wrong."""
+    fields = parse_object(body)
+    for name in fields:
+        if name != "events":
+            raise RequestError(name, fields[name], "the field events", next_step="drop it")
+    events = fields.get("events")
+    if not isinstance(events, list) or not 1 <= len(events) <= max_events:
+        found = f"{len(events)} events" if isinstance(events, list) else events
+        raise RequestError("events", found, f"a list of 1 to {max_events} events")
+    return events
+
+
+def canonical(raw: Any, now: int, learned: int, skew_us: int) -> dict[str, Any]:
+    """The event as data/raw has it, `event_ts` and `created_ts` (= `learned`) in us; raises EventError.
+
+    `ts` is another name for `event_ts`; without either the event happened `now`. Without `event_id` it gets a
+    random one: such an event cannot be resent safely.
+    """
+    if not isinstance(raw, dict):
+        raise EventError("event", raw, "an object")
+    event = {name: value for name, value in raw.items() if value is not None}
+    if "ts" in event:
+        if "event_ts" in event:
+            raise EventError("ts", event["ts"], "either ts or event_ts")
+        event["event_ts"] = event.pop("ts")
+    if "created_ts" in event:
+        raise EventError("created_ts", event["created_ts"], "nothing: it is set here")
+    try:
+        ts = now if (given := event.get("event_ts")) is None else parse_instant("event_ts", given)
+    except RequestError as error:
+        raise EventError("event_ts", given, error.allowed) from None
+    event.setdefault("event_id", uuid.uuid4().hex)
+    event.setdefault("consent", True)
+    event["event_ts"] = _moment(ts)
+    check_event(event, _moment(max(now, learned) + skew_us))
+    return {name: event.get(name) for name in SCHEMA.names} | {"event_ts": ts, "created_ts": learned}
+
+
+def _moment(us: int | None) -> datetime:
+    assert us is not None
+    return _EPOCH + timedelta(microseconds=us)
+
+
+class Ingress:
+    """The door for live events."""
+
+    def __init__(self, redis: Redis, params: Serving) -> None:
+        self._redis, self._params = redis, params
+        self._admit = redis.register_script(ADMIT)
+
+    async def accept(self, raw: Sequence[Any], now: int, learned: int) -> Receipt:
+        """Check each event and write the good ones. `now` stamps events without a time; both in us.
+
+        `now` and `learned` (the wall clock) differ in a replay only. Raises UnavailableError when Redis does
+        not take the events in time: the client keeps them and sends all again, which is safe for events that
+        carry an event_id.
+        """
+        skew_us = self._params.clock_skew_s * 1_000_000
+        good: list[dict[str, Any]] = []
+        rejected: list[dict[str, Any]] = []
+        for index, event in enumerate(raw):
+            try:
+                good.append(canonical(event, now, learned, skew_us))
+            except EventError as error:
+                rejected.append({"index": index, "event_id": _named(event), "error": str(error)})
+        try:
+            async with asyncio.timeout(self._params.write_deadline_ms / 1000):
+                entries = await self._write(good)
+        except (RedisError, OSError, TimeoutError) as error:
+            metrics.EVENTS.labels("unavailable").inc(len(good))
+            raise UnavailableError(f"events cannot be stored ({type(error).__name__})") from None
+        duplicates = sum(twice for _, twice in entries)
+        for outcome, count in (
+            ("accepted", len(good) - duplicates),
+            ("duplicate", duplicates),
+            ("rejected", len(rejected)),
+        ):
+            if count:
+                metrics.EVENTS.labels(outcome).inc(count)
+        last = max((stream_id(entry) for entry, _ in entries), default=None)
+        return Receipt(len(good), duplicates, tuple(rejected), last)
+
+    async def _write(self, events: list[dict[str, Any]]) -> list[tuple[bytes, int]]:
+        """(stream id, 1 if it was there before) of each event."""
+        entries: list[tuple[bytes, int]] = []
+        for start in range(0, len(events), CHUNK):
+            chunk = events[start : start + CHUNK]
+            keys = [STREAM, *(seen_key(event["event_id"]) for event in chunk)]
+            entries += await self._admit(keys, [self._params.seen_ttl_s, *map(orjson.dumps, chunk)])
+        return entries
+
+    async def applied(self, last: tuple[int, int] | None, limit_s: float) -> bool:
+        """Wait until the stream consumer has applied entry `last`; False if it has not within `limit_s`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s
+        while last is not None:
+            try:
+                found = await self._redis.get(APPLIED)
+                if found and stream_id(found) >= last:
+                    break
+            except (RedisError, OSError):
+                pass  # it may come back before the deadline
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(WAIT_STEP_S)
+        return True
+
+
+def seen_key(event_id: str) -> str:
+    """The mark of an event id that was written: a fixed length, whatever the id looks like."""
+    return SEEN + hashlib.blake2b(event_id.encode(), digest_size=16).hexdigest()
+
+
+def stream_id(text: bytes | str) -> tuple[int, int]:
+    """A Redis stream id in its order.
+
+    >>> stream_id(b"1700000000000-3")
+    (1700000000000, 3)
+    """
+    ms, seq = (text.decode() if isinstance(text, bytes) else text).split("-")
+    return int(ms), int(seq)
+
+
+def _named(event: Any) -> str | None:
+    """The event_id for the answer, if there is one to name."""
+    found: Mapping[str, Any] = event if isinstance(event, dict) else {}
+    name = found.get("event_id")
+    return name if name is None or is_id(name) else shorten(name)

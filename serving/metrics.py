@@ -1,0 +1,58 @@
+"""Prometheus metrics of the service; with several workers the sum over them (PROMETHEUS_MULTIPROC_DIR)."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+LATENCY_BUCKETS = (
+    0.0005,
+    0.001,
+    0.0015,
+    0.002,
+    0.003,
+    0.004,
+    0.006,
+    0.008,
+    0.01,
+    0.015,
+    0.025,
+    0.05,
+    0.1,
+    0.5,
+    1,
+)
+
+ANSWERS = Counter("endcap_answers_total", "Lists answered", ["surface", "arm", "served_from"])
+ANSWER_SECONDS = Histogram(
+    "endcap_answer_seconds", "Body parsed to answer made", ["arm"], buckets=LATENCY_BUCKETS
+)
+STAGE_SECONDS = Histogram(
+    "endcap_stage_seconds", "One stage of an answer", ["stage"], buckets=LATENCY_BUCKETS
+)
+DEGRADED = Counter("endcap_degraded_total", "Answers made with less than everything", ["reason"])
+EMPTY_SLOTS = Counter("endcap_empty_slots_total", "Slots asked for and not filled", ["surface"])
+REFUSED = Counter("endcap_refused_total", "Requests refused", ["route", "status"])
+EVENTS = Counter("endcap_events_total", "Events posted", ["outcome"])
+EXPOSURES = Counter("endcap_exposures_total", "Exposure log entries", ["outcome"])
+ITEM_ROWS = Counter("endcap_item_rows_refreshed_total", "Rows of the item matrix read again")
+FEATURE_AGE = Histogram(
+    "endcap_feature_age_seconds",
+    "Age of the newest contact in the rows read",
+    buckets=(0.05, 0.1, 0.5, 1, 5, 30, 60, 300, 1800, 86400, 604800),
+)
+RELEASE_VERSION = Gauge(
+    "endcap_rollout_version", "Version of the rollout state that is served", multiprocess_mode="min"
+)
+SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
+
+
+def exposition() -> bytes:
+    """The text format, over all workers where there are several."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -1,0 +1,38 @@
+"""Section `serving` of params.yaml."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Limits, deadlines and rhythms of the HTTP service. Every duration names its unit."""
+
+    workers: int  # processes; each holds its own copy of the release
+    traffic_timeout_s: float  # Bento keeps one timer per request alive for this long: 60 s costs the tail
+    feature_deadline_ms: int  # then the answer is made without stored rows
+    breaker_ms: int  # after a missed deadline, how long feature reads are not even tried
+    write_deadline_ms: int  # then POST /v1/events answers 503; below traffic_timeout_s
+    max_body_bytes: int
+    max_items: int  # ids in each of items, cart, exclude
+    max_events: int  # per POST /v1/events
+    wait_limit_s: float  # ?wait=1 gives up after this
+    clock_skew_s: int  # how far ahead of our clock an event may be stamped
+    seen_ttl_s: int  # how long an event_id is remembered
+    poll_s: float  # how often a worker looks for another release
+    refresh_s: float  # how often changed items are read
+    exposures_kept: int  # entries of endcap:exposures, approximately
+    exposures_queued: int  # answers waiting to be logged; beyond that they are dropped and counted
+    edge_ttl_s: int  # how long a cache in front may keep a GET answer
+
+
+def redis_url() -> str:
+    """REDIS_URL, else the port of the Redis that `make demo` starts."""
+    return os.environ.get("REDIS_URL", "redis://127.0.0.1:6380/0")
+
+
+def replaying() -> bool:
+    """True where ENDCAP_REPLAY=1: the clock is the data's, `as_of` is honoured."""
+    return os.environ.get("ENDCAP_REPLAY") == "1"

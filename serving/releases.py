@@ -1,0 +1,143 @@
+"""The releases that a worker holds: champion, challenger and their item matrices, behind one pointer.
+
+The pointer is immutable and swapped whole, so a request sees one state from start to end. A poller follows
+`endcap:rollout`; a bundle is loaded in a thread and only then pointed to. One that is refused changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from redis import Redis
+
+from feature_repo.errors import EndcapError
+from feature_repo.matrix import ItemMatrix
+from feature_repo.params import root
+from serving import bundle, metrics, state
+from serving.errors import BundleError
+from serving.state import RolloutState
+
+RETRY_AFTER_S = 10.0  # a refused bundle is looked at again after this: somebody may have repaired it
+
+log = logging.getLogger(__name__)
+
+
+class Features(Protocol):
+    """Online features of one catalogue; serving.features.OnlineFeatures is the one over Feast's Redis."""
+
+    async def read(
+        self, user_id: str | None, session_id: str | None, now: int
+    ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+        """Stored rows of the shopper and of the visit, None where there is none or it is too old."""
+
+    def load_items(self) -> ItemMatrix:
+        """The whole item matrix."""
+
+    def refresh(self, matrix: ItemMatrix) -> int:
+        """Read the rows that changed since; how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A release ready to answer, with the items it ranks."""
+
+    release: bundle.Release
+    features: Features
+    matrix: ItemMatrix
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What serves at this moment; `challenger` is None without a canary, or when its bundle was refused."""
+
+    state: RolloutState
+    champion: Loaded
+    challenger: Loaded | None
+
+
+class Releases:
+    """Follows the rollout state of Redis; `current` is None until the first champion is loaded."""
+
+    def __init__(self, redis: Redis, open_features: Callable[[list[str]], Features]) -> None:
+        self._redis, self._open_features = redis, open_features
+        self._held: dict[str, Loaded] = {}  # digest -> what may be pointed to at once
+        self._refused: dict[str, float] = {}  # digest -> when, on the loop's clock
+        self.current: Current | None = None
+
+    async def poll(self) -> None:
+        """Look once, load what is missing, swap. Raises redis' errors; a refused bundle is logged instead."""
+        wanted = await asyncio.to_thread(state.read, self._redis)
+        if wanted is None or not self._behind(wanted):
+            return
+        champion = await self._load(wanted.champion)
+        challenger = await self._load(wanted.challenger) if wanted.challenger else None
+        if champion is None and self.current is not None:
+            champion = self.current.champion
+        if champion is None:
+            return
+        self.current = Current(wanted, champion, challenger)
+        keep = {r.digest for r in (wanted.champion, wanted.challenger, wanted.previous) if r}
+        self._held = {d: held for d, held in self._held.items() if d in keep or held is champion}
+        settle()
+        metrics.RELEASE_VERSION.set(wanted.version)
+        log.info(
+            "rollout version %d: champion %s, challenger %s at %d %%",
+            *(wanted.version, champion.release.digest),
+            *(challenger.release.digest if challenger else None, wanted.percent),
+        )
+
+    def _behind(self, wanted: RolloutState) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self.current is None or self.current.state != wanted:
+            return True
+        named = [r.digest for r in (wanted.champion, wanted.challenger) if r]
+        return any(now - self._refused[d] > RETRY_AFTER_S for d in named if d in self._refused)
+
+    async def _load(self, wanted: state.Release) -> Loaded | None:
+        held = self._held.get(wanted.digest)
+        now = asyncio.get_running_loop().time()
+        if held or now - self._refused.get(wanted.digest, -RETRY_AFTER_S) < RETRY_AFTER_S:
+            return held
+        try:
+            found = await asyncio.to_thread(self._open, wanted)
+        except (EndcapError, OSError) as error:
+            self._refused[wanted.digest] = now
+            metrics.SWAPS.labels("refused").inc()
+            log.error("release %s is not served: %s", wanted.digest, error)
+            return None
+        self._refused.pop(wanted.digest, None)
+        self._held[wanted.digest] = found
+        metrics.SWAPS.labels("loaded").inc()
+        return found
+
+    def _open(self, wanted: state.Release) -> Loaded:
+        path = root() / wanted.path
+        release = bundle.load(path)
+        if release.digest != wanted.digest:
+            next_step = "release it again: the pointer and the folder disagree"
+            raise BundleError(path, "digest", wanted.digest, release.digest, next_step)
+        for held in self._held.values():
+            if held.release.ids == release.ids:  # same catalogue, same matrix
+                return Loaded(release, held.features, held.matrix)
+        features = self._open_features(release.ids)
+        return Loaded(release, features, features.load_items())
+
+    async def refresh(self) -> None:
+        """Read the items that changed, once per catalogue."""
+        for loaded in {id(held.matrix): held for held in self._held.values()}.values():
+            metrics.ITEM_ROWS.inc(await asyncio.to_thread(loaded.features.refresh, loaded.matrix))
+
+
+def settle() -> None:
+    """Take what is loaded out of the garbage collector's sight, and make it look less often.
+
+    A full collection walks every object of the models: p99 at 200 requests/s was 149 ms with it, 10 without.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 100)

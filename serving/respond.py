@@ -1,0 +1,78 @@
+"""Answer -> the bytes and headers of HTTP, and -> the entry of the exposure log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from feature_repo.matrix import ItemMatrix
+from feature_repo.vectorize import COLUMNS, Visitor
+from serving.pipeline import Served
+from serving.types import Answer, Request, Slot
+
+JSON = (b"content-type", b"application/json")
+
+
+def answer_bytes(answer: Answer) -> bytes:
+    """The JSON body; `rule`, `warnings` and `debug` only where there is something to say."""
+    body: dict[str, Any] = {
+        "request_id": answer.request_id,
+        "surface": answer.surface,
+        "items": [_slot(slot) for slot in answer.items],
+        "arm": answer.arm,
+        "bundle": answer.bundle,
+        "served_from": answer.served_from,
+        "degraded": answer.degraded,
+        "feature_age_ms": answer.feature_age_ms,
+        "took_ms": answer.took_ms,
+    }
+    if answer.warnings:
+        body["warnings"] = answer.warnings
+    if answer.debug is not None:
+        body["debug"] = answer.debug
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def _slot(slot: Slot) -> dict[str, Any]:
+    found = {"item_id": slot.item_id, "slot": slot.slot, "score": slot.score, "source": slot.source}
+    return found | {"rule": slot.rule} if slot.rule else found
+
+
+def cache_headers(method: str, answer: Answer, edge_ttl_s: int) -> dict[str, str]:
+    """Browsers keep nothing. The edge (nginx) may keep a healthy GET answer, under its whole URL.
+
+    A GET names its shopper in the URL, so that no shopper's list can be found under another's key.
+    """
+    keep = edge_ttl_s if method == "GET" and answer.degraded is None and not answer.debug else 0
+    return {"Cache-Control": "private, no-store", "X-Accel-Expires": str(keep)}
+
+
+def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
+    """What was shown to whom by which release: the denominator of every rate. `ts` in us."""
+    return {
+        "request_id": answer.request_id,
+        "ts": ts,
+        "unit": request.user_id or request.session_id,
+        "user_id": request.user_id,
+        "session_id": request.session_id,
+        "arm": answer.arm,
+        "bundle": answer.bundle,
+        "surface": answer.surface,
+        "items": [slot.item_id for slot in answer.items],
+    }
+
+
+def explanation(served: Served, visitor: Visitor, matrix: ItemMatrix) -> dict[str, Any]:
+    """`debug`: the instant of the features, the 28 values of every item shown, and who was left out and why."""
+    place = {int(row): at for at, row in enumerate(served.ranked.rows)}
+    return {
+        "now": visitor.now,
+        "columns": COLUMNS,
+        "features": {
+            slot.item_id: served.ranked.matrix[place[matrix.row[slot.item_id]]].tolist()
+            for slot in served.slots
+        },
+        "candidates": len(served.candidates.rows),
+        "removed": served.eligible.removed,
+    }

@@ -1,0 +1,218 @@
+"""One question, one list: the arm, the stored rows in time, the pipeline, and the ladder when a part fails.
+
+live         the release of the shopper's arm, with the stored rows (without them: degraded)
+precomputed  bestsellers: the holdout's list
+fallback     bestsellers, else the bundle's popularity rail: the pipeline raised
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio import Redis
+
+from feature_repo.vectorize import Visitor
+from serving import metrics, pipeline
+from serving.errors import UnavailableError
+from serving.exposures import ExposureLog
+from serving.health import ArmHealth
+from serving.params import Serving
+from serving.releases import Current, Loaded, Releases
+from serving.respond import explanation, exposure
+from serving.router import CHALLENGER, CHAMPION, HOLDOUT, assign
+from serving.types import Answer, Request, Slot
+
+APPLIED_TS = "endcap:applied_ts"
+NAMED = 20  # unknown items that `warnings` names
+LOG_AGAIN_S = 60.0
+Row = Mapping[str, Any] | None
+
+log = logging.getLogger(__name__)
+
+
+class Storefront:
+    """Answers requests; never raises for what a client sent or for a part that is down."""
+
+    def __init__(
+        self,
+        releases: Releases,
+        redis: Redis,
+        exposures: ExposureLog,
+        health: ArmHealth,
+        params: Serving,
+        holdout_share: float,
+        replay: bool,
+    ) -> None:
+        self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
+        self._params, self._holdout_share, self._replay = params, holdout_share, replay
+        self._reads_shut_until = 0.0
+        self._logged: dict[str, float] = {}
+
+    async def recommend(self, request: Request) -> Answer:
+        """`request.limit` slots, fewer only where the catalogue has no more eligible items.
+
+        Raises UnavailableError before the first release is loaded, and nothing else.
+        """
+        return await self._answer(request, pipeline.recommend)
+
+    async def rank(self, request: Request) -> Answer:
+        """`request.items` in the shopper's order; the holdout's order is the storefront's own."""
+        return await self._answer(request, pipeline.reorder)
+
+    async def now(self, request: Request | None = None) -> int:
+        """us since 1970: the wall clock; in a replay `as_of`, else the newest event in the features."""
+        if self._replay:
+            if request is not None and request.as_of is not None:
+                return request.as_of
+            try:
+                applied = await self._redis.get(APPLIED_TS)
+            except Exception as error:
+                self._complain("replay clock", error)
+                applied = None
+            if applied:
+                return int(applied)
+        return time.time_ns() // 1000
+
+    async def _answer(self, request: Request, stages: Any) -> Answer:
+        started = time.perf_counter()
+        current = self._releases.current
+        if current is None:
+            raise UnavailableError("no release is loaded yet")
+        if self._replay:
+            await self._catch_up()
+        arm, loaded = self._arm(current, request.user_id or request.session_id)
+        now = await self.now(request)
+        user, session, degraded = await self._rows(loaded, request, now)
+        read = time.perf_counter()
+        visitor = pipeline.visitor_of(request, now, user, session)
+        slots, served_from, debug = self._slots(arm, loaded, request, visitor, stages)
+        if served_from == "fallback":
+            degraded = "pipeline_failed"
+        ended = time.perf_counter()
+        answer = Answer(
+            request_id=os.urandom(16).hex(),
+            surface=request.surface,
+            items=slots,
+            arm=arm,
+            bundle=loaded.release.digest,
+            served_from=served_from,
+            degraded=degraded,
+            feature_age_ms=_age_ms(now, user, session),
+            took_ms=round((ended - started) * 1000, 3),
+            warnings=self._warnings(request, loaded),
+            debug=debug,
+        )
+        self._exposures.add(exposure(request, answer, now))
+        self._count(request, answer, ended - started, read - started, wanted(request, stages))
+        return answer
+
+    def _arm(self, current: Current, unit: str | None) -> tuple[str, Loaded]:
+        """A shopper without any id is in no experiment: champion."""
+        state = current.state
+        percent = state.percent if current.challenger else 0
+        arm = assign(unit, state.salt, self._holdout_share, percent) if unit else CHAMPION
+        if arm == CHALLENGER and current.challenger:
+            return arm, current.challenger
+        return arm, current.champion
+
+    async def _rows(self, loaded: Loaded, request: Request, now: int) -> tuple[Row, Row, str | None]:
+        """(user row, session row, why not); after a failure no read is tried for `breaker_ms`."""
+        if request.user_id is None and request.session_id is None:
+            return None, None, None
+        clock = asyncio.get_running_loop().time
+        if clock() < self._reads_shut_until:
+            return None, None, "features_unavailable"
+        try:
+            async with asyncio.timeout(self._params.feature_deadline_ms / 1000):
+                user, session = await loaded.features.read(request.user_id, request.session_id, now)
+            return user, session, None
+        except Exception as error:  # whatever it is, an answer without rows is better than none
+            self._reads_shut_until = clock() + self._params.breaker_ms / 1000
+            self._complain("feature read", error)
+            return None, None, "features_unavailable"
+
+    async def _catch_up(self) -> None:
+        """In a replay the item matrix is never behind: the lists must equal the offline ones."""
+        try:
+            await self._releases.refresh()
+        except Exception as error:
+            self._complain("refresh", error)
+
+    def _slots(
+        self, arm: str, loaded: Loaded, request: Request, visitor: Visitor, stages: Any
+    ) -> tuple[tuple[Slot, ...], str, dict[str, Any] | None]:
+        try:
+            if arm == HOLDOUT:
+                return self._unranked(loaded, request, visitor, stages), "precomputed", None
+            served = stages(request, loaded.release, visitor, loaded.matrix)
+            debug = explanation(served, visitor, loaded.matrix) if request.debug else None
+            return served.slots, "live", debug
+        except Exception as error:
+            self._complain("pipeline", error)
+        try:
+            return self._unranked(loaded, request, visitor, stages), "fallback", None
+        except Exception as error:
+            self._complain("bestsellers", error)
+        return rail(loaded, request), "fallback", None
+
+    @staticmethod
+    def _unranked(loaded: Loaded, request: Request, visitor: Visitor, stages: Any) -> tuple[Slot, ...]:
+        if stages is pipeline.recommend:
+            return pipeline.bestsellers(request, visitor, loaded.matrix)
+        known = [item for item in dict.fromkeys(request.items) if item in loaded.matrix.row]
+        return tuple(Slot(item, slot, 0.0, "listed") for slot, item in enumerate(known))
+
+    def _warnings(self, request: Request, loaded: Loaded) -> tuple[str, ...]:
+        found = []
+        for name, items in (("items", request.items), ("cart", request.cart)):
+            unknown = [item for item in items if item not in loaded.matrix.row]
+            found += [f"{name}: {item!r} is not in the catalogue and was ignored" for item in unknown[:NAMED]]
+            if len(unknown) > NAMED:
+                found.append(f"{name}: {len(unknown) - NAMED} more are not in the catalogue")
+        if request.as_of is not None and not self._replay:
+            found.append("as_of: ignored, the service does not run with ENDCAP_REPLAY=1")
+        return tuple(found)
+
+    def _count(self, request: Request, answer: Answer, took: float, read: float, asked: int) -> None:
+        arm, missing = answer.arm, asked - len(answer.items)
+        metrics.ANSWERS.labels(request.surface, arm, answer.served_from).inc()
+        metrics.ANSWER_SECONDS.labels(arm).observe(took)
+        metrics.STAGE_SECONDS.labels("features").observe(read)
+        metrics.STAGE_SECONDS.labels("pipeline").observe(took - read)
+        if answer.degraded:
+            metrics.DEGRADED.labels(answer.degraded).inc()
+        if answer.feature_age_ms is not None:
+            metrics.FEATURE_AGE.observe(answer.feature_age_ms / 1000)
+        if missing > 0:
+            metrics.EMPTY_SLOTS.labels(request.surface).inc(missing)
+        self._health.note(arm, took, error=answer.served_from == "fallback", empty=missing > 0)
+
+    def _complain(self, part: str, error: Exception) -> None:
+        """The same complaint once a minute, with its traceback: a broken part must not flood the log."""
+        kind = f"{part}: {type(error).__name__}"
+        if time.monotonic() - self._logged.get(kind, -LOG_AGAIN_S) >= LOG_AGAIN_S:
+            self._logged[kind] = time.monotonic()
+            log.error("%s failed", part, exc_info=error)
+
+
+def rail(loaded: Loaded, request: Request) -> tuple[Slot, ...]:
+    """The last rung: the bundle's popularity rail, less what the request itself names."""
+    barred = {*request.items, *request.cart, *request.exclude}
+    chosen = [item for item in loaded.release.rails["popular"] if item not in barred][: request.limit]
+    return tuple(Slot(item, slot, 0.0, "popular") for slot, item in enumerate(chosen))
+
+
+def wanted(request: Request, stages: Any) -> int:
+    """How many slots a full answer has; /v1/rank promises none, it orders what it knows."""
+    return request.limit if stages is pipeline.recommend else 0
+
+
+def _age_ms(now: int, user: Row, session: Row) -> int | None:
+    """Milliseconds since the newest contact in the rows read; None without rows."""
+    newest = max((row["at"] for row in (user, session) if row), default=0)
+    return max(now - newest, 0) // 1000 if newest else None
