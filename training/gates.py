@@ -1,0 +1,166 @@
+"""The gate: which evaluation allows a release, and by how much one that does not falls short. Pure logic.
+
+The bar is the champion where both were measured on the same queries, else the best baseline of the same run:
+numbers of two spans of time are not comparable, because another week asks other questions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from feature_repo.errors import EndcapError
+
+OURS = "endcap"
+METRICS = ("ndcg_at_12", "coverage_at_12")
+
+
+class GateError(EndcapError):
+    """A release that must not be promoted, or an evaluation that cannot be judged."""
+
+
+@dataclass(frozen=True)
+class GateParams:
+    """Section `gate` of params.yaml. Tolerances are relative but for coverage, which is a share itself."""
+
+    min_queries: int  # an evaluation on fewer proves nothing
+    min_ratio: float  # NDCG@12 over the best baseline's
+    tolerance: float  # NDCG@12 may be lower than a champion's by this share: noise of one evaluation
+    min_coverage: float  # share of the catalogue in at least one list
+    coverage_tolerance: float  # coverage may be lower than the champion's by this much
+    slice_tolerance: float  # NDCG@12 of one slice, as `tolerance`; slices are smaller, so noisier
+    min_slice_queries: int  # slices with fewer queries are not judged
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the gate needs of data/reports/evaluate.json."""
+
+    identity: tuple[Any, ...]  # equal where two reports answered the same queries
+    queries: int
+    models: Mapping[str, Mapping[str, float]]  # OURS and the baselines, each with METRICS
+    slices: Mapping[str, tuple[int, float]]  # name -> queries, NDCG@12 of OURS
+
+    @property
+    def ours(self) -> Mapping[str, float]:
+        return self.models[OURS]
+
+    @property
+    def best_baseline(self) -> tuple[str, float]:
+        """Name and NDCG@12 of the strongest other model of the run."""
+        others = {name: model["ndcg_at_12"] for name, model in self.models.items() if name != OURS}
+        return max(others.items(), key=lambda other: other[1])
+
+    @classmethod
+    def from_report(cls, report: Mapping[str, Any]) -> Evaluation:
+        """Raises GateError for a missing or non-finite number, or a report without a baseline."""
+        try:
+            span = report["span"]
+            identity = tuple(report[key] for key in ("protocol", "k", "queries", "candidates"))
+            models = {
+                name: {metric: _finite(f"models.{name}.{metric}", model[metric]) for metric in METRICS}
+                for name, model in report["models"].items()
+            }
+            slices = {
+                name: (int(part["queries"]), _finite(f"slices.{name}.ndcg_at_12", part["ndcg_at_12"]))
+                for name, part in report["slices"].items()
+                if part["queries"]
+            }
+            evaluation = cls((*identity, span["from"], span["to"]), int(report["queries"]), models, slices)
+        except (KeyError, TypeError) as missing:
+            raise GateError(
+                f"evaluation: {missing} does not fit; run `dvc repro evaluate` again"
+            ) from missing
+        if OURS not in models or len(models) < 2:
+            raise GateError(
+                f"models: {sorted(models)} is not enough; needed: {OURS} and at least one baseline"
+            )
+        return evaluation
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition: value must be at least `needed`, which `because` says where it comes from."""
+
+    name: str
+    value: float
+    needed: float
+    because: str
+
+    @property
+    def passed(self) -> bool:
+        return self.value >= self.needed
+
+    @property
+    def missing(self) -> float:
+        """By how much the value is too low; 0 where it is not."""
+        return max(0.0, self.needed - self.value)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All checks of one evaluation; `against` is "champion" or the name of the baseline."""
+
+    checks: tuple[Check, ...]
+    against: str
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def shortfall(self) -> str:
+        """The failed checks in one line, for a person.
+
+        >>> Verdict((Check("coverage_at_12", 0.7, 0.8, "the floor"),), "ease").shortfall()
+        'coverage_at_12 is 0.7000, needed 0.8000 (the floor), missing by 0.1000'
+        """
+        return "; ".join(
+            f"{check.name} is {check.value:.4f}, needed {check.needed:.4f} ({check.because}), "
+            f"missing by {check.missing:.4f}"
+            for check in self.checks
+            if not check.passed
+        )
+
+
+def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None = None) -> Verdict:
+    """Every check of the gate. A champion measured on other queries gives no bar; the best baseline does."""
+    ours = candidate.ours
+    checks = [
+        Check("queries", candidate.queries, params.min_queries, "the least that proves anything"),
+        Check("coverage_at_12", ours["coverage_at_12"], params.min_coverage, "the floor"),
+    ]
+    if champion is None or champion.identity != candidate.identity:
+        name, best = candidate.best_baseline
+        needed = best * params.min_ratio
+        checks.insert(1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"{name} x {params.min_ratio:g}"))
+        return Verdict(tuple(checks), name)
+    needed = champion.ours["ndcg_at_12"] * (1 - params.tolerance)
+    checks.insert(1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"champion - {params.tolerance:.1%}"))
+    needed = champion.ours["coverage_at_12"] - params.coverage_tolerance
+    because = f"champion - {params.coverage_tolerance:g}"
+    checks.append(Check("coverage_at_12 kept", ours["coverage_at_12"], needed, because))
+    for name, (queries, before) in champion.slices.items():
+        if queries >= params.min_slice_queries:
+            # The same queries have the same slices: one that is gone was lost, and counts as nothing found.
+            now = candidate.slices.get(name, (0, 0.0))[1]
+            because = f"champion - {params.slice_tolerance:.1%}"
+            checks.append(Check(f"{name} ndcg_at_12", now, before * (1 - params.slice_tolerance), because))
+    return Verdict(tuple(checks), "champion")
+
+
+def fingerprint(report: Mapping[str, Any]) -> str:
+    """SHA-256 of an evaluation report's content, whatever its layout: ties a verdict to what it judged."""
+    return hashlib.sha256(orjson.dumps(report, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _finite(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise GateError(
+            f"{name}: {value!r} is not a number that can be judged; run `dvc repro evaluate` again"
+        )
+    return float(value)
