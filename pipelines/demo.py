@@ -1,0 +1,166 @@
+"""`endcap demo`: the whole path on one machine, each step told in a sentence and shown as a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+
+from feature_repo.errors import EndcapError
+from feature_repo.params import Shop, root, shop
+from pipelines import stack
+from pipelines.ports import console_url, service_url
+from pipelines.shop import choose
+
+DVC_CHATTER = ("To track the changes", "git add", "To enable auto staging", "dvc config", "Use `dvc push`")
+console = Console(highlight=False)
+
+
+class DemoError(EndcapError):
+    """A step of the demo failed; what it said stands above the message."""
+
+
+@contextmanager
+def step(told: str) -> Iterator[None]:
+    """One step: what happens, in plain words, and how long it took."""
+    console.print(f"\n[bold cyan]▸ {told}[/]")
+    started = time.monotonic()
+    yield
+    console.print(f"  [dim]{time.monotonic() - started:.1f} s[/]")
+
+
+def endcap(*args: str) -> None:
+    """Run one job as a reader would; raises DemoError unless it ends with 0."""
+    _show("endcap", *args)
+    _check(subprocess.run([sys.executable, "-m", "pipelines", *args], cwd=root()).returncode, "endcap", *args)
+
+
+def reproduce(target: str = "bundle") -> None:
+    """`dvc repro`: only the stages whose code, parameters or data changed since the last run."""
+    _show("dvc", "repro", target)
+    # The stages call `endcap`, which has to be the one of this interpreter.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    command = [sys.executable, "-m", "dvc", "repro", target]
+    env = {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=root(), env=env, stdout=subprocess.PIPE, text=True) as dvc:
+        assert dvc.stdout is not None  # because of PIPE
+        for line in dvc.stdout:
+            if line.strip() and not line.strip().startswith(DVC_CHATTER):
+                console.print(f"  {line.rstrip()}", markup=False)
+    _check(dvc.returncode, "dvc", "repro", target)
+
+
+def _show(*command: str) -> None:
+    console.print(f"  [green]$ {' '.join(command)}[/]")
+
+
+def _check(code: int, *command: str) -> None:
+    if code:
+        raise DemoError(f"`{' '.join(command)}` ended with {code}; the reason stands above")
+
+
+def prepare(data: str, source: Path | None) -> Shop:
+    """The chosen shop, with the processes of another one out of the way."""
+    before, chosen = shop(), choose(data, source)
+    if before.name != chosen.name and (stopped := stack.take_down()):
+        console.print(f"  stopped shop {before.name}: {', '.join(stopped)}")
+    return chosen
+
+
+def sample_answer() -> dict[str, Any]:
+    """What the service recommends to the last known visitor of the data, on the homepage."""
+    who = urllib.parse.quote(_last_visitor(), safe="")
+    with urllib.request.urlopen(
+        f"{service_url()}/v1/recommend?surface=homepage_hero&user_id={who}", timeout=10
+    ) as answer:
+        return json.load(answer)
+
+
+def _last_visitor() -> str:
+    events = pq.ParquetFile(root() / "data" / "raw" / "events.parquet")
+    for group in reversed(range(events.num_row_groups)):  # the file is sorted by time
+        users = events.read_row_group(group, columns=["user_id"]).column("user_id").drop_null()
+        if len(users):
+            return users[-1].as_py()
+    return "nobody-known"
+
+
+def shoppers() -> None:
+    """Simulated shoppers browse, click and buy against the running service."""
+    from pipelines.shoppers import drive
+
+    drive(service_url())
+
+
+def good_challenger() -> None:
+    """A candidate that is at least as good climbs 10 % -> 50 % -> 100 % and becomes the champion."""
+    endcap("rollout", "rehearse", "good")
+
+
+def bad_challenger() -> None:
+    """A candidate whose lists lose clicks is rolled back by the guard, while it serves."""
+    endcap("rollout", "rehearse", "bad")
+
+
+def live(chosen: Shop) -> None:
+    """The simulated shop: shoppers of the world that made the data, a canary that holds, one that falls."""
+    with step("Simulated shoppers visit; their clicks come back as events and change the next answer"):
+        shoppers()
+    with step("A good challenger climbs 10 % -> 50 % -> 100 %"):
+        good_challenger()
+    with step("A bad challenger starts at 10 % and is rolled back by the click-through guard"):
+        bad_challenger()
+
+
+def replayed(chosen: Shop) -> None:
+    """A real shop: its own test sessions over HTTP in their order, then the quality on them."""
+    with step(f"Real sessions since {chosen.test_from:%Y-%m-%d} are replayed over HTTP, in their order"):
+        endcap("replay")
+    with step("Quality on those sessions: NDCG@12 and coverage, beside the baselines of the same run"):
+        endcap("evaluate", "--show")
+
+
+def farewell(answer: Mapping[str, Any]) -> None:
+    """The sample answer, where things are, and how to end them."""
+    console.print("\n[bold]One answer of the service that is now running:[/]")
+    console.print_json(json.dumps(answer))
+    console.print(f"\nService  {service_url()}/v1/recommend?surface=homepage_hero&user_id=YOU")
+    console.print(f"Console  {console_url()}")
+    console.print("Stop     make down", end="\n\n")
+
+
+def main(
+    data: Annotated[str, typer.Option(help="A section of `shops` in params.yaml.")] = "simulated",
+    source: Annotated[Path | None, typer.Option(help="Folder of the raw export, if elsewhere.")] = None,
+) -> None:
+    """The whole path on this machine, told step by step, from raw events to a watched release."""
+    with step(f"The shop: {data}"):
+        chosen = prepare(data, source)
+    simulated = chosen.adapter == "simulated"
+    if not simulated:
+        os.environ["ENDCAP_REPLAY"] = "1"  # the service answers as of the moment that a replay names
+        stack.take_down(("service",))  # a running one may lack the switch
+    with step("Events become checked data, features, two models, an evaluated and gated release candidate"):
+        reproduce()
+    with step("An embedded Redis starts: online features, the event stream, the state of the rollout"):
+        stack.bring_up(("redis",))
+    with step("The candidate passes its gates once more and becomes the champion"):
+        endcap("promote")
+    with step("Features as of the test cut go from the offline store to Redis, through Feast"):
+        endcap("materialize")
+    with step("The stream consumer, the service and the console start"):
+        stack.bring_up()
+    (live if simulated else replayed)(chosen)
+    farewell(sample_answer())
