@@ -7,23 +7,7 @@ import os
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-LATENCY_BUCKETS = (
-    0.0005,
-    0.001,
-    0.0015,
-    0.002,
-    0.003,
-    0.004,
-    0.006,
-    0.008,
-    0.01,
-    0.015,
-    0.025,
-    0.05,
-    0.1,
-    0.5,
-    1,
-)
+LATENCY_BUCKETS = tuple(ms / 1000 for ms in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 10, 15, 25, 50, 100, 500, 1000))
 
 ANSWERS = Counter("endcap_answers_total", "Lists answered", ["surface", "arm", "served_from"])
 ANSWER_SECONDS = Histogram(
@@ -54,5 +38,5 @@ def exposition() -> bytes:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)
     return generate_latest(registry)

@@ -1,7 +1,7 @@
 """The releases that a worker holds: champion, challenger and their item matrices, behind one pointer.
 
 The pointer is immutable and swapped whole, so a request sees one state from start to end. A poller follows
-`endcap:rollout`; a bundle is loaded in a thread and only then pointed to. One that is refused changes nothing.
+`endcap:rollout`; a bundle is loaded in a thread and only then pointed to. A refused one changes nothing.
 """
 
 from __future__ import annotations

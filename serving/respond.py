@@ -64,7 +64,7 @@ def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
 
 
 def explanation(served: Served, visitor: Visitor, matrix: ItemMatrix) -> dict[str, Any]:
-    """`debug`: the instant of the features, the 28 values of every item shown, and who was left out and why."""
+    """`debug`: the instant of the features, the 28 values of every item shown, who was left out and why."""
     place = {int(row): at for at, row in enumerate(served.ranked.rows)}
     return {
         "now": visitor.now,

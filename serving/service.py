@@ -2,8 +2,8 @@
 
     bentoml serve serving.service:Endcap        (`endcap serve` adds the settings)
 
-The routes are a mounted ASGI app: p50 of a bare endpoint 0.12 ms, against 0.64 ms for a Bento API. Bento's own
-metrics are off, since they label by raw path, and any client could fill the memory with paths; /metrics is ours.
+The routes are a mounted ASGI app: p50 of a bare endpoint 0.12 ms, against 0.64 ms for a Bento API. Bento's
+own metrics are off: they label by raw path, and any client could fill the memory with paths. /metrics is ours.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from feature_repo.quiet import hush
 
@@ -19,6 +20,7 @@ hush()
 import bentoml  # noqa: E402  (after hush: libraries read their switches at import)
 import redis  # noqa: E402
 import redis.asyncio  # noqa: E402
+from redis.asyncio.retry import Retry as AsyncRetry  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
@@ -56,10 +58,12 @@ class Endcap:
         """Load what Redis points to. Without Redis or a release the worker comes up, but is not ready."""
         url = redis_url()
         # No retries inside a request: the deadline is short and the ladder is the answer to a failure.
-        retry = Retry(NoBackoff(), 0)
-        timeouts = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
-        self._redis = redis.asyncio.Redis.from_url(url, retry=retry, **timeouts)
-        self._blocking = redis.Redis.from_url(url, retry=retry, **timeouts)
+        options: dict[str, Any] = {
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": SOCKET_TIMEOUT_S,
+        }
+        self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
+        self._blocking = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
         self._releases = Releases(self._blocking, lambda ids: _online_features(url, ids))
         self._exposures = ExposureLog(self._redis, PARAMS.exposures_kept, PARAMS.exposures_queued)
         health = ArmHealth(self._blocking)
