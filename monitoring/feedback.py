@@ -107,8 +107,7 @@ class Tally:
 
 
 class Feedback:
-    """The join, fed by `update` in any batches. Statistics per arm are by user-day: see
-    monitoring/experiment.py.
+    """The join, fed by `update` in any batches. Statistics are by user-day (monitoring/experiment.py).
 
     With `journal` every exposure is kept for `exposures()`; without, memory holds the open windows only.
     """
@@ -128,7 +127,8 @@ class Feedback:
         self._tallies: dict[tuple[str, str, int], Tally] = defaultdict(Tally)
         self._people: dict[tuple[str, str, int, str], bool] = {}  # arm, surface, day, unit -> has bought
         self._forgot_at = 0
-        self.watermark = 0  # time of the newest exposure, microseconds
+        self.first = 0  # time of the first exposure taken in, microseconds; 0 before it
+        self.watermark = 0  # time of the newest
 
     def update(self, exposures: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> None:
         """Take in what arrived since the last call; a repeated request_id or event_id changes nothing."""
@@ -163,6 +163,7 @@ class Feedback:
         self._open[exposure.request_id] = exposure
         if self._journal is not None:
             self._journal.append(exposure)
+        self.first = self.first or exposure.ts
         self.watermark = max(self.watermark, exposure.ts)
         self._count(exposure, clicks=0, impressions=len(exposure.items))
         tally = self._tally(exposure)
@@ -229,7 +230,8 @@ class Feedback:
         key, arm = (exposure.arm, exposure.unit, exposure.day), exposure.arm
         before = ArmStatistics()
         if key in self._user_days:
-            before = ArmStatistics.of(*self._user_days[key], visitors=0)
+            clicked, shown = self._user_days[key]
+            before = ArmStatistics.of(clicked, shown, visitors=0)
             new_visitor = 0
         else:
             new_visitor = int(exposure.unit not in self._visitors[arm])
@@ -237,7 +239,7 @@ class Feedback:
         day = self._user_days.setdefault(key, [0, 0])
         day[0] += clicks
         day[1] += impressions
-        self._statistics[arm] += ArmStatistics.of(*day, visitors=new_visitor) - before
+        self._statistics[arm] += ArmStatistics.of(day[0], day[1], visitors=new_visitor) - before
 
     def _tally(self, exposure: Exposure) -> Tally:
         return self._tallies[exposure.arm, exposure.surface, exposure.day]

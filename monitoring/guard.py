@@ -46,6 +46,16 @@ class Switches:
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """What a shop's days look like; see monitoring/rehearsal.py."""
+
+    user_days_per_day: float
+    ctr: float
+    impressions: float
+    clustering: float
+
+
+@dataclass(frozen=True)
 class RolloutParams:
     """Section `rollout` of params.yaml, where each key is explained."""
 
@@ -58,6 +68,7 @@ class RolloutParams:
     burn_in_clicks: float
     grace_ms: int
     switches: Switches
+    assumed: Traffic
 
     def __post_init__(self) -> None:
         percents = [step.percent for step in self.steps]

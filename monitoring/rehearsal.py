@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import betabinom, binom, geom
 
 from monitoring.experiment import ArmStatistics
+from monitoring.guard import RolloutParams, Step, judge
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,15 @@ class Shoppers:
         day = ArmStatistics.of(np.concatenate(clicks)[likely], np.concatenate(shown)[likely])
         return day, probability[likely] / probability[likely].sum()
 
+    @classmethod
+    def measured(cls, days: ArmStatistics) -> Shoppers:
+        """The shoppers of an arm. Clustering by moments: residuals of n slots have variance
+        ctr (1 - ctr) n (1 + (n - 1) clustering) if two clicks of a user-day correlate."""
+        mean, ctr = days.impressions / days.units, days.ctr
+        effect = days.unit_variance * mean / (ctr * (1 - ctr))
+        size = days.impressions_sq / days.impressions  # of the user-day that a slot is in
+        return cls(float(ctr), float(mean), float(np.clip((effect - 1) / (size - 1), 0.0, 0.9)))
+
     @property
     def design_effect(self) -> float:
         """How many times larger the CTR's variance is than if all slots were independent."""
@@ -60,6 +70,61 @@ class Shoppers:
             return binom.pmf(clicks, impressions, ctr)
         concentration = 1.0 / self.clustering - 1.0
         return betabinom.pmf(clicks, impressions, ctr * concentration, (1 - ctr) * concentration)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """How a step ends for a challenger whose true CTR is `drop` lower. Shares of all runs; medians of
+    user-days of the canary until the verdict, None if no run got it."""
+
+    percent: int
+    planned: int
+    drop: float
+    rolled_back: float
+    advanced: float
+    undecided: float
+    rollback_user_days: float | None
+    advance_user_days: float | None
+
+
+def rehearse(
+    rng: np.random.Generator,
+    shoppers: Shoppers,
+    drop: float,
+    step: Step,
+    params: RolloutParams,
+    runs: int = 400,
+    horizon: float = 4.0,
+    looks: int = 80,
+) -> Rehearsal:
+    """Run a step of two arms `runs` times, to `horizon` times its planned user-days, evenly spaced looks."""
+    edges = np.linspace(0, step.user_days * horizon, looks + 1).round().astype(int)
+    per_look = np.diff(edges)
+    share = step.percent / 100
+    canary = watched(rng, shoppers, drop, per_look, runs)
+    champion = watched(rng, shoppers, 0.0, np.round(per_look * (1 - share) / share).astype(int), runs)
+    judged = judge(canary, champion, step.user_days, params)
+    down, up = first_true(judged.harmful), first_true(judged.harmless | judged.held)
+    rolled_back, advanced = down < np.minimum(up, looks), up < np.minimum(down, looks)
+    return Rehearsal(
+        percent=step.percent,
+        planned=step.user_days,
+        drop=drop,
+        rolled_back=float(rolled_back.mean()),
+        advanced=float(advanced.mean()),
+        undecided=float(1 - rolled_back.mean() - advanced.mean()),
+        rollback_user_days=_median(edges[1:], down[rolled_back]),
+        advance_user_days=_median(edges[1:], up[advanced]),
+    )
+
+
+def first_true(flags: np.ndarray) -> np.ndarray:
+    """Index of the first True of each row, the row's length where there is none; (runs, looks) -> (runs,)."""
+    return np.where(flags.any(axis=1), flags.argmax(axis=1), flags.shape[1])
+
+
+def _median(user_days: np.ndarray, at: np.ndarray) -> float | None:
+    return float(np.median(user_days[at])) if len(at) else None
 
 
 def watched(
