@@ -8,23 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from feature_repo.params import root
-from pipelines.release import ReleaseError
+from pipelines.release import read_manifest
 from serving import bundle
 from serving.state import Release
 from training.gates import Evaluation, GateError, GateParams, Verdict, fingerprint, judge
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json of a bundle's folder. Raises ReleaseError if there is none."""
-    path = folder / "manifest.json"
-    if not path.exists():
-        raise ReleaseError(
-            f"bundle: {path} does not exist; build it with `dvc repro` or name one with --bundle"
-        )
-    return orjson.loads(path.read_bytes())
 
 
 def admit(

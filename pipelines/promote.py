@@ -12,10 +12,19 @@ import typer
 from redis import Redis
 
 from feature_repo.params import load, root
-from pipelines.admission import admit, install_bundle, read_manifest
+from pipelines.admission import admit, install_bundle
 from pipelines.gate import VERDICT
 from pipelines.registry import Registry
-from pipelines.release import CHALLENGER, CHAMPION, ReleaseError, act_of, connect, mirror, repair
+from pipelines.release import (
+    CHALLENGER,
+    CHAMPION,
+    ReleaseError,
+    act_of,
+    connect,
+    mirror,
+    read_manifest,
+    repair,
+)
 from serving import state as rollout
 from serving.state import Act, Release
 from training.gates import GateParams, Verdict

@@ -10,8 +10,10 @@ import getpass
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from redis import Redis, RedisError
 
 from feature_repo.errors import EndcapError
@@ -63,6 +65,16 @@ def present(redis: Redis) -> RolloutState:
     if state is None:
         raise ReleaseError("champion: nothing was ever promoted; run `endcap promote` first")
     return state
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """manifest.json of a bundle's folder. Raises ReleaseError if there is none."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        raise ReleaseError(
+            f"bundle: {path} does not exist; build it with `dvc repro` or name one with --bundle"
+        )
+    return orjson.loads(path.read_bytes())
 
 
 def connect() -> Redis:
