@@ -1,0 +1,30 @@
+"""The only file that Feast loads (.feastignore names the rest): every object of the registry, once.
+
+`feast apply` imports each file of a repository as a module of its own; a view that two files import would be
+defined twice and refused.
+"""
+
+from __future__ import annotations
+
+from feature_repo.entities import ITEM, SESSION, USER
+from feature_repo.services import services
+from feature_repo.views import views
+
+_views = views()
+user_history, session_context = _views["user_history"], _views["session_context"]
+item_activity, item_catalogue = _views["item_activity"], _views["item_catalogue"]
+tower, visitor, items, ranker = services(_views)
+
+__all__ = [
+    "ITEM",
+    "SESSION",
+    "USER",
+    "item_activity",
+    "item_catalogue",
+    "items",
+    "ranker",
+    "session_context",
+    "tower",
+    "user_history",
+    "visitor",
+]

@@ -1,0 +1,50 @@
+"""`endcap features`: data/raw -> data/features, the offline rows of every Feast view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from feature_repo.aggregates import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from feature_repo.catalogue import ITEM_CATALOGUE, catalogue_rows
+from feature_repo.history import backfill, raw_events, schema, sorted_events, tables, write
+from feature_repo.item_counts import item_rows
+from feature_repo.params import load, root
+from feature_repo.sources import feature_file
+from feature_repo.views import Declared
+
+
+@dataclass(frozen=True)
+class FeaturesParams:
+    """`features:`, the backfill."""
+
+    chunk_rows: int
+    row_group: int
+    duckdb_memory: str
+
+
+def main() -> None:
+    """Run the folds over all recorded events and write one parquet file per feature view."""
+    params = load("features", FeaturesParams)
+    raw = root() / "data" / "raw"
+    _write(ITEM_CATALOGUE, [catalogue_rows(raw / "items.parquet")], params)
+    with raw_events(raw, params.duckdb_memory) as events:
+        for fold in (USER_HISTORY, SESSION_CONTEXT):
+            rows = backfill(fold, sorted_events(events, fold, params.chunk_rows))
+            _write(fold, tables(fold, rows, params.chunk_rows), params)
+        _write(ITEM_ACTIVITY, item_rows(events, params.chunk_rows), params)
+
+
+def _write(view: Declared, parts: Iterable[pa.Table], params: FeaturesParams) -> None:
+    with tqdm(desc=view.name, unit=" rows", unit_scale=True) as bar:
+        path, shape = feature_file(view.name), schema(view.key, view.columns)
+        write(path, shape, _counted(parts, bar), params.row_group)
+
+
+def _counted(parts: Iterable[pa.Table], bar: tqdm) -> Iterator[pa.Table]:
+    for part in parts:
+        yield part
+        bar.update(len(part))
