@@ -1,0 +1,157 @@
+"""data/raw as training reads it: the catalogue, and product contacts strictly before a cut.
+
+Nothing here knows the time of day: what a fit may see is decided by `cut` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from feature_repo.errors import DataError
+from feature_repo.events import PRODUCT_TYPES
+from feature_repo.params import Shop, root
+from feature_repo.vocabulary import KINDS, encode_context
+
+FITS = ("prior", "final")
+
+
+def cut_of(fit: str, shop: Shop) -> datetime:
+    """The instant before which a fit may look: `prior` feeds the ranker's training, `final` is released."""
+    return {"prior": shop.rank_from, "final": shop.test_from}[fit]
+
+
+def fit_dir(fit: str) -> Path:
+    """data/models/<fit>, where every retrieval artefact of one fit lies."""
+    return root() / "data" / "models" / fit
+
+
+def raw(name: str) -> Path:
+    """data/raw/<name>.parquet. Raises DataError when it is not there."""
+    path = root() / "data" / "raw" / f"{name}.parquet"
+    if not path.exists():
+        raise DataError(path, "is missing", next_step="run `endcap ingest`")
+    return path
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """items.parquet in its own order; row i of every table of every model is `item_ids[i]`."""
+
+    table: pa.Table
+
+    @property
+    def item_ids(self) -> list[str]:
+        return self.table.column("item_id").to_pylist()
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+
+def read_catalogue() -> Catalogue:
+    """The whole catalogue, cold items included. Raises DataError when it is missing or empty."""
+    path = raw("items")
+    table = pq.read_table(path)
+    if table.num_rows == 0:
+        raise DataError(path, "has no item", rows=0, next_step="run `endcap ingest` on a catalogue")
+    return Catalogue(table)
+
+
+@dataclass(frozen=True)
+class Contacts:
+    """Product contacts (view, cart, purchase) as parallel arrays of length n, sorted by owner, then time.
+
+    The owner is the user where one is known and consents, else the session. Identity may arrive in
+    mid-session: one event with a user names the whole session.
+
+    item     int32  catalogue row
+    kind     int8   1 view, 2 cart, 3 purchase
+    ts       int64  microseconds since 1970, UTC
+    session  int32  0..sessions-1
+    owner    int32  0..owners-1, ascending
+    context  int64  (n, 3) device, channel and country codes
+    """
+
+    item: np.ndarray
+    kind: np.ndarray
+    ts: np.ndarray
+    session: np.ndarray
+    owner: np.ndarray
+    context: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def select(self, rows: np.ndarray) -> Contacts:
+        """The contacts at `rows` (a mask or indices), in that order."""
+        return Contacts(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def by_session(self) -> Contacts:
+        """The same contacts sorted by session, then time."""
+        return self.select(np.lexsort((np.arange(len(self)), self.ts, self.session)))
+
+    def session_starts(self) -> np.ndarray:
+        """int64 (n,): time of the first contact of each contact's session."""
+        starts = np.full(self.session.max(initial=-1) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(starts, self.session, self.ts)
+        return starts[self.session]
+
+
+_CONTACTS = f"""
+    with contacts as (
+        select c.row as item, e.type, epoch_us(e.event_ts) as ts, e.event_id, e.session_id,
+               e.device, e.channel, e.country,
+               coalesce('u' || min(e.user_id) filter (e.consent) over (partition by e.session_id),
+                        's' || e.session_id) as owner_id
+        from read_parquet($events) e join catalogue c using (item_id)
+        where e.type in {PRODUCT_TYPES} and e.event_ts < $cut
+    )
+    select item, type, ts, device, channel, country,
+           dense_rank() over (order by session_id) - 1 as session,
+           dense_rank() over (order by owner_id) - 1 as owner
+    from contacts order by owner, ts, event_id
+"""
+
+
+def read_contacts(catalogue: Catalogue, cut: datetime) -> Contacts:
+    """Contacts with items of the catalogue at event times strictly before `cut`.
+
+    Raises DataError when there is none: a model fitted on nothing must not be released.
+    """
+    path = raw("events")
+    with duckdb.connect() as db:
+        db.execute("set threads = 2")
+        db.register(
+            "catalogue",
+            pa.table({"item_id": catalogue.table.column("item_id"), "row": np.arange(len(catalogue))}),
+        )
+        found = db.sql(_CONTACTS, params={"events": str(path), "cut": cut}).to_arrow_table()
+    if found.num_rows == 0:
+        problem = f"has no product event before {cut.isoformat()}"
+        raise DataError(path, problem, next_step=f"move the cuts of the shop in params.yaml or {path.name}")
+    contexts = list(zip(*(found.column(c).to_pylist() for c in ("device", "channel", "country")), strict=True))
+    codes = {context: encode_context(*context) for context in set(contexts)}
+    return Contacts(
+        item=found.column("item").to_numpy().astype(np.int32),
+        kind=np.array([KINDS[t] for t in found.column("type").to_pylist()], dtype=np.int8),
+        ts=found.column("ts").to_numpy().astype(np.int64),
+        session=found.column("session").to_numpy().astype(np.int32),
+        owner=found.column("owner").to_numpy().astype(np.int32),
+        context=np.array([codes[c] for c in contexts], dtype=np.int64),
+    )
+
+
+def session_matrix(contacts: Contacts, items: int) -> sparse.csr_matrix:
+    """Binary CSR float32 (sessions, items): 1 where the session had any contact with the item."""
+    rows, columns = contacts.session.astype(np.int64), contacts.item.astype(np.int64)
+    pairs = np.unique(rows * items + columns)
+    shape = (int(contacts.session.max(initial=-1)) + 1, items)
+    ones = np.ones(len(pairs), dtype=np.float32)
+    return sparse.csr_matrix((ones, (pairs // items, pairs % items)), shape=shape)

@@ -1,0 +1,54 @@
+"""The softmax over the catalogue: exact where it fits, sampled with the logQ correction where it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class PopularityNegatives:
+    """Draws catalogue rows with probability q ~ count ** 0.75 over the items that training has seen.
+
+    Items never seen are neither positive nor negative: pushing them away would teach the content part of the
+    item tower that what is new is bad.
+    """
+
+    def __init__(self, counts: np.ndarray, size: int, rng: np.random.Generator) -> None:
+        """counts int64 (items,): contacts; `size` rows per draw, with replacement."""
+        weights = counts.astype(np.float64) ** 0.75
+        weights[counts == 0] = 0
+        self.q = weights / weights.sum()
+        self.size = size
+        self.rng = rng
+
+    def draw(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows int64 (size,) and the log of the expected number of draws of each, float32 (size,)."""
+        rows = self.rng.choice(len(self.q), size=self.size, p=self.q)
+        return rows, np.log(self.size * self.q[rows]).astype(np.float32)
+
+
+def full_softmax_loss(queries: Tensor, vectors: Tensor, targets: Tensor, scale: float) -> Tensor:
+    """Mean cross entropy of float32 (n, d) queries against all (m, d) vectors; targets int64 (n,) < m."""
+    return F.cross_entropy(scale * queries @ vectors.T, targets)
+
+
+def sampled_softmax_loss(
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    log_q: Tensor,
+    hits: Tensor,
+    scale: float,
+) -> Tensor:
+    """Mean cross entropy against one positive each and shared negatives, corrected by -log q.
+
+    Without the correction frequent items are punished for being drawn often (Bengio & Senecal 2008; Yi et al.
+    2019, "Sampling-bias-corrected neural modeling"). queries, positives float32 (n, d); negatives (m, d) with
+    log_q (m,); hits bool (n, m) marks negatives that are the query's own positive.
+    """
+    positive = scale * (queries * positives).sum(-1, keepdim=True)  # (n, 1)
+    negative = (scale * queries @ negatives.T - log_q).masked_fill(hits, -torch.inf)  # (n, m)
+    logits = torch.cat([positive, negative], dim=1)
+    return F.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.int64))

