@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class StockForest:
     def __init__(self, path: Path) -> None:
         import lightgbm  # 0.3 s that the compiled path does not need
 
-        self._booster = lightgbm.Booster(model_file=str(path), params={"num_threads": 1})
+        self._booster = lightgbm.Booster(model_file=str(path))
 
     def predict(self, matrix: Floats) -> Floats:
         """As Forest.predict."""
@@ -67,7 +68,7 @@ def load(path: Path) -> Forest | StockForest:
 
 def compiled_path(path: Path) -> Path:
     """Where the object file of `path` lives: the same trees, compiler and processor give the same name."""
-    kind = f"{lleaves.__version__} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    kind = f"{version('lleaves')} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
     name = hashlib.sha256(path.read_bytes() + kind.encode()).hexdigest()
     return root() / "run" / "cache" / f"{name[:24]}.o"
 
