@@ -49,7 +49,7 @@ class Exposure:
 
     request_id: str
     ts: int
-    unit: str
+    unit: str | None  # whom the router assigned; None: nobody, so not part of the experiment
     user_id: str | None
     session_id: str | None
     arm: str
@@ -64,7 +64,7 @@ class Exposure:
         return cls(
             request_id=record["request_id"],
             ts=int(record["ts"]),
-            unit=record["unit"],
+            unit=record.get("unit"),
             user_id=record.get("user_id"),
             session_id=record.get("session_id"),
             arm=record["arm"],
@@ -169,7 +169,7 @@ class Feedback:
         tally = self._tally(exposure)
         tally.exposures += 1
         tally.impressions += len(exposure.items)
-        person = (exposure.arm, exposure.surface, exposure.day, exposure.unit)
+        person = (exposure.arm, exposure.surface, exposure.day, exposure.unit or exposure.request_id)
         if person not in self._people:
             self._people[person] = False
             tally.visitors += 1
@@ -208,7 +208,7 @@ class Feedback:
         revenue = (event.get("price") or 0.0) * (event.get("quantity") or 1)
         outcome.revenue += revenue
         tally.revenue += revenue
-        person = (exposure.arm, exposure.surface, exposure.day, exposure.unit)
+        person = (exposure.arm, exposure.surface, exposure.day, exposure.unit or exposure.request_id)
         tally.buyers += not self._people.get(person, True)
         self._people[person] = True
         return True
@@ -227,6 +227,8 @@ class Feedback:
 
     def _count(self, exposure: Exposure, clicks: int, impressions: int) -> None:
         """Move the user-day of an exposure on; the arm's sums follow by the difference."""
+        if exposure.unit is None:
+            return
         key, arm = (exposure.arm, exposure.unit, exposure.day), exposure.arm
         before = ArmStatistics()
         if key in self._user_days:

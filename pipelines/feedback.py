@@ -35,7 +35,7 @@ SLOTS = pa.schema(
         pa.field("arm", pa.string(), nullable=False),
         pa.field("bundle", pa.string(), nullable=False),
         pa.field("surface", pa.string(), nullable=False),
-        pa.field("unit", pa.string(), nullable=False),
+        pa.field("unit", pa.string()),
         pa.field("user_id", pa.string()),
         pa.field("session_id", pa.string()),
         pa.field("slot", pa.int32(), nullable=False),
@@ -137,7 +137,7 @@ def _slots(exposures: Iterable[Exposure]) -> Iterator[dict[str, Any]]:
             "user_id": exposure.user_id,
             "session_id": exposure.session_id,
         }
-        for slot, item in enumerate(exposure.items, 1):
+        for slot, item in enumerate(exposure.items):
             found = exposure.outcomes.get(item)
             yield shown | {
                 "slot": slot,
