@@ -35,8 +35,8 @@ _SECOND = 1_000_000
 class Journey:
     """Probabilities of the steps of a session; section `simulate.journey` of params.yaml.
 
-    `first`, `viewed` and `idle` are the shares of page kinds at the start, after a page that led to a product,
-    and after one that led to none.
+    `first`, `viewed` and `idle` are the shares of page kinds at the start, after a page that led to a
+    product, and after one that led to none.
     """
 
     max_pages: int
@@ -74,7 +74,7 @@ class Diary:
         )
 
     def finish(self, end: int) -> dict[str, np.ndarray]:
-        """All columns before `end` (us) in order of time; rows of the same microsecond stay as they were written.
+        """All columns before `end` (us) in order of time; rows of one microsecond stay as they were written.
 
         Columns: kind, session, at, item, page, surface, position (1-based), for searches `query` (the
         leaf asked for), and for impressions `chance` (the probability with which a click followed).
@@ -192,7 +192,7 @@ class Walk:
         self.clock[rows] = opened + self._seconds(8, len(rows)) + reading[:, -1]
 
     def _view(self, rows: np.ndarray, items: np.ndarray, at: np.ndarray, **place: np.ndarray) -> None:
-        """Products opened by `rows` (a session may occur more than once, in order), and carts filled there."""
+        """Products opened by `rows` (of a session in order, perhaps several), and carts filled there."""
         rng, journey = self.rng, self.journey
         self.diary.write("product_viewed", rows, at, item=items, **place)
         dwells = rng.random(len(rows)) < journey.dwell_share

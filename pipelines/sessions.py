@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.world import Population, World, draw_names
+from pipelines.world import World, draw_names
 
 # Share of a day's sessions per hour (UTC): quiet nights, a lunch bump, a long evening.
 _HOURS = np.array(
@@ -48,9 +48,9 @@ def arrivals(after_day: np.ndarray, days: int, growth: float, rng: np.random.Gen
     )
 
 
-def schedule(world: World, sessions: int, days: int, who: Population, rng: np.random.Generator) -> Sessions:
+def schedule(world: World, sessions: int, days: int, rng: np.random.Generator) -> Sessions:
     """`sessions` visits over `days` days; known shoppers come again, at times on the same errand."""
-    people = world.shoppers
+    people, who = world.shoppers, world.population
     known, total = len(people.user_ids), len(people.budget)
     anonymous = np.arange(known, total)
     expected = people.activity * (1.0 - people.joined_day / days)

@@ -89,9 +89,8 @@ def make_world(constants: Simulate, rng: np.random.Generator) -> World:
     """The assortment and the shoppers of the active size."""
     size = constants.chosen()
     shop = make_assortment(size.departments, size.skus, constants.days, constants.supply, rng)
-    return World(
-        shop, make_shoppers(size.sessions, shop, constants.days, constants.population, rng), constants.taste
-    )
+    people = make_shoppers(size.sessions, shop, constants.days, constants.population, rng)
+    return World(shop, people, constants.taste, constants.population, constants.start)
 
 
 def simulate(constants: Simulate, rng: np.random.Generator, *, quiet: bool = True) -> Simulation:
@@ -100,7 +99,7 @@ def simulate(constants: Simulate, rng: np.random.Generator, *, quiet: bool = Tru
     `quiet` switches the progress bar off.
     """
     world = make_world(constants, rng)
-    sessions = schedule(world, constants.chosen().sessions, constants.days, constants.population, rng)
+    sessions = schedule(world, constants.chosen().sessions, constants.days, rng)
     with tqdm(total=None, desc="pages shown", unit=" pages", disable=quiet) as bar:
         log = Walk(world, sessions, constants.journey, rng).run(constants.days * DAY_US, bar.update)
     named_after = names_of(world, sessions, constants.late_login_share, rng)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -118,8 +119,8 @@ def make_shoppers(
 class Context:
     """What a shopper is after at one moment; arrays hold one value per shopper, scalars hold for all.
 
-    `leaf` and `style` are the session's intent (-1: none, long-term taste stands in for it), and `focus` is the
-    item looked at last (-1: none). `day` counts from the start of the period.
+    `leaf` and `style` are the session's intent (-1: none, long-term taste stands in for it), and `focus` is
+    the item looked at last (-1: none). `day` counts from the start of the period.
     """
 
     surface: str = "homepage_hero"
@@ -136,6 +137,12 @@ class World:
     shop: Assortment
     shoppers: Shoppers
     taste: Taste
+    population: Population
+    start: datetime  # day 0 of every `day`
+
+    def day(self, now: datetime) -> float:
+        """Days from the start of the period to `now`, negative before it."""
+        return (now - self.start) / timedelta(days=1)
 
     @cached_property
     def row(self) -> dict[str, int]:
@@ -216,7 +223,9 @@ class World:
         """Write all latents to one .npz; the same world gives the same bytes."""
         arrays = {f"shop_{f.name}": getattr(self.shop, f.name) for f in fields(Assortment)}
         arrays |= {f"shoppers_{f.name}": getattr(self.shoppers, f.name) for f in fields(Shoppers)}
-        np.savez_compressed(path, taste=np.array(json.dumps(asdict(self.taste))), **arrays)
+        parts = {"taste": asdict(self.taste), "population": asdict(self.population)}
+        law = json.dumps(parts | {"start": self.start.isoformat()})
+        np.savez_compressed(path, law=np.array(law), **arrays)
 
     @classmethod
     def load(cls, path: Path) -> World:
@@ -224,12 +233,15 @@ class World:
         if not path.exists():
             raise DataError(path, "not found", next_step="run `endcap simulate`")
         with np.load(path, allow_pickle=False) as arrays:
-            missing = [f"shop_{f.name}" for f in fields(Assortment) if f"shop_{f.name}" not in arrays]
-            missing += [f"shoppers_{f.name}" for f in fields(Shoppers) if f"shoppers_{f.name}" not in arrays]
-            if missing or "taste" not in arrays:
+            wanted = [f"shop_{f.name}" for f in fields(Assortment)] + [
+                f"shoppers_{f.name}" for f in fields(Shoppers)
+            ]
+            if missing := sorted({"law", *wanted} - set(arrays)):
                 raise DataError(
-                    path, f"latents {missing or ['taste']} are missing", next_step="run `endcap simulate`"
+                    path, f"latents {', '.join(missing)} are missing", next_step="run `endcap simulate`"
                 )
             shop = Assortment(**{f.name: arrays[f"shop_{f.name}"] for f in fields(Assortment)})
             people = Shoppers(**{f.name: arrays[f"shoppers_{f.name}"] for f in fields(Shoppers)})
-            return cls(shop, people, Taste(**json.loads(str(arrays["taste"]))))
+            law = json.loads(str(arrays["law"]))
+            start = datetime.fromisoformat(law["start"])
+            return cls(shop, people, Taste(**law["taste"]), Population(**law["population"]), start)

@@ -1,0 +1,89 @@
+"""What live shoppers counted at the endpoint: calls, latencies, and clicks per arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one arm showed and got; adds with +."""
+
+    impressions: int = 0
+    clicks: int = 0
+    user_days: frozenset[tuple[str, date]] = frozenset()
+
+    def __add__(self, other: Arm) -> Arm:
+        return Arm(
+            self.impressions + other.impressions, self.clicks + other.clicks, self.user_days | other.user_days
+        )
+
+    @property
+    def ctr(self) -> float:
+        """Clicks per impression, 0 where nothing was shown."""
+        return self.clicks / self.impressions if self.impressions else 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the shoppers saw of the endpoint; adds with +. Latencies are those of recommend only."""
+
+    shoppers: int = 0
+    requests: int = 0
+    failures: int = 0
+    rejected_events: int = 0
+    arms: Mapping[str, Arm] = field(default_factory=dict)
+    latencies_ms: tuple[float, ...] = ()
+
+    def __add__(self, other: Summary) -> Summary:
+        names = sorted({*self.arms, *other.arms})
+        return Summary(
+            self.shoppers + other.shoppers,
+            self.requests + other.requests,
+            self.failures + other.failures,
+            self.rejected_events + other.rejected_events,
+            {name: self.arms.get(name, Arm()) + other.arms.get(name, Arm()) for name in names},
+            self.latencies_ms + other.latencies_ms,
+        )
+
+    def latency_ms(self, percentile: float) -> float:
+        """`percentile` (0..100) of the answered recommend calls, nan where there is none."""
+        return float(np.percentile(self.latencies_ms, percentile)) if self.latencies_ms else float("nan")
+
+    def lines(self) -> list[str]:
+        """For a terminal: calls, latency, and a line per arm."""
+        p50, p99 = self.latency_ms(50), self.latency_ms(99)
+        text = [
+            f"{self.shoppers:,} shoppers, {self.requests:,} requests, {self.failures:,} failed, "
+            f"{self.rejected_events:,} events refused, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+        ]
+        for name, arm in self.arms.items():
+            seen = f"{arm.impressions:>9,} impressions  {arm.clicks:>7,} clicks  CTR {arm.ctr:6.2%}"
+            text.append(f"{name:<12}{seen}  {len(arm.user_days):>7,} user-days")
+        return text
+
+
+@dataclass
+class Tally:
+    """A Summary in the making; one per worker."""
+
+    shoppers: int = 0
+    requests: int = 0
+    failures: int = 0
+    rejected_events: int = 0
+    arms: dict[str, Arm] = field(default_factory=dict)
+    latencies_ms: list[float] = field(default_factory=list)
+
+    def summary(self) -> Summary:
+        return Summary(
+            self.shoppers,
+            self.requests,
+            self.failures,
+            self.rejected_events,
+            self.arms,
+            tuple(self.latencies_ms),
+        )
