@@ -102,6 +102,7 @@ def _items(path: Path) -> str:
     return f"""
         SELECT file_row_number + 1 AS source_row, NULL AS unread_field, NULL AS unread_value,
         name AS item_id, name AS title, NULL AS description,
-        rtrim({_known("category")}, '/') AS category_path, NULL AS brand, nullif(price, 0) AS price, '{CURRENCY}' AS currency, NULL AS margin, NULL AS stock,
+        rtrim({_known("category")}, '/') AS category_path, NULL AS brand,
+        nullif(price, 0) AS price, '{CURRENCY}' AS currency, NULL AS margin, NULL AS stock,
         NULL AS image_path, NULL AS accessories, NULL AS available_from, NULL AS gtin
         FROM {parquet_source(path)}"""

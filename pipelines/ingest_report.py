@@ -140,5 +140,6 @@ def _bars(axes: Axes, counts: Counter[str], title: str, colour: str, empty: str)
     axes.bar_label(bars, labels=[f"{rows:,}" for _, rows in shown], padding=3)
     axes.set_xscale("log")
     axes.set_xlim(left=0.5, right=max(rows for _, rows in shown) * 8)
+    axes.set_ylim(-0.6, max(len(shown), 5) - 0.4)  # a single bar need not fill the picture
     axes.tick_params(axis="y", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
