@@ -185,7 +185,7 @@ def test_any_batching_and_any_order_within_the_lateness_gives_the_same_statistic
         pieces.update(exposures[i : i + 10], events[i : i + 10])
     for arm in ("champion", "challenger"):
         assert pieces.statistics(arm) == whole.statistics(arm)
-        # Which of two clicks gets an order depends on what had arrived by then; that it is counted does not.
+    # Which of two clicks gets an order depends on what had arrived by then; that it counts once does not.
     for name in ("clicks", "impressions", "exposures", "visitors", "revenue"):
         assert sum(getattr(t, name) for t in pieces.tallies().values()) == sum(
             getattr(t, name) for t in whole.tallies().values()
