@@ -1,0 +1,118 @@
+"""The query points of session continuation, the protocol that the gate, the ranker and the replay share.
+
+A session belongs to a span of time by its first product event. With its distinct items i1..in in order of
+first contact (n >= 2), query k = 1..min(n, 20)-1 stands one microsecond after the first contact with ik: what
+is known are i1..ik, what is wanted are ik+1..in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_repo.events import PRODUCT_TYPES
+from serving.types import Context, Request
+
+MAX_ITEMS = 20
+SURFACE = "homepage_hero"  # the surface that the protocol asks on
+_COLUMNS = [
+    "event_ts",
+    "event_id",
+    "type",
+    "user_id",
+    "session_id",
+    "item_id",
+    "device",
+    "country",
+    "channel",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question of the protocol; `now` in us, `history` oldest first, `relevant` not empty."""
+
+    id: int
+    now: int
+    user_id: str | None
+    session_id: str
+    history: tuple[str, ...]
+    relevant: frozenset[str]
+    context: Context
+
+    def request(self, limit: int = 12) -> Request:
+        """The same question as a storefront would put it."""
+        return Request(
+            surface=SURFACE,
+            user_id=self.user_id,
+            session_id=self.session_id,
+            exclude=self.history,
+            context=self.context,
+            limit=limit,
+            as_of=self.now,
+        )
+
+
+def product_events(raw: Path) -> pd.DataFrame:
+    """Product events of data/raw/events.parquet in order (event_ts, event_id); event_ts in us, int64."""
+    table = pq.read_table(
+        raw / "events.parquet", columns=_COLUMNS, filters=pc.field("type").isin(PRODUCT_TYPES)
+    )
+    frame = table.to_pandas()
+    frame["event_ts"] = frame["event_ts"].astype("datetime64[us, UTC]").astype("int64")
+    return frame.sort_values(["event_ts", "event_id"], kind="stable", ignore_index=True)
+
+
+def make_queries(
+    events: pd.DataFrame, start: datetime, end: datetime | None, limit: int | None, rng: np.random.Generator
+) -> list[Query]:
+    """All queries of the sessions in [start, end), in time order; at most `limit`, whole sessions drawn by `rng`."""
+    first = events.groupby("session_id")["event_ts"].transform("min")
+    inside = first >= _us(start)
+    if end is not None:
+        inside &= first < _us(end)
+    contacts = events[inside].drop_duplicates(["session_id", "item_id"])
+    contacts = contacts[contacts.groupby("session_id")["item_id"].transform("size") >= 2]
+    sessions = dict(tuple(contacts.groupby("session_id", sort=False)))
+    names = list(sessions)
+    if limit is not None:
+        names = [names[i] for i in rng.permutation(len(names))]
+    queries: list[Query] = []
+    for name in names:
+        if limit is not None and len(queries) >= limit:
+            break
+        queries.extend(_session_queries(sessions[name]))
+    queries.sort(key=lambda q: (q.now, q.session_id))
+    return [
+        Query(i, q.now, q.user_id, q.session_id, q.history, q.relevant, q.context)
+        for i, q in enumerate(queries)
+    ]
+
+
+def _session_queries(contacts: pd.DataFrame) -> list[Query]:
+    items = contacts["item_id"].tolist()
+    stamps = contacts["event_ts"].tolist()
+    head = contacts.iloc[0]
+    context = Context(device=head["device"], country=head["country"], channel=head["channel"])
+    return [
+        Query(
+            0,
+            stamps[k - 1] + 1,
+            head["user_id"],
+            head["session_id"],
+            tuple(items[:k]),
+            frozenset(items[k:]),
+            context,
+        )
+        for k in range(1, min(len(items), MAX_ITEMS))
+    ]
+
+
+def _us(instant: datetime) -> int:
+    return round(instant.timestamp() * 1_000_000)

@@ -1,0 +1,49 @@
+"""Query points met as serving would have met them: stored rows as of then, and the item matrix as of then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from feature_repo.matrix import ItemMatrix
+from feature_repo.timeline import ItemTimeline, historical
+from feature_repo.vectorize import Visitor
+from pipelines.queries import Query
+from serving.pipeline import visitor_of
+from serving.types import Request
+
+
+class Visit(NamedTuple):
+    """One query with everything known at its instant. `matrix` moves on with the next visit: do not keep it."""
+
+    query: Query
+    request: Request
+    visitor: Visitor
+    matrix: ItemMatrix
+
+
+def visits(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str) -> Iterator[Visit]:
+    """The queries in time order, their rows read through Feast (service `visitor`) point in time.
+
+    `ids` is the catalogue, `limit` the slots asked for, `told` the word in front of the progress bar.
+    """
+    if not queries:
+        return
+    asked = pd.DataFrame(
+        {
+            "user_id": [q.user_id for q in queries],
+            "session_id": [q.session_id for q in queries],
+            "event_timestamp": pd.to_datetime([q.now for q in queries], unit="us", utc=True).as_unit("us"),
+        }
+    )
+    answers = historical(asked, "visitor")
+    users, sessions = answers["user_history"].tolist(), answers["session_context"].tolist()
+    timeline = ItemTimeline.at(ids, queries[0].now)
+    progress = tqdm(queries, desc=told, unit=" queries", disable=None)
+    for query, user, session in zip(progress, users, sessions, strict=True):
+        timeline.advance(query.now)
+        request = query.request(limit)
+        yield Visit(query, request, visitor_of(request, query.now, user, session), timeline.matrix)
