@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.sessions import DAY_US, Sessions
 from pipelines.shelves import EMAILS, SLOTS, Shelves, Visitors
-from pipelines.world import World
+from pipelines.world import ADDRESSED, World, draw_names
 
 SURFACES = tuple(SLOTS)  # codes of the column `surface`
 KINDS = (
@@ -29,6 +29,7 @@ KINDS = (
     "scroll",
 )
 _SECOND = 1_000_000
+_NAME = np.array(SURFACES).dtype  # wide enough for every surface
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Walk:
 
     def _land(self, rows: np.ndarray) -> None:
         """Some sessions open on a product page, from a search engine or a link: a view without a list."""
-        mailed = np.isin(self.sessions.channel[rows], ("email", "push"))
+        mailed = np.isin(self.sessions.channel[rows], ADDRESSED)
         rows = rows[~mailed & (self.rng.random(len(rows)) < self.journey.landing_share)]
         items = self.shelves.draw_liked(self._visitors(rows), self.rng)
         self._view(rows[items >= 0], items[items >= 0], self.clock[rows[items >= 0]])
@@ -142,16 +143,13 @@ class Walk:
     def _choose_pages(self, rows: np.ndarray, step: int) -> Iterator[tuple[str, np.ndarray]]:
         """Each of `rows` under the surface that it opens next."""
         journey, n = self.journey, len(rows)
-        shares = (journey.first if step == 0 else journey.idle, journey.viewed)
-        picks = [
-            self.rng.choice(np.array(list(s)), n, p=np.array(list(s.values())) / sum(s.values()))
-            for s in shares
-        ]
-        page = np.where(self.viewed[rows], picks[1], picks[0]).astype("<U24")
+        onward = draw_names(journey.viewed, n, self.rng)
+        afresh = draw_names(journey.first if step == 0 else journey.idle, n, self.rng)
+        page = np.where(self.viewed[rows], onward, afresh).astype(_NAME)
         upsell = (self.cart[rows] >= 0) & (self.rng.random(n) < journey.upsell_share)
         page[upsell] = "cart_upsell"
         if step == 0:
-            mailed = np.isin(self.sessions.channel[rows], ("email", "push"))
+            mailed = np.isin(self.sessions.channel[rows], ADDRESSED)
             page[mailed] = self.rng.choice(np.array(EMAILS), n)[mailed]
         for surface in SURFACES:
             chosen = rows[page == surface]
@@ -199,7 +197,7 @@ class Walk:
         part = {name: column[dwells] for name, column in place.items()}
         self.diary.write("dwell", rows[dwells], at[dwells] + 7 * _SECOND, item=items[dwells], **part)
         who = self._visitors(rows)
-        likes = self.world.cart_probability(who.shopper, items[:, None], who.context("search"))[:, 0]
+        likes = self.world.cart_probability(who.shopper, items[:, None], who.context())[:, 0]
         added = rng.random(len(rows)) < likes
         self.focus[rows], self.viewed[rows] = items, True  # the last assignment to a session stays
         rows, items, at = rows[added], items[added], at[added] + 6 * _SECOND
@@ -220,10 +218,8 @@ class Walk:
         rows = alive[self.viewed[alive] & (self.rng.random(len(alive)) < self.journey.related_link)]
         links = self.world.shop.accessories[self.focus[rows]]
         links = np.where(self.world.shop.on_sale(links, self.clock[rows, None] / DAY_US), links, -1)
-        items = np.take_along_axis(
-            links, np.where(links >= 0, self.rng.random(links.shape), -1).argmax(1)[:, None], 1
-        )
-        items = items[:, 0]
+        pick = np.where(links >= 0, self.rng.random(links.shape), -1.0).argmax(1)
+        items = links[np.arange(len(rows)), pick]
         rows, items = rows[items >= 0], items[items >= 0]
         self._view(rows, items, self.clock[rows])
         self.clock[rows] += self._seconds(25, len(rows))
@@ -241,11 +237,9 @@ class Walk:
         )
         rows = np.flatnonzero(self.cart >= 0)
         who = self._visitors(rows)
-        likely = self.world.order_probability(who.shopper, self.cart[rows][:, None], who.context("search"))[
-            :, 0
-        ]
+        likely = self.world.order_probability(who.shopper, self.cart[rows][:, None], who.context())
         orders = np.zeros(len(self.sessions), dtype=bool)
-        orders[rows] = self.rng.random(len(rows)) < likely
+        orders[rows] = self.rng.random(len(rows)) < likely[:, 0]
         _, first = np.unique(session * len(self.world.shop.item_ids) + item, return_index=True)
         first = first[orders[session[first]]]
         self.clock += self._seconds(90, len(self.clock))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.world import World, draw_names
+from pipelines.world import World
 
 # Share of a day's sessions per hour (UTC): quiet nights, a lunch bump, a long evening.
 _HOURS = np.array(
@@ -64,8 +64,6 @@ def schedule(world: World, sessions: int, days: int, rng: np.random.Generator) -
     leaf, style = world.intents(shopper, start / DAY_US, rng)
     resumes = (rng.random(len(shopper)) < who.resume_share) & (np.diff(shopper, prepend=-1) == 0)
     origin = np.maximum.accumulate(np.where(resumes, 0, np.arange(len(shopper))))
-    channel = draw_names(who.channels, len(shopper), rng)
-    # Nobody can write to a shopper without an address.
-    channel = np.where((shopper >= known) & np.isin(channel, ("email", "push")), "organic search", channel)
+    channel = world.channels(shopper, rng)
     order = np.argsort(start, kind="stable")
     return Sessions(shopper[order], start[order], leaf[origin][order], style[origin][order], channel[order])

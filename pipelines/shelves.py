@@ -51,7 +51,8 @@ class Visitors:
             self.day[rows],
         )
 
-    def context(self, surface: str) -> Context:
+    def context(self, surface: str = "search") -> Context:
+        """Their state as the world's law takes it; the surface matters to clicks only."""
         return Context(surface, self.leaf, self.style, self.focus, self.day)
 
 
@@ -116,9 +117,7 @@ class Shelves:
             rows = slice(first, first + _CHUNK)
             part = who[rows]
             pool = shop.leaf_items[part.leaf]
-            score = np.log(shop.popularity[pool]) + self.world.affinity(
-                part.shopper, pool, part.context("search")
-            )
+            score = np.log(shop.popularity[pool]) + self.world.affinity(part.shopper, pool, part.context())
             found[rows] = self._best(pool, score, part.day, 1, rng)[:, 0]
         return found
 

@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from pipelines.tally import Arm, Tally
-from pipelines.world import Context, World, draw_names
+from pipelines.world import Context, World
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Visit:
         self.place = {
             "device": str(people.device[self.shopper]),
             "country": str(people.country[self.shopper]),
-            "channel": str(draw_names(world.population.channels, 1, rng)[0]),
+            "channel": str(world.channels(np.array([self.shopper]), rng)[0]),
         }
         self.focus = -1
         self.cart: list[int] = []

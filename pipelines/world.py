@@ -24,6 +24,8 @@ from feature_repo.errors import DataError
 from pipelines.assortment import Assortment
 from pipelines.departments import STYLES
 
+ADDRESSED = ("email", "push")  # channels that need an address
+
 Rows = np.ndarray | int  # rows of a latent table, one or many
 
 
@@ -210,6 +212,12 @@ class World:
         leaf = (demand + rng.gumbel(size=demand.shape)).argmax(1)
         style = (people.style[shopper].cumsum(1) > rng.random((len(shopper), 1))).argmax(1)
         return leaf, style
+
+    def channels(self, shopper: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(n,) how each of `shopper` (n,) came; nobody can write to a shopper without an address."""
+        channel = draw_names(self.population.channels, len(shopper), rng)
+        stranger = shopper >= len(self.shoppers.user_ids)
+        return np.where(stranger & np.isin(channel, ADDRESSED), "organic search", channel)
 
     def true_best_list(self, shopper: int, context: Context, n: int) -> list[str]:
         """Ids of the `n` items on sale likeliest to be clicked, best first; the focus is left out."""
