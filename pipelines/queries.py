@@ -72,7 +72,7 @@ def product_events(raw: Path) -> pd.DataFrame:
 def make_queries(
     events: pd.DataFrame, start: datetime, end: datetime | None, limit: int | None, rng: np.random.Generator
 ) -> list[Query]:
-    """All queries of the sessions in [start, end), in time order; at most `limit`, whole sessions drawn by `rng`."""
+    """Queries of the sessions in [start, end) in time order; about `limit`, whole sessions drawn by `rng`."""
     first = events.groupby("session_id")["event_ts"].transform("min")
     inside = first >= _us(start)
     if end is not None:

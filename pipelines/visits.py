@@ -17,7 +17,7 @@ from serving.types import Request
 
 
 class Visit(NamedTuple):
-    """One query with everything known at its instant. `matrix` moves on with the next visit: do not keep it."""
+    """One query with all that was known at its instant. `matrix` moves on with the next visit."""
 
     query: Query
     request: Request

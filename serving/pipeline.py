@@ -20,9 +20,12 @@ from serving.types import Candidates, Ranked, Request, Slot
 class Release(Retrievers, Protocol):
     """What a request needs of a bundle: the retrieval models, the ranker and the release's own settings."""
 
-    ranker: Ranker
-    retrieve: Retrieve
-    diversify: Diversify
+    @property
+    def ranker(self) -> Ranker: ...
+    @property
+    def retrieve(self) -> Retrieve: ...
+    @property
+    def diversify(self) -> Diversify: ...
 
 
 @dataclass(frozen=True, slots=True)

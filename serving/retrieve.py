@@ -53,11 +53,19 @@ class Table(Protocol):
 class Retrievers(Protocol):
     """The retrieval half of a release; every table is aligned to `ids`."""
 
-    ids: list[str]
-    item_vectors: Floats  # (N, d), L2-normalised
-    covisit: Table
-    ease: Table
-    als_items: Floats  # (N, f)
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def item_vectors(self) -> Floats:
+        """(N, d), L2-normalised."""
+
+    @property
+    def covisit(self) -> Table: ...
+    @property
+    def ease(self) -> Table: ...
+    @property
+    def als_items(self) -> Floats:
+        """(N, f)"""
 
     def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
         """(1, 20), (1, 20), (1, 20), (1, 3) -> (d,), L2-normalised."""

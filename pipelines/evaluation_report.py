@@ -1,0 +1,98 @@
+"""data/reports/evaluate.json and its picture: written by `endcap evaluate`, read by the gate and by people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from feature_repo.errors import DataError
+from feature_repo.params import root
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+OURS = "endcap"
+FILE = Path("data/reports/evaluate.json")
+COLUMNS = (
+    ("ndcg_at_12", "NDCG@12", ".3f"),
+    ("coverage_at_12", "coverage", ".2f"),
+    ("recall_at_12", "recall@12", ".3f"),
+    ("novelty", "novelty, bits", ".1f"),
+    ("arp", "ARP, events", ",.0f"),
+    ("gini", "Gini", ".2f"),
+)
+
+
+def write_report(report: dict[str, Any]) -> None:
+    """evaluate.json, evaluate.csv (a row per model, for `dvc plots`) and evaluate.png."""
+    file = root() / FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    rows = ["model,ndcg_at_12,coverage_at_12"]
+    rows += [
+        f"{name},{m['ndcg_at_12']:.6f},{m['coverage_at_12']:.6f}" for name, m in report["models"].items()
+    ]
+    file.with_suffix(".csv").write_text("\n".join(rows) + "\n")
+    _picture(report, file.with_suffix(".png"))
+
+
+def read_report() -> dict[str, Any]:
+    """The last evaluation. Raises DataError if there is none."""
+    file = root() / FILE
+    if not file.exists():
+        raise DataError(FILE, "is missing", next_step="run `endcap evaluate`, or `dvc repro`")
+    report: dict[str, Any] = orjson.loads(file.read_bytes())
+    return report
+
+
+def show(report: dict[str, Any]) -> None:
+    """The report as tables on the terminal: models, then slices of ours."""
+    console = Console(highlight=False)
+    title = f"{report['shop']}: {report['queries']:,} queries since {report['span']['from'][:10]}, "
+    table = Table(title=title + f"{report['candidates']:,} candidates", title_justify="left")
+    table.add_column("model")
+    for _, name, _ in COLUMNS:
+        table.add_column(name, justify="right")
+    best_first = sorted(report["models"].items(), key=lambda entry: -entry[1]["ndcg_at_12"])
+    for name, metrics in best_first:
+        cells = [format(metrics[key], spec) for key, _, spec in COLUMNS]
+        table.add_row(name, *cells, style="bold" if name == OURS else None)
+    console.print(table)
+    ours = report["models"][OURS]
+    console.print(
+        f"{OURS}: NDCG@12 95 % interval {ours['ndcg_low']:.3f} to {ours['ndcg_high']:.3f}, sessions resampled; "
+        f"recall of the 120 candidates {ours['recall_at_120']:.3f}"
+    )
+    slices = Table(title=f"slices of {OURS}", title_justify="left")
+    for name in ("slice", "queries", "NDCG@12", "coverage"):
+        slices.add_column(name, justify="left" if name == "slice" else "right")
+    for name, found in report["slices"].items():
+        numbers = (f"{found['queries']:,}", f"{found['ndcg_at_12']:.3f}", f"{found['coverage_at_12']:.2f}")
+        slices.add_row(name.replace("_", " "), *numbers)
+    console.print(slices)
+
+
+def _picture(report: dict[str, Any], path: Path) -> None:
+    """NDCG@12 with its interval against coverage: one point per model."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for name, metrics in report["models"].items():
+        ours = name == OURS
+        spread = [
+            [metrics["ndcg_at_12"] - metrics["ndcg_low"]],
+            [metrics["ndcg_high"] - metrics["ndcg_at_12"]],
+        ]
+        color = "#1b6ca8" if ours else "#7a8793"
+        x, y = metrics["coverage_at_12"], metrics["ndcg_at_12"]
+        axes.errorbar(x, y, yerr=spread, fmt="o", color=color, capsize=3, markersize=8 if ours else 6)
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(9, 4), color=color)
+    axes.set(xlabel="coverage@12", ylabel="NDCG@12, 95 % interval", xlim=(0, 1.05))
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"Session continuation, {report['shop']}: {report['queries']:,} queries", loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)
