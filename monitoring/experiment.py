@@ -1,10 +1,11 @@
 """An always-valid comparison of two arms' click-through rates: look as often as you like.
 
-The unit is the user-day. Its clicks x and its impressions n are added up first, because clicks of one person
-come together: the variance is taken between user-days, of the residuals x - CTR * n (the delta method for a
-ratio of means). The interval is the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy
-and Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences" (Annals of Statistics
-2024, arXiv:2103.06476): with probability 1 - alpha it holds the truth at *all* looks at once.
+Clicks of one person come together, today and when she is back tomorrow. So her clicks x and impressions n are
+added up first, and the variance is taken between shoppers, of the residuals x - CTR * n (the delta method for
+a ratio of means). How long a step holds is counted in user-days. The interval is the asymptotic confidence
+sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic
+confidence sequences" (Annals of Statistics 2024, arXiv:2103.06476): with probability 1 - alpha it holds the
+truth at *all* looks at once.
 
 Every function takes numbers or arrays of numbers, so that the simulation that proves the error rates
 (monitoring/rehearsal.py) runs the code that decides.
@@ -24,16 +25,17 @@ Number = Any
 
 @dataclass(frozen=True)
 class ArmStatistics:
-    """Sums over the user-days of one arm; two of them add with `+`.
+    """Sums over the shoppers of one arm; the statistics of different shoppers add with `+`.
 
-    `visitors` counts the user-days that are the first of their shopper: how many people the arm was given.
+    `user_days` counts a shopper once for every day with an exposure; the squares are of a shopper's totals.
 
-    >>> ArmStatistics.of(clicks=1, impressions=12) + ArmStatistics.of(clicks=0, impressions=24)
-    ArmStatistics(units=2, visitors=2, clicks=1, impressions=36, clicks_sq=1, impressions_sq=720, cross=12)
+    >>> both = ArmStatistics.of(clicks=1, impressions=12) + ArmStatistics.of(clicks=0, impressions=24)
+    >>> both.shoppers, both.clicks, both.impressions, both.impressions_sq, both.cross
+    (2, 1, 36, 720, 12)
     """
 
-    units: Number = 0
-    visitors: Number = 0
+    user_days: Number = 0
+    shoppers: Number = 0
     clicks: Number = 0
     impressions: Number = 0
     clicks_sq: Number = 0
@@ -41,9 +43,9 @@ class ArmStatistics:
     cross: Number = 0
 
     @classmethod
-    def of(cls, clicks: Number, impressions: Number, visitors: Number = 1) -> ArmStatistics:
-        """One user-day."""
-        return cls(1, visitors, clicks, impressions, clicks**2, impressions**2, clicks * impressions)
+    def of(cls, clicks: Number, impressions: Number, user_days: Number = 1) -> ArmStatistics:
+        """One shopper."""
+        return cls(user_days, 1, clicks, impressions, clicks**2, impressions**2, clicks * impressions)
 
     def __add__(self, other: ArmStatistics) -> ArmStatistics:
         return ArmStatistics(*(a + b for a, b in zip(self._sums(), other._sums(), strict=True)))
@@ -57,19 +59,18 @@ class ArmStatistics:
         return self.clicks / np.maximum(self.impressions, 1)
 
     @property
-    def unit_variance(self) -> Number:
-        """What one user-day adds to the CTR's variance: var(x - ctr n) / mean(n)^2. NaN below two units."""
-        units, ctr = np.asarray(self.units, float), self.ctr
+    def shopper_variance(self) -> Number:
+        """What one shopper adds to the CTR's variance: var(x - ctr n) / mean(n)^2. NaN below two shoppers."""
+        shoppers, ctr = np.asarray(self.shoppers, float), self.ctr
         residual_sq = self.clicks_sq - 2 * ctr * self.cross + ctr**2 * self.impressions_sq
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(units > 1, residual_sq / (units - 1) / (self.impressions / units) ** 2, np.nan)[
-                ()
-            ]
+            variance = residual_sq / (shoppers - 1) / (self.impressions / shoppers) ** 2
+            return np.where(shoppers > 1, variance, np.nan)[()]
 
     def _sums(self) -> tuple[Number, ...]:
         return (
-            self.units,
-            self.visitors,
+            self.user_days,
+            self.shoppers,
             self.clicks,
             self.impressions,
             self.clicks_sq,
@@ -104,7 +105,7 @@ def mixture_rho2(alpha: float, tightest_at: float) -> float:
     return float(-lambertw(-(alpha**2) / np.e, k=-1).real - 1.0) / tightest_at
 
 
-def width(t: Number, rho2: float, alpha: float) -> Number:
+def width(t: Number, rho2: Number, alpha: float) -> Number:
     """Half-width of the two-sided confidence sequence of a mean after t observations of variance 1.
 
     sqrt( 2 (t rho^2 + 1) / (t^2 rho^2) * log( sqrt(t rho^2 + 1) / alpha ) ), the cited paper's boundary by
@@ -123,7 +124,7 @@ def compare(
     """Confidence sequence of CTR_canary / CTR_champion - 1.
 
     Tests delta = CTR_canary - (1 - margin) CTR_champion. Its intrinsic time is its information,
-    t = (CTR_champion / standard error)^2, not a count of user-days: with clustered clicks an experiment is
+    t = (CTR_champion / standard error)^2, not a count of shoppers: with clustered clicks an experiment is
     younger than its count. It is tightest when the relative standard error is `tightest_error`. The bounds
     are Fieller's: the values r for which delta with r in the place of -margin is not further from 0 than the
     width allows. So -margin is outside the bounds exactly when delta differs from 0.
@@ -133,8 +134,9 @@ def compare(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         base = np.asarray(champion.ctr, float)
-        per_unit = np.maximum(canary.unit_variance, champion.unit_variance)
-        var_canary, var_champion = per_unit / canary.units, champion.unit_variance / champion.units
+        per_shopper = np.maximum(canary.shopper_variance, champion.shopper_variance)
+        var_canary = per_shopper / canary.shoppers
+        var_champion = champion.shopper_variance / champion.shoppers
         variance = var_canary + (1 - margin) ** 2 * var_champion
         t = base**2 / variance
         errors = np.sqrt(t) * width(t, mixture_rho2(alpha, tightest_error**-2), alpha)
@@ -144,11 +146,11 @@ def compare(
 
 
 def srm_evidence(canary: Number, champion: Number, share: float) -> Number:
-    """How much likelier the split of visitors is under some other share than the one asked for: an e-value.
+    """How much likelier the split of shoppers is under some other share than the one asked for: an e-value.
 
-    `canary` and `champion` count visitors; `share` is the canary's part of them, inside (0, 1). Under the
+    `canary` and `champion` count shoppers; `share` is the canary's part of them, inside (0, 1). Under the
     right share it exceeds 1 / a at any look with probability at most a, so it may be watched. Beta-binomial
-    against binomial, the prior worth CONCENTRATION visitors: Lindon and Malek, "Anytime-valid inference for
+    against binomial, the prior worth CONCENTRATION shoppers: Lindon and Malek, "Anytime-valid inference for
     multinomial count data" (NeurIPS 2022). Capped at e^700.
 
     >>> round(float(srm_evidence(10, 90, share=0.1)), 2), bool(srm_evidence(60, 40, share=0.1) > 1e4)

@@ -107,9 +107,10 @@ class Tally:
 
 
 class Feedback:
-    """The join, fed by `update` in any batches. Statistics are by user-day (monitoring/experiment.py).
+    """The join, fed by `update` in any batches. Statistics per arm: monitoring/experiment.py.
 
-    With `journal` every exposure is kept for `exposures()`; without, memory holds the open windows only.
+    With `journal` every exposure is kept for `exposures()`; without, memory holds the open windows and one
+    entry per shopper.
     """
 
     def __init__(self, params: FeedbackParams, *, journal: bool = False) -> None:
@@ -121,8 +122,8 @@ class Feedback:
         self._clicks: dict[tuple[str, str, str], list[Exposure]] = defaultdict(list)  # oldest first
         self._seen: dict[str, int] = {}  # event_id -> event time
         self._waiting: dict[str, dict[str, Any]] = {}  # events that found nothing yet, by event_id
-        self._user_days: dict[tuple[str, str, int], list[int]] = {}  # arm, unit, day -> clicks, impressions
-        self._visitors: dict[str, set[str]] = defaultdict(set)
+        self._shoppers: dict[tuple[str, str], ArmStatistics] = defaultdict(ArmStatistics)  # by arm, unit
+        self._user_days: set[tuple[str, str, int]] = set()  # arm, unit, day
         self._statistics: dict[str, ArmStatistics] = defaultdict(ArmStatistics)
         self._tallies: dict[tuple[str, str, int], Tally] = defaultdict(Tally)
         self._people: dict[tuple[str, str, int, str], bool] = {}  # arm, surface, day, unit -> has bought
@@ -144,7 +145,7 @@ class Feedback:
         self._forget()
 
     def statistics(self, arm: str) -> ArmStatistics:
-        """Sums over the arm's user-days so far, days still running included."""
+        """Sums over the arm's shoppers so far; exposures to nobody (unit None) are not in them."""
         return self._statistics[arm]
 
     def tallies(self) -> dict[tuple[str, str, int], Tally]:
@@ -226,22 +227,19 @@ class Feedback:
         return None
 
     def _count(self, exposure: Exposure, clicks: int, impressions: int) -> None:
-        """Move the user-day of an exposure on; the arm's sums follow by the difference."""
+        """Move the shopper's totals on; the arm's sums follow by the difference."""
         if exposure.unit is None:
             return
-        key, arm = (exposure.arm, exposure.unit, exposure.day), exposure.arm
-        before = ArmStatistics()
-        if key in self._user_days:
-            clicked, shown = self._user_days[key]
-            before = ArmStatistics.of(clicked, shown, visitors=0)
-            new_visitor = 0
-        else:
-            new_visitor = int(exposure.unit not in self._visitors[arm])
-            self._visitors[arm].add(exposure.unit)
-        day = self._user_days.setdefault(key, [0, 0])
-        day[0] += clicks
-        day[1] += impressions
-        self._statistics[arm] += ArmStatistics.of(day[0], day[1], visitors=new_visitor) - before
+        day = (exposure.arm, exposure.unit, exposure.day)
+        new_day = impressions > 0 and day not in self._user_days
+        if new_day:
+            self._user_days.add(day)
+        before = self._shoppers[exposure.arm, exposure.unit]
+        after = ArmStatistics.of(
+            before.clicks + clicks, before.impressions + impressions, before.user_days + new_day
+        )
+        self._shoppers[exposure.arm, exposure.unit] = after
+        self._statistics[exposure.arm] += after - before
 
     def _tally(self, exposure: Exposure) -> Tally:
         return self._tallies[exposure.arm, exposure.surface, exposure.day]
@@ -258,7 +256,7 @@ class Feedback:
         _drop(self._waiting, lambda _, event: event["us"] < self.watermark - self._lateness)
         _drop(self._clicks, lambda _, kept: kept[-1].ts < orders_from)
         closed = orders_from // DAY  # days before this one can change no more
-        _drop(self._user_days, lambda key, _: key[2] < closed)
+        self._user_days = {key for key in self._user_days if key[2] >= closed}
         _drop(self._people, lambda key, _: key[2] < closed)
 
 

@@ -64,7 +64,7 @@ class RolloutParams:
     alpha: float
     harm_sign: float
     tightest_error: float
-    burn_in_user_days: int
+    burn_in_shoppers: int
     burn_in_clicks: float
     grace_ms: int
     switches: Switches
@@ -130,19 +130,19 @@ class Decision:
 def judge(canary: ArmStatistics, champion: ArmStatistics, planned: int, params: RolloutParams) -> Judgement:
     """What the clicks of a step with two arms say, at any number of looks.
 
-    The central limit theorem needs a start: nothing is judged before both arms have `burn_in_user_days`, and
+    The central limit theorem needs a start: nothing is judged before both arms have `burn_in_shoppers`, and
     before the champion has `burn_in_clicks` and the canary has had the impressions to get as many. (Not: has
     got as many. A canary that nobody clicks must not be safe from judgement.)
     """
     interval = compare(canary, champion, params.margin, params.alpha_per_step, params.tightest_error)
     ready = (
-        (np.minimum(canary.units, champion.units) >= params.burn_in_user_days)
+        (np.minimum(canary.shoppers, champion.shoppers) >= params.burn_in_shoppers)
         & (champion.clicks >= params.burn_in_clicks)
         & (canary.impressions * champion.ctr >= params.burn_in_clicks)
     )
     harmful = ready & (interval.upper < -params.margin)
     harmless = ready & (interval.lower > -params.margin)
-    held = ready & ~harmful & (canary.units >= planned) & (interval.estimate >= -params.harm_sign)
+    held = ready & ~harmful & (canary.user_days >= planned) & (interval.estimate >= -params.harm_sign)
     return Judgement(interval, harmful, harmless, held)
 
 
@@ -164,21 +164,21 @@ def decide(
     evidence = 1.0
     interval = Interval(0.0, -np.inf, np.inf, np.inf)
     if compared:
-        evidence = float(srm_evidence(canary.visitors, champion.visitors, step.percent / 100))
+        evidence = float(srm_evidence(canary.shoppers, champion.shoppers, step.percent / 100))
         judgement = judge(canary, champion, planned, params)
         interval = judgement.interval
     if trip := _tripped(health, champion_health, slow_looks, evidence, switches):
         verdict, reason = Verdict.ROLLBACK, trip
     elif compared:
-        verdict, reason = _by_clicks(judgement, canary.units, planned, params)
+        verdict, reason = _by_clicks(judgement, canary.user_days, planned, params)
     else:
-        verdict, reason = _by_soak(canary.units, planned)
+        verdict, reason = _by_soak(canary.user_days, planned)
     return Decision(
         verdict=verdict,
         reason=reason,
         percent=step.percent,
-        user_days=int(canary.units),
-        champion_user_days=int(champion.units),
+        user_days=int(canary.user_days),
+        champion_user_days=int(champion.user_days),
         planned=planned,
         ctr=float(canary.ctr),
         champion_ctr=float(champion.ctr),
@@ -196,7 +196,7 @@ def is_slow(health: Health, champion_health: Health, switches: Switches) -> bool
 
 
 def _by_clicks(
-    judgement: Judgement, units: Number, planned: int, params: RolloutParams
+    judgement: Judgement, user_days: Number, planned: int, params: RolloutParams
 ) -> tuple[Verdict, str]:
     margin = f"{params.margin:.0%}"
     if judgement.harmful:
@@ -205,17 +205,17 @@ def _by_clicks(
         return Verdict.ADVANCE, f"a drop over {margin} is excluded"
     if judgement.held:
         return Verdict.ADVANCE, f"held its {planned:,} user-days with no sign of harm"
-    if units < planned:
-        return Verdict.HOLD, f"{planned - units:,} user-days to go"
+    if user_days < planned:
+        return Verdict.HOLD, f"{planned - user_days:,} user-days to go"
     return (
         Verdict.HOLD,
         f"over its {planned:,} user-days, but the estimate is a sign of harm or not there yet",
     )
 
 
-def _by_soak(units: Number, planned: int) -> tuple[Verdict, str]:
-    if units < planned:
-        return Verdict.HOLD, f"{planned - units:,} user-days to go"
+def _by_soak(user_days: Number, planned: int) -> tuple[Verdict, str]:
+    if user_days < planned:
+        return Verdict.HOLD, f"{planned - user_days:,} user-days to go"
     return Verdict.ADVANCE, f"healthy over {planned:,} user-days"
 
 
@@ -235,5 +235,5 @@ def _tripped(
             f"{slow_looks} looks in a row (limit {switches.p99_ms:.1f} ms)"
         )
     if evidence > 1 / switches.srm_alpha:
-        return f"sample ratio mismatch: visitors do not split as asked (evidence {evidence:.0f} : 1)"
+        return f"sample ratio mismatch: shoppers do not split as asked (evidence {evidence:.0f} : 1)"
     return None

@@ -49,13 +49,17 @@ class Shoppers:
         return day, probability[likely] / probability[likely].sum()
 
     @classmethod
-    def measured(cls, days: ArmStatistics) -> Shoppers:
+    def measured(cls, arm: ArmStatistics) -> Shoppers:
         """The shoppers of an arm. Clustering by moments: residuals of n slots have variance
-        ctr (1 - ctr) n (1 + (n - 1) clustering) if two clicks of a user-day correlate."""
-        mean, ctr = days.impressions / days.units, days.ctr
-        effect = days.unit_variance * mean / (ctr * (1 - ctr))
-        size = days.impressions_sq / days.impressions  # of the user-day that a slot is in
-        return cls(float(ctr), float(mean), float(np.clip((effect - 1) / (size - 1), 0.0, 0.9)))
+        ctr (1 - ctr) n (1 + (n - 1) clustering) if two clicks of a shopper correlate."""
+        mean, ctr = arm.impressions / arm.shoppers, arm.ctr
+        effect = arm.shopper_variance * mean / (ctr * (1 - ctr))
+        size = arm.impressions_sq / arm.impressions  # slots of the shopper that a slot is shown to
+        return cls(
+            float(ctr),
+            float(arm.impressions / arm.user_days),
+            float(np.clip((effect - 1) / (size - 1), 0.0, 0.9)),
+        )
 
     @property
     def design_effect(self) -> float:

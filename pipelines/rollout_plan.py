@@ -73,7 +73,7 @@ def measured(redis: Redis, params: RolloutParams, feedback_params: FeedbackParam
     together = arms[0] + arms[1]
     elapsed = feedback.watermark - feedback.first
     if (
-        together.units < params.burn_in_user_days
+        together.shoppers < params.burn_in_shoppers
         or together.clicks < params.burn_in_clicks
         or elapsed < DAY / 1440
     ):
@@ -81,7 +81,7 @@ def measured(redis: Redis, params: RolloutParams, feedback_params: FeedbackParam
     seen = Shoppers.measured(together)
     # Shoppers come back within a day: a stretch shorter than a day counts as the day it is a part of.
     days = max(elapsed / DAY, 1.0)
-    return Traffic(sum(arm.units for arm in arms) / days, seen.ctr, seen.impressions, seen.clustering)
+    return Traffic(sum(arm.user_days for arm in arms) / days, seen.ctr, seen.impressions, seen.clustering)
 
 
 def run(

@@ -64,11 +64,11 @@ def test_statistics_of_parts_add_up_to_those_of_the_whole() -> None:
     assert whole - days[0] == days[1] + days[2] + days[3]
 
 
-def test_the_variance_is_that_of_residuals_between_user_days() -> None:
+def test_the_variance_is_that_of_residuals_between_shoppers() -> None:
     clicks, shown = np.array([0, 3, 1, 0]), np.array([12, 36, 24, 48])
     whole = ArmStatistics(4, 4, 4, 120, 10, 4320, 132)
     residuals = clicks - 4 / 120 * shown
-    assert whole.unit_variance == pytest.approx(residuals.var(ddof=1) / shown.mean() ** 2)
+    assert whole.shopper_variance == pytest.approx(residuals.var(ddof=1) / shown.mean() ** 2)
 
 
 def test_clicks_that_come_together_widen_the_interval() -> None:
@@ -90,8 +90,8 @@ def test_the_bounds_exclude_the_margin_exactly_when_delta_differs_from_zero() ->
         canary, champion = arm(rng, 0.08 * (1 - drop), 400), arm(rng, 0.08, 1200)
         seen = compare(canary, champion, *ARGS)
         delta = canary.ctr - 0.97 * champion.ctr
-        canary_variance = max(canary.unit_variance, champion.unit_variance) / canary.units
-        variance = canary_variance + 0.97**2 * champion.unit_variance / champion.units
+        canary_variance = max(canary.shopper_variance, champion.shopper_variance) / canary.shoppers
+        variance = canary_variance + 0.97**2 * champion.shopper_variance / champion.shoppers
         t = champion.ctr**2 / variance
         half = champion.ctr * width(t, mixture_rho2(PARAMS.alpha_per_step, 2500.0), PARAMS.alpha_per_step)
         verdict = (bool(seen.upper < -0.03), bool(seen.lower > -0.03))
@@ -142,7 +142,7 @@ def test_watching_all_the_time_rolls_back_at_most_alpha_of_canaries_at_the_margi
     assert harmless <= PARAMS.alpha_per_step
 
 
-@pytest.mark.parametrize("unit", ["impression", "user-day"])
+@pytest.mark.parametrize("unit", ["impression", "shopper"])
 def test_a_z_test_that_is_peeked_at_exceeds_its_alpha(
     at_the_margin: tuple[ArmStatistics, ArmStatistics], unit: str
 ) -> None:
@@ -150,10 +150,28 @@ def test_a_z_test_that_is_peeked_at_exceeds_its_alpha(
     if unit == "impression":
         variances = [a.ctr * (1 - a.ctr) / a.impressions for a in (canary, champion)]
     else:
-        variances = [a.unit_variance / a.units for a in (canary, champion)]
+        variances = [a.shopper_variance / a.shoppers for a in (canary, champion)]
     z = (canary.ctr - 0.97 * champion.ctr) / np.sqrt(variances[0] + 0.97**2 * variances[1])
     false_alarms = (z < norm.ppf(0.05)).any(axis=1).mean()
     assert false_alarms > (0.5 if unit == "impression" else 0.15)
+
+
+def test_shoppers_who_come_back_every_day_do_not_fake_certainty() -> None:
+    rng, days, looks = np.random.default_rng(13), 14, np.arange(1, 15)
+
+    def loyal(ctr: float) -> ArmStatistics:
+        """300 runs of 500 shoppers with a liking of their own, 30 slots each on every day; a look a day."""
+        likes = rng.beta(9 * ctr, 9 * (1 - ctr), (300, 500, 1))
+        x = np.cumsum(
+            rng.binomial(30, np.broadcast_to(likes, (300, 500, days))), axis=2
+        )  # (runs, shoppers, days)
+        n, people = 30 * looks, np.full((300, days), 500)
+        sums = (x.sum(1), people * n, (x**2).sum(1), people * n**2, (x * n).sum(1))
+        return ArmStatistics(people * looks, people, *sums)
+
+    judged = judge(loyal(0.05 * 0.97), loyal(0.05), 10**9, PARAMS)
+    assert judged.harmful.any(axis=1).mean() <= PARAMS.alpha_per_step
+    assert judged.harmless.any(axis=1).mean() <= PARAMS.alpha_per_step
 
 
 def test_good_canaries_advance_and_bad_ones_are_rolled_back() -> None:
@@ -221,7 +239,7 @@ def test_few_failures_and_a_slow_moment_trip_nothing() -> None:
 
 
 def test_a_split_that_is_off_rolls_back() -> None:
-    off = ArmStatistics(units=2000, visitors=2000), ArmStatistics(units=8000, visitors=8000)
+    off = ArmStatistics(user_days=2000, shoppers=2000), ArmStatistics(user_days=8000, shoppers=8000)
     decision = decide(Step(10, 4000), *off, HEALTHY, HEALTHY, 0, PARAMS)
     assert decision.verdict is Verdict.ROLLBACK
     assert "sample ratio mismatch" in decision.reason

@@ -84,15 +84,14 @@ def test_a_click_may_arrive_before_its_exposure() -> None:
     assert counts(feedback) == (1, 6)
 
 
-def test_statistics_are_by_user_day() -> None:
+def test_statistics_are_by_shopper_and_count_user_days() -> None:
     late = NOON + DAY
     feedback = joined(
         [shown("r1"), shown("r2"), shown("r3", unit="u2"), shown("r4", late)],
         [click("r1", "a"), click("r2", "b"), click("r4", "c", late)],
     )
-    # user-days (clicks, impressions): u1 today (2, 6), u2 today (0, 3), u1 tomorrow (1, 3); two visitors.
-    expected = ArmStatistics.of(2, 6) + ArmStatistics.of(0, 3) + ArmStatistics.of(1, 3, visitors=0)
-    assert feedback.statistics("champion") == expected
+    # u1 today clicks 2 of 6 and tomorrow 1 of 3, u2 today 0 of 3.
+    assert feedback.statistics("champion") == ArmStatistics.of(3, 9, user_days=2) + ArmStatistics.of(0, 3)
     assert feedback.statistics("challenger") == ArmStatistics()
 
 
@@ -198,8 +197,9 @@ def test_memory_holds_the_open_windows_only_and_the_sums_stay() -> None:
         at = NOON + day * DAY
         feedback.update([shown(f"r{day}", at)], [click(f"r{day}", "a", at + MINUTE)])
     assert counts(feedback) == (30, 90)
-    assert feedback.statistics("champion").visitors == 1
-    kept = ("_open", "_clicks", "_seen", "_waiting", "_user_days", "_people")
+    assert feedback.statistics("champion").shoppers == 1
+    assert feedback.statistics("champion").user_days == 30
+    kept = ("_open", "_clicks", "_seen", "_waiting", "_user_days", "_people", "_shoppers")
     assert all(len(getattr(feedback, name)) <= 4 for name in kept)
 
 
