@@ -125,7 +125,7 @@ def sorted_events(
     """What `backfill` needs, from the connection of `raw_events`."""
     columns = ", ".join(Event._fields)
     query = f"SELECT created, {columns} FROM events WHERE {of_fold(fold)} ORDER BY {fold.key}, ts, event_id"
-    reader: pa.RecordBatchReader = connection.execute(query).to_arrow_reader(chunk)
+    reader: pa.RecordBatchReader = connection.sql(query).to_arrow_reader(chunk)
     for batch in reader:
         created, *fields = [column.to_pylist() for column in batch.columns]
         yield from zip(map(Event._make, zip(*fields, strict=True)), created, strict=True)

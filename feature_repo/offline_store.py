@@ -158,6 +158,7 @@ def _answers(view: FeatureView, names: Mapping[str, str], instant: str) -> str:
             SELECT {key_columns}, ts, arg_max(number, newest) AS number FROM (
                 SELECT {held}, epoch_us("{source.timestamp_field}"::TIMESTAMPTZ) AS ts,
                        file_row_number AS number, {newest} AS newest FROM {rows})
+            WHERE ts <= (SELECT max(epoch_us("{instant}")) FROM questions)
             GROUP BY {key_columns}, ts),
         matched AS (
             SELECT q.{QUESTION}, numbers.number FROM questions AS q ASOF JOIN numbers
