@@ -52,9 +52,10 @@ class Registry:
     """The model registry of the active shop, or of the store at `uri`."""
 
     def __init__(self, uri: str | None = None) -> None:
+        if uri is None:
+            store().parent.mkdir(parents=True, exist_ok=True)
         self._uri = uri or f"sqlite:///{store()}"
         with self._asking("open"):
-            store().parent.mkdir(parents=True, exist_ok=True)
             self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             try:
                 self._client.create_registered_model(MODEL, description="What fills the shop's shelves")
