@@ -30,7 +30,7 @@ install:
 	@mkdir -p run; total=$$(grep -c '==' requirements.txt); \
 	echo "Installing $$total pinned packages into .venv (a few minutes, once; log in run/setup.log)"; \
 	$(BIN)/python -m pip install -r requirements.txt 2>&1 | tee run/setup.log | awk -v total=$$total \
-	  '/^(Collecting|Requirement already)/ {printf "\r  found %d of %d", ++n, total; fflush()} \
+	  '/\(from -r requirements/ {printf "\r  found %d of %d", ++n, total; fflush()} \
 	   /^Installing collected/ {printf "\n  unpacking\n"; fflush()} /^ERROR/ {print}'
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . >> run/setup.log 2>&1 \
 	  || { tail -20 run/setup.log >&2; exit 1; }

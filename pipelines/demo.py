@@ -11,18 +11,27 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
+from tqdm import tqdm
 
 from feature_repo.errors import EndcapError
-from feature_repo.params import Shop, root, shop
+from feature_repo.params import Shop, load, root, shop
 from pipelines import stack
+from pipelines.challengers import DemoParams, SimulatedTime, Visitors, canary, yesterdays
 from pipelines.ports import console_url, service_url
+from pipelines.promote import CANDIDATE
 from pipelines.shop import choose
+from pipelines.shoppers import drive
+from pipelines.tally import Summary
+from pipelines.visit import Manners
+from pipelines.world import World
 
 DVC_CHATTER = ("To track the changes", "git add", "To enable auto staging", "dvc config", "Use `dvc push`")
 console = Console(highlight=False)
@@ -97,31 +106,55 @@ def _last_visitor() -> str:
     return "nobody-known"
 
 
-def shoppers() -> None:
-    """Simulated shoppers browse, click and buy against the running service."""
-    from pipelines.shoppers import drive
-
-    drive(service_url())
-
-
-def good_challenger() -> None:
-    """A candidate that is at least as good climbs 10 % -> 50 % -> 100 % and becomes the champion."""
-    endcap("rollout", "rehearse", "good")
-
-
-def bad_challenger() -> None:
-    """A candidate whose lists lose clicks is rolled back by the guard, while it serves."""
-    endcap("rollout", "rehearse", "bad")
-
-
 def live(chosen: Shop) -> None:
     """The simulated shop: shoppers of the world that made the data, a canary that holds, one that falls."""
+    params = load("demo", DemoParams)
+    world = World.load(root() / chosen.source / "truth.npz")
+    dice = np.random.default_rng(params.seed)
+    clock = SimulatedTime(chosen.run_dir(), _last_event())
+    gap = timedelta(seconds=load("shoppers", Manners).seconds_between)
+
+    def visitors(count: int) -> Summary:
+        with tqdm(total=count, desc="  shoppers", leave=False) as bar:
+            seen = drive(service_url(), world, dice, shoppers=count, start=clock.now, on_progress=bar.update)
+        clock.move_to(clock.now + count * gap)
+        return seen
+
     with step("Simulated shoppers visit; their clicks come back as events and change the next answer"):
-        shoppers()
-    with step("A good challenger climbs 10 % -> 50 % -> 100 %"):
-        good_challenger()
+        for line in visitors(params.shoppers).lines():
+            _say(line)
+    with step("A good challenger climbs 10 % -> 50 % -> 100 %: the candidate, against bestsellers"):
+        good_challenger(visitors, params)
     with step("A bad challenger starts at 10 % and is rolled back by the click-through guard"):
-        bad_challenger()
+        bad_challenger(visitors, params)
+
+
+def good_challenger(visitors: Visitors, params: DemoParams) -> None:
+    """Yesterday's release serves, the trained candidate is on trial and takes over."""
+    candidate = root() / CANDIDATE
+    endcap("promote", "--direct", "--bundle", str(yesterdays(candidate).relative_to(root())))
+    endcap("promote")
+    if not canary(visitors, params, _say, "demo: the trained candidate"):
+        raise DemoError("the good challenger was rolled back; `endcap rollout status` tells the numbers")
+
+
+def bad_challenger(visitors: Visitors, params: DemoParams) -> None:
+    """The trained release serves; one that lost its retrieval to a wrong setting is on trial and falls."""
+    candidate = root() / CANDIDATE
+    endcap("promote", "--bundle", str(yesterdays(candidate).relative_to(root())))
+    if canary(visitors, params, _say, "demo: a setting changed after staging"):
+        raise DemoError("the bad challenger was promoted; `endcap rollout status` tells the numbers")
+
+
+def _say(line: str) -> None:
+    console.print(f"  {line}", markup=False)
+
+
+def _last_event() -> datetime:
+    events = pq.ParquetFile(root() / "data" / "raw" / "events.parquet")
+    return (
+        events.read_row_group(events.num_row_groups - 1, columns=["event_ts"]).column("event_ts")[-1].as_py()
+    )
 
 
 def replayed(chosen: Shop) -> None:
@@ -149,15 +182,13 @@ def main(
     with step(f"The shop: {data}"):
         chosen = prepare(data, source)
     simulated = chosen.adapter == "simulated"
-    if not simulated:
-        os.environ["ENDCAP_REPLAY"] = "1"  # the service answers as of the moment that a replay names
-        stack.take_down(("service",))  # a running one may lack the switch
+    os.environ["ENDCAP_REPLAY"] = "1"  # the clock of the service is that of the data
     with step("Events become checked data, features, two models, an evaluated and gated release candidate"):
         reproduce()
     with step("An embedded Redis starts: online features, the event stream, the state of the rollout"):
         stack.bring_up(("redis",))
     with step("The candidate passes its gates once more and becomes the champion"):
-        endcap("promote")
+        endcap("promote", "--direct")
     with step("Features as of the test cut go from the offline store to Redis, through Feast"):
         endcap("materialize")
     with step("The stream consumer, the service and the console start"):
