@@ -42,7 +42,9 @@ class Result:
         cells = (self.quantile(q) for q in (0.5, 0.95, 0.99, 1.0))
         done = len(self.latency) / self.seconds
         figures = " ".join(f"{cell:8.2f}" for cell in cells)
-        return f"{self.rate:6d}/s {done:8.1f} {figures} {sum(self.failed.values()):7d} {dict(self.failed) or ''}"
+        return (
+            f"{self.rate:6d}/s {done:8.1f} {figures} {sum(self.failed.values()):7d} {dict(self.failed) or ''}"
+        )
 
 
 class Connections:

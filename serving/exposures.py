@@ -1,4 +1,8 @@
-"""The exposure log: every answer becomes an entry of `endcap:exposures`, behind the answer's back.
+"""The log of what was shown, written behind the answer's back.
+
+    endcap:exposures   every answer: `exposure`, JSON
+    endcap:served      a sample of the live answers: `meta`, JSON {request_id, ts, arm}, and `features`, the
+                       slots' model inputs, little-endian float32 (slots, 28)
 
 The queue is bounded: when Redis is away for long, the oldest wait and the newest are dropped and counted. An
 answer never waits for the log.
@@ -16,8 +20,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from serving import metrics
+from serving.types import Floats
 
-STREAM = "endcap:exposures"
+EXPOSURES, SERVED = "endcap:exposures", "endcap:served"
 BATCH = 256
 PAUSE_S = 0.02  # gathers the answers of this long into one round trip
 RETRY_S = 0.5
@@ -28,17 +33,24 @@ log = logging.getLogger(__name__)
 class ExposureLog:
     """A bounded queue and the task that writes it to Redis."""
 
-    def __init__(self, redis: Redis, kept: int, queued: int) -> None:
-        """`kept`: entries that the stream holds, approximately; `queued`: entries that may wait here."""
+    def __init__(self, redis: Redis, kept: dict[str, int], queued: int) -> None:
+        """`kept`: stream -> entries that it holds, approximately; `queued`: entries that may wait here."""
         self._redis, self._kept, self._queued = redis, kept, queued
-        self._waiting: deque[dict[str, Any]] = deque()
+        self._waiting: deque[tuple[str, dict[Any, Any]]] = deque()
 
     def add(self, exposure: dict[str, Any]) -> None:
-        """Take note; never blocks and never raises."""
+        """Take note of an answer; never blocks and never raises."""
+        self._queue(EXPOSURES, {"exposure": orjson.dumps(exposure)})
+
+    def add_sample(self, meta: dict[str, Any], features: Floats) -> None:
+        """Take note of the inputs (slots, 28) behind an answer; never blocks and never raises."""
+        self._queue(SERVED, {"meta": orjson.dumps(meta), "features": features.astype("<f4").tobytes()})
+
+    def _queue(self, stream: str, fields: dict[Any, Any]) -> None:
         if len(self._waiting) >= self._queued:
-            metrics.EXPOSURES.labels("dropped").inc()
+            metrics.LOGGED.labels(stream, "dropped").inc()
         else:
-            self._waiting.append(exposure)
+            self._waiting.append((stream, fields))
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -54,14 +66,13 @@ class ExposureLog:
             batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
             try:
                 pipe = self._redis.pipeline(transaction=False)
-                for entry in batch:
-                    fields: dict[Any, Any] = {"exposure": orjson.dumps(entry)}
-                    pipe.xadd(STREAM, fields, maxlen=self._kept, approximate=True)
+                for stream, fields in batch:
+                    pipe.xadd(stream, fields, maxlen=self._kept[stream], approximate=True)
                 await pipe.execute()
             except (RedisError, OSError) as error:
                 log.warning("exposures: %d wait, Redis: %s", len(self._waiting), error)
                 return False
-            for _ in batch:
+            for stream, _ in batch:
                 self._waiting.popleft()
-            metrics.EXPOSURES.labels("written").inc(len(batch))
+                metrics.LOGGED.labels(stream, "written").inc()
         return True

@@ -20,7 +20,7 @@ DEGRADED = Counter("endcap_degraded_total", "Answers made with less than everyth
 EMPTY_SLOTS = Counter("endcap_empty_slots_total", "Slots asked for and not filled", ["surface"])
 REFUSED = Counter("endcap_refused_total", "Requests refused", ["route", "status"])
 EVENTS = Counter("endcap_events_total", "Events posted", ["outcome"])
-EXPOSURES = Counter("endcap_exposures_total", "Exposure log entries", ["outcome"])
+LOGGED = Counter("endcap_logged_total", "Entries of the log of what was shown", ["stream", "outcome"])
 ITEM_ROWS = Counter("endcap_item_rows_refreshed_total", "Rows of the item matrix read again")
 FEATURE_AGE = Histogram(
     "endcap_feature_age_seconds",

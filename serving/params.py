@@ -24,8 +24,14 @@ class Serving:
     poll_s: float  # how often a worker looks for another release
     refresh_s: float  # how often changed items are read
     exposures_kept: int  # entries of endcap:exposures, approximately
-    exposures_queued: int  # answers waiting to be logged; beyond that they are dropped and counted
+    exposures_queued: int  # entries waiting to be logged; beyond that they are dropped and counted
+    served_share: float  # of the live answers, whose 28 values per slot go to endcap:served
+    served_kept: int  # entries of endcap:served, approximately
     edge_ttl_s: int  # how long a cache in front may keep a GET answer
+
+    def kept(self) -> dict[str, int]:
+        """Stream -> entries that it holds."""
+        return {"endcap:exposures": self.exposures_kept, "endcap:served": self.served_kept}
 
 
 def redis_url() -> str:

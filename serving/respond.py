@@ -9,7 +9,7 @@ import orjson
 from feature_repo.matrix import ItemMatrix
 from feature_repo.vectorize import COLUMNS, Visitor
 from serving.pipeline import Served
-from serving.types import Answer, Request, Slot
+from serving.types import Answer, Floats, Request, Slot
 
 JSON = (b"content-type", b"application/json")
 
@@ -63,16 +63,19 @@ def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
     }
 
 
+def inputs(served: Served, matrix: ItemMatrix) -> Floats:
+    """What the ranker saw of each slot's item: float32 (slots, 28)."""
+    place = {row: at for at, row in enumerate(served.ranked.rows.tolist())}
+    return served.ranked.matrix[[place[matrix.row[slot.item_id]] for slot in served.slots]]
+
+
 def explanation(served: Served, visitor: Visitor, matrix: ItemMatrix) -> dict[str, Any]:
     """`debug`: the instant of the features, the 28 values of every item shown, who was left out and why."""
-    place = {int(row): at for at, row in enumerate(served.ranked.rows)}
+    rows = inputs(served, matrix).tolist()
     return {
         "now": visitor.now,
         "columns": COLUMNS,
-        "features": {
-            slot.item_id: served.ranked.matrix[place[matrix.row[slot.item_id]]].tolist()
-            for slot in served.slots
-        },
+        "features": {slot.item_id: row for slot, row in zip(served.slots, rows, strict=True)},
         "candidates": len(served.candidates.rows),
         "removed": served.eligible.removed,
     }

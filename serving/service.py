@@ -65,7 +65,7 @@ class Endcap:
         self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
         self._blocking = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
         self._releases = Releases(self._blocking, lambda ids: _online_features(url, ids))
-        self._exposures = ExposureLog(self._redis, PARAMS.exposures_kept, PARAMS.exposures_queued)
+        self._exposures = ExposureLog(self._redis, PARAMS.kept(), PARAMS.exposures_queued)
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
         storefront = Storefront(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,7 @@ from serving.exposures import ExposureLog
 from serving.health import ArmHealth
 from serving.params import Serving
 from serving.releases import Current, Loaded, Releases
-from serving.respond import explanation, exposure
+from serving.respond import explanation, exposure, inputs
 from serving.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.types import Answer, Request, Slot
 
@@ -52,6 +53,7 @@ class Storefront:
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
         self._reads_shut_until = 0.0
         self._logged: dict[str, float] = {}
+        self._draw = random.Random().random  # which answers are sampled; no answer depends on it
 
     async def recommend(self, request: Request) -> Answer:
         """`request.limit` slots, fewer only where the catalogue has no more eligible items.
@@ -90,7 +92,7 @@ class Storefront:
         user, session, degraded = await self._rows(loaded, request, now)
         read = time.perf_counter()
         visitor = pipeline.visitor_of(request, now, user, session)
-        slots, served_from, debug = self._slots(arm, loaded, request, visitor, stages)
+        slots, served_from, served = self._slots(arm, loaded, request, visitor, stages)
         if served_from == "fallback":
             degraded = "pipeline_failed"
         ended = time.perf_counter()
@@ -105,9 +107,12 @@ class Storefront:
             feature_age_ms=_age_ms(now, user, session),
             took_ms=round((ended - started) * 1000, 3),
             warnings=self._warnings(request, loaded),
-            debug=debug,
+            debug=explanation(served, visitor, loaded.matrix) if served and request.debug else None,
         )
         self._exposures.add(exposure(request, answer, now))
+        if served and slots and self._draw() < self._params.served_share:
+            meta = {"request_id": answer.request_id, "ts": now, "arm": arm}
+            self._exposures.add_sample(meta, inputs(served, loaded.matrix))
         self._count(request, answer, ended - started, read - started, wanted(request, stages))
         return answer
 
@@ -145,13 +150,12 @@ class Storefront:
 
     def _slots(
         self, arm: str, loaded: Loaded, request: Request, visitor: Visitor, stages: Any
-    ) -> tuple[tuple[Slot, ...], str, dict[str, Any] | None]:
+    ) -> tuple[tuple[Slot, ...], str, pipeline.Served | None]:
         try:
             if arm == HOLDOUT:
                 return self._unranked(loaded, request, visitor, stages), "precomputed", None
-            served = stages(request, loaded.release, visitor, loaded.matrix)
-            debug = explanation(served, visitor, loaded.matrix) if request.debug else None
-            return served.slots, "live", debug
+            served: pipeline.Served = stages(request, loaded.release, visitor, loaded.matrix)
+            return served.slots, "live", served
         except Exception as error:
             self._complain("pipeline", error)
         try:

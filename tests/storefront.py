@@ -118,7 +118,9 @@ def user_row(*events: tuple[str, str], session: str = "s0") -> dict[str, Any]:
 
 
 @contextmanager
-def open_shop(home: Path, bundle: Path, url: str, replay: bool = False, holdout: float = 0.0) -> Iterator[Shop]:
+def open_shop(
+    home: Path, bundle: Path, url: str, replay: bool = False, holdout: float = 0.0
+) -> Iterator[Shop]:
     """The routes over the Redis at `url`, `bundle` as champion."""
     params = load("serving", Serving)
     blocking = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=2)
@@ -126,7 +128,7 @@ def open_shop(home: Path, bundle: Path, url: str, replay: bool = False, holdout:
     state.install(blocking, release_of(home, bundle), act())
     features = StillFeatures(tiny_bundle.matrix(pq.read_table(bundle / "catalogue.parquet")))
     releases = Releases(blocking, lambda ids: features)
-    exposures = ExposureLog(background, params.exposures_kept, params.exposures_queued)
+    exposures = ExposureLog(background, params.kept(), params.exposures_queued)
     health = ArmHealth(blocking)
     storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
     app = build_app()

@@ -55,7 +55,7 @@ def test_a_loaded_bundle_is_what_was_written(copy: Path) -> None:
     assert release.ids[:2] == ["item-0", "item-1"] and release.rails["popular"][0] == "item-59"
     assert np.array_equal(release.item_vectors, np.load(copy / "item_vectors.npy"))
     assert release.covisit.shape == release.ease.shape == (60, 60)
-    assert release.retrieve.k == 120 and list(release.retrieve.quotas)[0] == "shown"
+    assert release.retrieve.k == 120 and next(iter(release.retrieve.quotas)) == "shown"
     assert release.manifest["columns"] == list(COLUMNS) and release.manifest["items"] == 60
 
 
@@ -101,7 +101,9 @@ def test_trees_are_compiled_once_and_where_that_fails_lightgbm_serves(
 def test_equal_content_has_one_digest_and_another_setting_another(home: Path, built: Path) -> None:
     folder = home / "parts" / "0"
     fields = tiny_bundle.settings()
-    assert bundle.write(folder, {**fields, "metrics": {"ndcg_at_12": 0.3}}, home / "data" / "bundles") == built
+    assert (
+        bundle.write(folder, {**fields, "metrics": {"ndcg_at_12": 0.3}}, home / "data" / "bundles") == built
+    )
     quotas = dict(reversed(fields["retrieve"]["quotas"].items()))  # the order of the sources counts
     other = {**fields, "retrieve": {**fields["retrieve"], "quotas": quotas}}
     assert bundle.write(folder, other, home / "other").name != built.name

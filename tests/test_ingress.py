@@ -1,4 +1,4 @@
-"""Events at the door: the good ones are in the stream once, the bad ones are named, nothing is lost unsaid."""
+"""Events at the door: the good are in the stream once, the bad are named, nothing is lost unsaid."""
 
 from __future__ import annotations
 
@@ -140,7 +140,9 @@ def test_wait_answers_when_the_consumer_has_come_past_the_events(shop: Shop) -> 
     answer = post(shop, {**VIEW, "event_id": "e1"}, path="/v1/events?wait=1")
     consumer.join()
     assert answer["applied"] is True and time.monotonic() - started >= 0.2
-    assert post(shop, {**VIEW, "event_id": "e1"}, path="/v1/events?wait=1")["applied"] is True  # the resend too
+    assert (
+        post(shop, {**VIEW, "event_id": "e1"}, path="/v1/events?wait=1")["applied"] is True
+    )  # the resend too
 
 
 def test_wait_for_events_that_were_all_rejected_does_not_wait(shop: Shop) -> None:

@@ -148,7 +148,11 @@ def test_a_huge_value_is_shortened_in_the_answer() -> None:
 
 def test_rank_wants_items_and_no_limit() -> None:
     assert parse_rank(b'{"surface": "category_sort", "items": ["a", "b"]}', 10).items == ("a", "b")
-    for body, field in ((OK, "items"), ({**OK, "items": []}, "items"), ({**OK, "items": ["a"], "limit": 1}, "limit")):
+    for body, field in (
+        (OK, "items"),
+        ({**OK, "items": []}, "items"),
+        ({**OK, "items": ["a"], "limit": 1}, "limit"),
+    ):
         with pytest.raises(RequestError) as caught:
             parse_rank(orjson.dumps(body), 10)
         assert caught.value.field == field

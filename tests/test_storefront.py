@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 import tiny_bundle
@@ -57,7 +58,9 @@ def test_an_answer_has_the_fields_of_the_contract(shop: Shop, home: tuple[Path, 
     assert (answer["served_from"], answer["degraded"], answer["feature_age_ms"]) == ("live", None, None)
     assert [item["slot"] for item in answer["items"]] == list(range(12))
     assert set(answer["items"][0]) == {"item_id", "slot", "score", "source"}
-    assert len(set(items(answer))) == 12 and not any(i.endswith("9") for i in items(answer))  # 9: out of stock
+    assert len(set(items(answer))) == 12 and not any(
+        i.endswith("9") for i in items(answer)
+    )  # 9: out of stock
 
 
 def test_the_list_follows_the_stored_rows(shop: Shop) -> None:
@@ -138,7 +141,9 @@ def test_a_broken_pipeline_is_covered_by_bestsellers(
         assert (answer["served_from"], answer["degraded"]) == ("fallback", "pipeline_failed")
         assert len(answer["items"]) == 12 and not {"item-0", "item-8", "item-9"} & set(items(answer))
     assert metric("endcap_degraded_total", reason="pipeline_failed") == before + 3
-    assert caplog.text.count("ZeroDivisionError: a defect") == 1  # once, with its traceback, not once a request
+    assert (
+        caplog.text.count("ZeroDivisionError: a defect") == 1
+    )  # once, with its traceback, not once a request
 
 
 def test_when_even_bestsellers_fail_the_rail_of_the_bundle_answers(
@@ -187,11 +192,28 @@ def test_every_answer_is_an_exposure(shop: Shop) -> None:
     assert (first["arm"], first["surface"]) == ("champion", "homepage_hero") and first["ts"] > 10**15
 
 
+def test_a_sample_of_the_answers_carries_the_values_that_the_ranker_saw(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shop.storefront, "_draw", lambda: 0.0)
+    answer = ask(shop, debug=True)
+    shop.run(shop.exposures.flush)
+    ((_, fields),) = shop.redis.xrange("endcap:served")
+    meta, values = orjson.loads(fields[b"meta"]), np.frombuffer(fields[b"features"], "<f4").reshape(-1, 28)
+    assert (meta["request_id"], meta["arm"], meta["ts"]) == (
+        *(answer["request_id"], "champion", answer["debug"]["now"]),
+    )
+    shown = [answer["debug"]["features"][item] for item in items(answer)]
+    assert np.array_equal(values, np.array(shown, np.float32), equal_nan=True)
+
+
 def test_a_full_exposure_queue_drops_and_counts_and_answers_all_the_same(shop: Shop) -> None:
     shop.exposures._queued = 2
-    before = metric("endcap_exposures_total", outcome="dropped")
+    shop.storefront._draw = lambda: 1.0  # no samples in this queue
+    dropped = {"stream": "endcap:exposures", "outcome": "dropped"}
+    before = metric("endcap_logged_total", **dropped)
     assert all(len(ask(shop)["items"]) == 12 for _ in range(5))
-    assert len(shop.exposures) == 2 and metric("endcap_exposures_total", outcome="dropped") == before + 3
+    assert len(shop.exposures) == 2 and metric("endcap_logged_total", **dropped) == before + 3
 
 
 def test_health_reaches_the_guard(shop: Shop) -> None:

@@ -31,7 +31,7 @@ DEPARTMENTS = ("Apparel", "Office", "Drinkware", "Bags", "Electronics")
 
 
 class Tower(nn.Module):
-    """Mean of the history's item embeddings, shifted by the context: the inputs and output of the real one."""
+    """Mean of the history's item embeddings, shifted by the context; inputs and output as the real one."""
 
     def __init__(self, items: int, width: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Tower(nn.Module):
 
 def catalogue(n: int) -> pa.Table:
     """`n` items of data/raw/items.parquet: five departments, prices 5 to 104, every tenth out of stock."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "item_id": f"item-{i}",
             "title": f"Item {i}",
