@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -26,13 +27,19 @@ NAMES = {
 
 
 def write_page(
-    training: pd.DataFrame, live: pd.DataFrame, params: DriftParams, path: Path
+    training: pd.DataFrame,
+    live: pd.DataFrame,
+    params: DriftParams,
+    path: Path,
+    leave_out: Collection[str] = (),
 ) -> dict[str, float]:
     """Write the page, which opens without a network, and give back Evidently's distance per feature.
 
-    Both frames have COLUMNS; a feature without any value on one side is left out.
+    Both frames have COLUMNS. `leave_out` was not judged; a feature without any value on one side is left out
+    as well: it has no distance.
     """
-    shown = [name for name in COLUMNS if training[name].notna().any() and live[name].notna().any()]
+    there = training.notna().any() & live[list(COLUMNS)].notna().any()
+    shown = [name for name in COLUMNS if there[name] and name not in leave_out]
     definition = DataDefinition(
         numerical_columns=[name for name in shown if name not in CATEGORIES],
         categorical_columns=[name for name in shown if name in CATEGORIES],

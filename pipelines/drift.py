@@ -40,7 +40,7 @@ def main(
     (root() / PAGE).parent.mkdir(parents=True, exist_ok=True)
     from monitoring.drift_page import write_page  # Evidently takes seconds to import
 
-    write_page(reference, rows, params, root() / PAGE)
+    write_page(reference, rows, params, root() / PAGE, drift.not_judged)
     written = orjson.dumps(drift_json(drift), option=orjson.OPT_INDENT_2)
     (root() / NUMBERS).write_bytes(written)
     if as_json:

@@ -70,19 +70,23 @@ def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
         panels, ("ndcg_at_12", "coverage_at_12"), ("NDCG@12", "coverage@12"), strict=True
     ):
         values = [report["models"][name][metric] for name in models]
-        bars = panel.bar(models, values, color=["#1b6ca8" if name == OURS else "#b8c4cc" for name in models])
-        panel.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
+        tops = values
+        panel.bar(models, values, color=["#1b6ca8" if name == OURS else "#b8c4cc" for name in models])
         if metric == "ndcg_at_12":
-            ends = [report["models"][name] for name in models]
-            spread = [[v - e["ndcg_low"], e["ndcg_high"] - v] for v, e in zip(values, ends, strict=True)]
-            panel.errorbar(models, values, yerr=list(zip(*spread, strict=True)), fmt="none", ecolor="#444")
+            tops = [report["models"][name]["ndcg_high"] for name in models]
+            panel.vlines(models, [report["models"][name]["ndcg_low"] for name in models], tops, color="#444")
         needed = max(check.needed for check in verdict.checks if check.name.startswith(metric))
         panel.axhline(needed, color="#c0392b", linestyle="--", linewidth=1)
-        panel.text(
-            len(models) - 0.5, needed, f"needed {needed:.3f} ", color="#c0392b", ha="right", va="bottom"
-        )
-        panel.set_title(title, loc="left")
-        panel.set_ylim(0, max([*values, needed]) * 1.2)
+        panel.set_title(f"{title}, needed {needed:.3f}", loc="left")
+        for name, value, top in zip(models, values, tops, strict=True):
+            over = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+            panel.annotate(
+                f"{value:.3f}",
+                (name, top),
+                **over,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+        panel.set_ylim(0, max([*tops, needed]) * 1.15)
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle("gate passed" if verdict.passed else "gate FAILED", x=0.99, ha="right", fontsize=10)
     figure.savefig(path, dpi=120)
