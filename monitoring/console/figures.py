@@ -1,0 +1,99 @@
+"""Numbers of the pages: who serves, what each arm gets, which reports lie ready."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from monitoring.feedback import Feedback, FeedbackParams, Tally
+from monitoring.tail import Tail
+from serving import state
+from serving.router import ARMS
+from serving.state import Health, RolloutState
+
+REPORT_FOLDERS = ("reports", "feedback")  # of data/
+REPORT_TYPES = (".html", ".png", ".svg", ".json")
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One line of the table: what an arm showed and got since the step began."""
+
+    arm: str
+    digest: str
+    tally: Tally
+    health: Health
+
+    @property
+    def rates(self) -> dict[str, float | None]:
+        """ctr, add_to_cart_rate, conversion, revenue_per_visitor; None without a visitor."""
+        return self.tally.rates()
+
+
+class Arms:
+    """Joins exposures to clicks as they arrive; starts again when the rollout moves on.
+
+    Pages are made in threads, so one reader at a time.
+    """
+
+    def __init__(self, redis: Redis, params: FeedbackParams) -> None:
+        self._redis, self._params = redis, params
+        self._lock = threading.Lock()
+        self._since: str | None = None
+
+    def rows(self, rollout: RolloutState) -> list[ArmRow]:
+        """A row per arm that may be shown to somebody, in the order of serving.router.ARMS."""
+        with self._lock:
+            if self._since != rollout.since:
+                self._since = rollout.since
+                self._feedback, self._tail = Feedback(self._params), Tail(self._redis, rollout.since)
+            self._tail.feed(self._feedback)
+            tallies = self._feedback.tallies()
+        releases = dict(zip(ARMS, (rollout.champion, rollout.champion, rollout.challenger), strict=True))
+        return [
+            ArmRow(
+                arm=arm,
+                digest=release.digest,
+                tally=sum((tally for key, tally in tallies.items() if key[0] == arm), Tally()),
+                health=state.read_health(self._redis, arm),
+            )
+            for arm, release in releases.items()
+            if release
+        ]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A file that a stage or a watch left for people; `path` is relative to data/."""
+
+    path: str
+    kind: str
+    written: datetime
+    size: int
+
+
+def reports(data: Path) -> list[Report]:
+    """Newest first."""
+    found = [
+        Report(
+            path=file.relative_to(data).as_posix(),
+            kind=file.suffix[1:],
+            written=datetime.fromtimestamp(file.stat().st_mtime, UTC),
+            size=file.stat().st_size,
+        )
+        for folder in REPORT_FOLDERS
+        for file in (data / folder).rglob("*")
+        if file.suffix in REPORT_TYPES and file.is_file() and not file.is_symlink()
+    ]
+    return sorted(found, key=lambda report: (report.written, report.path), reverse=True)
+
+
+def rollout_looks(redis: Redis, rollout: RolloutState) -> list[dict[str, Any]]:
+    """The guard's looks at the present step, oldest first."""
+    looks = state.read_looks(redis)
+    return [look for look in looks if look.get("version") == rollout.version]
