@@ -1,0 +1,105 @@
+"""MLflow runs of training: one parent per state of the data, a child per fitted model.
+
+The owner of mlflow in training. The store is a SQLite file of the active shop, nothing leaves the machine:
+
+    mlflow ui --backend-store-uri sqlite:///run/simulated/mlflow.db
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from feature_repo.params import root, shop
+
+EXPERIMENT = "endcap"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One open child run."""
+
+    client: MlflowClient
+    id: str
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics; MLflow refuses '@', so it is ndcg_at_12."""
+        for name, value in values.items():
+            self.client.log_metric(self.id, name, value, step=step)
+
+    def artifact(self, path: Path) -> None:
+        """Keep a copy of a file: a curve, a picture, a model."""
+        self.client.log_artifact(self.id, str(path))
+
+
+@contextmanager
+def tracked(
+    model: str, params: Mapping[str, Any], inputs: Sequence[Path], feature_service: str
+) -> Iterator[Run]:
+    """A child run `model` under the parent of this state of data/raw; failed if the block raises.
+
+    `params` are the fields of the stage's section. Lineage is kept as tags: the digest of every file of
+    `inputs`, the git revision, the digest of dvc.lock and the Feast service that the model reads.
+    """
+    client = _client()
+    experiment = _experiment(client)
+    tags = {f"input.{p.name}": digest(p) for p in inputs}
+    tags |= {"git": _git(), "dvc.lock": digest(root() / "dvc.lock"), "feature_service": feature_service}
+    parent = _parent(client, experiment)
+    found = client.create_run(experiment, run_name=model, tags={**tags, "mlflow.parentRunId": parent})
+    for name, value in params.items():
+        client.log_param(found.info.run_id, name, value)
+    try:
+        yield Run(client, found.info.run_id)
+    except BaseException:
+        client.set_terminated(found.info.run_id, "FAILED")
+        raise
+    client.set_terminated(found.info.run_id, "FINISHED")
+
+
+def digest(path: Path) -> str:
+    """First 16 hex digits of the file's sha256; "absent" if there is no such file."""
+    if not path.is_file():
+        return "absent"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _client() -> MlflowClient:
+    folder = shop().run_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+
+
+def _experiment(client: MlflowClient) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found:
+        return str(found.experiment_id)
+    artifacts = (shop().run_dir() / "mlartifacts").resolve()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts.as_uri()))
+
+
+def _parent(client: MlflowClient, experiment: str) -> str:
+    """The run that the models of one release share: found by what data/raw holds, else created."""
+    data = digest(root() / "data" / "raw" / "events.parquet")
+    known = client.search_runs([experiment], f"tags.data = '{data}' and tags.role = 'parent'", max_results=1)
+    if known:
+        return str(known[0].info.run_id)
+    tags = {"data": data, "role": "parent", "shop": shop().name}
+    made = client.create_run(experiment, run_name=f"release on {shop().name} {data[:8]}", tags=tags)
+    client.set_terminated(made.info.run_id, "FINISHED")
+    return str(made.info.run_id)
+
+
+def _git() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=root(), capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "no checkout"
