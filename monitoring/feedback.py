@@ -231,9 +231,8 @@ class Feedback:
         if exposure.unit is None:
             return
         day = (exposure.arm, exposure.unit, exposure.day)
-        new_day = impressions > 0 and day not in self._user_days
-        if new_day:
-            self._user_days.add(day)
+        new_day = day not in self._user_days
+        self._user_days.add(day)
         before = self._shoppers[exposure.arm, exposure.unit]
         after = ArmStatistics.of(
             before.clicks + clicks, before.impressions + impressions, before.user_days + new_day

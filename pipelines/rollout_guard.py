@@ -48,7 +48,7 @@ class Guard:
         self._version: int | None = None  # of the step that is being watched
         self._feedback = Feedback(feedback_params)
         self._tail = Tail(redis)
-        self._slow_looks = 0
+        self._slow_looks, self._requests = 0, 0
         self._last: tuple[int, int, Verdict] | None = None
 
     def look(self, now_us: int) -> Look | None:
@@ -60,8 +60,10 @@ class Guard:
             self._begin(state)
         self._tail.feed(self._feedback)
         health, champion_health = (control.read_health(self._redis, arm) for arm in (CHALLENGER, CHAMPION))
-        slow = is_slow(health, champion_health, self._params.switches)
-        self._slow_looks = self._slow_looks + 1 if slow else 0
+        if health.requests != self._requests:  # without new requests the p99 is an old one
+            slow = is_slow(health, champion_health, self._params.switches)
+            self._slow_looks = self._slow_looks + 1 if slow else 0
+            self._requests = health.requests
         decision = decide(
             step_at(state.percent, self._params),
             self._feedback.statistics(CHALLENGER),
@@ -79,7 +81,8 @@ class Guard:
             return Look(decision, state)
 
     def _begin(self, state: RolloutState) -> None:
-        self._version, self._slow_looks, self._last = state.version, 0, None
+        self._version, self._last = state.version, None
+        self._slow_looks, self._requests = 0, 0
         self._feedback = Feedback(self._feedback_params)
         begun_ms = int(state.since.partition("-")[0])
         self._tail = Tail(self._redis, f"{begun_ms + self._params.grace_ms}-0")
