@@ -39,8 +39,8 @@ class Version:
 
 
 def store() -> Path:
-    """The active shop's tracking store, a SQLite file."""
-    return shop().run_dir() / "mlflow.db"
+    """The active shop's tracking store, a SQLite file; training/tracking.py writes its runs there."""
+    return shop().run_dir().resolve() / "mlflow.db"
 
 
 def exists() -> bool:

@@ -131,7 +131,7 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
     """Every check of the gate. A champion measured on other queries gives no bar; the best baseline does."""
     ours = candidate.ours
     checks = [
-        Check("queries", candidate.queries, params.min_queries, "the least that proves anything"),
+        Check("queries", candidate.queries, params.min_queries, "the floor"),
         Check("coverage_at_12", ours["coverage_at_12"], params.min_coverage, "the floor"),
     ]
     if champion is None or champion.identity != candidate.identity:
