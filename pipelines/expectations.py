@@ -1,21 +1,30 @@
 """What must hold of data/raw and of the ranker's training set, as Great Expectations suites.
 
 Ingest judges rows one by one; a suite judges the table: is it whole, plausible and fit for the models
-behind it?
+behind it? No other module knows Great Expectations.
 """
 
 from __future__ import annotations
 
+import logging
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import great_expectations as gx
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from great_expectations import expectations as gxe
+from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation import Expectation
 
 from feature_repo.events import COUNT_FIELDS, ITEM_SCHEMA, MAX_PRICE, PRODUCT_TYPES, SCHEMA, TYPES
 from feature_repo.params import Shop
 from feature_repo.vectorize import COLUMNS
+from pipelines import data_docs
+from pipelines.validation_report import TableResult
 
 LABELS = (0, 1, 2, 3)
 IN_CATALOGUE = "item_in_catalogue"  # bool, made by pipelines.validate; null where the event has no item
@@ -32,6 +41,50 @@ class ValidateParams:
     min_known_items: float
     max_null_share: dict[str, float]
     max_null_features: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A table, or a sample of one, and the suite that it must pass."""
+
+    frame: pd.DataFrame
+    total: int  # rows of the whole table
+    suite: list[Expectation]
+
+
+def check(subjects: Mapping[str, Subject], docs: Path) -> dict[str, TableResult]:
+    """Run every suite and write the Data Docs to the folder `docs`, which is emptied first."""
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    for name in context.get_site_names():
+        context.delete_data_docs_site(name)
+    shutil.rmtree(docs, ignore_errors=True)  # pages of earlier runs would pile up
+    context.add_data_docs_site(
+        docs.name,
+        {
+            "class_name": "SiteBuilder",
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+            "store_backend": {
+                "class_name": "TupleFilesystemStoreBackend",
+                "base_directory": str(docs.resolve()),
+            },
+        },
+    )
+    source = context.data_sources.add_pandas("data")
+    results = {}
+    for name, subject in subjects.items():
+        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
+        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=subject.suite))
+        definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
+        definition = context.validation_definitions.add(definition)
+        checkpoint = context.checkpoints.add(gx.Checkpoint(name=name, validation_definitions=[definition]))
+        outcome = checkpoint.run(batch_parameters={"dataframe": subject.frame})
+        (result,) = outcome.run_results.values()
+        results[name] = TableResult.of(result.to_json_dict()["results"], len(subject.frame), subject.total)
+    context.build_data_docs()
+    data_docs.finish(docs, results)
+    return results
 
 
 def events_suite(shop: Shop, constants: ValidateParams) -> list[Expectation]:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import great_expectations as gx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from great_expectations.data_context import EphemeralDataContext
-from great_expectations.data_context.types.base import ProgressBarsConfig
-from great_expectations.expectations.expectation import Expectation
 
 from feature_repo import params
 from feature_repo.errors import DataError
-from pipelines import data_docs
 from pipelines.expectations import (
     IN_CATALOGUE,
+    Subject,
     ValidateParams,
+    check,
     events_suite,
     impressions_suite,
     items_suite,
@@ -42,15 +37,6 @@ class What(StrEnum):
     training = "training"
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A table, or a sample of one, and the suite that it must pass."""
-
-    frame: pd.DataFrame
-    total: int  # rows of the whole table
-    suite: list[Expectation]
-
-
 def main(
     what: Annotated[
         What, typer.Argument(help="raw: events, impressions, items. training: the ranker's set.")
@@ -61,7 +47,7 @@ def main(
     shop, constants = params.shop(), params.load("validate", ValidateParams)
     data = params.root() / "data"
     subjects = raw(data, shop, constants) if what is What.raw else training(data, constants)
-    results = validate(subjects, data / "reports" / "data_docs" / what.value)
+    results = check(subjects, data / "reports" / "data_docs" / what.value)
     report = {
         "what": what.value,
         "success": all(result.success for result in results.values()),
@@ -125,26 +111,6 @@ def read(
         raise DataError(path, f"cannot be read: {error}", next_step=step) from error
 
 
-def validate(subjects: Mapping[str, Subject], docs: Path) -> dict[str, TableResult]:
-    """Run every suite and write the Data Docs to the folder `docs`."""
-    context = _context()
-    data_docs.add_site(context, docs)
-    source = context.data_sources.add_pandas("data")
-    results = {}
-    for name, subject in subjects.items():
-        batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
-        suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=subject.suite))
-        definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
-        checkpoint = context.checkpoints.add(
-            gx.Checkpoint(name=name, validation_definitions=[context.validation_definitions.add(definition)])
-        )
-        outcome = checkpoint.run(batch_parameters={"dataframe": subject.frame})
-        (result,) = outcome.run_results.values()
-        results[name] = TableResult.of(result, len(subject.frame), subject.total)
-    data_docs.build_site(context, docs, results)
-    return results
-
-
 def summary(results: Mapping[str, TableResult], docs: Path) -> str:
     """Per table how many expectations hold, then each failure in words, then where to look."""
     lines = []
@@ -154,13 +120,6 @@ def summary(results: Mapping[str, TableResult], docs: Path) -> str:
         lines.append(f"{name:<16} {held}; {result.total:,} rows{sample}")
         lines += [f"  FAILED {line}" for line in result.failures(name)]
     return "\n".join([*lines, f"pages: {docs / 'index.html'}"])
-
-
-def _context() -> EphemeralDataContext:
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    return context
 
 
 def _with_catalogue(events: pd.DataFrame, catalogue: pd.Series[Any]) -> pd.DataFrame:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from typing import Any
-
-import numpy as np
-from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 
 _EXAMPLES = 3
 
@@ -28,28 +25,28 @@ class Finding:
     error: str | None = None  # why it could not be checked
 
     @staticmethod
-    def of(result: ExpectationValidationResult) -> Finding:
-        """From GX's result; ids and times of the run are left behind."""
-        config, found = result.expectation_config, result.result
-        assert config is not None
+    def of(result: Mapping[str, Any]) -> Finding:
+        """From GX's result as JSON values; ids and times of the run are left behind."""
+        config, found = result["expectation_config"], result["result"]
+        skipped = ("column", "batch_id")
         limits = {
-            name: value
-            for name, value in config.kwargs.items()
-            if name not in ("column", "batch_id") and value is not None
+            name: _plain(value)
+            for name, value in config["kwargs"].items()
+            if name not in skipped and value is not None
         }
         checked = found.get("element_count")
         if checked is not None:
             checked -= found.get("missing_count") or 0
         return Finding(
-            config.type,
-            config.kwargs.get("column"),
-            {name: _plain(value) for name, value in limits.items()},
-            bool(result.success),
+            config["type"],
+            config["kwargs"].get("column"),
+            limits,
+            bool(result["success"]),
             checked,
             found.get("unexpected_count"),
             tuple(_plain(value) for value in (found.get("partial_unexpected_list") or [])[:_EXAMPLES]),
             _plain(found.get("observed_value")),
-            _error(result.exception_info),
+            _error(result.get("exception_info")),
         )
 
     def in_words(self, table: str) -> str:
@@ -110,8 +107,9 @@ class TableResult:
     findings: tuple[Finding, ...] = field(default=())
 
     @staticmethod
-    def of(result: ExpectationSuiteValidationResult, rows: int, total: int) -> TableResult:
-        return TableResult(rows, total, tuple(sorted(map(Finding.of, result.results), key=_order)))
+    def of(results: Iterable[Mapping[str, Any]], rows: int, total: int) -> TableResult:
+        """From GX's results, put in an order of our own."""
+        return TableResult(rows, total, tuple(sorted(map(Finding.of, results), key=_order)))
 
     @property
     def success(self) -> bool:
@@ -139,16 +137,10 @@ def _order(finding: Finding) -> tuple[str, str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """Something JSON can hold: numpy scalars unpacked, instants as ISO 8601, NaN and infinities as text."""
-    if isinstance(value, (list, tuple, set)):
+    """Strict JSON: NaN and infinities as text, which JSON has no numbers for."""
+    if isinstance(value, list):
         return [_plain(entry) for entry in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value.isoformat() if isinstance(value, datetime) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _short(limit: Any) -> str:
