@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from feature_repo.events import TIMESTAMP
 from feature_repo.folds import Column, Event, Fold
 from feature_repo.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FILES = ("events.parquet", "impressions.parquet")
 ARROW_TYPES = {
     "int64": pa.int64(),
@@ -163,6 +164,16 @@ def instant(us: int) -> datetime:
     '2016-10-17T00:00:00+00:00'
     """
     return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970 of a datetime, a naive one taken as UTC; the inverse of `instant`.
+
+    >>> micros(datetime(2016, 10, 17))
+    1476662400000000
+    """
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return (aware - EPOCH) // timedelta(microseconds=1)
 
 
 def _quoted(path: Path) -> str:

@@ -13,12 +13,14 @@ Answers equal the stock store's (tests compare them on random cases), in the ord
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 import ibis
 import pandas as pd
 import pyarrow as pa
 from feast import FeatureView, FileSource, OnDemandFeatureView, RepoConfig
+from feast.data_source import DataSource
 from feast.infra.offline_stores import offline_utils
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig, _write_data_source
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
@@ -26,6 +28,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.saved_dataset import SavedDatasetStorage
 
 from feature_repo.columnar import connect
+from feature_repo.history import micros
 
 QUESTION = "__question"  # number of the entity row, from 0
 
@@ -91,16 +94,45 @@ class AsofOfflineStore(DuckDBOfflineStore):
             full_feature_names,
         )
 
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        """The newest row of each key within [start_date, end_date]; what `materialize` writes."""
+        assert isinstance(data_source, FileSource), "Endcap's views lie in parquet files"
+        rows = _rows(data_source)
+        created = [created_timestamp_column] if created_timestamp_column else []
+        names = [*join_key_columns, *feature_name_columns, timestamp_field, *created]
+        wanted = ", ".join(f'wide."{name}"' for name in names)
+        keys = ", ".join(f'"{key}"' for key in join_key_columns)
+        newest = f'(epoch_us("{timestamp_field}"::TIMESTAMPTZ), {_created(created_timestamp_column)})'
+        span = (
+            f'epoch_us("{timestamp_field}"::TIMESTAMPTZ) BETWEEN {micros(start_date)} AND {micros(end_date)}'
+        )
+        query = f"""
+            WITH newest AS (
+                SELECT arg_max(file_row_number, {newest}) AS number FROM {rows} WHERE {span} GROUP BY {keys})
+            SELECT {wanted} FROM newest JOIN {rows} AS wide ON wide.file_row_number = newest.number
+            ORDER BY newest.number"""
+        return AsofRetrievalJob(None, query, config, None, False)
+
 
 class AsofRetrievalJob(RetrievalJob):
-    """The join of `questions`, run when its result is asked for."""
+    """A query over parquet files and, where there are any, `questions`; run when its result is asked for."""
 
     def __init__(
         self,
-        questions: pd.DataFrame,
+        questions: pd.DataFrame | None,
         query: str,
         config: RepoConfig,
-        metadata: RetrievalMetadata,
+        metadata: RetrievalMetadata | None,
         full_feature_names: bool,
     ) -> None:
         super().__init__()
@@ -109,7 +141,8 @@ class AsofRetrievalJob(RetrievalJob):
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         with connect(self._config.offline_store.memory_limit) as connection:
-            connection.register("questions", self._questions)
+            if self._questions is not None:
+                connection.register("questions", self._questions)
             return connection.sql(self._query).to_arrow_table()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
@@ -131,7 +164,7 @@ class AsofRetrievalJob(RetrievalJob):
         return []
 
     @property
-    def metadata(self) -> RetrievalMetadata:
+    def metadata(self) -> RetrievalMetadata | None:
         return self._metadata
 
 
@@ -143,12 +176,10 @@ def _answers(view: FeatureView, names: Mapping[str, str], instant: str) -> str:
     source: Any = view.batch_source
     stored = {new: old for old, new in source.field_mapping.items()}  # Feast's name -> the file's
     keys = view.projection.join_key_map or {c.name: c.name for c in view.entity_columns}
-    file = source.path.replace("'", "''")
-    rows = f"read_parquet('{file}', file_row_number = true)"
+    rows = _rows(source)
     held = ", ".join(f'"{stored.get(key, key)}" AS key_{i}' for i, key in enumerate(keys))
     key_columns = ", ".join(f"key_{i}" for i in range(len(keys)))
-    created = source.created_timestamp_column
-    newest = f'coalesce(epoch_us("{created}"::TIMESTAMPTZ), -(2::BIGINT ** 62)::BIGINT)' if created else "0"
+    newest = _created(source.created_timestamp_column)
     matches = " AND ".join(f'q."{asked}" = numbers.key_{i}' for i, asked in enumerate(keys.values()))
     limit = int(view.ttl.total_seconds() * 1e6) if view.ttl else 0
     fresh = f'WHERE numbers.ts + {limit} >= epoch_us(q."{instant}")' if limit else ""
@@ -165,6 +196,17 @@ def _answers(view: FeatureView, names: Mapping[str, str], instant: str) -> str:
                 ON {matches} AND epoch_us(q."{instant}") >= numbers.ts {fresh})
         SELECT matched.{QUESTION}, {wanted} FROM matched JOIN {rows} AS wide
             ON wide.file_row_number = matched.number"""
+
+
+def _rows(source: FileSource) -> str:
+    """SQL table of a source's rows, numbered by column file_row_number."""
+    file = source.path.replace("'", "''")
+    return f"read_parquet('{file}', file_row_number = true)"
+
+
+def _created(column: str | None) -> str:
+    """SQL of the creation time in us; a row without one was created before all others."""
+    return f'coalesce(epoch_us("{column}"::TIMESTAMPTZ), -(2::BIGINT ** 62)::BIGINT)' if column else "0"
 
 
 def _requested(view: FeatureView, feature_refs: list[str], full_names: bool) -> dict[str, str]:

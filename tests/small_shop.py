@@ -18,6 +18,7 @@ from feature_repo.folds import DAY_US, Event
 START = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 KINDS = ("impression", "product_viewed", "click", "add_to_cart", "purchase_completed", "remove_from_cart")
 SHARES = (0.55, 0.2, 0.06, 0.1, 0.04, 0.05)
+EVENTS_TOTAL = 900
 ITEMS = [f"item {i}" for i in range(12)]
 
 
@@ -63,7 +64,7 @@ def as_event(event: dict[str, Any]) -> Event:
     """What a fold reads of a canonical event."""
     names = {name: event.get(name) for name in Event._fields if name != "ts"}
     user = event["user_id"] if event["consent"] else None
-    return Event(**{**names, "ts": event["event_ts"], "user_id": user})  # type: ignore[arg-type]
+    return Event(**{**names, "ts": event["event_ts"], "user_id": user})
 
 
 def write_raw(home: Path, events: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Shop:
             ],
             source=FileSource(name="pair", path=str(folder / "pair.parquet"), timestamp_field="ts"),
         )
-        self.objects = [user, item, wide, pair]
+        self.objects: list[Any] = [user, item, wide, pair]
         self.write([], [])
         self.stores = {kind: self.store(kind) for kind in ("duckdb", ASOF)}
 
@@ -102,7 +103,9 @@ class Shop:
         )
         pq.write_table(table, self.folder / "pair.parquet")
 
-    def ask(self, kind: str, questions: list[tuple[str, int, float]], **options: Any) -> list[dict[str, Any]]:
+    def ask(
+        self, kind: str, questions: Sequence[tuple[str, int, float]], **options: Any
+    ) -> list[dict[str, Any]]:
         frame = pd.DataFrame(
             {
                 "user_id": [q[0] for q in questions],
@@ -115,7 +118,7 @@ class Shop:
         job = self.stores[kind].get_historical_features(frame, features, full_feature_names=True, **options)
         return sorted(job.to_arrow().to_pylist(), key=lambda row: row["label"])
 
-    def both(self, questions: list[tuple[str, int, float]], **options: Any) -> list[dict[str, Any]]:
+    def both(self, questions: Sequence[tuple[str, int, float]], **options: Any) -> list[dict[str, Any]]:
         """The ASOF answers, after comparing them with the stock ones."""
         asof = self.ask(ASOF, questions, **options)
         assert asof == self.ask("duckdb", questions, **options)

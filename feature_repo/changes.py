@@ -1,0 +1,65 @@
+"""Which items' rows changed in Redis, so that a reader with a matrix fetches those and no others.
+
+endcap:items:version    counts the announcements of changed activity
+endcap:items:changed    sorted set, item id -> version of its last change
+endcap:items:catalogue  counts the rewrites of the catalogue: prices and stock
+endcap:applied_ts       newest event_ts in the features, us: the clock of the data
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+VERSION, CHANGED, CATALOGUE = "endcap:items:version", "endcap:items:changed", "endcap:items:catalogue"
+APPLIED_TS = "endcap:applied_ts"
+
+# The version and its entries appear together: who saw version v has seen every change up to v.
+ANNOUNCE = """
+local version = redis.call('INCR', KEYS[1])
+for i = 1, #ARGV do redis.call('ZADD', KEYS[2], version, ARGV[i]) end
+return version
+"""
+RAISE = """
+if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+"""
+
+
+class Seen(NamedTuple):
+    """How far a reader is."""
+
+    version: int
+    catalogue: int
+
+
+def announce(redis: Any, items: Sequence[str]) -> None:
+    """Announce changed rows; `redis` is a client, or a pipeline whose transaction also writes the rows."""
+    if items:
+        redis.eval(ANNOUNCE, 2, VERSION, CHANGED, *items)
+
+
+def seen(redis: Any) -> Seen:
+    """Where a reader stands that now reads everything."""
+    version, catalogue = redis.mget(VERSION, CATALOGUE)
+    return Seen(int(version or 0), int(catalogue or 0))
+
+
+def since(redis: Any, before: Seen) -> tuple[Seen, list[str]]:
+    """(where the reader stands afterwards, items whose row changed since `before`)."""
+    with redis.pipeline(transaction=True) as pipe:
+        pipe.mget(VERSION, CATALOGUE)
+        pipe.zrangebyscore(CHANGED, f"({before.version}", "+inf")
+        (version, catalogue), found = pipe.execute()
+    if int(version or 0) < before.version:  # the features were deleted and start again
+        return since(redis, Seen(0, before.catalogue - 1))
+    return Seen(int(version or 0), int(catalogue or 0)), [item.decode() for item in found]
+
+
+def applied_ts(redis: Any) -> int:
+    """Newest event_ts in the features, us; 0 before the first."""
+    return int(redis.get(APPLIED_TS) or 0)
+
+
+def raise_applied_ts(redis: Any, ts: int) -> None:
+    """The features hold events up to `ts` (us); never goes back."""
+    redis.eval(RAISE, 1, APPLIED_TS, ts)

@@ -1,0 +1,171 @@
+"""Online reads: one round trip gives what stock Feast gives, and the item matrix follows the changes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from feast.repo_operations import get_repo_files
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from small_shop import ITEMS, START, open_home, random_events, write_raw
+
+from feature_repo import changes, store
+from feature_repo.aggregates import ITEM_ACTIVITY
+from feature_repo.catalogue import ITEM_CATALOGUE
+from feature_repo.errors import FeatureError
+from feature_repo.folds import DAY_US
+from feature_repo.history import instant
+from feature_repo.matrix import ACTIVITY, ItemMatrix
+from feature_repo.online import OnlineView, read_rows, write_newer
+from feature_repo.timeline import matrix_at
+from feature_repo.views import DECLARED
+from pipelines.features import main as features
+from pipelines.materialize import materialize
+from serving.features import OnlineFeatures
+
+EVENTS = random_events(seed=8, count=700)
+CATALOGUE = [*ITEMS, "untouched", "not in the catalogue"]
+NOW = EVENTS[-1]["event_ts"] + 1
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = open_home(tmp_path_factory.mktemp("shop"), patch)
+        write_raw(folder, EVENTS)
+        features()
+        yield folder
+
+
+@pytest.fixture
+def online(home: Path, redis_url: str) -> Iterator[tuple[Redis, OnlineFeatures]]:
+    with Redis.from_url(redis_url) as redis:
+        materialize(redis, store.open_store(redis_url), instant(NOW), 100, fresh=False)
+        yield redis, OnlineFeatures(redis_url, CATALOGUE)
+
+
+@pytest.mark.parametrize("declared", DECLARED, ids=lambda d: d.name)
+def test_raw_rows_equal_those_of_stock_feast_column_by_column(
+    online: tuple[Redis, OnlineFeatures], redis_url: str, declared: Any
+) -> None:
+    opened = store.open_store(redis_url)
+    noun = declared.key.removesuffix("_id")
+    entities = [f"{noun} {i}" for i in range(8)]
+    raw = read_rows(online[0], OnlineView(declared, opened.project), entities)
+    names = [c.name for c in declared.columns]
+    asked = [f"{declared.name}:{name}" for name in names]
+    answer = opened.get_online_features(asked, [{declared.key: e} for e in entities]).to_dict()
+    assert any(row is not None for row in raw)
+    for i, found in enumerate(raw):
+        row = found[1] if found else dict.fromkeys(names)
+        assert row == {name: answer[name][i] for name in names}
+
+
+def test_a_request_costs_one_read_per_id(online: tuple[Redis, OnlineFeatures]) -> None:
+    def reads() -> int:
+        stats: Any = online[0].info("commandstats")
+        return stats.get("cmdstat_hmget", {"calls": 0})["calls"]
+
+    reader, before = online[1], reads()
+    user, session = asyncio.run(reader.read("user 1", "session 1", NOW))
+    assert reads() - before == 2
+    assert user and session and user["recent_items"] and session["started_ts"] >= START
+    assert reader.read_now("user 1", "session 1", NOW) == (user, session)
+
+
+def test_unknown_absent_and_outdated_rows_are_none(online: tuple[Redis, OnlineFeatures]) -> None:
+    _, reader = online
+    assert reader.read_now("nobody", "none", NOW) == (None, None)
+    assert reader.read_now(None, None, NOW) == (None, None)
+    user, session = reader.read_now("user 1", "session 1", NOW + 3 * DAY_US)
+    assert user is not None and session is None
+    assert reader.read_now("user 1", None, NOW + 366 * DAY_US) == (None, None)
+
+
+def test_the_online_matrix_equals_the_offline_one(online: tuple[Redis, OnlineFeatures], home: Path) -> None:
+    matrix, offline = online[1].load_items(), matrix_at(CATALOGUE, NOW)
+    for name in ACTIVITY:
+        np.testing.assert_array_equal(matrix.activity[name], offline.activity[name], name)
+    for name in ("price", "margin", "stock", "available_from", "category", "brand", "price_band"):
+        np.testing.assert_array_equal(getattr(matrix, name), getattr(offline, name), name)
+
+
+def test_a_refresh_reads_the_changed_rows_and_no_others(online: tuple[Redis, OnlineFeatures]) -> None:
+    redis, reader = online
+    matrix = reader.load_items()
+    assert reader.refresh(matrix) == 0
+    view = OnlineView(ITEM_ACTIVITY, "endcap")
+    row = {**dict.fromkeys(ACTIVITY, 0), "at": NOW, "first_ts": START, "views_24h": 7.5}
+    row = {c.name: float(row[c.name]) if c.dtype == "float64" else row[c.name] for c in ITEM_ACTIVITY.columns}
+    before = matrix.activity["views_7d"].copy()
+    changes.announce(redis, write_newer(redis, view, [("item 3", NOW, row), ("not sold here", NOW, row)]))
+    assert reader.refresh(matrix) == 1
+    assert matrix.activity["views_24h"][3] == 7.5 and matrix.activity["at"][3] == NOW
+    others = np.arange(len(CATALOGUE)) != 3
+    np.testing.assert_array_equal(matrix.activity["views_7d"][others], before[others])
+    assert reader.refresh(matrix) == 0
+
+
+def test_a_new_price_reaches_the_matrix_by_a_refresh(online: tuple[Redis, OnlineFeatures]) -> None:
+    redis, reader = online
+    matrix: ItemMatrix = reader.load_items()
+    view = OnlineView(ITEM_CATALOGUE, "endcap")
+    (held,) = read_rows(redis, view, ["item 1"])
+    assert held is not None and matrix.price[1] == 6.0
+    write_newer(redis, view, [("item 1", held[0] + 1, {**held[1], "price": 4.5, "stock": 0})])
+    redis.incr(changes.CATALOGUE)
+    reader.refresh(matrix)
+    assert (matrix.price[1], matrix.stock[1], matrix.price[2]) == (4.5, 0, 7.0)
+
+
+def test_a_reader_survives_that_all_features_are_deleted_and_made_again(
+    online: tuple[Redis, OnlineFeatures], redis_url: str
+) -> None:
+    redis, reader = online
+    matrix = reader.load_items()
+    for _ in range(3):
+        changes.announce(redis, ["item 1"])
+    reader.refresh(matrix)
+    materialize(redis, store.open_store(redis_url), instant(EVENTS[300]["event_ts"]), 100, fresh=True)
+    assert reader.refresh(matrix) > 0
+    expected = matrix_at(CATALOGUE, EVENTS[300]["event_ts"] - 1)
+    np.testing.assert_array_equal(matrix.activity["at"], expected.activity["at"])
+
+
+def test_a_dead_redis_is_an_error_at_once(home: Path, redis_server: str) -> None:
+    reader = OnlineFeatures("redis://127.0.0.1:1/0", CATALOGUE)
+    began = time.perf_counter()
+    with pytest.raises(RedisConnectionError):
+        asyncio.run(reader.read("user 1", None, NOW))
+    assert time.perf_counter() - began < 1
+
+
+def test_a_value_of_the_wrong_type_is_named() -> None:
+    view = OnlineView(ITEM_ACTIVITY, "endcap")
+    row = {c.name: 0.0 if c.dtype == "float64" else 0 for c in ITEM_ACTIVITY.columns}
+    with pytest.raises(FeatureError, match=r"item_activity.at: 'noon' does not fit int64_val"):
+        view.encode({**row, "at": "noon"}, NOW)
+
+
+def test_feast_loads_definitions_and_nothing_else() -> None:
+    assert [file.name for file in get_repo_files(store.FOLDER)] == ["definitions.py"]
+
+
+def test_the_feast_command_applies_the_repository(tmp_path: Path) -> None:
+    project = Path(__file__).parents[1]
+    shutil.copytree(project / "feature_repo", tmp_path / "feature_repo")
+    shutil.copy(project / "params.yaml", tmp_path)
+    command = [sys.executable, "-m", "feast.cli.cli", "-c", "feature_repo", "apply"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for name in ("user_history", "session_context", "item_activity", "item_catalogue", "ranker"):
+        assert name in done.stdout
