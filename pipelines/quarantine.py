@@ -153,6 +153,9 @@ class Intake:
                 f"SELECT {part}, source_row, CASE {first_broken} END, unread_value, {columns} "
                 f"FROM ({extract.query})"
             )
+        except duckdb.OutOfMemoryException as error:
+            step = "raise ingest.memory_limit in params.yaml, or free disk space for what is spilled"
+            raise DataError(extract.source, str(error).splitlines()[0], next_step=step) from error
         except duckdb.Error as error:
             problem = f"cannot be read to its end: {str(error).splitlines()[0]}"
             raise DataError(extract.source, problem, next_step="export it again") from error
