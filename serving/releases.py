@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from serving import bundle, metrics, state
 from serving.errors import BundleError
 from serving.state import RolloutState
 
+SWITCH_S = 0.0005  # how long a refreshing thread may hold a request up; Python's own 5 ms is half a budget
 RETRY_AFTER_S = 10.0  # a refused bundle is looked at again after this: somebody may have repaired it
 
 log = logging.getLogger(__name__)
@@ -134,10 +136,11 @@ class Releases:
 
 
 def settle() -> None:
-    """Take what is loaded out of the garbage collector's sight, and make it look less often.
+    """Take what is loaded out of the garbage collector's sight, make it look less often, and threads yield.
 
     A full collection walks every object of the models: p99 at 200 requests/s was 149 ms with it, 10 without.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 50, 100)
+    sys.setswitchinterval(SWITCH_S)

@@ -17,6 +17,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from feature_repo.changes import APPLIED_TS
 from feature_repo.vectorize import Visitor
 from serving import metrics, pipeline
 from serving.errors import UnavailableError
@@ -28,7 +29,6 @@ from serving.respond import explanation, exposure, inputs
 from serving.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.types import Answer, Request, Slot
 
-APPLIED_TS = "endcap:applied_ts"
 NAMED = 20  # unknown items that `warnings` names
 LOG_AGAIN_S = 60.0
 Row = Mapping[str, Any] | None
@@ -76,7 +76,7 @@ class Storefront:
             except Exception as error:
                 self._complain("replay clock", error)
                 applied = None
-            if applied:
+            if int(applied or 0):
                 return int(applied)
         return time.time_ns() // 1000
 
