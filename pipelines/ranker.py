@@ -30,7 +30,7 @@ def main() -> None:
         fitted = fit(train, valid, params)
         fitted.booster.save_model(str(folder / "ranker.txt"))
         metrics = {
-            "ndcg_at_12": max(fitted.curve),
+            "ndcg_at_12": float(max(fitted.curve)),
             "trees": fitted.best_round,
             "train_queries": len(train.group),
             "valid_queries": len(valid.group),

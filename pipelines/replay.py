@@ -59,8 +59,8 @@ def main(
     show(found)
     if found.equal_share < params.min_equal:
         raise EndcapError(
-            f"replay: {found.equal_share:.4%} of the slots equal the offline ones, {params.min_equal:.1%} must "
-            f"be; {REPORT} shows the first differences"
+            f"replay: {found.equal_share:.4%} of the slots equal the offline ones, {params.min_equal:.1%} "
+            f"must; {REPORT} shows the first differences"
         )
 
 

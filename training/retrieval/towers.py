@@ -8,6 +8,7 @@ so that what holds for a position in the middle of a history holds for the newes
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,10 +16,10 @@ from torch.nn import functional as F
 from feature_repo.vocabulary import CHANNELS, COUNTRY_BUCKETS, DEVICES, KINDS
 from training.params import TwoTowerParams
 from training.retrieval.item_features import BANDS, ItemFeatures
+from training.retrieval.windows import HISTORY, Batch
 
-HISTORY = 20
-# Seconds: a minute, 5, half an hour (a session's pause), 6 hours, a day, a week, a month. Comparing with edges
-# instead of taking a logarithm gives the same code on every runtime.
+# Seconds: a minute, 5, half an hour (a session's pause), 6 hours, a day, a week, a month. Comparing with
+# edges instead of taking a logarithm gives the same code on every runtime.
 AGE_EDGES = (60.0, 300.0, 1800.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
 
 
@@ -41,12 +42,14 @@ class ItemTower(nn.Module):
     brand: Tensor
     price: Tensor
     margin: Tensor
+    seen: Tensor  # bool (items,): training has met the item
 
     def __init__(self, features: ItemFeatures, params: TwoTowerParams) -> None:
         super().__init__()
         d = params.dim
         for name in ("text", "accessories", "categories", "brand", "price", "margin"):
             self.register_buffer(name, torch.from_numpy(getattr(features, name)), persistent=False)
+        self.register_buffer("seen", torch.zeros(len(features), dtype=torch.bool))
         self.of_text = nn.Linear(features.text.shape[1], d, bias=False)
         self.of_accessories = nn.Linear(features.text.shape[1], d, bias=False)
         self.of_category = nn.Embedding(int(self.categories.max()) + 1, d)
@@ -55,19 +58,23 @@ class ItemTower(nn.Module):
         self.of_margin = nn.Embedding(BANDS + 1, d)
         self.identity = nn.Embedding(len(features), d)
         self.mix = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
-        for table in (self.of_category, self.of_brand, self.of_price, self.of_margin, self.identity):
+        for table in (self.of_category, self.of_brand, self.of_price, self.of_margin):
             nn.init.normal_(table.weight, std=0.05)
+        nn.init.zeros_(self.identity.weight)
         self.id_dropout = params.id_dropout
 
     def forward(self, seen: Tensor) -> Tensor:
         """(items, d), not normalised; `seen` float32 (items,) is 1 for items that training has seen."""
         content = self.of_text(self.text) + self.of_accessories(self.accessories)
         content = content + self.of_category(self.categories).sum(1)
-        content = content + self.of_brand(self.brand) + self.of_price(self.price) + self.of_margin(self.margin)
+        content = (
+            content + self.of_brand(self.brand) + self.of_price(self.price) + self.of_margin(self.margin)
+        )
         content = content + self.mix(content)
+        keep = self.seen
         if self.training:
-            seen = seen * (torch.rand(len(seen)) >= self.id_dropout)
-        return content + seen[:, None] * self.identity.weight
+            keep = keep & (torch.rand(len(keep)) >= self.id_dropout)
+        return content + keep[:, None] * self.identity.weight
 
 
 class Attention(nn.Module):
@@ -169,10 +176,31 @@ def visible(items: Tensor) -> tuple[Tensor, Tensor]:
     same = items[:, :, None] == items[:, None, :]
     again = torch.where(same & ~causal, position, t).amin(-1)  # (b, key) next place of its item
     superseded = again[:, None, :] <= position[None, :, None]  # the key's item stands again by then
-    itself = torch.eye(t, dtype=torch.bool, device=items.device)
+    place = torch.arange(t, device=items.device)
+    itself = place[:, None] == place[None, :]  # not torch.eye: ONNX Runtime has no boolean EyeLike
     allowed = causal & (items > 0)[:, None, :] & ~superseded | itself
     steps = torch.flip(torch.cumsum(torch.flip(allowed.long(), (2,)), 2), (2,))  # keys from here to the query
     return allowed, (steps - 1).clamp(0, HISTORY - 1)
+
+
+class TwoTowers(nn.Module):
+    """Both towers, trained as one model."""
+
+    def __init__(self, features: ItemFeatures, params: TwoTowerParams) -> None:
+        super().__init__()
+        self.items = ItemTower(features, params)
+        self.user = UserTower(params)
+
+    def queries(self, table: Tensor, batch: Batch, chosen: np.ndarray) -> Tensor:
+        """User vectors float32 (n, d) of the n positions that `chosen` bool (b, t) marks."""
+        arrays = (batch.items, batch.ages, batch.kinds, batch.wait, batch.context)
+        vectors: Tensor = self.user(with_padding(table), *(torch.from_numpy(a) for a in arrays))
+        return vectors[torch.from_numpy(chosen)]
+
+
+def with_padding(table: Tensor) -> Tensor:
+    """(items + 1, d): the item table behind a row 0 for the padding."""
+    return torch.cat([torch.zeros_like(table[:1]), table])
 
 
 class ServedTower(nn.Module):
@@ -186,7 +214,11 @@ class ServedTower(nn.Module):
         self.register_buffer("table", table)
 
     def forward(self, items: Tensor, ages: Tensor, kinds: Tensor, context: Tensor) -> Tensor:
-        """float32 (b, d); inputs as in feature_repo: int64 (b, t), float32 (b, t), int64 (b, t), int64 (b, 3)."""
+        """float32 (b, d), L2-normalised.
+
+        items, kinds int64 (b, t) and ages float32 (b, t) as in UserTower, ages counted back from the query;
+        context int64 (b, 3). A history of nothing but padding gives what the context alone tells.
+        """
         wait = ages[:, -1:].expand_as(ages)
         everywhere = context[:, None, :].expand(-1, items.shape[1], -1)
         return self.tower(self.table, items, ages, kinds, wait, everywhere)[:, -1]
