@@ -3,7 +3,8 @@
     endcap up && python benchmarks/load.py --rate 100 --rate 300 --seconds 20
 
 Latency counts from the instant a request was due, so a stall shows in every request that it delayed
-(no coordinated omission). Loopback only; the rate and the duration are bounded.
+(no coordinated omission). `--floor` first asks for /livez at the same rates: what the machine, the client and
+the server's HTTP cost without a recommendation. Loopback only; the rate and the duration are bounded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import orjson
 import uvloop
 
 MAX_RATE, MAX_SECONDS = 2_000, 120
-ITEMS_PER_SESSION = 3
+KEEP_ALIVE_S = 3.0  # the server closes an idle connection after 5
 
 
 @dataclass
@@ -52,27 +53,35 @@ class Connections:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body."""
-        pair = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
-        reader, writer = pair
-        head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    async def ask(self, path: str, body: bytes | None) -> tuple[int, bytes]:
+        """Status and body of a POST, or of a GET where there is no body."""
+        reader, writer = await self._open()
+        head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: {self._host}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body or b'')}\r\n\r\n"
+        writer.write(head.encode() + (body or b""))
         status_line, *headers = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
         length = next(int(h[15:]) for h in headers if h.lower().startswith(b"content-length:"))
         answer = await reader.readexactly(length)
-        self._idle.append(pair)
+        self._idle.append((time.perf_counter(), reader, writer))
         return int(status_line.split()[1]), answer
 
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            since, reader, writer = self._idle.pop()
+            if time.perf_counter() - since < KEEP_ALIVE_S:
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self._host, self._port)
+
     def close(self) -> None:
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
 
 
 async def drive(url: str, rate: int, seconds: float, limit: int, shoppers: int) -> Result:
-    """`rate` recommendations a second for `seconds`, by `shoppers` different visitors."""
+    """`rate` recommendations a second for `seconds`, by `shoppers` different visitors; limit 0: /livez."""
     parts = urlsplit(url)
     pool, result = Connections(parts.hostname or "", parts.port or 80), Result(rate)
     rng = random.Random(0)
@@ -80,16 +89,15 @@ async def drive(url: str, rate: int, seconds: float, limit: int, shoppers: int) 
 
     async def one(due: float, user: int) -> None:
         body = {"surface": "homepage_hero", "user_id": f"U{user}", "session_id": f"S{user}", "limit": limit}
+        path, content = ("/v1/recommend", orjson.dumps(body)) if limit else ("/livez", None)
         try:
-            status, answer = await pool.post("/v1/recommend", orjson.dumps(body))
+            status, answer = await pool.ask(path, content)
         except (OSError, asyncio.IncompleteReadError) as error:
             result.failed[type(error).__name__] += 1
             return
         took = (time.perf_counter() - due) * 1000
-        if status != 200:
-            result.failed[str(status)] += 1
-        elif len((found := orjson.loads(answer))["items"]) < limit or found["degraded"]:
-            result.failed[found["degraded"] or "fewer slots"] += 1
+        if reason := shortfall(status, answer, limit):
+            result.failed[reason] += 1
         else:
             result.latency.append(took)
 
@@ -104,6 +112,16 @@ async def drive(url: str, rate: int, seconds: float, limit: int, shoppers: int) 
     result.seconds = time.perf_counter() - started
     pool.close()
     return result
+
+
+def shortfall(status: int, answer: bytes, limit: int) -> str | None:
+    """Why an answer does not count; None for a full one with everything in it."""
+    if status != 200:
+        return str(status)
+    if limit == 0:
+        return None
+    found = orjson.loads(answer)
+    return found["degraded"] or (None if len(found["items"]) == limit else "fewer slots")
 
 
 def loopback(url: str) -> str:
@@ -122,15 +140,18 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--limit", type=int, default=12)
     parser.add_argument("--shoppers", type=int, default=1000)
+    parser.add_argument("--floor", action="store_true", help="ask for /livez too, at the same rates")
     args = parser.parse_args()
     rates = args.rate or [100, 300]
     if max(rates) > MAX_RATE or args.seconds > MAX_SECONDS:
         parser.error(f"at most {MAX_RATE} requests/s for {MAX_SECONDS} s")
     await drive(args.url, 50, 2.0, args.limit, args.shoppers)  # warm-up: connections, caches
     print("    rate   done/s      p50      p95      p99      max  failed   (ms, from when a request was due)")
-    for rate in rates:
-        gc.collect()
-        print((await drive(args.url, rate, args.seconds, args.limit, args.shoppers)).row(), flush=True)
+    for limit in (0, args.limit) if args.floor else (args.limit,):
+        print("/livez" if limit == 0 else "/v1/recommend")
+        for rate in rates:
+            gc.collect()
+            print((await drive(args.url, rate, args.seconds, limit, args.shoppers)).row(), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ class Serving:
     workers: int  # processes; each holds its own copy of the release
     traffic_timeout_s: float  # Bento keeps one timer per request alive for this long: 60 s costs the tail
     feature_deadline_ms: int  # then the answer is made without stored rows
-    breaker_ms: int  # after a missed deadline, how long feature reads are not even tried
+    breaker_misses: int  # failed feature reads in a row, after which none is tried for
+    breaker_ms: int
+    max_in_flight: int  # requests of a worker at once; one more gets bestsellers, not a place in a queue
     write_deadline_ms: int  # then POST /v1/events answers 503; below traffic_timeout_s
     max_body_bytes: int
     max_items: int  # ids in each of items, cart, exclude

@@ -7,12 +7,10 @@ fallback     bestsellers, else the bundle's popularity rail: the pipeline raised
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import random
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio import Redis
@@ -20,6 +18,8 @@ from redis.asyncio import Redis
 from feature_repo.changes import APPLIED_TS
 from feature_repo.vectorize import Visitor
 from serving import metrics, pipeline
+from serving.complaints import Complaints
+from serving.deadline import Row, TimelyRows
 from serving.errors import UnavailableError
 from serving.exposures import ExposureLog
 from serving.health import ArmHealth
@@ -30,8 +30,8 @@ from serving.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.types import Answer, Request, Slot
 
 NAMED = 20  # unknown items that `warnings` names
-LOG_AGAIN_S = 60.0
-Row = Mapping[str, Any] | None
+Filled = tuple[tuple[Slot, ...], str, pipeline.Served | None]  # slots, served_from, how they came about
+FALLBACK, PIPELINE_FAILED, OVERLOADED = "fallback", "pipeline_failed", "overloaded"
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,9 @@ class Storefront:
     ) -> None:
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
-        self._reads_shut_until = 0.0
-        self._logged: dict[str, float] = {}
+        self._complain = Complaints(log)
+        self._rows = TimelyRows(params, self._complain)
+        self._in_flight = 0
         self._draw = random.Random().random  # which answers are sampled; no answer depends on it
 
     async def recommend(self, request: Request) -> Answer:
@@ -81,20 +82,33 @@ class Storefront:
         return time.time_ns() // 1000
 
     async def _answer(self, request: Request, stages: Any) -> Answer:
-        started = time.perf_counter()
         current = self._releases.current
         if current is None:
             raise UnavailableError("no release is loaded yet")
+        self._in_flight += 1
+        try:
+            return await self._fill(request, stages, current)
+        finally:
+            self._in_flight -= 1
+
+    async def _fill(self, request: Request, stages: Any, current: Current) -> Answer:
+        started = time.perf_counter()
+        arm, loaded = self._arm(current, request.user_id or request.session_id)
         if self._replay:
             await self._catch_up()
-        arm, loaded = self._arm(current, request.user_id or request.session_id)
         now = await self.now(request)
-        user, session, degraded = await self._rows(loaded, request, now)
+        user, session, degraded = await self._read(loaded, request, now)
         read = time.perf_counter()
         visitor = pipeline.visitor_of(request, now, user, session)
-        slots, served_from, served = self._slots(arm, loaded, request, visitor, stages)
-        if served_from == "fallback":
-            degraded = "pipeline_failed"
+        if degraded == OVERLOADED:
+            slots, served_from, served = (
+                self._without_models(loaded, request, visitor, stages),
+                FALLBACK,
+                None,
+            )
+        else:
+            slots, served_from, served = self._slots(arm, loaded, request, visitor, stages)
+            degraded = PIPELINE_FAILED if served_from == FALLBACK else degraded
         ended = time.perf_counter()
         answer = Answer(
             request_id=os.urandom(16).hex(),
@@ -125,21 +139,11 @@ class Storefront:
             return arm, current.challenger
         return arm, current.champion
 
-    async def _rows(self, loaded: Loaded, request: Request, now: int) -> tuple[Row, Row, str | None]:
-        """(user row, session row, why not); after a failure no read is tried for `breaker_ms`."""
-        if request.user_id is None and request.session_id is None:
-            return None, None, None
-        clock = asyncio.get_running_loop().time
-        if clock() < self._reads_shut_until:
-            return None, None, "features_unavailable"
-        try:
-            async with asyncio.timeout(self._params.feature_deadline_ms / 1000):
-                user, session = await loaded.features.read(request.user_id, request.session_id, now)
-            return user, session, None
-        except Exception as error:  # whatever it is, an answer without rows is better than none
-            self._reads_shut_until = clock() + self._params.breaker_ms / 1000
-            self._complain("feature read", error)
-            return None, None, "features_unavailable"
+    async def _read(self, loaded: Loaded, request: Request, now: int) -> tuple[Row, Row, str | None]:
+        """(user row, session row, why not)."""
+        if self._in_flight > self._params.max_in_flight:
+            return None, None, OVERLOADED
+        return await self._rows.read(loaded.features, request, now)
 
     async def _catch_up(self) -> None:
         """In a replay the item matrix is never behind: the lists must equal the offline ones."""
@@ -148,9 +152,7 @@ class Storefront:
         except Exception as error:
             self._complain("refresh", error)
 
-    def _slots(
-        self, arm: str, loaded: Loaded, request: Request, visitor: Visitor, stages: Any
-    ) -> tuple[tuple[Slot, ...], str, pipeline.Served | None]:
+    def _slots(self, arm: str, loaded: Loaded, request: Request, visitor: Visitor, stages: Any) -> Filled:
         try:
             if arm == HOLDOUT:
                 return self._unranked(loaded, request, visitor, stages), "precomputed", None
@@ -158,11 +160,14 @@ class Storefront:
             return served.slots, "live", served
         except Exception as error:
             self._complain("pipeline", error)
+        return self._ladder(loaded, request, visitor, stages)
+
+    def _ladder(self, loaded: Loaded, request: Request, visitor: Visitor, stages: Any) -> Filled:
         try:
-            return self._unranked(loaded, request, visitor, stages), "fallback", None
+            return self._unranked(loaded, request, visitor, stages), FALLBACK, None
         except Exception as error:
             self._complain("bestsellers", error)
-        return rail(loaded, request), "fallback", None
+        return rail(loaded, request), FALLBACK, None
 
     @staticmethod
     def _unranked(loaded: Loaded, request: Request, visitor: Visitor, stages: Any) -> tuple[Slot, ...]:
@@ -194,14 +199,7 @@ class Storefront:
             metrics.FEATURE_AGE.observe(answer.feature_age_ms / 1000)
         if missing > 0:
             metrics.EMPTY_SLOTS.labels(request.surface).inc(missing)
-        self._health.note(arm, took, error=answer.served_from == "fallback", empty=missing > 0)
-
-    def _complain(self, part: str, error: Exception) -> None:
-        """The same complaint once a minute, with its traceback: a broken part must not flood the log."""
-        kind = f"{part}: {type(error).__name__}"
-        if time.monotonic() - self._logged.get(kind, -LOG_AGAIN_S) >= LOG_AGAIN_S:
-            self._logged[kind] = time.monotonic()
-            log.error("%s failed", part, exc_info=error)
+        self._health.note(arm, took, error=answer.degraded == PIPELINE_FAILED, empty=missing > 0)
 
 
 def rail(loaded: Loaded, request: Request) -> tuple[Slot, ...]:
