@@ -101,11 +101,7 @@ class Storefront:
         read = time.perf_counter()
         visitor = pipeline.visitor_of(request, now, user, session)
         if degraded == OVERLOADED:
-            slots, served_from, served = (
-                self._without_models(loaded, request, visitor, stages),
-                FALLBACK,
-                None,
-            )
+            slots, served_from, served = self._ladder(loaded, request, visitor, stages)
         else:
             slots, served_from, served = self._slots(arm, loaded, request, visitor, stages)
             degraded = PIPELINE_FAILED if served_from == FALLBACK else degraded
