@@ -65,7 +65,8 @@ def main(
     ] = False,
 ) -> None:
     """Keep the online features up to date with the event stream, until SIGTERM."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    log.setLevel(logging.INFO)
     params = load("stream", StreamParams)
     url = redis_url()
     name = f"{socket.gethostname()}-{os.getpid()}"
@@ -101,7 +102,7 @@ class Consumer:
                     done = self.step()
                     works = True
                     if until_empty and not done and self._behind_s() == 0:
-                        return
+                        self._stopping = True
                     if time.monotonic() - told > self._params.report_s:
                         rate = (self.applied - before) / (time.monotonic() - told)
                         log.info(
@@ -115,6 +116,7 @@ class Consumer:
                 works = False
                 time.sleep(RETRY_S)
         self._release()
+        log.info("stopped after %d events", self.applied)
 
     def step(self) -> int:
         """Apply one batch of new events, waiting `block_ms` for the first; how many entries it had."""

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
+from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 from feast.types import Array, Float64, Int64, String
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -118,6 +119,21 @@ class Shop:
         job = self.stores[kind].get_historical_features(frame, features, full_feature_names=True, **options)
         return sorted(job.to_arrow().to_pylist(), key=lambda row: row["label"])
 
+    def newest(self, kind: str, start: float, end: float) -> list[dict[str, Any]]:
+        """What `materialize` gets of view `wide` between two hours."""
+        store = self.stores[kind]
+        job = get_offline_store_from_config(store.config.offline_store).pull_latest_from_table_or_query(
+            config=store.config,
+            data_source=self.objects[2].batch_source,
+            join_key_columns=["user_id"],
+            feature_name_columns=["n", "names"],
+            timestamp_field="ts",
+            created_timestamp_column="made",
+            start_date=at(start),
+            end_date=at(end),
+        )
+        return sorted(job.to_arrow().to_pylist(), key=lambda row: row["user_id"])
+
     def both(self, questions: Sequence[tuple[str, int, float]], **options: Any) -> list[dict[str, Any]]:
         """The ASOF answers, after comparing them with the stock ones."""
         asof = self.ask(ASOF, questions, **options)
@@ -151,6 +167,15 @@ def test_random_histories_get_the_stock_store_s_answers(
     chosen = aging if aged else shop
     chosen.write(wide, pair)
     chosen.both(questions)
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wide=WIDE, start=HOURS, end=HOURS)
+def test_the_newest_rows_of_random_histories_are_the_stock_store_s(
+    shop: Shop, wide: Any, start: int, end: int
+) -> None:
+    shop.write(wide, [])
+    assert shop.newest(ASOF, start, end) == shop.newest("duckdb", start, end)
 
 
 def test_of_rows_at_the_same_instant_the_one_created_last_wins(shop: Shop) -> None:

