@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import numpy as np
@@ -20,10 +21,10 @@ from feature_repo.events import PRODUCT_TYPES
 from feature_repo.params import Shop, root
 from feature_repo.vocabulary import KINDS, encode_context
 
-FITS = ("prior", "final")
+Fit = Literal["prior", "final"]
 
 
-def cut_of(fit: str, shop: Shop) -> datetime:
+def cut_of(fit: Fit, shop: Shop) -> datetime:
     """The instant before which a fit may look: `prior` feeds the ranker's training, `final` is released."""
     return {"prior": shop.rank_from, "final": shop.test_from}[fit]
 
@@ -136,7 +137,8 @@ def read_contacts(catalogue: Catalogue, cut: datetime) -> Contacts:
     if found.num_rows == 0:
         problem = f"has no product event before {cut.isoformat()}"
         raise DataError(path, problem, next_step=f"move the cuts of the shop in params.yaml or {path.name}")
-    contexts = list(zip(*(found.column(c).to_pylist() for c in ("device", "channel", "country")), strict=True))
+    columns = [found.column(name).to_pylist() for name in ("device", "channel", "country")]
+    contexts = list(zip(*columns, strict=True))
     codes = {context: encode_context(*context) for context in set(contexts)}
     return Contacts(
         item=found.column("item").to_numpy().astype(np.int32),

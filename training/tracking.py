@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from feature_repo.params import root, shop
 
@@ -35,8 +36,11 @@ class Run:
             self.client.log_metric(self.id, name, value, step=step)
 
     def artifact(self, path: Path) -> None:
-        """Keep a copy of a file: a curve, a picture, a model."""
-        self.client.log_artifact(self.id, str(path))
+        """Keep a copy of a file, or of every file of a folder: a curve, a picture, a model."""
+        if path.is_dir():
+            self.client.log_artifacts(self.id, str(path))
+        else:
+            self.client.log_artifact(self.id, str(path))
 
 
 @contextmanager
@@ -45,8 +49,9 @@ def tracked(
 ) -> Iterator[Run]:
     """A child run `model` under the parent of this state of data/raw; failed if the block raises.
 
-    `params` are the fields of the stage's section. Lineage is kept as tags: the digest of every file of
-    `inputs`, the git revision, the digest of dvc.lock and the Feast service that the model reads.
+    `params` are the fields of the stage's section, nested ones logged as "covisit.window". Lineage is kept as
+    tags: the MD5 of every file of `inputs`, the git revision, that of dvc.lock and the Feast service that the
+    model reads.
     """
     client = _client()
     experiment = _experiment(client)
@@ -54,7 +59,7 @@ def tracked(
     tags |= {"git": _git(), "dvc.lock": digest(root() / "dvc.lock"), "feature_service": feature_service}
     parent = _parent(client, experiment)
     found = client.create_run(experiment, run_name=model, tags={**tags, "mlflow.parentRunId": parent})
-    for name, value in params.items():
+    for name, value in _flat(params):
         client.log_param(found.info.run_id, name, value)
     try:
         yield Run(client, found.info.run_id)
@@ -65,11 +70,11 @@ def tracked(
 
 
 def digest(path: Path) -> str:
-    """First 16 hex digits of the file's sha256; "absent" if there is no such file."""
+    """MD5 of the file, as DVC writes it into dvc.lock; "absent" if there is no such file."""
     if not path.is_file():
         return "absent"
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _client() -> MlflowClient:
@@ -83,7 +88,12 @@ def _experiment(client: MlflowClient) -> str:
     if found:
         return str(found.experiment_id)
     artifacts = (shop().run_dir() / "mlartifacts").resolve()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts.as_uri()))
+    try:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts.as_uri()))
+    except MlflowException:
+        if made := client.get_experiment_by_name(EXPERIMENT):  # another stage made it in between
+            return str(made.experiment_id)
+        raise
 
 
 def _parent(client: MlflowClient, experiment: str) -> str:
@@ -103,3 +113,11 @@ def _git() -> str:
         ["git", "rev-parse", "HEAD"], cwd=root(), capture_output=True, text=True, check=False
     )
     return done.stdout.strip() or "no checkout"
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

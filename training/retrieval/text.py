@@ -20,7 +20,8 @@ def spec_texts(catalogue: Catalogue) -> list[str]:
     """One line per item: "title. category path. brand", what is unknown left out.
 
     >>> import pyarrow as pa
-    >>> spec_texts(Catalogue(pa.table({"title": ["Mug"], "category_path": ["Home/Drinkware/"], "brand": [None]})))
+    >>> mug = {"title": ["Mug"], "category_path": ["Home/Drinkware/"], "brand": [None]}
+    >>> spec_texts(Catalogue(pa.table(mug)))
     ['Mug. Home Drinkware']
     """
     columns = [catalogue.table.column(name).to_pylist() for name in ("title", "category_path", "brand")]

@@ -63,13 +63,11 @@ class ItemTower(nn.Module):
         nn.init.zeros_(self.identity.weight)
         self.id_dropout = params.id_dropout
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """(items, d), not normalised; `seen` float32 (items,) is 1 for items that training has seen."""
+    def forward(self) -> Tensor:
+        """float32 (items, d), not normalised."""
         content = self.of_text(self.text) + self.of_accessories(self.accessories)
-        content = content + self.of_category(self.categories).sum(1)
-        content = (
-            content + self.of_brand(self.brand) + self.of_price(self.price) + self.of_margin(self.margin)
-        )
+        content = content + self.of_category(self.categories).sum(1) + self.of_brand(self.brand)
+        content = content + self.of_price(self.price) + self.of_margin(self.margin)
         content = content + self.mix(content)
         keep = self.seen
         if self.training:

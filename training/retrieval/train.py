@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,21 +11,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.dataset import Contacts
 from training.params import TwoTowerParams
 from training.retrieval.item_features import ItemFeatures
 from training.retrieval.negatives import PopularityNegatives, full_softmax_loss, sampled_softmax_loss
-from training.retrieval.towers import ItemTower, ServedTower, UserTower
+from training.retrieval.towers import ServedTower, TwoTowers, with_padding
+from training.retrieval.validation import next_item_quality
 from training.retrieval.windows import Batch, Runs, batches, merge_repeats
 
 DAY_US = 86_400_000_000
-SLOTS, CANDIDATES = 12, 120
+EVER = (0, sys.maxsize)
+FINAL_RATE = 0.05  # of the learning rate, where the cosine ends
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of curves.csv; ndcg and recall are of the next new item of held-out visits, over all items."""
+    """One row of curves.csv; ndcg and recall are of the next new item on the held-out days."""
 
     epoch: int
     loss: float
@@ -54,74 +58,74 @@ def fit_towers(
     Same input and params, same bytes.
     """
     with deterministic(params.seed, params.threads):
-        runs = merge_repeats(contacts)
-        valid_from = cut_us - params.valid_days * DAY_US
-        trainer = _Trainer(runs, features, params)
+        trainer = _Trainer(merge_repeats(contacts), features, params)
+        held_out = cut_us - params.valid_days * DAY_US
         curves: list[Epoch] = []
-        best: tuple[float, dict[str, Tensor], dict[str, Tensor]] | None = None
-        for number in range(1, params.epochs + 1):
-            loss = trainer.train_epoch(number, before=valid_from)
-            ndcg, recall = trainer.evaluate(valid_from)
-            curves.append(Epoch(number, loss, ndcg, recall))
+        best, best_weights = 0, trainer.model.state_dict()
+        trainer.learn_from(0, held_out)
+        while len(curves) < params.epochs and len(curves) - best < params.patience:
+            loss = trainer.epoch(_cosine(len(curves) / params.epochs))
+            curves.append(Epoch(len(curves) + 1, loss, *trainer.quality(held_out)))
             on_epoch(curves[-1])
-            if best is None or ndcg > best[0]:
-                best = ndcg, copy.deepcopy(trainer.items.state_dict()), copy.deepcopy(trainer.user.state_dict())
-            elif number - max(curves, key=lambda e: e.ndcg_at_12).epoch >= params.patience:
-                break
-        assert best is not None
-        trainer.items.load_state_dict(best[1])
-        trainer.user.load_state_dict(best[2])
-        trainer.train_epoch(len(curves) + 1, since=valid_from)
-        return trainer.finish(curves)
+            if curves[-1] is max(curves, key=lambda epoch: epoch.ndcg_at_12):
+                best, best_weights = len(curves), copy.deepcopy(trainer.model.state_dict())
+        trainer.model.load_state_dict(best_weights)
+        trainer.learn_from(held_out, cut_us)
+        trainer.epoch(FINAL_RATE)
+        return trainer.fitted(curves)
 
 
 @contextmanager
 def deterministic(seed: int, threads: int) -> Iterator[None]:
     """Fixed seed, thread count and kernels inside; the former settings again afterwards."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state()
+    threads_before, state = torch.get_num_threads(), torch.get_rng_state()
+    strict = torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-        torch.set_rng_state(before[2])
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(strict)
+        torch.set_rng_state(state)
+
+
+def _cosine(done: float) -> float:
+    """Share of the learning rate after the share `done` of the epochs: from 1 down to FINAL_RATE."""
+    return float(FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * done)))
 
 
 class _Trainer:
     def __init__(self, runs: Runs, features: ItemFeatures, params: TwoTowerParams) -> None:
         self.runs, self.params = runs, params
         self.rng = np.random.default_rng(params.seed)
-        self.items, self.user = ItemTower(features, params), UserTower(params)
-        counts = np.bincount(runs.item, minlength=len(features))
-        self.seen = torch.from_numpy((counts > 0).astype(np.float32))
-        self.warm = torch.from_numpy(np.flatnonzero(counts))
-        self.column = torch.from_numpy(np.cumsum(counts > 0) - 1)  # catalogue row -> place in warm
-        self.negatives = (
-            PopularityNegatives(counts, params.sampled_negatives, self.rng)
-            if len(features) > params.full_softmax_below
-            else None
-        )
+        self.model = TwoTowers(features, params)
         self.optimizer = torch.optim.AdamW(
-            [*self.items.parameters(), *self.user.parameters()],
-            lr=params.learning_rate,
-            weight_decay=params.weight_decay,
+            self.model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
         )
+        self.span = EVER
+        self.counts = np.zeros(len(features), dtype=np.int64)
 
-    def _rate(self, epoch: int) -> float:
-        done = min(epoch - 1, self.params.epochs) / self.params.epochs
-        return self.params.learning_rate * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * done)))
+    def learn_from(self, since: int, before: int) -> None:
+        """Epochs from here on answer the queries asked in [since, before), us."""
+        self.span = since, before
+        within = (self.runs.first_ts >= since) & (self.runs.first_ts < before)
+        self.counts += np.bincount(self.runs.item[within], minlength=len(self.counts))
+        warm = self.counts > 0
+        self.model.items.seen.copy_(torch.from_numpy(warm))
+        self.warm = torch.from_numpy(np.flatnonzero(warm))
+        self.column = torch.from_numpy(np.cumsum(warm) - 1)  # catalogue row -> place in self.warm
+        self.negatives = PopularityNegatives(self.counts, self.params.sampled_negatives, self.rng)
 
-    def train_epoch(self, epoch: int, *, since: int = 0, before: int = np.iinfo(np.int64).max) -> float:
-        """Mean loss over the positions whose query was asked in [since, before)."""
+    def epoch(self, rate: float) -> float:
+        """One pass at this share of the learning rate; the mean loss over its positions."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(epoch)
-        self.items.train()
-        self.user.train()
+            group["lr"] = self.params.learning_rate * rate
+        self.model.train()
         total, count = 0.0, 0
-        for batch in self._batches(self.params.forget_rate, self.params.target_shift):
+        for batch in self._batches(self.rng, self.params.forget_rate, self.params.target_shift):
+            since, before = self.span
             chosen = (batch.target >= 0) & (batch.asked >= since) & (batch.asked < before)
             if not chosen.any():
                 continue
@@ -129,73 +133,35 @@ class _Trainer:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            total += loss.item() * chosen.sum()
-            count += chosen.sum()
+            positions = int(chosen.sum())
+            total += loss.item() * positions
+            count += positions
         return total / max(count, 1)
 
-    def _batches(self, forget_rate: float, target_shift: float) -> Iterator[Batch]:
-        return batches(
-            self.runs,
-            self.rng,
-            tokens=self.params.batch_tokens,
-            forget_rate=forget_rate,
-            target_shift=target_shift,
-        )
+    def quality(self, since: int) -> tuple[float, float]:
+        """NDCG@12 and recall@120 of the queries asked from `since` on, owners remembered; always the same windows."""
+        rng = np.random.default_rng(self.params.seed)
+        return next_item_quality(self.model, self._batches(rng, 0.0, 0.0), since)
+
+    def _batches(self, rng: np.random.Generator, forget_rate: float, target_shift: float) -> Iterator[Batch]:
+        tokens = self.params.batch_tokens
+        return batches(self.runs, rng, tokens=tokens, forget_rate=forget_rate, target_shift=target_shift)
 
     def _loss(self, batch: Batch, chosen: np.ndarray) -> Tensor:
-        table = self.items(self.seen)
-        queries = self._queries(table, batch)[torch.from_numpy(chosen)]
-        vectors = torch.nn.functional.normalize(table, dim=-1)
-        targets = torch.from_numpy(batch.target[chosen])
-        if self.negatives is None:
-            return full_softmax_loss(queries, vectors[self.warm], self.column[targets], self.params.scale)
-        rows, log_q = self.negatives.draw()
-        drawn = torch.from_numpy(rows)
-        hits = drawn[None, :] == targets[:, None]
-        return sampled_softmax_loss(
-            queries, vectors[targets], vectors[drawn], torch.from_numpy(log_q), hits, self.params.scale
-        )
-
-    def _queries(self, table: Tensor, batch: Batch) -> Tensor:
-        padded = torch.cat([torch.zeros_like(table[:1]), table])
-        arrays = (batch.items, batch.ages, batch.kinds, batch.wait, batch.context)
-        return self.user(padded, *(torch.from_numpy(a) for a in arrays))
+        table = self.model.items()
+        queries = self.model.queries(table, batch, chosen)
+        vectors = F.normalize(table, dim=-1)
+        targets, scale = torch.from_numpy(batch.target[chosen]), self.params.scale
+        if len(table) < self.params.full_softmax_below:
+            known = vectors if len(self.warm) == len(table) else vectors[self.warm]
+            return full_softmax_loss(queries, known, self.column[targets], scale)
+        rows, log_q = (torch.from_numpy(a) for a in self.negatives.draw())
+        hits = rows[None, :] == targets[:, None]
+        return sampled_softmax_loss(queries, vectors[targets], vectors[rows], log_q, hits, scale)
 
     @torch.no_grad()
-    def evaluate(self, since: int) -> tuple[float, float]:
-        """NDCG@12 and Recall@120 of the next new item for queries asked at or after `since`."""
-        self.items.eval()
-        self.user.eval()
-        table = self.items(self.seen)
-        vectors = torch.nn.functional.normalize(table, dim=-1)
-        ranks: list[np.ndarray] = []
-        rng, self.rng = self.rng, np.random.default_rng(self.params.seed)
-        for batch in self._batches(0.0, 0.0):
-            chosen = (batch.target >= 0) & (batch.asked >= since) & (batch.items > 0)
-            if not chosen.any():
-                continue
-            rows = np.nonzero(chosen)[0]
-            scores = (self._queries(table, batch)[torch.from_numpy(chosen)] @ vectors.T).numpy()
-            held = np.concatenate([np.zeros((len(rows), 1)), scores], axis=1)  # column 0 takes the padding
-            target = held[np.arange(len(rows)), batch.target[chosen] + 1]
-            visible = np.where(
-                np.arange(batch.items.shape[1]) <= np.nonzero(chosen)[1][:, None], batch.items[rows], 0
-            )
-            np.put_along_axis(held, visible, -np.inf, axis=1)
-            held[:, 0] = -np.inf
-            ranks.append((held > target[:, None]).sum(1))
-        self.rng = rng
-        rank = np.concatenate(ranks) if ranks else np.empty(0)
-        if not len(rank):
-            return 0.0, 0.0
-        ndcg = np.where(rank < SLOTS, 1 / np.log2(rank + 2), 0.0)
-        return float(ndcg.mean()), float((rank < CANDIDATES).mean())
-
-    @torch.no_grad()
-    def finish(self, curves: list[Epoch]) -> FittedTowers:
-        self.items.eval()
-        self.user.eval()
-        table = self.items(self.seen)
-        vectors = torch.nn.functional.normalize(table, dim=-1).numpy()
-        served = ServedTower(self.user, torch.cat([torch.zeros_like(table[:1]), table])).eval()
-        return FittedTowers(served, np.ascontiguousarray(vectors), curves)
+    def fitted(self, curves: list[Epoch]) -> FittedTowers:
+        self.model.eval()
+        table = self.model.items()
+        served = ServedTower(self.model.user, with_padding(table)).eval()
+        return FittedTowers(served, F.normalize(table, dim=-1).numpy(), curves)

@@ -1,0 +1,44 @@
+"""Matrix factorisation of sessions x items by alternating least squares (Hu, Koren, Volinsky 2008).
+
+The owner of `implicit` in Endcap. What is kept are the item factors: a shopper is folded in when asked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from training.params import AlsParams
+
+
+def fit_als(sessions: sparse.csr_matrix, params: AlsParams) -> np.ndarray:
+    """Item factors float32 (items, factors); zeros for items without a session.
+
+    One thread: the library's threads add in the order in which they finish, and the bytes would differ.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(
+        factors=params.factors,
+        regularization=params.regularization,
+        alpha=params.alpha,
+        iterations=params.iterations,
+        num_threads=1,
+        random_state=params.seed,
+    )
+    model.fit(sessions, show_progress=False)
+    factors = np.array(model.item_factors, dtype=np.float32)
+    factors[np.diff(sessions.tocsc().indptr) == 0] = 0  # only the random start is left of them
+    return factors
+
+
+def fold_in(item_factors: np.ndarray, rows: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
+    """Factors float32 (f,) of a shopper with the catalogue rows `rows`; score of an item = factors @ item.
+
+    x = (Y'Y + (alpha - 1) Y_u'Y_u + regularization I)^-1 alpha Y_u' 1, the step that fits a session in
+    training. Y'Y of the catalogue can be computed once.
+    """
+    seen = item_factors[rows].astype(np.float64)
+    every = item_factors.astype(np.float64)
+    gram = every.T @ every + (alpha - 1) * seen.T @ seen + regularization * np.eye(every.shape[1])
+    return np.linalg.solve(gram, alpha * seen.sum(axis=0)).astype(np.float32)
