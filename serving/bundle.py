@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +90,20 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
     return _sha256(orjson.dumps([sorted(manifest["files"].items()), settings]))[:16]
 
 
-def write(folder: Path, fields: Mapping[str, Any], into: Path | None = None) -> Path:
+def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Path:
     """Copy the files of `folder` to <into>/<digest> with a manifest, and give back that path.
 
-    `fields` must hold SETTINGS (`retrieve` and `diversify` as in params.yaml) and may hold what people want
+    `told` must hold SETTINGS (`retrieve` and `diversify` as in params.yaml) and may hold what people want
     to know: metrics, data_span, git, dvc. `into` defaults to data/bundles. Writing the same twice gives the
     same path. Raises BundleError for a missing file or setting.
     """
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise BundleError(folder, "the file list", FILES, f"no {missing[0]}", "run the stage that makes it")
-    if missing := [name for name in SETTINGS if name not in fields]:
+    if missing := [name for name in SETTINGS if name not in told]:
         raise BundleError(folder, "the manifest", SETTINGS, f"no {missing[0]}", "pass it to bundle.write")
     files = {name: _sha256((folder / name).read_bytes()) for name in FILES}
     manifest = {
-        **fields,
+        **told,
         "files": files,
         "space": space_id(files),
         "schema": schema_hash(),
@@ -177,8 +177,8 @@ def load(path: Path) -> Release:
         als_items=np.ascontiguousarray(als, np.float32),
         rails=_read(path / "rails.json", lambda file: orjson.loads(file.read_bytes())),
         ranker=_read(path / "ranker.txt", forest.load),
-        retrieve=_read(path / "manifest.json", lambda _: Retrieve(**manifest["retrieve"])),
-        diversify=_read(path / "manifest.json", lambda _: Diversify(**manifest["diversify"])),
+        retrieve=Retrieve(**_settings(path, manifest, "retrieve", Retrieve)),
+        diversify=Diversify(**_settings(path, manifest, "diversify", Diversify)),
     )
     _try_out(release)
     return release
@@ -199,6 +199,13 @@ def _try_out(release: Release) -> None:
     except Exception as error:  # lleaves and LightGBM differ in what they raise
         found = repr(error)
     _expect(release.path / "ranker.txt", "output of 2 rows", (2,), found)
+
+
+def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[Any]) -> dict[str, Any]:
+    """A section of the manifest that has exactly the fields of this program's dataclass `kind`."""
+    found: dict[str, Any] = manifest[section]
+    _expect(path / "manifest.json", section, sorted(f.name for f in fields(kind)), sorted(found))
+    return found
 
 
 def _csr(file: Path) -> sparse.csr_matrix:

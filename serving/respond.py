@@ -11,8 +11,6 @@ from feature_repo.vectorize import COLUMNS, Visitor
 from serving.pipeline import Served
 from serving.types import Answer, Floats, Request, Slot
 
-JSON = (b"content-type", b"application/json")
-
 
 def answer_bytes(answer: Answer) -> bytes:
     """The JSON body; `rule`, `warnings` and `debug` only where there is something to say."""

@@ -163,6 +163,13 @@ def test_a_file_that_is_not_its_format_is_refused(copy: Path, name: str) -> None
         bundle.load(copy)
 
 
+def test_settings_that_this_program_does_not_know_are_refused_by_name(copy: Path) -> None:
+    manifest = orjson.loads((copy / "manifest.json").read_bytes())
+    reseal(copy, diversify={**manifest["diversify"], "novelty": 0.1})
+    with pytest.raises(BundleError, match=r"manifest\.json: diversify is .*novelty.*, expected "):
+        bundle.load(copy)
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"files": 3}'])
 def test_a_manifest_that_is_no_manifest_is_refused(copy: Path, content: bytes) -> None:
     (copy / "manifest.json").write_bytes(content)
