@@ -65,7 +65,7 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     ours = report["models"][OURS]
     console.print(
-        f"{OURS}: NDCG@12 95 % interval {ours['ndcg_low']:.3f} to {ours['ndcg_high']:.3f}, sessions resampled; "
+        f"{OURS}: NDCG@12 95 % interval {ours['ndcg_low']:.3f} to {ours['ndcg_high']:.3f}, sessions resampled;\n"
         f"recall of the 120 candidates {ours['recall_at_120']:.3f}"
     )
     slices = Table(title=f"slices of {OURS}", title_justify="left")

@@ -144,7 +144,7 @@ def promote_champion(redis: Redis, state: RolloutState, act: Act) -> RolloutStat
 def revert_to_previous(redis: Redis, state: RolloutState, act: Act) -> RolloutState:
     """Back to the release before the champion, ending any canary. Reverting twice changes nothing."""
     if state.previous is None:
-        raise RolloutError("previous: there is no earlier release; install one with `endcap release`")
+        raise RolloutError("previous: there is no earlier release; install one with `endcap promote`")
     changed = replace(
         state, champion=state.previous, previous=state.champion, challenger=None, percent=0, step=0
     )

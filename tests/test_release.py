@@ -266,6 +266,7 @@ def test_a_version_carries_its_gate_and_its_source_is_the_bundle(
     assert version.tags["digest"] == done.release.digest
     assert orjson.loads(version.tags["gate_checks"])["ndcg_at_12"] == [0.3, pytest.approx(0.22)]
     assert version.tags["evaluated"] == f"{SPAN['from']} to {SPAN['to']}"
+    mlflow.set_tracking_uri(f"sqlite:///{store()}")  # else mlflow makes a store in the working folder
     mlflow.set_registry_uri(f"sqlite:///{store()}")
     fetched = mlflow.artifacts.download_artifacts(
         "models:/endcap@champion", tracking_uri=f"sqlite:///{store()}"
