@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from feature_repo.params import load, root, shop
 from monitoring.feedback import FeedbackParams
 from monitoring.guard import RolloutParams
-from pipelines import release
 from pipelines.ports import HOST, stack_params
+from serving.params import redis_url
 
 
 def main(
@@ -26,8 +29,10 @@ def main(
     folder = shop().run_dir()
     token = console_token(folder)
     port = port or stack_params().console_port
+    # Without Redis the console still comes up and says so; its pages do not wait for retries.
+    redis = Redis.from_url(redis_url(), retry=Retry(NoBackoff(), 0), socket_timeout=5)
     app = build_app(
-        release.connect(),
+        redis,
         root() / "data",
         token,
         load("console", ConsoleParams),

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import redis
 import redis.asyncio
 import tiny_bundle
+from prometheus_client import REGISTRY
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -35,6 +36,8 @@ from serving.ingress import Ingress
 from serving.params import Serving
 from serving.releases import Releases
 from serving.storefront import Storefront
+
+HERO: dict[str, Any] = {"surface": "homepage_hero", "user_id": "u1", "session_id": "s1"}
 
 
 @dataclass
@@ -85,6 +88,23 @@ class Shop:
         """Call a coroutine function on the app's event loop."""
         assert self.client.portal is not None
         return self.client.portal.call(job, *args)
+
+
+def ask(shop: Shop, path: str = "/v1/recommend", **fields: Any) -> dict[str, Any]:
+    """The answer to HERO with `fields` changed."""
+    response = shop.post(path, {**HERO, **fields})
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+def items(answer: dict[str, Any]) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+def metric(name: str, **labels: str) -> float:
+    """A sample of this process' Prometheus registry, 0 before the first."""
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def make_home(folder: Path, n: int = 60) -> tuple[Path, Path]:

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storefront import Shop, make_home, open_shop
+from storefront import HERO, Shop, make_home, open_shop
 
 from feature_repo.events import SCHEMA, TYPES
 from feature_repo.vocabulary import SURFACES
 from serving.requests import FIELDS
 
-HERO: dict[str, Any] = {"surface": "homepage_hero", "user_id": "u1", "session_id": "s1"}
 ROUTES = ("/v1/recommend", "/v1/rank", "/v1/events")
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import orjson
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from starlette.testclient import TestClient
 
 from monitoring.console import interval
@@ -212,7 +214,7 @@ def test_no_other_file_can_be_read(console: TestClient, tmp_path: Path, path: st
 
 
 def test_without_redis_the_page_says_so(tmp_path: Path) -> None:
-    away = redis.Redis(port=1, socket_connect_timeout=0.2)
+    away = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
     app = build_app(away, tmp_path, SECRET, ConsoleParams(5, 5), FeedbackParams(1, 1, 1), 0.03)
     response = TestClient(app).get("/", headers=BEARER)
     assert response.status_code == 503 and "endcap up" in response.text

@@ -15,7 +15,7 @@ import pytest
 import tiny_bundle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storefront import act, release_of, session_row
+from storefront import HERO, act, items, release_of, session_row
 
 from serving import state
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("service_fixture",)
 
-HERO: dict[str, Any] = {"surface": "homepage_hero", "user_id": "u1", "session_id": "s1"}
 VIEW = {"type": "product_viewed", "session_id": "s1", "item_id": "item-1"}
 
 
@@ -33,10 +32,6 @@ def ask(service: Service, **fields: Any) -> dict[str, Any]:
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
-
-
-def items(answer: dict[str, Any]) -> list[str]:
-    return [item["item_id"] for item in answer["items"]]
 
 
 def test_the_operational_routes_answer(service: Service) -> None:
