@@ -32,7 +32,6 @@ class TwoTowerParams:
     learning_rate: float
     weight_decay: float
     forget_rate: float
-    target_shift: float
     full_softmax_below: int
     sampled_negatives: int
 

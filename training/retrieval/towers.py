@@ -25,8 +25,7 @@ AGE_EDGES = (60.0, 300.0, 1800.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
 
 def age_codes(seconds: Tensor) -> Tensor:
     """int64 of the same shape: how many of AGE_EDGES the age has reached, 0..7."""
-    edges = torch.tensor(AGE_EDGES, device=seconds.device)
-    return (seconds.unsqueeze(-1) >= edges).sum(-1)
+    return torch.stack([seconds >= edge for edge in AGE_EDGES]).sum(0)
 
 
 class ItemTower(nn.Module):
@@ -91,7 +90,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, distance: Tensor, gap: Tensor, allowed: Tensor) -> Tensor:
         b, t, d = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).transpose(1, 3).unbind(2)
         bias = (self.by_distance(distance) + self.by_gap(gap)).permute(0, 3, 1, 2)  # (b, heads, t, t)
         bias = bias.masked_fill(~allowed[:, None], -1e4)  # finite: an all-padding row must not become nan
         weights = torch.softmax(q @ k.transpose(2, 3) * (d // self.heads) ** -0.5 + bias, dim=-1)
@@ -174,8 +173,7 @@ def visible(items: Tensor) -> tuple[Tensor, Tensor]:
     same = items[:, :, None] == items[:, None, :]
     again = torch.where(same & ~causal, position, t).amin(-1)  # (b, key) next place of its item
     superseded = again[:, None, :] <= position[None, :, None]  # the key's item stands again by then
-    place = torch.arange(t, device=items.device)
-    itself = place[:, None] == place[None, :]  # not torch.eye: ONNX Runtime has no boolean EyeLike
+    itself = position[:, None] == position[None, :]  # not torch.eye: ONNX Runtime has no boolean EyeLike
     allowed = causal & (items > 0)[:, None, :] & ~superseded | itself
     steps = torch.flip(torch.cumsum(torch.flip(allowed.long(), (2,)), 2), (2,))  # keys from here to the query
     return allowed, (steps - 1).clamp(0, HISTORY - 1)

@@ -124,7 +124,7 @@ class _Trainer:
             group["lr"] = self.params.learning_rate * rate
         self.model.train()
         total, count = 0.0, 0
-        for batch in self._batches(self.rng, self.params.forget_rate, self.params.target_shift):
+        for batch in self._batches(self.rng, self.params.forget_rate):
             since, before = self.span
             chosen = (batch.target >= 0) & (batch.asked >= since) & (batch.asked < before)
             if not chosen.any():
@@ -139,13 +139,12 @@ class _Trainer:
         return total / max(count, 1)
 
     def quality(self, since: int) -> tuple[float, float]:
-        """NDCG@12 and recall@120 of the queries asked from `since` on, owners remembered; always the same windows."""
+        """NDCG@12 and recall@120 of the queries asked from `since` on; the same windows each time."""
         rng = np.random.default_rng(self.params.seed)
-        return next_item_quality(self.model, self._batches(rng, 0.0, 0.0), since)
+        return next_item_quality(self.model, self._batches(rng, forget_rate=0.0), since)
 
-    def _batches(self, rng: np.random.Generator, forget_rate: float, target_shift: float) -> Iterator[Batch]:
-        tokens = self.params.batch_tokens
-        return batches(self.runs, rng, tokens=tokens, forget_rate=forget_rate, target_shift=target_shift)
+    def _batches(self, rng: np.random.Generator, forget_rate: float) -> Iterator[Batch]:
+        return batches(self.runs, rng, tokens=self.params.batch_tokens, forget_rate=forget_rate)
 
     def _loss(self, batch: Batch, chosen: np.ndarray) -> Tensor:
         table = self.model.items()

@@ -71,19 +71,11 @@ def merge_repeats(contacts: Contacts) -> Runs:
     )
 
 
-def batches(
-    runs: Runs,
-    rng: np.random.Generator,
-    *,
-    tokens: int,
-    forget_rate: float,
-    target_shift: float,
-    shuffle: bool = True,
-) -> Iterator[Batch]:
-    """One pass over all positions in batches of about `tokens` positions, windows of like length together.
+def batches(runs: Runs, rng: np.random.Generator, *, tokens: int, forget_rate: float) -> Iterator[Batch]:
+    """One pass over all runs in batches of about `tokens` positions, windows of like length together.
 
-    forget_rate   chance that a returning owner's visit starts from nothing
-    target_shift  chance to aim one new item further, repeatedly: 0 aims at the very next new item
+    Each run stands in one window. `forget_rate` is the chance that a returning owner's visit starts from
+    nothing; segments longer than a window are cut at a random offset.
     """
     n = len(runs.item)
     new_owner = np.append(True, np.diff(runs.owner) != 0)
@@ -93,23 +85,24 @@ def batches(
     length = np.diff(np.append(first, n))
     of = np.repeat(np.arange(len(first)), length)  # run -> segment
     place = np.arange(n) - first[of] + 1  # 1.. in its segment; the slot before is "no contact yet"
-    offset = np.where(length >= HISTORY, rng.integers(0, HISTORY, len(first)), 0)
+    # Less than HISTORY - 1: the first window holds that slot and at most 19 runs.
+    offset = np.where(length >= HISTORY, rng.integers(0, HISTORY - 1, len(first)), 0)
     starts = np.flatnonzero(segment_start | ((place + offset[of]) % HISTORY == 0))
     ends = np.append(starts[1:], n) - 1
     begins = segment_start[starts]
     width = ends - starts + 1 + begins
     last = (first + length - 1)[of[starts]]
 
-    order = rng.permutation(len(starts)) if shuffle else np.arange(len(starts))
+    order = rng.permutation(len(starts))
     bucket = np.searchsorted(_BUCKETS, width[order])
     chunks: list[np.ndarray] = []
     for b, wide in enumerate(_BUCKETS):
         members = order[bucket == b]
         size = max(1, tokens // int(wide))
         chunks += [members[i : i + size] for i in range(0, len(members), size)]
-    for c in rng.permutation(len(chunks)) if shuffle else range(len(chunks)):
+    for c in rng.permutation(len(chunks)):
         w = chunks[c]
-        yield _assemble(runs, starts[w], ends[w], last[w], begins[w], rng, target_shift)
+        yield _assemble(runs, starts[w], ends[w], last[w], begins[w], rng)
 
 
 def _assemble(
@@ -119,8 +112,8 @@ def _assemble(
     last: np.ndarray,
     begins: np.ndarray,
     rng: np.random.Generator,
-    target_shift: float,
 ) -> Batch:
+    """Windows of the runs start..end in segments that end at `last`; where `begins`, start opens one."""
     t = int((end - start + 1 + begins).max())
     at = end[:, None] - t + 1 + np.arange(t + 1)  # (b, t + 1): one position ahead
     held = (at >= start[:, None]) & (at <= last[:, None])
@@ -140,7 +133,7 @@ def _assemble(
     earlier &= t_range[None, None, :] < t_range[None, :, None]
     seen_kinds = np.where(earlier[:, :-1, :-1], kinds[:, None, :], 0).max(-1, initial=0)
     answers = follows & (real | (begins[:, None] & ~real))
-    target = _later_new(columns, held & ~earlier.any(-1), rng, target_shift)
+    target = _next_new(columns, held & ~earlier.any(-1))
     return Batch(
         items=columns[:, :-1],
         ages=np.where(real, (ts.max(1, keepdims=True) - ts) / 1e6, 0).astype(np.float32),
@@ -152,18 +145,13 @@ def _assemble(
     )
 
 
-def _later_new(columns: np.ndarray, new: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:
-    """int64 (b, t): for each position, an item first contacted after it, 0 for none.
+def _next_new(columns: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """int64 (b, t): for each position, the next item that is not contacted before it; 0 for none.
 
     columns int64 (b, t + 1) holds items, `new` marks first contacts among them.
     """
-    b, width = columns.shape
-    count = np.cumsum(new, axis=1)
-    nth = np.zeros((b, width + 2), dtype=np.int64)  # the n-th new item of a row, from 1
-    rows, where = np.nonzero(new)
-    nth[rows, count[rows, where]] = columns[rows, where]
-    further = rng.geometric(1 - shift, (b, width - 1)) if shift else np.ones((b, width - 1), dtype=np.int64)
-    total = count[:, -1:]
-    so_far = count[:, :-1]
-    chosen = np.minimum(so_far + further, total)
-    return np.where(so_far < total, np.take_along_axis(nth, chosen, axis=1), 0)
+    width = columns.shape[1]
+    where = np.where(new, np.arange(width), width)
+    following = np.minimum.accumulate(where[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    item = np.take_along_axis(columns, np.minimum(following, width - 1), axis=1)
+    return np.where(following < width, item, 0)
