@@ -1,6 +1,6 @@
 """Candidates: every source scores the catalogue, quotas blend the sources into K = 120 rows.
 
-Sources, in the order in which they fill the list:
+Sources, each asked only while the list is not full, in the order of `quotas`:
 
     shown     listed to this shopper in this visit, newest page first (the strongest signal on real data)
     ease      EASE item-item weights summed over the history
@@ -26,6 +26,7 @@ from feature_repo.vocabulary import encode_context
 from serving.types import Candidates, Floats, Rows
 
 HISTORY = 20
+ALS_RIDGE = 0.1
 EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
 Mask = npt.NDArray[np.bool_]
 
@@ -81,20 +82,18 @@ def retrieve(
 ) -> Candidates:
     """At most `params.k` distinct eligible rows, the quotas' order first, then the tower's best."""
     scores = score_catalogue(params, models, visitor, past)
-    sources = _sources(params, models, scores, visitor, past, matrix, eligible)
     found: dict[int, tuple[str, int]] = {}
-    for source, quota in params.quotas.items():
+    for source, quota in (*params.quotas.items(), ("popular", params.k)):
+        if len(found) == params.k:
+            break  # a source that is not needed is not asked
+        ranked = _ranked(source, params, models, scores, visitor, past, matrix, eligible)
         brought = 0
-        for rank, row in enumerate(sources[source]):
+        for rank, row in enumerate(ranked):
             if brought == quota or len(found) == params.k:
                 break
             if row not in found:
                 found[row] = (source, rank)
                 brought += 1
-    for rank, row in enumerate(sources["popular"]):
-        if len(found) == params.k:
-            break
-        found.setdefault(row, ("popular", rank))
     rows = np.fromiter(found, np.int64, len(found))
     names, ranks = zip(*found.values(), strict=True) if found else ((), ())
     return Candidates(rows, names, ranks, take(scores, rows))
@@ -121,11 +120,13 @@ def take(scores: Scores, rows: Rows) -> Scores:
 
 def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
     """Rows of the `k` best eligible scores above 0, best first; equal scores in order of row."""
-    masked = np.where(eligible & (score > 0), score, -np.inf)
-    best = np.sort(np.argpartition(masked, -k)[-k:]) if k < len(masked) else np.arange(len(masked))
-    best = best[masked[best] > -np.inf]
-    rows: list[int] = best[np.argsort(-masked[best], kind="stable")].tolist()
-    return rows
+    rows = np.flatnonzero(eligible & (score > 0))
+    values = score[rows]
+    if k < len(rows):
+        best = np.sort(np.argpartition(values, -k)[-k:])
+        rows, values = rows[best], values[best]
+    ordered: list[int] = rows[np.argsort(-values, kind="stable")].tolist()
+    return ordered
 
 
 def _user_vector(models: Retrievers, visitor: Visitor, past: History) -> Floats:
@@ -151,16 +152,19 @@ def _sum_rows(table: Table, rows: Rows, weights: npt.NDArray[Any], n: int) -> Fl
 def als_scores(item_factors: Floats, rows: Rows) -> Floats:
     """Scores of every item for a history folded in as binary feedback: float32 (N,).
 
-    x = (Y_u' Y_u + reg I)^-1 Y_u' 1 over the history's factors Y_u; score = Y x. The ridge keeps x finite for
-    a single contact.
+    x = (Y_u' Y_u + reg I)^-1 Y_u' 1 over the history's factors Y_u (h, f), solved in the h x h form
+    Y_u' (Y_u Y_u' + reg I)^-1 1, which is the same; score = Y x. The ridge keeps x finite for one contact.
     """
     seen = item_factors[rows]
-    gram = seen.T @ seen + 0.1 * np.eye(item_factors.shape[1], dtype=np.float32)
-    user: Floats = np.linalg.solve(gram, seen.sum(axis=0))
-    return item_factors @ user
+    weights = np.linalg.solve(
+        seen @ seen.T + ALS_RIDGE * np.eye(len(rows), dtype=np.float32), np.ones(len(rows))
+    )
+    scores: Floats = item_factors @ (seen.T @ weights).astype(np.float32)
+    return scores
 
 
-def _sources(
+def _ranked(
+    source: str,
     params: Retrieve,
     models: Retrievers,
     scores: Scores,
@@ -168,24 +172,19 @@ def _sources(
     past: History,
     matrix: ItemMatrix,
     eligible: Mask,
-) -> dict[str, list[int]]:
-    """Ranked rows of every source that has a quota."""
-    k = params.k
-    sources: dict[str, list[int]] = {"popular": top(matrix.popularity() + EVERY, eligible, k)}
-    for name in params.quotas:
-        if name == "shown":
-            shown = matrix.rows_of(visitor.session["shown_items"])[::-1]
-            sources[name] = [row for row in shown.tolist() if eligible[row]]
-        elif name == "fresh":
-            born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
-            young = eligible & (born > visitor.now - params.fresh_days * DAY_US)
-            sources[name] = top(scores.tower + 2.0, young, params.quotas[name])
-        elif name == "als":
-            sources[name] = (
-                top(als_scores(models.als_items, past.rows), eligible, k) if len(past.rows) else []
-            )
-        elif name == "tower":
-            sources[name] = top(scores.tower + 2.0, eligible, k)  # cosine >= -1: every item may come
-        elif name != "popular":
-            sources[name] = top(getattr(scores, name), eligible, k)
-    return sources
+) -> list[int]:
+    """Eligible rows that `source` brings, best first, at most k."""
+    if source == "shown":
+        shown = matrix.rows_of(visitor.session["shown_items"])[::-1]
+        return [row for row in shown.tolist() if eligible[row]]
+    if source == "popular":
+        return top(matrix.popularity() + EVERY, eligible, params.k)
+    if source == "tower":
+        return top(scores.tower + 2.0, eligible, params.k)  # cosine >= -1: every item may come
+    if source == "als":
+        return top(als_scores(models.als_items, past.rows), eligible, params.k) if len(past.rows) else []
+    if source == "fresh":
+        born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
+        young = eligible & (born > visitor.now - params.fresh_days * DAY_US)
+        return top(scores.tower + 2.0, young, params.quotas[source])
+    return top(getattr(scores, source), eligible, params.k)
