@@ -115,7 +115,7 @@ def live(chosen: Shop) -> None:
     gap = timedelta(seconds=load("shoppers", Manners).seconds_between)
 
     def visitors(count: int) -> Summary:
-        with tqdm(total=count, desc="  shoppers", leave=False) as bar:
+        with tqdm(total=count, desc="  shoppers", leave=False, disable=None) as bar:
             seen = drive(service_url(), world, dice, shoppers=count, start=clock.now, on_progress=bar.update)
         clock.move_to(clock.now + count * gap)
         return seen

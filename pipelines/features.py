@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _write(view: Declared, parts: Iterable[pa.Table], params: FeaturesParams) -> None:
-    with tqdm(desc=view.name, unit=" rows", unit_scale=True) as bar:
+    with tqdm(desc=view.name, unit=" rows", unit_scale=True, disable=None) as bar:
         path, shape = feature_file(view.name), schema(view.key, view.columns)
         write(path, shape, _counted(parts, bar), params.row_group)
 

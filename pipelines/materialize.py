@@ -87,7 +87,7 @@ def materialize(redis: Redis, store: FeatureStore, end: datetime, chunk: int, fr
         name = view.declared.name
         table = latest(store, view, end)
         count = 0
-        with tqdm(desc=name, total=len(table), unit=" rows", unit_scale=True) as bar:
+        with tqdm(desc=name, total=len(table), unit=" rows", unit_scale=True, disable=None) as bar:
             for rows in _chunks(table, view, chunk):
                 entities = write_newer(redis, view, rows)
                 if name == ITEM_ACTIVITY.name:

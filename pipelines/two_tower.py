@@ -34,7 +34,10 @@ def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: 
     contacts = read_contacts(catalogue, cut)
     inputs = (raw("events"), raw("items"), text_file)
     logged = {**asdict(params), "cut": cut.isoformat()}
-    with tracked(f"two_tower {fit}", logged, inputs, "tower") as log, tqdm(total=params.epochs) as bar:
+    with (
+        tracked(f"two_tower {fit}", logged, inputs, "tower") as log,
+        tqdm(total=params.epochs, disable=None) as bar,
+    ):
 
         def on_epoch(epoch: Epoch) -> None:
             bar.update()
