@@ -170,7 +170,8 @@ def farewell(answer: Mapping[str, Any]) -> None:
     console.print("\n[bold]One answer of the service that is now running:[/]")
     console.print_json(json.dumps(answer))
     console.print(f"\nService  {service_url()}/v1/recommend?surface=homepage_hero&user_id=YOU")
-    console.print(f"Console  {console_url()}")
+    console.print(f"Console  {console_url()}   token in run/{shop().name}/console.token")
+    console.print("Drift    data/reports/drift.html")
     console.print("Stop     make down", end="\n\n")
 
 
@@ -198,4 +199,6 @@ def main(
     with step("The stream consumer, the service and the console start"):
         stack.bring_up()
     (live if simulated else replayed)(chosen)
+    with step("What was served against what the ranker was trained on: the drift report"):
+        endcap("drift")
     farewell(sample_answer())
