@@ -236,6 +236,26 @@ def test_training_stops_when_the_held_out_days_stop_improving_and_writes_its_cur
     assert float(rows[best.epoch - 1]["ndcg_at_12"]) == pytest.approx(best.ndcg_at_12, abs=1e-6)
 
 
+def test_the_sampled_softmax_learns_the_checkerboard_too() -> None:
+    contacts = contacts_of(checkerboard(rounds=12))
+    sampled = dataclasses.replace(PARAMS, full_softmax_below=0, sampled_negatives=256)
+    towers = fit_towers(contacts, features_of(ITEMS), sampled, int(contacts.ts.max()) + 1)
+    with torch.no_grad():
+        users = towers.served(*served_inputs([[i] for i in range(ITEMS)])).numpy()
+    scores = users @ towers.item_vectors.T
+    colour = np.arange(ITEMS) % 2
+    same = colour[:, None] == colour[None, :]
+    assert scores[same].mean() > scores[~same].mean() + 0.3
+
+
+def test_the_item_tower_gives_the_same_rows_alone_as_in_the_whole_catalogue() -> None:
+    model = TwoTowers(features_of(6), PARAMS).eval()
+    model.items.seen[:3] = True
+    torch.nn.init.normal_(model.items.identity.weight)
+    with torch.no_grad():
+        assert torch.allclose(model.items(torch.tensor([4, 1])), model.items()[[4, 1]], atol=1e-6)
+
+
 def test_price_bands_are_deciles_of_what_is_known() -> None:
     prices = [float(i) for i in range(100)] + [None]
     codes = bands(prices)

@@ -62,16 +62,18 @@ class ItemTower(nn.Module):
         nn.init.zeros_(self.identity.weight)
         self.id_dropout = params.id_dropout
 
-    def forward(self) -> Tensor:
-        """float32 (items, d), not normalised."""
-        content = self.of_text(self.text) + self.of_accessories(self.accessories)
-        content = content + self.of_category(self.categories).sum(1) + self.of_brand(self.brand)
-        content = content + self.of_price(self.price) + self.of_margin(self.margin)
+    def forward(self, rows: Tensor | None = None) -> Tensor:
+        """float32 (n, d), not normalised: the items of `rows` int64 (n,), all by default."""
+        of = slice(None) if rows is None else rows
+        content = self.of_text(self.text[of]) + self.of_accessories(self.accessories[of])
+        content = content + self.of_category(self.categories[of]).sum(1) + self.of_brand(self.brand[of])
+        content = content + self.of_price(self.price[of]) + self.of_margin(self.margin[of])
         content = content + self.mix(content)
-        keep = self.seen
+        keep = self.seen[of]
         if self.training:
             keep = keep & (torch.rand(len(keep)) >= self.id_dropout)
-        return content + keep[:, None] * self.identity.weight
+        identity = self.identity.weight if rows is None else self.identity(rows)
+        return content + keep[:, None] * identity
 
 
 class Attention(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -147,16 +148,30 @@ class _Trainer:
         return batches(self.runs, rng, tokens=self.params.batch_tokens, forget_rate=forget_rate)
 
     def _loss(self, batch: Batch, chosen: np.ndarray) -> Tensor:
+        if len(self.counts) < self.params.full_softmax_below:
+            return self._full_loss(batch, chosen)
+        return self._sampled_loss(batch, chosen)
+
+    def _full_loss(self, batch: Batch, chosen: np.ndarray) -> Tensor:
         table = self.model.items()
         queries = self.model.queries(table, batch, chosen)
+        targets = self.column[torch.from_numpy(batch.target[chosen])]
+        known = F.normalize(table[self.warm], dim=-1)
+        return full_softmax_loss(queries, known, targets, self.params.scale)
+
+    def _sampled_loss(self, batch: Batch, chosen: np.ndarray) -> Tensor:
+        """The item tower runs on what the step meets only: histories, targets and negatives."""
+        drawn, log_q = self.negatives.draw()
+        targets, real = batch.target[chosen], batch.items > 0
+        rows = np.unique(np.concatenate([batch.items[real] - 1, targets, drawn]))
+        table = self.model.items(torch.from_numpy(rows))
+        places = np.where(real, np.searchsorted(rows, batch.items - 1) + 1, 0)
+        queries = self.model.queries(table, dataclasses.replace(batch, items=places), chosen)
         vectors = F.normalize(table, dim=-1)
-        targets, scale = torch.from_numpy(batch.target[chosen]), self.params.scale
-        if len(table) < self.params.full_softmax_below:
-            known = vectors if len(self.warm) == len(table) else vectors[self.warm]
-            return full_softmax_loss(queries, known, self.column[targets], scale)
-        rows, log_q = (torch.from_numpy(a) for a in self.negatives.draw())
-        hits = rows[None, :] == targets[:, None]
-        return sampled_softmax_loss(queries, vectors[targets], vectors[rows], log_q, hits, scale)
+        positives, negatives = (vectors[torch.from_numpy(np.searchsorted(rows, r))] for r in (targets, drawn))
+        hits = torch.from_numpy(drawn[None, :] == targets[:, None])
+        correction = torch.from_numpy(log_q)
+        return sampled_softmax_loss(queries, positives, negatives, correction, hits, self.params.scale)
 
     @torch.no_grad()
     def fitted(self, curves: list[Epoch]) -> FittedTowers:
