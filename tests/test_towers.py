@@ -236,16 +236,14 @@ def test_training_stops_when_the_held_out_days_stop_improving_and_writes_its_cur
     assert float(rows[best.epoch - 1]["ndcg_at_12"]) == pytest.approx(best.ndcg_at_12, abs=1e-6)
 
 
-def test_the_sampled_softmax_learns_the_checkerboard_too() -> None:
+def test_the_sampled_softmax_learns_as_much_as_the_full_one() -> None:
     contacts = contacts_of(checkerboard(rounds=12))
     sampled = dataclasses.replace(PARAMS, full_softmax_below=0, sampled_negatives=256)
     towers = fit_towers(contacts, features_of(ITEMS), sampled, int(contacts.ts.max()) + 1)
-    with torch.no_grad():
-        users = towers.served(*served_inputs([[i] for i in range(ITEMS)])).numpy()
-    scores = users @ towers.item_vectors.T
-    colour = np.arange(ITEMS) % 2
-    same = colour[:, None] == colour[None, :]
-    assert scores[same].mean() > scores[~same].mean() + 0.3
+    full = fit_towers(contacts, features_of(ITEMS), PARAMS, int(contacts.ts.max()) + 1)
+    best, best_full = (max(epoch.ndcg_at_12 for epoch in fit.curves) for fit in (towers, full))
+    assert best_full > 0.55  # .30 is what a model reaches that does not tell the colours apart
+    assert best == pytest.approx(best_full, abs=0.05)
 
 
 def test_the_item_tower_gives_the_same_rows_alone_as_in_the_whole_catalogue() -> None:
