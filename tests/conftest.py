@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a real Redis."""
+"""Fixtures shared by all tests: a real Redis, and an MLflow store with nothing in it."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def redis_url(redis_server: str) -> str:
     with Redis.from_url(redis_server) as redis:
         redis.flushall()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with its tables: making them takes seconds, a copy takes none."""
+    from pipelines.registry import Registry  # here: the import takes seconds, most tests need none
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Registry(f"sqlite:///{path}")
+    return path
 
 
 def _wait_until_up(redis: Redis, server: subprocess.Popen[bytes], log: Path) -> None:

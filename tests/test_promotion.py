@@ -1,59 +1,33 @@
-"""From an admitted bundle to the champion and back: Redis, bundle folders and MLflow aliases, all real."""
+"""From an admitted bundle to the champion: the gate, the waiting challenger, the version in MLflow."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import orjson
 import pytest
 from redis import Redis
+from release_shop import ACT, SPAN, Build, aliases, open_home, report, write_candidate
 
 from feature_repo.params import load
 from pipelines import promote as promote_job
 from pipelines import release
-from pipelines import rollback as rollback_job
 from pipelines.admission import install_bundle
 from pipelines.gate import VERDICT, champion_report, verdict_json
 from pipelines.promote import promote
-from pipelines.registry import Registry, RegistryError, store
-from pipelines.rollback import rollback
+from pipelines.registry import Registry, store
 from serving import bundle, state
-from serving.diversify import Diversify
 from serving.errors import BundleError
-from serving.retrieve import Retrieve
-from serving.state import Act, Release, RolloutError
 from training.gates import Evaluation, GateError, GateParams, judge
-
-ROOT = Path(__file__).resolve().parents[1]
-ACT = Act(who="pat", why="a test", now_us=1_767_225_600_000_000)
-SPAN = {"from": "2026-02-23T00:00:00Z", "to": "2026-03-02T00:00:00Z"}
-Build = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store with its tables: making them takes seconds, a copy takes none."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    Registry(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture
-def home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path, redis_url: str
-) -> Iterator[Path]:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    store().parent.mkdir(parents=True)
-    shutil.copy(empty_store, store())
-    (tmp_path / "data" / "reports").mkdir(parents=True)
-    yield tmp_path
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_registry: Path, redis_url: str) -> Path:
+    return open_home(tmp_path, monkeypatch, empty_registry, redis_url)
 
 
 @pytest.fixture
@@ -62,46 +36,9 @@ def redis(home: Path, redis_url: str) -> Iterator[Redis]:
         yield client
 
 
-def report(ndcg: float, coverage: float = 0.8) -> dict[str, Any]:
-    models = {
-        "endcap": {"ndcg_at_12": ndcg, "coverage_at_12": coverage},
-        "ease": {"ndcg_at_12": 0.2, "coverage_at_12": 0.6},
-    }
-    base = {"protocol": "session_continuation", "k": 12, "queries": 1000, "candidates": 445, "span": SPAN}
-    return {**base, "bundle": None, "models": models, "slices": {}}
-
-
 @pytest.fixture
 def build(home: Path) -> Build:
-    """Writes data/bundles/candidate: files of the given content, judged as `endcap gate` does."""
-
-    def built(content: str, ndcg: float = 0.3, **changes: Any) -> Path:
-        parts = home / "parts"
-        parts.mkdir(exist_ok=True)
-        for name in bundle.FILES:
-            (parts / name).write_text('["a", "b"]' if name == "item_ids.json" else f"{name} {content}")
-        metrics = report(ndcg)
-        verdict = judge(Evaluation.from_report(metrics), load("gate", GateParams))
-        fields = {
-            "feature_service": "ranking_v1",
-            "retrieve": asdict(load("retrieve", Retrieve)),
-            "diversify": asdict(load("diversify", Diversify)),
-            "metrics": metrics,
-            "gate": verdict_json(verdict, metrics, None),
-        }
-        (home / VERDICT).write_bytes(orjson.dumps(fields["gate"]))
-        made = bundle.write(parts, fields | changes, home / "written")
-        candidate = home / promote_job.CANDIDATE
-        shutil.rmtree(candidate, ignore_errors=True)
-        shutil.copytree(made, candidate)
-        return candidate
-
-    return built
-
-
-def aliases(registry: Registry) -> dict[str, Release]:
-    found = {alias: registry.holder(alias) for alias in ("champion", "challenger", "previous")}
-    return {alias: version.release for alias, version in found.items() if version}
+    return partial(write_candidate, home)
 
 
 def test_the_first_promotion_makes_a_champion_that_serves_from_its_own_folder(
@@ -125,23 +62,6 @@ def test_the_next_one_waits_as_challenger_and_changes_nothing_that_serves(redis:
     assert (found.champion, found.version) == (first, 1)
     assert release.waiting_challenger() == second.release
     assert state.read_audit(redis)[0]["what"] == "register_challenger"
-
-
-def test_direct_replaces_the_champion_and_rollback_brings_it_back(redis: Redis, build: Build) -> None:
-    registry = Registry()
-    first = promote(build("one"), redis, registry, ACT).release
-    second = promote(build("two"), redis, registry, ACT, direct=True)
-    assert (second.role, second.replaced) == ("champion", first)
-    assert aliases(registry)["previous"] == first
-    back = rollback(redis, ACT)
-    assert (back.champion, back.previous) == (first, second.release)
-    release.on_rolled_back(back)
-    assert aliases(registry) == dict(champion=first, previous=second.release)
-    assert [entry["what"] for entry in state.read_audit(redis)] == [
-        "revert_to_previous",
-        "install",
-        "install",
-    ]
 
 
 def test_a_promoted_canary_moves_all_three_aliases(redis: Redis, build: Build) -> None:
@@ -208,56 +128,8 @@ def test_no_promotion_while_a_canary_is_under_way(redis: Redis, build: Build) ->
         promote(build("three"), redis, registry, ACT, direct=True)
 
 
-def test_rollback_without_an_earlier_release_says_so(redis: Redis, build: Build) -> None:
-    with pytest.raises(release.ReleaseError, match="nothing was ever promoted"):
-        rollback(redis, ACT)
-    promote(build("one"), redis, Registry(), ACT)
-    with pytest.raises(RolloutError, match="there is no earlier release"):
-        rollback(redis, ACT)
-
-
-def test_rollback_refuses_a_release_whose_folder_is_gone(redis: Redis, build: Build, home: Path) -> None:
-    first = promote(build("one"), redis, Registry(), ACT).release
-    second = promote(build("two"), redis, Registry(), ACT, direct=True).release
-    shutil.rmtree(home / first.path)
-    with pytest.raises(release.ReleaseError, match="is gone"):
-        rollback(redis, ACT)
-    found = release.present(redis)
-    assert found.champion == second
-
-
-def test_the_rollback_job_moves_pointer_and_aliases_and_prints_both_releases(
-    redis: Redis, build: Build, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = promote(build("one"), redis, Registry(), ACT).release
-    second = promote(build("two"), redis, Registry(), ACT, direct=True).release
-    rollback_job.main(why="customers complain")
-    assert f"champion: {second.digest} -> {first.digest}" in capsys.readouterr().out
-    assert aliases(Registry())["champion"] == first
-    assert state.read_audit(redis)[0]["why"] == "customers complain"
-
-
-def test_a_registry_that_cannot_be_reached_leaves_the_pointer_moved_and_is_repaired_later(
-    redis: Redis, build: Build, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = promote(build("one"), redis, Registry(), ACT).release
-    second = promote(build("two"), redis, Registry(), ACT, direct=True).release
-    hidden = store().rename(store().with_suffix(".away"))
-    store().mkdir()
-    with pytest.raises(RegistryError, match=r"Redis still says what serves; `endcap promote --repair`"):
-        rollback_job.main()
-    found = release.present(redis)
-    assert found.champion == first
-    store().rmdir()
-    hidden.rename(store())
-    assert aliases(Registry())["champion"] == second
-    promote_job.main(fix=True)
-    assert first.digest in capsys.readouterr().out
-    assert aliases(Registry()) == dict(champion=first, previous=second)
-
-
 def test_a_version_carries_its_gate_and_its_source_is_the_bundle(
-    redis: Redis, build: Build, home: Path
+    redis: Redis, build: Build, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = promote(build("one"), redis, Registry(), ACT)
     version = Registry().holder("champion")
@@ -266,11 +138,9 @@ def test_a_version_carries_its_gate_and_its_source_is_the_bundle(
     assert version.tags["digest"] == done.release.digest
     assert orjson.loads(version.tags["gate_checks"])["ndcg_at_12"] == [0.3, pytest.approx(0.22)]
     assert version.tags["evaluated"] == f"{SPAN['from']} to {SPAN['to']}"
-    mlflow.set_tracking_uri(f"sqlite:///{store()}")  # else mlflow makes a store in the working folder
-    mlflow.set_registry_uri(f"sqlite:///{store()}")
-    fetched = mlflow.artifacts.download_artifacts(
-        "models:/endcap@champion", tracking_uri=f"sqlite:///{store()}"
-    )
+    # Without an address MLflow makes a store in the working folder.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store()}")
+    fetched = mlflow.artifacts.download_artifacts("models:/endcap@champion")
     assert Path(fetched).resolve() == (home / done.release.path).resolve()
 
 
