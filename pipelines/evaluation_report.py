@@ -1,4 +1,4 @@
-"""data/reports/evaluate.json and its picture: written by `endcap evaluate`, read by the gate and by people."""
+"""data/reports/evaluate.json and its picture: `endcap evaluate` writes it, the gate and people read it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     ours = report["models"][OURS]
     console.print(
-        f"{OURS}: NDCG@12 95 % interval {ours['ndcg_low']:.3f} to {ours['ndcg_high']:.3f}, sessions resampled;\n"
+        f"{OURS}: NDCG@12 95 % interval {ours['ndcg_low']:.3f} to {ours['ndcg_high']:.3f}, "
+        "sessions resampled;\n"
         f"recall of the 120 candidates {ours['recall_at_120']:.3f}"
     )
     slices = Table(title=f"slices of {OURS}", title_justify="left")
