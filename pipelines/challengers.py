@@ -20,6 +20,7 @@ from pipelines.tally import Summary
 from serving import bundle
 from serving import state as control
 
+BURYING = 5.0  # where a third is meant: the least viewed of the candidates fill the shelf
 Say = Callable[[str], None]
 Visitors = Callable[[int], Summary]  # that many shoppers come, and leave
 
@@ -32,6 +33,7 @@ class DemoParams:
     shoppers: int
     shoppers_per_look: int
     shoppers_at_most: int
+    tightest_error: float
     steps: tuple[Step, ...]
 
 
@@ -39,16 +41,15 @@ class CanaryError(EndcapError):
     """A canary ended otherwise than the demo promises, or not at all."""
 
 
-def yesterdays(candidate: Path) -> Path:
-    """A release with the candidate's files whose retrieval brings nothing but bestsellers; its folder.
+def misset(candidate: Path) -> Path:
+    """A release of the candidate's files whose popularity discount buries whatever sells; its folder.
 
     It still carries the candidate's evaluation: the case of a setting that was changed after staging passed,
     which no gate can see and only live shoppers can.
     """
     manifest = json.loads((candidate / "manifest.json").read_text())
-    only = {name: 0 for name in manifest["retrieve"]["quotas"]} | {"popular": manifest["retrieve"]["k"]}
-    fields = manifest | {"retrieve": manifest["retrieve"] | {"quotas": only}}
-    return bundle.write(candidate, fields, root() / "run" / "challengers")
+    wrong = manifest["diversify"] | {"popularity_discount": BURYING}
+    return bundle.write(candidate, manifest | {"diversify": wrong}, root() / "run" / "challengers")
 
 
 def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
@@ -57,7 +58,9 @@ def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
     Raises CanaryError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
     """
     redis = release.connect()
-    params = dataclasses.replace(load("rollout", RolloutParams), steps=demo.steps)
+    params = dataclasses.replace(
+        load("rollout", RolloutParams), steps=demo.steps, tightest_error=demo.tightest_error
+    )
     guard = Guard(
         redis, params, load("feedback", FeedbackParams), release.on_promoted, release.on_rolled_back
     )
