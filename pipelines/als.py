@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from feature_repo.params import load, shop
 from training.dataset import Fit, cut_of, fit_dir, raw, read_catalogue, read_contacts, session_matrix
 from training.params import AlsParams
-from training.retrieval.als import fit_als
+from training.retrieval.als import fit_als, whitened
 from training.tracking import tracked
 
 
@@ -27,9 +26,7 @@ def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: 
         factors = fit_als(sessions, params)
         folder = fit_dir(fit) / "als"
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "als_items.npy", factors)
-        fold_in = {"alpha": params.alpha, "regularization": params.regularization}
-        (folder / "als.json").write_text(json.dumps(fold_in))
+        np.save(folder / "als_items.npy", whitened(factors, params.alpha, params.regularization))
         log.metrics({"sessions": sessions.shape[0], "warm_items": int(factors.any(axis=1).sum())})
         log.artifact(folder)
     print(f"als {fit}: {sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}")

@@ -26,7 +26,6 @@ from feature_repo.vocabulary import encode_context
 from serving.types import Candidates, Floats, Rows
 
 HISTORY = 20
-ALS_RIDGE = 0.1
 EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
 Mask = npt.NDArray[np.bool_]
 
@@ -152,13 +151,11 @@ def _sum_rows(table: Table, rows: Rows, weights: npt.NDArray[Any], n: int) -> Fl
 def als_scores(item_factors: Floats, rows: Rows) -> Floats:
     """Scores of every item for a history folded in as binary feedback: float32 (N,).
 
-    x = (Y_u' Y_u + reg I)^-1 Y_u' 1 over the history's factors Y_u (h, f), solved in the h x h form
-    Y_u' (Y_u Y_u' + reg I)^-1 1, which is the same; score = Y x. The ridge keeps x finite for one contact.
+    W W_u' (W_u W_u' + I)^-1 1 with the whitened factors W (N, f) of training.retrieval.als: in the order of
+    the exact fold-in, at the price of a system as small as the history.
     """
-    seen = item_factors[rows]
-    weights = np.linalg.solve(
-        seen @ seen.T + ALS_RIDGE * np.eye(len(rows), dtype=np.float32), np.ones(len(rows))
-    )
+    seen = item_factors[rows]  # (h, f)
+    weights = np.linalg.solve(seen @ seen.T + np.eye(len(rows), dtype=np.float32), np.ones(len(rows)))
     scores: Floats = item_factors @ (seen.T @ weights).astype(np.float32)
     return scores
 

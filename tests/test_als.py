@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from implicit.cpu.als import AlternatingLeastSquares
 from retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
 from scipy import sparse
 
+from serving.retrieve import als_scores
 from training.dataset import Contacts, session_matrix
 from training.params import AlsParams
-from training.retrieval.als import fit_als, fold_in
+from training.retrieval.als import fit_als, fold_in, whitened
 
 PARAMS = AlsParams(seed=3, factors=2, regularization=0.1, alpha=2.0, iterations=15)  # two colours
 
@@ -45,3 +47,14 @@ def test_an_item_without_a_session_has_no_factors() -> None:
     factors = fit_als(session_matrix(contacts_of([[0, 1], [1, 3]]), 5), PARAMS)
     assert factors.dtype == np.float32
     assert factors.any(axis=1).tolist() == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("history", [[3], [0, 2, 4], list(range(1, 20, 2))])
+def test_whitened_factors_fold_in_to_the_same_scores_without_a_constant(history: list[int]) -> None:
+    rng = np.random.default_rng(5)
+    factors = rng.normal(size=(ITEMS, 4)).astype(np.float32)
+    params = replace(PARAMS, alpha=40.0, regularization=3.0)
+    rows = np.array(history, dtype=np.int64)
+    exact = factors @ fold_in(factors, rows, params.alpha, params.regularization)
+    served = als_scores(whitened(factors, params.alpha, params.regularization), rows)
+    assert served * params.alpha / (params.alpha - 1) == pytest.approx(exact, rel=1e-3, abs=1e-4)

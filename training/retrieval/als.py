@@ -42,3 +42,14 @@ def fold_in(item_factors: np.ndarray, rows: np.ndarray, alpha: float, regulariza
     every = item_factors.astype(np.float64)
     gram = every.T @ every + (alpha - 1) * seen.T @ seen + regularization * np.eye(every.shape[1])
     return np.linalg.solve(gram, alpha * seen.sum(axis=0)).astype(np.float32)
+
+
+def whitened(item_factors: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
+    """Factors W float32 (items, f) with which serving folds in without a constant or a catalogue-wide sum.
+
+    With A = Y'Y + regularization I = LL' and W = sqrt(alpha - 1) Y L^-T, `fold_in` scores every item by
+    W W_u' (W_u W_u' + I)^-1 1, up to the factor alpha / (alpha - 1): the push-through identity.
+    """
+    every = item_factors.astype(np.float64)
+    lower = np.linalg.cholesky(every.T @ every + regularization * np.eye(every.shape[1]))
+    return (np.sqrt(alpha - 1) * np.linalg.solve(lower, every.T).T).astype(np.float32)
