@@ -27,7 +27,7 @@ from pipelines.visits import Visit, visits
 from serving.diversify import Diversify
 from serving.forest import StockForest
 from serving.pipeline import recommend
-from serving.retrieve import EVERY, Retrieve, als_scores, score_catalogue, top
+from serving.retrieve import EVERY, Retrieve, als_scores, score_catalogue, top, user_vector
 from training.metrics import arp, bootstrap_interval, coverage, exposures, gini, ndcg_at, novelty, recall_at
 
 K = 12
@@ -117,7 +117,7 @@ def _ask(
     past = history(visitor, matrix)
     allowed = mask.copy()
     allowed[matrix.rows_of(visit.query.history)] = False
-    scores = score_catalogue(release.retrieve, release, visitor, past)
+    scores = score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past)
     by_name: dict[str, npt.NDArray[Any]] = {
         "popularity": matrix.popularity() + EVERY,
         "covisit": scores.covisit,

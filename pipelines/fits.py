@@ -9,7 +9,9 @@ import numpy as np
 from scipy import sparse
 
 from feature_repo.errors import DataError
+from feature_repo.params import load
 from serving.diversify import Diversify
+from serving.index import Index, IndexParams, build
 from serving.rank import Ranker
 from serving.retrieve import Retrieve
 from serving.tower import UserTower
@@ -32,6 +34,7 @@ class Fit:
 
     ids: list[str]
     item_vectors: Floats  # (N, d)
+    index: Index  # over item_vectors
     tower: UserTower
     covisit: sparse.csr_matrix  # (N, N)
     ease: sparse.csr_matrix  # (N, N)
@@ -61,9 +64,11 @@ def fit_file(fit: str, name: str) -> Path:
 
 def load_fit(fit: str) -> Fit:
     """Models of `fit` ("prior" or "final") over the whole catalogue, in the order of items.parquet."""
+    vectors = np.load(fit_file(fit, "item_vectors.npy"))
     return Fit(
         ids=read_catalogue().item_ids,
-        item_vectors=np.load(fit_file(fit, "item_vectors.npy")),
+        item_vectors=vectors,
+        index=build(vectors, load("index", IndexParams)),
         tower=UserTower(fit_file(fit, "user_tower.onnx")),
         covisit=sparse.csr_matrix(sparse.load_npz(fit_file(fit, "covisit.npz")), dtype=np.float32),
         ease=sparse.csr_matrix(sparse.load_npz(fit_file(fit, "ease.npz")), dtype=np.float32),

@@ -20,12 +20,14 @@ import numpy as np
 import orjson
 from scipy import sparse
 
+from feature_repo import params
 from feature_repo.aggregates import FOLDS
 from feature_repo.params import root
 from feature_repo.vectorize import COLUMNS
 from serving import forest
 from serving.diversify import Diversify
 from serving.errors import BundleError
+from serving.index import Index, IndexParams, build
 from serving.rank import Ranker
 from serving.retrieve import Retrieve
 from serving.tower import UserTower
@@ -56,6 +58,7 @@ class Release:
     path: Path
     ids: list[str]
     item_vectors: Floats  # (N, d), L2-normalised
+    index: Index  # over item_vectors, exact or HNSW by the catalogue's size
     tower: UserTower
     covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
     ease: sparse.csr_matrix
@@ -171,6 +174,7 @@ def load(path: Path) -> Release:
         path=path,
         ids=ids,
         item_vectors=np.ascontiguousarray(vectors, np.float32),
+        index=build(vectors, params.load("index", IndexParams)),
         tower=tower,
         covisit=tables["covisit"],
         ease=tables["ease"],

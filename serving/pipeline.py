@@ -12,7 +12,7 @@ from feature_repo.matrix import ItemMatrix
 from feature_repo.vectorize import Visitor, history
 from serving.diversify import Diversify, diversify
 from serving.rank import Ranker, rank
-from serving.retrieve import EVERY, Retrieve, Retrievers, retrieve, score_catalogue, take, top
+from serving.retrieve import EVERY, Retrieve, Retrievers, retrieve, score_catalogue, take, top, user_vector
 from serving.rules import Eligibility, eligibility
 from serving.types import Candidates, Ranked, Request, Slot
 
@@ -70,7 +70,7 @@ def reorder(request: Request, release: Release, visitor: Visitor, matrix: ItemMa
     """Order the items that the storefront lists (category pages): no filter, no diversity, none is lost."""
     rows = matrix.rows_of(list(dict.fromkeys(request.items)))
     past = history(visitor, matrix)
-    scores = take(score_catalogue(release.retrieve, release, visitor, past), rows)
+    scores = take(score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past), rows)
     candidates = Candidates(rows, ("listed",) * len(rows), tuple(range(len(rows))), scores)
     ranked = rank(release.ranker, candidates, visitor, past, matrix)
     eligible = Eligibility(np.ones(len(matrix), np.bool_), {})

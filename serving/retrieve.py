@@ -23,9 +23,11 @@ from feature_repo.folds import DAY_US
 from feature_repo.matrix import ItemMatrix
 from feature_repo.vectorize import History, Scores, Visitor
 from feature_repo.vocabulary import encode_context
+from serving.index import Index
 from serving.types import Candidates, Floats, Rows
 
 HISTORY = 20
+OVERFETCH = 2  # the index knows nothing of eligibility
 EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
 Mask = npt.NDArray[np.bool_]
 
@@ -60,6 +62,10 @@ class Retrievers(Protocol):
         """(N, d), L2-normalised."""
 
     @property
+    def index(self) -> Index:
+        """Over item_vectors."""
+
+    @property
     def covisit(self) -> Table: ...
     @property
     def ease(self) -> Table: ...
@@ -80,12 +86,13 @@ def retrieve(
     eligible: Mask,
 ) -> Candidates:
     """At most `params.k` distinct eligible rows, the quotas' order first, then the tower's best."""
-    scores = score_catalogue(params, models, visitor, past)
+    user = user_vector(models, visitor, past)
+    scores = score_catalogue(params, models, user, past)
     found: dict[int, tuple[str, int]] = {}
     for source, quota in (*params.quotas.items(), ("popular", params.k)):
         if len(found) == params.k:
             break  # a source that is not needed is not asked
-        ranked = _ranked(source, params, models, scores, visitor, past, matrix, eligible)
+        ranked = _ranked(source, params, models, user, scores, visitor, past, matrix, eligible)
         brought = 0
         for rank, row in enumerate(ranked):
             if brought == quota or len(found) == params.k:
@@ -98,14 +105,14 @@ def retrieve(
     return Candidates(rows, names, ranks, take(scores, rows))
 
 
-def score_catalogue(params: Retrieve, models: Retrievers, visitor: Visitor, past: History) -> Scores:
-    """Each model's score of every catalogue item: four arrays float32 (N,)."""
+def score_catalogue(params: Retrieve, models: Retrievers, user: Floats, past: History) -> Scores:
+    """Each model's score of every catalogue item, float32 (N,) each; `user` as user_vector gives it."""
     n = len(models.ids)
     newest_first = np.arange(len(past.rows))[::-1]
     place = np.where(past.current, 1.0, params.earlier_weight)
     last = past.rows[-1:]
     return Scores(
-        tower=models.item_vectors @ _user_vector(models, visitor, past),
+        tower=models.item_vectors @ user,
         covisit=_sum_rows(models.covisit, past.rows, params.covisit_decay**newest_first * place, n),
         ease=_sum_rows(models.ease, past.rows, params.ease_decay**newest_first * place, n),
         last_item=_sum_rows(models.ease, last, np.ones(len(last)), n),
@@ -128,7 +135,8 @@ def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
     return ordered
 
 
-def _user_vector(models: Retrievers, visitor: Visitor, past: History) -> Floats:
+def user_vector(models: Retrievers, visitor: Visitor, past: History) -> Floats:
+    """The shopper in the space of the items: float32 (d,), from at most the 20 newest contacts."""
     rows, ages, kinds = past.rows[-HISTORY:], past.ages[-HISTORY:], past.kinds[-HISTORY:]
     start = HISTORY - len(rows)
     items = np.zeros((1, HISTORY), np.int64)
@@ -164,6 +172,7 @@ def _ranked(
     source: str,
     params: Retrieve,
     models: Retrievers,
+    user: Floats,
     scores: Scores,
     visitor: Visitor,
     past: History,
@@ -177,7 +186,9 @@ def _ranked(
     if source == "popular":
         return top(matrix.popularity() + EVERY, eligible, params.k)
     if source == "tower":
-        return top(scores.tower + 2.0, eligible, params.k)  # cosine >= -1: every item may come
+        rows, _ = models.index.search(user, OVERFETCH * params.k)
+        nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
+        return nearest
     if source == "als":
         return top(als_scores(models.als_items, past.rows), eligible, params.k) if len(past.rows) else []
     if source == "fresh":

@@ -19,7 +19,7 @@ from feature_repo.vectorize import COLUMNS, history
 from serving import bundle
 from serving.diversify import Diversify, diversify
 from serving.pipeline import bestsellers, recommend, reorder, visitor_of
-from serving.retrieve import als_scores, retrieve, score_catalogue, top
+from serving.retrieve import als_scores, retrieve, score_catalogue, top, user_vector
 from serving.rules import eligibility, why_not
 from serving.types import Ranked, Request
 
@@ -119,7 +119,8 @@ def test_an_item_item_score_is_the_sum_of_its_rows_weighed_by_recency(
 ) -> None:
     row = session(("product_viewed", "item-3"), ("product_viewed", "item-8"))
     visitor = visitor_of(Request("homepage_hero"), NOW, None, row)
-    scores = score_catalogue(release.retrieve, release, visitor, history(visitor, items))
+    past = history(visitor, items)
+    scores = score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past)
     table, decay = release.covisit.toarray(), release.retrieve.covisit_decay
     np.testing.assert_allclose(scores.covisit, table[8] + decay * table[3], rtol=1e-5)
     np.testing.assert_allclose(scores.last_item, release.ease.toarray()[8], rtol=1e-5)

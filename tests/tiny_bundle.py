@@ -6,6 +6,7 @@ writes one of production's size for the benchmarks (12,000 items, 300 trees).
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,7 +100,9 @@ def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:
 
 
 def make(home: Path, n: int = 60, trees: int = 10, seed: int = 0, **fields: Any) -> Path:
-    """A bundle under <home>/data/bundles; its path."""
+    """A bundle under <home>/data/bundles; its path. A home without params.yaml gets the project's."""
+    if not (home / "params.yaml").exists():
+        shutil.copyfile(PARAMS, home / "params.yaml")
     built = parts(home / "parts" / str(seed), n, trees, seed)
     return bundle.write(built, {**settings(), **fields}, home / "data" / "bundles")
 
