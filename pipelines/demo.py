@@ -117,7 +117,7 @@ def materialize_once(chosen: Shop) -> None:
     marker.write_text(made.hexdigest())
 
 
-def live(chosen: Shop) -> None:
+def live(chosen: Shop, again: bool) -> None:
     """The simulated shop: shoppers of the world that made the data, a canary that holds, one that falls."""
     params = load("demo", DemoParams)
     world = World.load(root() / chosen.source / "truth.npz")
@@ -135,10 +135,17 @@ def live(chosen: Shop) -> None:
     with step("Simulated shoppers visit; their clicks come back as events and change the next answer"):
         for line in visitors(params.shoppers).lines():
             _say(line)
+    shown, release = chosen.run_dir() / "canaries.txt", _digest(root() / CANDIDATE)
+    if not again and shown.exists() and shown.read_text() == release:
+        _say(
+            f"The canaries of release {release} were shown before; `endcap demo --again` shows them once more."
+        )
+        return
     with step("A good challenger climbs 10 % -> 50 % -> 100 %: the candidate, against a mis-set release"):
         good_challenger(visitors, params)
     with step("A bad challenger starts at 10 % and is rolled back by the click-through guard"):
         bad_challenger(visitors, params)
+    shown.write_text(release)
 
 
 def good_challenger(visitors: Visitors, params: DemoParams) -> None:
@@ -160,6 +167,11 @@ def bad_challenger(visitors: Visitors, params: DemoParams) -> None:
 
 def _say(line: str) -> None:
     console.print(f"  {line}", markup=False)
+
+
+def _digest(bundle: Path) -> str:
+    digest: str = json.loads((bundle / "manifest.json").read_text())["digest"]
+    return digest
 
 
 def _last_event() -> datetime:
@@ -190,6 +202,7 @@ def farewell(answer: Mapping[str, Any]) -> None:
 def main(
     data: Annotated[str, typer.Option(help="A section of `shops` in params.yaml.")] = "simulated",
     source: Annotated[Path | None, typer.Option(help="Folder of the raw export, if elsewhere.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Show the canaries of a release once more.")] = False,
 ) -> None:
     """The whole path on this machine, told step by step, from raw events to a watched release."""
     with step(f"The shop: {data}"):
@@ -210,7 +223,10 @@ def main(
             endcap("materialize", "--fresh")
     with step("The stream consumer, the service and the console start"):
         stack.bring_up()
-    (live if simulated else replayed)(chosen)
+    if simulated:
+        live(chosen, again)
+    else:
+        replayed(chosen)
     with step("What was served against what the ranker was trained on: the drift report"):
         endcap("drift")
     farewell(sample_answer())
