@@ -137,9 +137,7 @@ def live(chosen: Shop, again: bool) -> None:
             _say(line)
     shown, release = chosen.run_dir() / "canaries.txt", _digest(root() / CANDIDATE)
     if not again and shown.exists() and shown.read_text() == release:
-        _say(
-            f"The canaries of release {release} were shown before; `endcap demo --again` shows them once more."
-        )
+        _say(f"The canaries of release {release} were shown before; `endcap demo --again` repeats them.")
         return
     with step("A good challenger climbs 10 % -> 50 % -> 100 %: the candidate, against a mis-set release"):
         good_challenger(visitors, params)
