@@ -12,22 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from feature_repo.events import TYPES
 from pipelines.sessions import DAY_US, Sessions
 from pipelines.shelves import EMAILS, SLOTS, Shelves, Visitors
 from pipelines.world import ADDRESSED, World, draw_names
 
 SURFACES = tuple(SLOTS)  # codes of the column `surface`
-KINDS = (
-    "impression",
-    "click",
-    "product_viewed",
-    "add_to_cart",
-    "remove_from_cart",
-    "purchase_completed",
-    "search",
-    "dwell",
-    "scroll",
-)
+KINDS = TYPES  # codes of the column `kind`
 _SECOND = 1_000_000
 _NAME = np.array(SURFACES).dtype  # wide enough for every surface
 
