@@ -39,7 +39,7 @@ demo: setup ## events to served, watched and rolled-back recommendations; DATA=m
 	@endcap demo --data $(DATA) $(if $(DATA_DIR),--source "$(DATA_DIR)")
 
 test: setup lint ## lint, types and the whole suite
-	@OMP_NUM_THREADS=1 python -m pytest -n 2
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
 
 lint: setup ## ruff and mypy
 	@ruff check .

@@ -210,6 +210,32 @@ def test_answers_go_on_without_the_consumer_and_without_redis(live: dict[str, st
         _until_not_degraded(client, question)
 
 
+ALONE = """
+ip link set lo up
+"$PYTHON" -m pipelines text && "$PYTHON" -m pipelines evaluate && "$PYTHON" -m pipelines up || exit 1
+"$PYTHON" -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())' "$ASK"
+status=$?
+"$PYTHON" -m pipelines down
+exit $status
+"""
+
+
+def test_stages_and_service_need_no_network(home: Path, live: dict[str, str]) -> None:
+    """In a network namespace that has nothing but a loopback interface."""
+    probe = subprocess.run(
+        ["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False
+    )
+    if probe.returncode:
+        pytest.skip(f"network namespaces are not allowed here: {probe.stderr.strip()}")
+    _endcap(live, "down")
+    env = live | {"PYTHON": sys.executable, "ASK": f"{live['URL']}/v1/recommend?surface=homepage_hero"}
+    alone = subprocess.run(
+        ["unshare", "-rn", "sh", "-c", ALONE], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 0, alone.stdout[-2000:] + alone.stderr[-2000:]
+    assert '"served_from":"live"' in alone.stdout
+
+
 def _until_not_degraded(client: httpx.Client, question: dict[str, str]) -> None:
     for _ in range(100):
         if client.post("/v1/recommend", json=question).json()["degraded"] is None:
