@@ -2,7 +2,8 @@
 
     endcap:exposures   every answer: `exposure`, JSON
     endcap:served      a sample of the live answers: `meta`, JSON {request_id, ts, arm}, and `features`, the
-                       slots' model inputs, little-endian float32 (slots, 28)
+                       candidates' model inputs, little-endian float32 (k, 28): what the ranker is trained
+                       on are candidates, and the winners alone would look drifted on every day
 
 The queue is bounded: when Redis is away for long, the oldest wait and the newest are dropped and counted. An
 answer never waits for the log.
@@ -43,7 +44,7 @@ class ExposureLog:
         self._queue(EXPOSURES, {"exposure": orjson.dumps(exposure)})
 
     def add_sample(self, meta: dict[str, Any], features: Floats) -> None:
-        """Take note of the inputs (slots, 28) behind an answer; never blocks and never raises."""
+        """Take note of the inputs (k, 28) behind an answer; never blocks and never raises."""
         self._queue(SERVED, {"meta": orjson.dumps(meta), "features": features.astype("<f4").tobytes()})
 
     def _queue(self, stream: str, fields: dict[Any, Any]) -> None:

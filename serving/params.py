@@ -27,7 +27,7 @@ class Serving:
     refresh_s: float  # how often changed items are read
     exposures_kept: int  # entries of endcap:exposures, approximately
     exposures_queued: int  # entries waiting to be logged; beyond that they are dropped and counted
-    served_share: float  # of the live answers, whose 28 values per slot go to endcap:served
+    served_share: float  # of the live answers, whose candidates and their 28 values go to endcap:served
     served_kept: int  # entries of endcap:served, approximately
     edge_ttl_s: int  # how long a cache in front may keep a GET answer
 

@@ -25,7 +25,7 @@ from serving.exposures import ExposureLog
 from serving.health import ArmHealth
 from serving.params import Serving
 from serving.releases import Current, Loaded, Releases
-from serving.respond import explanation, exposure, inputs
+from serving.respond import explanation, exposure
 from serving.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.types import Answer, Request, Slot
 
@@ -122,7 +122,7 @@ class Storefront:
         self._exposures.add(exposure(request, answer, now))
         if served and slots and self._draw() < self._params.served_share:
             meta = {"request_id": answer.request_id, "ts": now, "arm": arm}
-            self._exposures.add_sample(meta, inputs(served, loaded.matrix))
+            self._exposures.add_sample(meta, served.ranked.matrix)
         self._count(request, answer, ended - started, read - started, wanted(request, stages))
         return answer
 
