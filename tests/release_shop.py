@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+import yaml
 
 from feature_repo.params import load
 from pipelines import promote as promote_job
@@ -29,7 +30,9 @@ Build = Callable[..., Path]
 
 def open_home(folder: Path, patch: pytest.MonkeyPatch, registry: Path, redis_url: str) -> Path:
     """A project folder of its own at `folder`, with a copy of the MLflow store `registry`."""
-    shutil.copy(ROOT / "params.yaml", folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["gate"]["min_ratio"] = 1.1  # the tests say by how much a candidate falls short
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
     patch.setenv("ENDCAP_HOME", str(folder))
     patch.setenv("REDIS_URL", redis_url)
     store().parent.mkdir(parents=True)
