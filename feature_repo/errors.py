@@ -5,9 +5,17 @@ EndcapError
 ├── DataError          a file of ours or of the shop: missing, truncated, wrong schema
 ├── EventError         one event refused at the door
 ├── FeatureError       a feature row that does not fit its definition
-├── RequestError       what a client sent (HTTP 4xx)         serving/errors.py
-├── BundleError        a release that must not be served      serving/errors.py
-└── GateError          a release that must not be promoted    training/gates.py
+├── RequestError       what a client sent (HTTP 4xx)                  serving/errors.py
+├── UnavailableError   what cannot be answered now (HTTP 503)         serving/errors.py
+├── BundleError        a release that must not be served              serving/errors.py
+├── RolloutError       a change that the rollout's state forbids      serving/state.py
+│   └── RolloutConflict    somebody else changed it first
+├── MetricError        lists that a metric is not defined for         training/metrics.py
+├── GateError          a release that must not be promoted            training/gates.py
+├── ReleaseError       a promotion or rollback that cannot be made    pipelines/release.py
+├── RegistryError      MLflow's store cannot be read or written       pipelines/registry.py
+├── StackError         a local process that does not start or stop    pipelines/process.py
+└── CanaryError, DemoError   the demo did not end as it promises      pipelines/
 """
 
 from __future__ import annotations
