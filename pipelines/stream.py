@@ -30,7 +30,16 @@ from feature_repo.folds import Event
 from feature_repo.online import OnlineView, read_rows
 from feature_repo.params import load
 from feature_repo.store import open_store, redis_url
-from pipelines.stream_folds import FOLDS_BY_NAME, Entity, Held, PoisonError, apply, parse, touched
+from pipelines.stream_folds import (
+    FOLDS_BY_NAME,
+    Entity,
+    Held,
+    PoisonError,
+    apply,
+    parse,
+    unstored,
+    wanted,
+)
 
 EVENTS, DEAD, APPLIED, LEASE = "endcap:events", "endcap:dead", "endcap:applied", "endcap:stream:lease"
 GROUP = "folds"
@@ -155,14 +164,14 @@ class Consumer:
         dead: list[tuple[Entry, str]] = []
         for entry in entries:
             try:
-                events.append((entry, parse(entry[1])))
+                events.append((entry, parse(entry[1]).event))
             except EventError as error:
                 dead.append((entry, str(error)))
         try:
             while True:
                 self._fetch([event for _, event in events])
                 try:
-                    changed = apply(self._states, [event for _, event in events])
+                    changed = apply(FOLDS, self._states, [event for _, event in events])
                     break
                 except PoisonError as error:
                     entry, _ = events.pop(error.index)
@@ -178,19 +187,19 @@ class Consumer:
         return len(entries)
 
     def _fetch(self, events: Sequence[Event]) -> None:
-        """Bring the stored state of every entity that `events` touch into memory, most recent last."""
-        missing: dict[str, list[str]] = {}
-        for entity in dict.fromkeys(entity for event in events for entity in touched(event)):
-            if entity in self._states:
-                self._states.move_to_end(entity)
-            else:
-                missing.setdefault(entity[0], []).append(entity[1])
-        for name, keys in missing.items():
-            rows = read_rows(self._redis, self._views[name], keys)
-            for key, found in zip(keys, rows, strict=True):
-                if found:
-                    ts, row = found
-                    self._states[name, key] = Held(FOLDS_BY_NAME[name].state(row), ts)
+        """Bring the stored state of every entity that `events` touch into memory."""
+        while absent := wanted(FOLDS, self._states, events):
+            missing: dict[str, list[str]] = {}
+            for name, key in absent:
+                missing.setdefault(name, []).append(key)
+            for name, keys in missing.items():
+                rows = read_rows(self._redis, self._views[name], keys)
+                for key, found in zip(keys, rows, strict=True):
+                    self._states[name, key] = (
+                        Held(FOLDS_BY_NAME[name].state(found[1]), found[0])
+                        if found
+                        else unstored((name, key))
+                    )
 
     def _commit(
         self,

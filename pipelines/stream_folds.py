@@ -1,16 +1,19 @@
 """The stream as pure functions: an entry becomes an event, events become changed states. No Redis here.
 
-The folds are those of the backfill; so is the rule about consent: without it an event has no user.
+The folds are those of the backfill; so is the rule about consent: without it an event has no user. A consumer
+works on one group of folds: `VISITORS`, whose rows ride on the partition of their shopper, or `ITEMS`, whose
+rows every partition touches and which therefore have one writer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
-from feature_repo.aggregates import FOLDS
+from feature_repo.aggregates import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.errors import EventError
 from feature_repo.events import check_event
 from feature_repo.folds import Event, Fold, State
@@ -18,14 +21,23 @@ from feature_repo.history import instant
 
 LATEST_US = 4_102_444_800_000_000  # year 2100: the door compares with the clock, the stream does not
 LATEST = instant(LATEST_US)
+VISITORS: tuple[Fold, ...] = (USER_HISTORY, SESSION_CONTEXT)
+ITEMS: tuple[Fold, ...] = (ITEM_ACTIVITY,)
 FOLDS_BY_NAME: Mapping[str, Fold] = {fold.name: fold for fold in FOLDS}
 
 Entity = tuple[str, str]  # name of the fold, key: ("user_history", "u123")
 
 
+class Arrival(NamedTuple):
+    """One entry of the log, understood."""
+
+    event_id: str
+    event: Event
+
+
 @dataclass(slots=True)
 class Held:
-    """An entity's state and `ts`, its newest instant (us): the event_timestamp of its row."""
+    """An entity's state and `ts`, its newest instant (us): the event_timestamp of its row. 0: no row yet."""
 
     state: State
     ts: int
@@ -39,8 +51,8 @@ class PoisonError(Exception):
         self.index = index
 
 
-def parse(raw: bytes) -> Event:
-    """An entry of the stream, orjson of a canonical event with instants in us. Raises EventError."""
+def parse(raw: bytes) -> Arrival:
+    """An entry of the log, orjson of a canonical event with instants in us. Raises EventError."""
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -51,7 +63,7 @@ def parse(raw: bytes) -> Event:
     if type(ts) is not int or not 0 <= ts < LATEST_US:
         raise EventError("event_ts", ts, "a whole number, microseconds since 1970")
     check_event({**fields, "event_ts": instant(ts)}, LATEST)
-    return Event(
+    event = Event(
         ts=ts,
         type=fields["type"],
         user_id=fields.get("user_id") if fields.get("consent", True) else None,
@@ -63,35 +75,49 @@ def parse(raw: bytes) -> Event:
         country=fields.get("country"),
         channel=fields.get("channel"),
     )
+    return Arrival(fields["event_id"], event)
 
 
-def touched(event: Event) -> list[Entity]:
-    """The entities whose state `event` changes.
+def touched(folds: Sequence[Fold], event: Event) -> list[Entity]:
+    """The entities of `folds` whose state `event` changes.
 
-    >>> touched(Event(0, "click", None, "s1", "mug"))
+    >>> touched(ITEMS, Event(0, "click", None, "s1", "mug"))
     [('item_activity', 'mug')]
     """
     if event.item_id is None:
         return []
     return [
         (fold.name, key)
-        for fold in FOLDS
+        for fold in folds
         if event.type in fold.types and (key := getattr(event, fold.key)) is not None
     ]
 
 
-def apply(states: MutableMapping[Entity, Held], events: Iterable[Event]) -> dict[Entity, Held]:
+def wanted(folds: Sequence[Fold], states: Mapping[Entity, Held], events: Sequence[Event]) -> list[Entity]:
+    """Entities whose state `apply` needs and `states` lacks, each once; ask again after adding them.
+
+    One without a stored row is added as `unstored(entity)`.
+    """
+    needed = dict.fromkeys(entity for event in events for entity in touched(folds, event))
+    return [entity for entity in needed if entity not in states]
+
+
+def unstored(entity: Entity) -> Held:
+    """The state of an entity that has no row."""
+    return Held(FOLDS_BY_NAME[entity[0]].new(), 0)
+
+
+def apply(
+    folds: Sequence[Fold], states: MutableMapping[Entity, Held], events: Sequence[Event]
+) -> dict[Entity, Held]:
     """Step every event, in order, through the states it touches; the changed ones, each once.
 
-    `states` must hold what is stored; an entity that it lacks is new, and is added. Raises PoisonError.
+    `states` must lack nothing that is `wanted`. Raises PoisonError.
     """
     changed: dict[Entity, Held] = {}
     for index, event in enumerate(events):
-        for entity in touched(event):
-            fold = FOLDS_BY_NAME[entity[0]]
-            held = states.get(entity)
-            if held is None:
-                held = states[entity] = Held(fold.new(), event.ts)
+        for entity in touched(folds, event):
+            held, fold = states[entity], FOLDS_BY_NAME[entity[0]]
             try:
                 held.state = fold.step(held.state, event)
             except Exception as error:

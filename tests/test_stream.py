@@ -20,7 +20,7 @@ from feature_repo.store import open_store
 from pipelines.features import main as features
 from pipelines.materialize import materialize
 from pipelines.stream import APPLIED, DEAD, EVENTS, GROUP
-from pipelines.stream_folds import Held, PoisonError, apply, parse, touched
+from pipelines.stream_folds import Held, PoisonError, apply, parse, touched, unstored, wanted
 
 
 @pytest.fixture
@@ -138,19 +138,20 @@ def test_changed_items_are_announced_with_the_rows(redis: Any) -> None:
 
 def test_apply_is_pure_and_names_the_event_that_it_cannot_take() -> None:
     events = [as_event(e) for e in LIVE[:20]]
-    states: dict[tuple[str, str], Held] = {}
-    changed = apply(states, events)
-    assert set(changed) == set(states) == {entity for event in events for entity in touched(event)}
+    states: dict[tuple[str, str], Held] = {one: unstored(one) for one in wanted(FOLDS, {}, events)}
+    changed = apply(FOLDS, states, events)
+    assert set(changed) == set(states) == {entity for event in events for entity in touched(FOLDS, event)}
     bad = events[5]._replace(position="first", type="impression")  # type: ignore[arg-type]
+    many = [*events[:5], bad]
     with pytest.raises(PoisonError) as caught:
-        apply({}, [*events[:5], bad])
+        apply(FOLDS, {one: unstored(one) for one in wanted(FOLDS, {}, many)}, many)
     assert caught.value.index == 5
 
 
 def test_an_event_without_consent_has_no_user() -> None:
     event = {**LIVE[0], "user_id": "u", "consent": False}
-    assert parse(orjson.dumps(event)).user_id is None
-    assert parse(orjson.dumps({**event, "consent": True})).user_id == "u"
+    assert parse(orjson.dumps(event)).event.user_id is None
+    assert parse(orjson.dumps({**event, "consent": True})).event.user_id == "u"
     with pytest.raises(EventError, match="session_id"):
         parse(orjson.dumps({**event, "session_id": ""}))
-    assert parse(orjson.dumps({**event, "event_ts": START})).ts == START
+    assert parse(orjson.dumps({**event, "event_ts": START})).event.ts == START
