@@ -84,16 +84,14 @@ class OnlineView:
         instant = Timestamp.FromString(stamp)
         return instant.seconds * 1_000_000 + instant.nanos // 1_000, row
 
-    def fresh(self, values: Sequence[bytes | None], now: int) -> dict[str, Any] | None:
-        """The row, or None where there is none or it is older at `now` (us) than the view allows.
+    def fresh(self, values: Sequence[bytes | None], now: int) -> tuple[int, dict[str, Any]] | None:
+        """As `decode`, and None where the row is older at `now` (us) than the view allows.
 
-        Feast enforces the ttl of a view offline only.
+        Feast enforces the ttl of a view offline only; a row of exactly that age is still read, here as there.
         """
-        if (found := self.decode(values)) is None:
-            return None
-        ts, row = found
+        found = self.decode(values)
         limit = self.declared.max_age_days * DAY_US
-        return None if limit and now - ts > limit else row
+        return None if found and limit and now - found[0] > limit else found
 
 
 def read_rows(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 from serving.complaints import Complaints
 from serving.params import Serving
 from serving.releases import Features
-from serving.types import Request
+from serving.types import NO_ROWS, Request, VisitorRows
 
 UNAVAILABLE = "features_unavailable"
-Row = Mapping[str, Any] | None
 
 
 class TimelyRows:
@@ -23,21 +20,21 @@ class TimelyRows:
         self._misses = 0
         self._shut_until = 0.0
 
-    async def read(self, features: Features, request: Request, now: int) -> tuple[Row, Row, str | None]:
-        """(user row, session row, None), or (None, None, UNAVAILABLE); never raises."""
+    async def read(self, features: Features, request: Request, now: int) -> tuple[VisitorRows, str | None]:
+        """(the rows, None), or (NO_ROWS, UNAVAILABLE); never raises."""
         if request.user_id is None and request.session_id is None:
-            return None, None, None
+            return NO_ROWS, None
         clock = asyncio.get_running_loop().time
         if clock() < self._shut_until:
-            return None, None, UNAVAILABLE
+            return NO_ROWS, UNAVAILABLE
         try:
             async with asyncio.timeout(self._params.feature_deadline_ms / 1000):
-                user, session = await features.read(request.user_id, request.session_id, now)
+                rows = await features.read(request.user_id, request.session_id, now)
         except Exception as error:  # whatever it is, the answer is made without rows
             self._misses += 1
             if self._misses >= self._params.breaker_misses:
                 self._shut_until = clock() + self._params.breaker_ms / 1000
             self._complain("feature read", error)
-            return None, None, UNAVAILABLE
+            return NO_ROWS, UNAVAILABLE
         self._misses = 0
-        return user, session, None
+        return rows, None

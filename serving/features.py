@@ -6,6 +6,7 @@ request and of a refresh are read by feature_repo.online, which decodes the same
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,9 +23,11 @@ from feature_repo.catalogue import ITEM_CATALOGUE
 from feature_repo.matrix import ACTIVITY, ItemMatrix
 from feature_repo.online import OnlineView, read_rows
 from feature_repo.store import open_store
-from feature_repo.timeline import expire
+from serving.types import VisitorRows
 
-CHUNK = 500  # items per round trip: some 10 ms of decoding, in which Redis serves others
+LOADED = 500  # items per read while nobody is served
+REFRESHED = 40  # items per round trip beside requests: some 0.4 ms of decoding, in which a request waits
+PAUSE_S = 0.001  # between two of them
 Row = dict[str, Any]
 
 
@@ -42,9 +45,7 @@ class OnlineFeatures:
         self._async = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0))
         self._seen = changes.Seen(0, 0)
 
-    async def read(
-        self, user_id: str | None, session_id: str | None, now: int
-    ) -> tuple[Row | None, Row | None]:
+    async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
         """The rows `user_history` and `session_context`, in one round trip.
 
         None for an id that is None, for one without a row, and for a row that at `now` (us) is older than its
@@ -55,9 +56,7 @@ class OnlineFeatures:
             replies = await pipe.execute() if asked else []
         return self._rows(asked, replies, now)
 
-    def read_now(
-        self, user_id: str | None, session_id: str | None, now: int
-    ) -> tuple[Row | None, Row | None]:
+    def read_now(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
         """`read` for callers without an event loop."""
         with self._redis.pipeline(transaction=False) as pipe:
             asked = self._ask(pipe, user_id, session_id)
@@ -69,7 +68,7 @@ class OnlineFeatures:
         self._seen = changes.seen(self._redis)  # before the read: what changes meanwhile is read again
         service = self._store.get_feature_service("items")
         columns: dict[str, list[Any]] = {}
-        for ids in _chunks(self._ids):
+        for ids in _chunks(self._ids, LOADED):
             rows = [{ITEM_ACTIVITY.key: item} for item in ids]
             answer = self._store.get_online_features(service, rows, full_feature_names=True).to_dict()
             for name, values in answer.items():
@@ -83,30 +82,36 @@ class OnlineFeatures:
         values = {name: [columns[prefix + name][i] for i in found] for name in ACTIVITY} if found else {}
         if found:
             matrix.apply(np.array(found, np.int64), values)
-        expire(matrix, changes.applied_ts(self._redis))
-        return matrix
+        return self._ready(matrix)
 
-    def refresh(self, matrix: ItemMatrix) -> int:
-        """Bring `matrix` up to date with what was announced since the last call; the number of rows read."""
+    def refresh(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
+        """(a snapshot with what was announced since the last call, rows read); `matrix` itself for nothing.
+
+        Reads in small parts with pauses, so that a request in another thread hardly waits.
+        """
         seen, items = changes.since(self._redis, self._seen)
         known = [item for item in items if item in matrix.row]
-        for ids in _chunks(known):
-            found = [(item, held[1]) for item, held in self._held(self._activity, ids) if held]
-            rows = np.array([matrix.row[item] for item, _ in found], np.int64)
-            matrix.apply(rows, {name: [row[name] for _, row in found] for name in ACTIVITY})
+        found = [(item, held[1]) for item, held in self._held(self._activity, known) if held]
+        rows = np.array([matrix.row[item] for item, _ in found], np.int64)
+        fresh = matrix.updated(rows, {name: [row[name] for _, row in found] for name in ACTIVITY})
         if seen.catalogue != self._seen.catalogue:
-            self._refresh_catalogue(matrix)
-        expire(matrix, changes.applied_ts(self._redis))
+            unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
+            held_rows = [held[1] if held else unknown for _, held in self._held(self._catalogue, matrix.ids)]
+            fresh = fresh.with_catalogue({name: [row[name] for row in held_rows] for name in unknown})
+        fresh = self._ready(fresh)
         self._seen = seen
-        return len(known)
+        return fresh, len(known)
 
-    def _refresh_catalogue(self, matrix: ItemMatrix) -> None:
-        unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
-        rows = [held[1] if held else unknown for _, held in self._held(self._catalogue, matrix.ids)]
-        matrix.set_catalogue({name: [row[name] for row in rows] for name in unknown})
+    def _ready(self, matrix: ItemMatrix) -> ItemMatrix:
+        """Without outdated activity, and with its popularity computed: no request has to."""
+        fresh = matrix.as_of(changes.applied_ts(self._redis))
+        fresh.popularity()
+        return fresh
 
     def _held(self, view: OnlineView, items: Sequence[str]) -> Iterator[tuple[str, tuple[int, Row] | None]]:
-        for ids in _chunks(items):
+        for at, ids in enumerate(_chunks(items, REFRESHED)):
+            if at:
+                time.sleep(PAUSE_S)
             yield from zip(ids, read_rows(self._redis, view, ids), strict=True)
 
     def _ask(self, pipe: Any, user_id: str | None, session_id: str | None) -> list[OnlineView]:
@@ -117,13 +122,13 @@ class OnlineFeatures:
             pipe.hmget(view.key(entity), view.fields)
         return [view for view, _ in asked]
 
-    def _rows(
-        self, asked: Sequence[OnlineView], replies: Sequence[Any], now: int
-    ) -> tuple[Row | None, Row | None]:
-        rows = {view: view.fresh(reply, now) for view, reply in zip(asked, replies, strict=True)}
-        return rows.get(self._user), rows.get(self._session)
+    def _rows(self, asked: Sequence[OnlineView], replies: Sequence[Any], now: int) -> VisitorRows:
+        found = {view: view.fresh(reply, now) for view, reply in zip(asked, replies, strict=True)}
+        user, session = found.get(self._user), found.get(self._session)
+        newest = max((held[0] for held in (user, session) if held), default=0)
+        return VisitorRows(user and user[1], session and session[1], newest)
 
 
-def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), CHUNK):
-        yield ids[start : start + CHUNK]
+def _chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]

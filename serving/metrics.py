@@ -14,7 +14,10 @@ ANSWER_SECONDS = Histogram(
     "endcap_answer_seconds", "Body parsed to answer made", ["arm"], buckets=LATENCY_BUCKETS
 )
 STAGE_SECONDS = Histogram(
-    "endcap_stage_seconds", "One stage of an answer", ["stage"], buckets=LATENCY_BUCKETS
+    "endcap_stage_seconds",
+    "One stage of an answer: features, filter, retrieve, rank, diversify",
+    ["stage"],
+    buckets=(0.0001, 0.00015, 0.0002, 0.0003, 0.0004, 0.0006, 0.0008, *LATENCY_BUCKETS[1:]),
 )
 DEGRADED = Counter("endcap_degraded_total", "Answers made with less than everything", ["reason"])
 EMPTY_SLOTS = Counter("endcap_empty_slots_total", "Slots asked for and not filled", ["surface"])
@@ -24,7 +27,7 @@ LOGGED = Counter("endcap_logged_total", "Entries of the log of what was shown", 
 ITEM_ROWS = Counter("endcap_item_rows_refreshed_total", "Rows of the item matrix read again")
 FEATURE_AGE = Histogram(
     "endcap_feature_age_seconds",
-    "Age of the newest contact in the rows read",
+    "Age of the newest stored row of the shopper, else of any item",
     buckets=(0.05, 0.1, 0.5, 1, 5, 30, 60, 300, 1800, 86400, 604800),
 )
 RELEASE_VERSION = Gauge(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,12 +31,24 @@ class Release(Retrievers, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The slots and how they came about."""
+    """The slots, how they came about, and the seconds that each stage took."""
 
     slots: tuple[Slot, ...]
     candidates: Candidates
     ranked: Ranked
     eligible: Eligibility
+    seconds: Mapping[str, float]
+
+
+class Laps(dict[str, float]):
+    """Stage -> seconds, one `lap` at the end of each."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        ended = time.perf_counter()
+        self[stage], self._began = ended - self._began, ended
 
 
 def visitor_of(
@@ -58,23 +71,31 @@ def visitor_of(
 
 def recommend(request: Request, release: Release, visitor: Visitor, matrix: ItemMatrix) -> Served:
     """Fill `request.limit` slots; fewer only where the catalogue has no more eligible items."""
+    took = Laps()
     past = history(visitor, matrix)
     eligible = eligibility(request, visitor, matrix)
+    took.lap("filter")
     candidates = retrieve(release.retrieve, release, visitor, past, matrix, eligible.mask)
+    took.lap("retrieve")
     ranked = rank(release.ranker, candidates, visitor, past, matrix)
+    took.lap("rank")
     chosen = diversify(release.diversify, ranked, matrix, request.limit)
-    return Served(_slots(ranked, chosen, matrix), candidates, ranked, eligible)
+    took.lap("diversify")
+    return Served(_slots(ranked, chosen, matrix), candidates, ranked, eligible, took)
 
 
 def reorder(request: Request, release: Release, visitor: Visitor, matrix: ItemMatrix) -> Served:
     """Order the items that the storefront lists (category pages): no filter, no diversity, none is lost."""
+    took = Laps()
     rows = matrix.rows_of(list(dict.fromkeys(request.items)))
     past = history(visitor, matrix)
     scores = take(score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past), rows)
     candidates = Candidates(rows, ("listed",) * len(rows), tuple(range(len(rows))), scores)
+    took.lap("retrieve")
     ranked = rank(release.ranker, candidates, visitor, past, matrix)
+    took.lap("rank")
     eligible = Eligibility(np.ones(len(matrix), np.bool_), {})
-    return Served(_slots(ranked, list(range(len(rows))), matrix), candidates, ranked, eligible)
+    return Served(_slots(ranked, list(range(len(rows))), matrix), candidates, ranked, eligible, took)
 
 
 def bestsellers(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:

@@ -1,7 +1,8 @@
 """The releases that a worker holds: champion, challenger and their item matrices, behind one pointer.
 
 The pointer is immutable and swapped whole, so a request sees one state from start to end. A poller follows
-`endcap:rollout`; a bundle is loaded in a thread and only then pointed to. A refused one changes nothing.
+`endcap:rollout`; a bundle is loaded in a thread and only then pointed to. A refused one changes nothing. A
+refresh puts another snapshot in the place of an item matrix; a request that has begun keeps its own.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from redis import Redis
 
@@ -22,6 +24,7 @@ from feature_repo.params import root
 from serving import bundle, metrics, state
 from serving.errors import BundleError
 from serving.state import RolloutState
+from serving.types import VisitorRows
 
 SWITCH_S = 0.0005  # how long a refreshing thread may hold a request up; Python's own 5 ms is half a budget
 RETRY_AFTER_S = 10.0  # a refused bundle is looked at again after this: somebody may have repaired it
@@ -32,16 +35,29 @@ log = logging.getLogger(__name__)
 class Features(Protocol):
     """Online features of one catalogue; serving.features.OnlineFeatures is the one over Feast's Redis."""
 
-    async def read(
-        self, user_id: str | None, session_id: str | None, now: int
-    ) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-        """Stored rows of the shopper and of the visit, None where there is none or it is too old."""
+    async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
+        """Stored rows of the shopper and of the visit."""
 
     def load_items(self) -> ItemMatrix:
         """The whole item matrix."""
 
-    def refresh(self, matrix: ItemMatrix) -> int:
-        """Read the rows that changed since; how many."""
+    def refresh(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
+        """A snapshot with the rows that changed since (`matrix` itself for none), and how many were read."""
+
+
+@dataclass
+class Items:
+    """One catalogue: `matrix` is its newest snapshot, which nobody changes once it stands here."""
+
+    features: Features
+    matrix: ItemMatrix
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def refresh(self) -> int:
+        """Put a newer snapshot in place; how many rows were read. One caller at a time."""
+        with self._turn:
+            self.matrix, count = self.features.refresh(self.matrix)
+        return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +65,19 @@ class Loaded:
     """A release ready to answer, with the items it ranks."""
 
     release: bundle.Release
-    features: Features
-    matrix: ItemMatrix
+    items: Items
+
+    @property
+    def features(self) -> Features:
+        return self.items.features
+
+    @property
+    def matrix(self) -> ItemMatrix:
+        return self.items.matrix
+
+    def as_of(self, now: int) -> Loaded:
+        """The same with the item matrix of this moment, which no refresh replaces, at `now` (us)."""
+        return replace(self, items=Items(self.features, self.matrix.as_of(now)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +152,14 @@ class Releases:
             raise BundleError(path, "digest", wanted.digest, release.digest, next_step)
         for held in self._held.values():
             if held.release.ids == release.ids:  # same catalogue, same matrix
-                return Loaded(release, held.features, held.matrix)
+                return Loaded(release, held.items)
         features = self._open_features(release.ids)
-        return Loaded(release, features, features.load_items())
+        return Loaded(release, Items(features, features.load_items()))
 
     async def refresh(self) -> None:
         """Read the items that changed, once per catalogue."""
-        for loaded in {id(held.matrix): held for held in self._held.values()}.values():
-            metrics.ITEM_ROWS.inc(await asyncio.to_thread(loaded.features.refresh, loaded.matrix))
+        for items in {id(held.items): held.items for held in self._held.values()}.values():
+            metrics.ITEM_ROWS.inc(await asyncio.to_thread(items.refresh))
 
 
 def settle() -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio import Redis
@@ -19,7 +20,7 @@ from feature_repo.changes import APPLIED_TS
 from feature_repo.vectorize import Visitor
 from serving import metrics, pipeline
 from serving.complaints import Complaints
-from serving.deadline import Row, TimelyRows
+from serving.deadline import TimelyRows
 from serving.errors import UnavailableError
 from serving.exposures import ExposureLog
 from serving.health import ArmHealth
@@ -27,7 +28,7 @@ from serving.params import Serving
 from serving.releases import Current, Loaded, Releases
 from serving.respond import explanation, exposure
 from serving.router import CHALLENGER, CHAMPION, HOLDOUT, assign
-from serving.types import Answer, Request, Slot
+from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names
 Filled = tuple[tuple[Slot, ...], str, pipeline.Served | None]  # slots, served_from, how they came about
@@ -97,9 +98,10 @@ class Storefront:
         if self._replay:
             await self._catch_up()
         now = await self.now(request)
-        user, session, degraded = await self._read(loaded, request, now)
+        rows, degraded = await self._read(loaded, request, now)
+        loaded = loaded.as_of(now)
         read = time.perf_counter()
-        visitor = pipeline.visitor_of(request, now, user, session)
+        visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
         if degraded == OVERLOADED:
             slots, served_from, served = self._ladder(loaded, request, visitor, stages)
         else:
@@ -114,7 +116,7 @@ class Storefront:
             bundle=loaded.release.digest,
             served_from=served_from,
             degraded=degraded,
-            feature_age_ms=_age_ms(now, user, session),
+            feature_age_ms=_age_ms(now, rows, loaded),
             took_ms=round((ended - started) * 1000, 3),
             warnings=self._warnings(request, loaded),
             debug=explanation(served, visitor, loaded.matrix) if served and request.debug else None,
@@ -123,7 +125,8 @@ class Storefront:
         if served and slots and self._draw() < self._params.served_share:
             meta = {"request_id": answer.request_id, "ts": now, "arm": arm}
             self._exposures.add_sample(meta, served.ranked.matrix)
-        self._count(request, answer, ended - started, read - started, wanted(request, stages))
+        stage_seconds = {"features": read - started, **(served.seconds if served else {})}
+        self._count(request, answer, ended - started, stage_seconds, wanted(request, stages))
         return answer
 
     def _arm(self, current: Current, unit: str | None) -> tuple[str, Loaded]:
@@ -135,10 +138,10 @@ class Storefront:
             return arm, current.challenger
         return arm, current.champion
 
-    async def _read(self, loaded: Loaded, request: Request, now: int) -> tuple[Row, Row, str | None]:
-        """(user row, session row, why not)."""
+    async def _read(self, loaded: Loaded, request: Request, now: int) -> tuple[VisitorRows, str | None]:
+        """(the shopper's rows, why there are none)."""
         if self._in_flight > self._params.max_in_flight:
-            return None, None, OVERLOADED
+            return NO_ROWS, OVERLOADED
         return await self._rows.read(loaded.features, request, now)
 
     async def _catch_up(self) -> None:
@@ -183,12 +186,14 @@ class Storefront:
             found.append("as_of: ignored, the service does not run with ENDCAP_REPLAY=1")
         return tuple(found)
 
-    def _count(self, request: Request, answer: Answer, took: float, read: float, asked: int) -> None:
+    def _count(
+        self, request: Request, answer: Answer, took: float, stages: Mapping[str, float], asked: int
+    ) -> None:
         arm, missing = answer.arm, asked - len(answer.items)
         metrics.ANSWERS.labels(request.surface, arm, answer.served_from).inc()
         metrics.ANSWER_SECONDS.labels(arm).observe(took)
-        metrics.STAGE_SECONDS.labels("features").observe(read)
-        metrics.STAGE_SECONDS.labels("pipeline").observe(took - read)
+        for stage, seconds in stages.items():
+            metrics.STAGE_SECONDS.labels(stage).observe(seconds)
         if answer.degraded:
             metrics.DEGRADED.labels(answer.degraded).inc()
         if answer.feature_age_ms is not None:
@@ -210,7 +215,7 @@ def wanted(request: Request, stages: Any) -> int:
     return request.limit if stages is pipeline.recommend else 0
 
 
-def _age_ms(now: int, user: Row, session: Row) -> int | None:
-    """Milliseconds since the newest contact in the rows read; None without rows."""
-    newest = max((row["at"] for row in (user, session) if row), default=0)
+def _age_ms(now: int, rows: VisitorRows, loaded: Loaded) -> int | None:
+    """Age of the newest stored row of this shopper, else of any item; None where neither is stored."""
+    newest = rows.newest or loaded.matrix.newest()
     return max(now - newest, 0) // 1000 if newest else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,17 @@ class Request:
     limit: int = 12
     debug: bool = False
     as_of: int | None = None  # us; honoured only with ENDCAP_REPLAY=1
+
+
+class VisitorRows(NamedTuple):
+    """The stored rows of a shopper and a visit, None where there is none or it is too old."""
+
+    user: Mapping[str, Any] | None
+    session: Mapping[str, Any] | None
+    newest: int  # instant of the newer of the two, us; 0 without rows
+
+
+NO_ROWS = VisitorRows(None, None, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,7 @@ class Answer:
 
 
 __all__ = [
+    "NO_ROWS",
     "Answer",
     "Candidates",
     "Context",
@@ -104,4 +117,5 @@ __all__ = [
     "Scores",
     "Slot",
     "Visitor",
+    "VisitorRows",
 ]

@@ -36,6 +36,7 @@ from serving.ingress import Ingress
 from serving.params import Serving
 from serving.releases import Releases
 from serving.storefront import Storefront
+from serving.types import VisitorRows
 
 HERO: dict[str, Any] = {"surface": "homepage_hero", "user_id": "u1", "session_id": "s1"}
 
@@ -51,18 +52,19 @@ class StillFeatures:
     error: Exception | None = None
     reads: int = 0
 
-    async def read(self, user_id: str | None, session_id: str | None, now: int) -> Any:
+    async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
         self.reads += 1
         if self.error:
             raise self.error
         await asyncio.sleep(self.delay_s)
-        return self.users.get(user_id or ""), self.sessions.get(session_id or "")
+        user, session = self.users.get(user_id or ""), self.sessions.get(session_id or "")
+        return VisitorRows(user, session, max((row["at"] for row in (user, session) if row), default=0))
 
     def load_items(self) -> ItemMatrix:
         return self.matrix
 
-    def refresh(self, matrix: ItemMatrix) -> int:
-        return 0
+    def refresh(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
+        return matrix, 0
 
 
 @dataclass

@@ -6,12 +6,14 @@ import asyncio
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from feast import FeatureStore
 from feast.repo_operations import get_repo_files
@@ -27,11 +29,13 @@ from feature_repo.folds import DAY_US
 from feature_repo.history import instant
 from feature_repo.matrix import ACTIVITY, ItemMatrix
 from feature_repo.online import OnlineView, read_rows, write_newer
-from feature_repo.timeline import matrix_at
+from feature_repo.timeline import historical, matrix_at
 from feature_repo.views import DECLARED
 from pipelines.features import main as features
 from pipelines.materialize import materialize
 from serving.features import OnlineFeatures
+from serving.releases import Items
+from serving.types import NO_ROWS
 
 EVENTS = random_events(seed=8, count=700)
 CATALOGUE = [*ITEMS, "untouched", "not in the catalogue"]
@@ -77,19 +81,52 @@ def test_a_request_costs_one_read_per_id(online: tuple[Redis, OnlineFeatures]) -
         return stats.get("cmdstat_hmget", {"calls": 0})["calls"]
 
     reader, before = online[1], reads()
-    user, session = asyncio.run(reader.read("user 1", "session 1", NOW))
+    user, session, newest = asyncio.run(reader.read("user 1", "session 1", NOW))
     assert reads() - before == 2
     assert user and session and user["recent_items"] and session["started_ts"] >= START
-    assert reader.read_now("user 1", "session 1", NOW) == (user, session)
+    assert user["at"] <= newest < NOW
+    assert reader.read_now("user 1", "session 1", NOW) == (user, session, newest)
 
 
 def test_unknown_absent_and_outdated_rows_are_none(online: tuple[Redis, OnlineFeatures]) -> None:
     _, reader = online
-    assert reader.read_now("nobody", "none", NOW) == (None, None)
-    assert reader.read_now(None, None, NOW) == (None, None)
-    user, session = reader.read_now("user 1", "session 1", NOW + 3 * DAY_US)
+    assert reader.read_now("nobody", "none", NOW) == NO_ROWS
+    assert reader.read_now(None, None, NOW) == NO_ROWS
+    user, session, _ = reader.read_now("user 1", "session 1", NOW + 3 * DAY_US)
     assert user is not None and session is None
-    assert reader.read_now("user 1", None, NOW + 366 * DAY_US) == (None, None)
+    assert reader.read_now("user 1", None, NOW + 366 * DAY_US) == NO_ROWS
+
+
+@pytest.mark.parametrize("declared", [d for d in DECLARED if d.max_age_days], ids=lambda d: d.name)
+def test_a_row_is_read_up_to_its_age_limit_and_not_a_microsecond_longer(
+    online: tuple[Redis, OnlineFeatures], home: Path, declared: Any
+) -> None:
+    view = OnlineView(declared, "endcap")
+    entity = f"{declared.key.removesuffix('_id')} 1"
+    raw: Any = online[0].hmget(view.key(entity), view.fields)
+    stored = view.decode(raw)
+    assert stored is not None
+    limit = stored[0] + declared.max_age_days * DAY_US
+    assert view.fresh(raw, limit) == stored and view.fresh(raw, limit + 1) is None
+    instants = [instant(limit), instant(limit + 1)]
+    asked = pd.DataFrame({declared.key: [entity] * 2, "event_timestamp": instants})
+    service = "items" if declared.key == "item_id" else "visitor"
+    if service == "visitor":
+        asked[({"user_id", "session_id"} - {declared.key}).pop()] = None
+    offline = historical(asked, service)[declared.name]
+    assert offline[0] is not None and offline[1] is None
+
+
+def test_an_item_that_nobody_touched_for_too_long_is_forgotten_at_the_instant_of_the_request(
+    online: tuple[Redis, OnlineFeatures],
+) -> None:
+    matrix = online[1].load_items()
+    at = matrix.activity["at"]
+    limit = int(at[at > 0].min()) + ITEM_ACTIVITY.max_age_days * DAY_US
+    assert matrix.as_of(limit) is matrix
+    oldest, later = int(np.where(at > 0, at, limit).argmin()), matrix.as_of(limit + 1)
+    assert later is not matrix and later.activity["at"][oldest] == 0 and matrix.activity["at"][oldest] > 0
+    assert later.newest() == matrix.newest() and later.ids is matrix.ids
 
 
 def test_the_online_matrix_equals_the_offline_one(online: tuple[Redis, OnlineFeatures], home: Path) -> None:
@@ -103,17 +140,60 @@ def test_the_online_matrix_equals_the_offline_one(online: tuple[Redis, OnlineFea
 def test_a_refresh_reads_the_changed_rows_and_no_others(online: tuple[Redis, OnlineFeatures]) -> None:
     redis, reader = online
     matrix = reader.load_items()
-    assert reader.refresh(matrix) == 0
+    assert reader.refresh(matrix) == (matrix, 0)
     view = OnlineView(ITEM_ACTIVITY, "endcap")
     row = {**dict.fromkeys(ACTIVITY, 0), "at": NOW, "first_ts": START, "views_24h": 7.5}
     row = {c.name: float(row[c.name]) if c.dtype == "float64" else row[c.name] for c in ITEM_ACTIVITY.columns}
-    before = matrix.activity["views_7d"].copy()
+    before = {name: column.copy() for name, column in matrix.activity.items()}
     changes.announce(redis, write_newer(redis, view, [("item 3", NOW, row), ("not sold here", NOW, row)]))
-    assert reader.refresh(matrix) == 1
-    assert matrix.activity["views_24h"][3] == 7.5 and matrix.activity["at"][3] == NOW
+    fresh, count = reader.refresh(matrix)
+    assert count == 1
+    assert fresh.activity["views_24h"][3] == 7.5 and fresh.activity["at"][3] == NOW
     others = np.arange(len(CATALOGUE)) != 3
-    np.testing.assert_array_equal(matrix.activity["views_7d"][others], before[others])
-    assert reader.refresh(matrix) == 0
+    for name in ACTIVITY:
+        np.testing.assert_array_equal(fresh.activity[name][others], before[name][others])
+        np.testing.assert_array_equal(matrix.activity[name], before[name], "the snapshot before")
+    assert fresh.price is matrix.price and fresh.row is matrix.row
+    assert reader.refresh(fresh) == (fresh, 0)
+
+
+def test_a_reader_sees_no_row_of_two_refreshes(online: tuple[Redis, OnlineFeatures]) -> None:
+    """Every refresh writes one number into all columns of every row; a request must never see two."""
+    redis, reader = online
+    view, rounds = OnlineView(ITEM_ACTIVITY, "endcap"), 60
+    items = Items(reader, reader.load_items())
+    dtypes = {c.name: float if c.dtype == "float64" else int for c in ITEM_ACTIVITY.columns}
+    mixed: list[Any] = []
+    seen: set[float] = set()
+
+    def request() -> None:
+        while not done.is_set():
+            matrix = items.matrix
+            for _ in range(20):  # one request reads its columns one after the other
+                block = np.stack([matrix.activity[name][:12] for name in ACTIVITY])
+                seen.add(float(block[0, 0]))
+                if not (block == block[0, 0]).all():
+                    mixed.append(block)
+
+    def write(number: int) -> None:
+        row = {name: kind(number) for name, kind in dtypes.items()}
+        changes.announce(redis, write_newer(redis, view, [(item, number, row) for item in ITEMS]))
+        items.refresh()
+
+    start, done = NOW + DAY_US, threading.Event()
+    write(start)
+    reading = threading.Thread(target=request)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        reading.start()
+        for number in range(start + 1, start + rounds):
+            write(number)
+    finally:
+        done.set()
+        reading.join()
+        sys.setswitchinterval(switch)
+    assert mixed == [] and len(seen) > 3
 
 
 def test_a_new_price_reaches_the_matrix_by_a_refresh(online: tuple[Redis, OnlineFeatures]) -> None:
@@ -124,8 +204,9 @@ def test_a_new_price_reaches_the_matrix_by_a_refresh(online: tuple[Redis, Online
     assert held is not None and matrix.price[1] == 6.0
     write_newer(redis, view, [("item 1", held[0] + 1, {**held[1], "price": 4.5, "stock": 0})])
     redis.incr(changes.CATALOGUE)
-    reader.refresh(matrix)
-    assert (matrix.price[1], matrix.stock[1], matrix.price[2]) == (4.5, 0, 7.0)
+    fresh, _ = reader.refresh(matrix)
+    assert (fresh.price[1], fresh.stock[1], fresh.price[2]) == (4.5, 0, 7.0)
+    assert matrix.price[1] == 6.0 and fresh.activity is matrix.activity
 
 
 def test_a_reader_survives_that_all_features_are_deleted_and_made_again(
@@ -135,9 +216,10 @@ def test_a_reader_survives_that_all_features_are_deleted_and_made_again(
     matrix = reader.load_items()
     for _ in range(3):
         changes.announce(redis, ["item 1"])
-    reader.refresh(matrix)
+    matrix, _ = reader.refresh(matrix)
     materialize(redis, store.open_store(redis_url), instant(EVENTS[300]["event_ts"]), 100, fresh=True)
-    assert reader.refresh(matrix) > 0
+    matrix, count = reader.refresh(matrix)
+    assert count > 0
     expected = matrix_at(CATALOGUE, EVENTS[300]["event_ts"] - 1)
     np.testing.assert_array_equal(matrix.activity["at"], expected.activity["at"])
 

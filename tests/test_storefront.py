@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from storefront import HERO, Shop, ask, items, make_home, metric, open_shop, session_row, user_row
 
+from feature_repo.matrix import ACTIVITY
 from feature_repo.vectorize import COLUMNS
 from serving import pipeline
 
@@ -48,6 +50,22 @@ def test_the_list_follows_the_stored_rows(shop: Shop) -> None:
     assert items(warm) != items(cold)
     assert not {"item-8", "item-20"} & set(items(warm))  # in the cart, bought
     assert 0 < warm["feature_age_ms"] < 60_000
+
+
+def test_the_feature_age_is_that_of_the_shopper_and_else_of_the_newest_item(shop: Shop) -> None:
+    assert ask(shop)["feature_age_ms"] is None  # nothing is stored of anybody or anything
+    touched = time.time_ns() // 1000 - 3_600_000_000
+    row = {name: [touched if name in ("at", "first_ts") else 1] for name in ACTIVITY}
+    held = shop.releases.current.champion.items  # type: ignore[union-attr]
+    before = held.matrix
+    held.matrix = before.updated(np.array([5]), row)
+    try:
+        assert ask(shop)["feature_age_ms"] == pytest.approx(3_600_000, abs=20_000)
+        shop.features.sessions["s1"] = session_row(("product_viewed", "item-3"))
+        assert ask(shop)["feature_age_ms"] == pytest.approx(1_000, abs=20_000)
+        assert ask(shop, session_id="nobody", user_id=None)["feature_age_ms"] > 3_000_000
+    finally:
+        held.matrix = before
 
 
 def test_what_the_request_names_is_not_recommended_back(shop: Shop) -> None:
