@@ -3,9 +3,13 @@
 The stock store joins by inequality and ranks what comes out, so a hundred rows per key become a hundred rows
 per question before one is kept. Here each view is joined in three steps; only the last reads wide rows:
 
-    1  per (key, timestamp) the row number of the row that was created last          late rows, ties
-    2  ASOF JOIN of the questions with these numbers: the newest row at or before     age limit
-    3  the parquet rows with these numbers, streamed past the matches                 lists are read once
+    1  per key and instant the number of the row that wins from then on              late rows, ties
+    2  ASOF JOIN of the questions with these numbers: the newest one at or before    age limit
+    3  the parquet rows with these numbers, streamed past the matches                lists are read once
+
+A row is visible from its timestamp on, or with `filter_by_created_timestamp` from the later of its timestamp
+and its creation. In the first case the newest visible row wins; in the second a row that was learned late
+may be older than one already visible, so the winner is the running maximum of (timestamp, created).
 
 Answers equal the stock store's (tests compare them on random cases), in the order of the questions.
 """
@@ -45,8 +49,7 @@ class AsofOfflineStoreConfig(DuckDBOfflineStoreConfig):
 class AsofOfflineStore(DuckDBOfflineStore):
     """DuckDB store for parquet files whose historical reads are ASOF joins.
 
-    What ASOF cannot express goes to the stock join: a cut by created_timestamp (two inequalities), on-demand
-    views, and sources that are no parquet files.
+    What is left to the stock join: on-demand views, and sources that are no parquet files.
     """
 
     @staticmethod
@@ -61,7 +64,7 @@ class AsofOfflineStore(DuckDBOfflineStore):
         filter_by_created_timestamp: bool = False,
     ) -> RetrievalJob:
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        if filter_by_created_timestamp or on_demand or not all(map(_is_parquet, feature_views)):
+        if on_demand or not all(map(_is_parquet, feature_views)):
             return DuckDBOfflineStore.get_historical_features(
                 config=config,
                 feature_views=feature_views,
@@ -80,7 +83,8 @@ class AsofOfflineStore(DuckDBOfflineStore):
         for number, view in enumerate(feature_views):
             names = _requested(view, feature_refs, full_feature_names)
             columns += [f'answer_{number}."{output}"' for output in names.values()]
-            joins += f" LEFT JOIN ({_answers(view, names, instant)}) AS answer_{number} USING ({QUESTION})"
+            answers = _answers(view, names, instant, filter_by_created_timestamp)
+            joins += f" LEFT JOIN ({answers}) AS answer_{number} USING ({QUESTION})"
         return AsofRetrievalJob(
             questions.assign(**{QUESTION: range(len(questions))}),
             f"SELECT {', '.join(columns)} FROM questions {joins} ORDER BY {QUESTION}",
@@ -168,10 +172,10 @@ class AsofRetrievalJob(RetrievalJob):
         return self._metadata
 
 
-def _answers(view: FeatureView, names: Mapping[str, str], instant: str) -> str:
+def _answers(view: FeatureView, names: Mapping[str, str], instant: str, learned: bool) -> str:
     """SQL of one view's answers: column __question, then one column per requested feature.
 
-    `names`: feature -> name in the output.
+    `names`: feature -> name in the output. `learned`: only rows created by the time of the question.
     """
     source: Any = view.batch_source
     stored = {new: old for old, new in source.field_mapping.items()}  # Feast's name -> the file's
@@ -179,23 +183,35 @@ def _answers(view: FeatureView, names: Mapping[str, str], instant: str) -> str:
     rows = _rows(source)
     held = ", ".join(f'"{stored.get(key, key)}" AS key_{i}' for i, key in enumerate(keys))
     key_columns = ", ".join(f"key_{i}" for i in range(len(keys)))
-    newest = _created(source.created_timestamp_column)
-    matches = " AND ".join(f'q."{asked}" = numbers.key_{i}' for i, asked in enumerate(keys.values()))
+    stamp = f'epoch_us("{stored.get(source.timestamp_field, source.timestamp_field)}"::TIMESTAMPTZ)'
+    made = source.created_timestamp_column
+    made = stored.get(made, made)
+    late = learned and bool(made)
+    visible = f'greatest({stamp}, epoch_us("{made}"::TIMESTAMPTZ))' if late else stamp
+    matches = " AND ".join(f'q."{asked}" = winners.key_{i}' for i, asked in enumerate(keys.values()))
     limit = int(view.ttl.total_seconds() * 1e6) if view.ttl else 0
-    fresh = f'WHERE numbers.ts + {limit} >= epoch_us(q."{instant}")' if limit else ""
+    fresh = f'WHERE winners.row.ts + {limit} >= epoch_us(q."{instant}")' if limit else ""
     wanted = ", ".join(f'wide."{stored.get(name, name)}" AS "{output}"' for name, output in names.items())
     return f"""
         WITH numbers AS (
-            SELECT {key_columns}, ts, arg_max(number, newest) AS number FROM (
-                SELECT {held}, epoch_us("{source.timestamp_field}"::TIMESTAMPTZ) AS ts,
-                       file_row_number AS number, {newest} AS newest FROM {rows})
-            WHERE ts <= (SELECT max(epoch_us("{instant}")) FROM questions)
-            GROUP BY {key_columns}, ts),
+            SELECT {held}, {visible} AS visible,
+                   {{ts: {stamp}, made: {_created(made)}, number: file_row_number}} AS row FROM {rows}
+            WHERE {stamp} <= (SELECT max(epoch_us("{instant}")) FROM questions)
+                {f'AND "{made}" IS NOT NULL' if late else ""}),
+        newest AS (
+            SELECT {key_columns}, visible, max(row) AS row FROM numbers GROUP BY {key_columns}, visible),
+        winners AS ({_running(key_columns) if late else "SELECT * FROM newest"}),
         matched AS (
-            SELECT q.{QUESTION}, numbers.number FROM questions AS q ASOF JOIN numbers
-                ON {matches} AND epoch_us(q."{instant}") >= numbers.ts {fresh})
+            SELECT q.{QUESTION}, winners.row.number AS number FROM questions AS q ASOF JOIN winners
+                ON {matches} AND epoch_us(q."{instant}") >= winners.visible {fresh})
         SELECT matched.{QUESTION}, {wanted} FROM matched JOIN {rows} AS wide
             ON wide.file_row_number = matched.number"""
+
+
+def _running(key_columns: str) -> str:
+    """SQL of the rows that win from each instant on: a late row never hides a newer one."""
+    over = f"PARTITION BY {key_columns} ORDER BY visible"
+    return f"SELECT {key_columns}, visible, max(row) OVER ({over}) AS row FROM newest"
 
 
 def _rows(source: FileSource) -> str:
