@@ -7,40 +7,69 @@ gets point-in-time prices by writing one row per change here; nothing else chang
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.errors import DataError
 from feature_repo.events import TIMESTAMP
-from feature_repo.folds import Column
+from feature_repo.folds import DAY_US, Column, Reading
 from feature_repo.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 
 KNOWN_FROM = datetime(2000, 1, 1, tzinfo=UTC)  # the earliest instant that the door lets an event have
 
 
-class ItemCatalogue:
-    """Shaped like a fold, so that the views are made in one loop; it has no events and never grows old."""
-
-    name: ClassVar[str] = "item_catalogue"
-    key: ClassVar[str] = "item_id"
-    max_age_days: ClassVar[int] = 0  # 0: no limit
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("title", "string", "name as the shop shows it"),
-        Column("category_path", "string", "from the root, parts divided by /; null for unknown"),
-        Column("brand", "string", "null for unknown"),
-        Column("price", "float64", "in the shop's currency; null for unknown"),
-        Column("margin", "float64", "share of the price, 0 to 1; null for unknown"),
-        Column("stock", "int64", "pieces on hand; null for unknown"),
-        Column("available_from", "int64", "first day of sale, us; 0 for unknown"),
-    )
+def _price_log(matrix: Any, now: int, rows: Any) -> Any:
+    return matrix.price_log[rows]
 
 
-ITEM_CATALOGUE = ItemCatalogue()
+def _margin(matrix: Any, now: int, rows: Any) -> Any:
+    return matrix.margin[rows]
+
+
+def _age_days(matrix: Any, now: int, rows: Any) -> Any:
+    first = matrix.available_from[rows]
+    first = np.where(first > 0, first, matrix.activity["first_ts"][rows])
+    return np.where(first > 0, (now - first) / DAY_US, np.nan)
+
+
+@dataclass(frozen=True)
+class Static:
+    """Declared as a fold is, so that the views are made in one loop; without events, and never too old."""
+
+    name: str
+    key: str
+    doc: str
+    columns: tuple[Column, ...]
+    max_age_days: int = 0
+    readings: tuple[Reading, ...] = ()
+
+
+ITEM_CATALOGUE = Static(
+    name="item_catalogue",
+    key="item_id",
+    doc="What the shop's catalogue says of an item, known without a single event.",
+    columns=(
+        Column("title", "string", "text", "name as the shop shows it"),
+        Column("category_path", "string", "path", "from the root, parts divided by /; null for unknown"),
+        Column("brand", "string", "text", "null for unknown"),
+        Column("price", "float64", "currency", "in the shop's currency; null for unknown"),
+        Column("margin", "float64", "share", "of the price, 0 to 1; null for unknown"),
+        Column("stock", "int64", "pieces", "on hand; null for unknown"),
+        Column("available_from", "int64", "us", "first day of sale; 0 for unknown"),
+    ),
+    readings=(
+        Reading("price_log", "log currency", "logarithm of the price", ("price",), _price_log),
+        Reading("margin", "share", "of the price", ("margin",), _margin),
+        Reading("age_days", "days", "on sale, else since its first event", ("available_from",), _age_days),
+    ),
+)
 
 
 def catalogue_rows(items: Path) -> pa.Table:

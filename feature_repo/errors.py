@@ -5,6 +5,7 @@ EndcapError
 ├── DataError          a file of ours or of the shop: missing, truncated, wrong schema
 ├── EventError         one event refused at the door
 ├── FeatureError       a feature row that does not fit its definition
+├── DefinitionError    features that are declared in a way that cannot work
 ├── RequestError       what a client sent (HTTP 4xx)                  serving/errors.py
 ├── UnavailableError   what cannot be answered now (HTTP 503)         serving/errors.py
 ├── BundleError        a release that must not be served              serving/errors.py
@@ -54,6 +55,10 @@ class EventError(EndcapError):
 
 class FeatureError(EndcapError):
     """A stored feature row does not fit the fold that declares it."""
+
+
+class DefinitionError(EndcapError):
+    """The declared features cannot work together; raised at import, before anything runs on them."""
 
 
 def shorten(value: object, limit: int = 80) -> str:

@@ -1,19 +1,39 @@
-"""What a fold is: the event it reads, the columns it declares, decayed counts, and the protocol."""
+"""What a fold is: the events that it reads, the parts of its state, and what the ranker reads of them.
+
+A fold is one entity's stored row. It is declared as a list of parts (feature_repo.parts), each with its own
+columns, its own step and its own readings. From that one declaration follow the Feast view, the backfill, the
+live stream, the age limit, the ranker's columns and the table in docs/features.md.
+
+    fold = columns + new() + step(state, event)       offline over history, online over the stream
+    row(state) <-> state(row)                         what Feast stores is the state itself
+    readings                                          brought to `now` by feature_repo.vectorize
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple
 
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
 
 State = dict[str, Any]
+DEFAULTS: Mapping[str, Any] = {
+    "int64": 0,
+    "float64": 0.0,
+    "string": "",
+    "list<string>": [],
+    "list<int64>": [],
+}
 
 
 class Event(NamedTuple):
-    """What folds read of a canonical event; `ts` in microseconds since 1970, UTC."""
+    """What folds read of a canonical event; `ts` in microseconds since 1970, UTC.
+
+    `user_id` is None for an anonymous event, and for one without consent.
+    """
 
     ts: int
     type: str
@@ -25,67 +45,106 @@ class Event(NamedTuple):
     device: str | None = None
     country: str | None = None
     channel: str | None = None
+    consent: bool = True
 
 
 class Column(NamedTuple):
-    """One stored feature: `dtype` is int64, float64, string, list<string> or list<int64>."""
+    """One stored value: `dtype` is a key of DEFAULTS, whose value stands before the first event."""
 
     name: str
     dtype: str
+    unit: str
     doc: str
 
 
-class Fold(Protocol):
-    """One entity's features. A row older than `max_age_days` is served as absent."""
+class Reading(NamedTuple):
+    """One column of the ranker, computed from a stored row when it is asked for.
 
-    name: ClassVar[str]
-    key: ClassVar[str]
-    types: ClassVar[frozenset[str]]
-    max_age_days: ClassVar[int]
-    columns: ClassVar[tuple[Column, ...]]
-
-    def new(self) -> State:
-        """The state of an entity without events."""
-
-    def step(self, state: State, event: Event) -> State:
-        """The state after `event`; `state` is used up and must not be read again."""
-
-    def row(self, state: State) -> dict[str, Any]:
-        """The state as column values, lists copied: what Feast stores."""
-
-    def state(self, row: Mapping[str, Any]) -> State:
-        """The inverse of `row`."""
-
-
-@dataclass(frozen=True)
-class Decayed:
-    """A count whose weight halves every `half_life_us`.
-
-    A window "of 24 h" that is stored as a plain number is wrong an hour later; a decayed sum stays right when
-    it is multiplied by 2 ** -(age / half_life). Late events enter with the weight they would have by now, so
-    the order of arrival does not matter.
-
-    >>> day = Decayed("views_24h", DAY_US)
-    >>> day.bring(8.0, at=0, now=2 * DAY_US)
-    2.0
+    `read` is called as read(row, visitor) -> float for a user's or a session's row, and as
+    read(matrix, now, rows) -> float64 (n,) for items. `of` names the stored columns that it needs.
     """
 
     column: str
-    half_life_us: int
+    unit: str
+    doc: str
+    of: tuple[str, ...]
+    read: Callable[..., Any]
 
-    def bring(self, value: float, at: int, now: int) -> float:
-        return value * 2.0 ** (-(now - at) / self.half_life_us)
+
+class Part:
+    """One piece of a fold's state. Parts of one fold share the state and own their columns of it.
+
+    `step` changes its own entries of `state`, for the event types that it names, and must not depend on when
+    an event arrives wherever that can be had: the event's own `ts` decides.
+    """
+
+    types: frozenset[str]
+    columns: tuple[Column, ...] = ()
+    readings: tuple[Reading, ...] = ()
+
+    def new(self) -> State:
+        """The part's entries before the first event."""
+        return {c.name: _copied(DEFAULTS[c.dtype]) for c in self.columns}
+
+    def step(self, state: State, event: Event) -> None:
+        """Take `event` in, in place."""
+        raise NotImplementedError
+
+    def row(self, state: State) -> dict[str, Any]:
+        """The part's columns, lists copied."""
+        return {c.name: _copied(state[c.name]) for c in self.columns}
+
+    def state(self, row: Mapping[str, Any]) -> State:
+        """The inverse of `row`."""
+        return {c.name: _copied(row[c.name]) for c in self.columns}
 
 
-def add_decayed(state: State, ts: int, weights: Mapping[Decayed, float]) -> None:
-    """Bring every counter of `weights` from state["at"] to max(at, ts) and add its weight."""
-    at = state["at"]
-    later = max(at, ts)
-    for counter, weight in weights.items():
-        value = state[counter.column]
-        if later > at and value:
-            value = counter.bring(value, at, later)
-        if weight:
-            value += counter.bring(weight, ts, later)
-        state[counter.column] = value
-    state["at"] = later
+@dataclass(frozen=True)
+class Fold:
+    """One entity's stored row. A row older than `max_age_days` is served as absent; 0: never too old."""
+
+    name: str
+    key: str
+    max_age_days: int
+    doc: str
+    parts: tuple[Part, ...]
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        return tuple(column for part in self.parts for column in part.columns)
+
+    @cached_property
+    def readings(self) -> tuple[Reading, ...]:
+        return tuple(reading for part in self.parts for reading in part.readings)
+
+    @cached_property
+    def types(self) -> frozenset[str]:
+        """Event types that any part reads."""
+        return frozenset().union(*(part.types for part in self.parts))
+
+    @cached_property
+    def _steps(self) -> Mapping[str, tuple[Callable[[State, Event], None], ...]]:
+        return {kind: tuple(p.step for p in self.parts if kind in p.types) for kind in self.types}
+
+    def new(self) -> State:
+        """The state of an entity without events."""
+        return {name: value for part in self.parts for name, value in part.new().items()}
+
+    def step(self, state: State, event: Event) -> State:
+        """The state after `event`, whose type is one of `types`; `state` is used up."""
+        for step in self._steps[event.type]:
+            step(state, event)
+        return state
+
+    def row(self, state: State) -> dict[str, Any]:
+        """The state as column values, lists copied: what Feast stores."""
+        return {name: value for part in self.parts for name, value in part.row(state).items()}
+
+    def state(self, row: Mapping[str, Any]) -> State:
+        """The inverse of `row`. A column that `row` lacks or holds as None, being newer, starts afresh."""
+        whole = {name: value for name, value in row.items() if value is not None}
+        return {n: v for part in self.parts for n, v in part.state({**part.row(part.new()), **whole}).items()}
+
+
+def _copied(value: Any) -> Any:
+    return list(value) if isinstance(value, list) else value

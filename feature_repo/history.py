@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.aggregates import USER_HISTORY
 from feature_repo.columnar import connect
 from feature_repo.errors import DataError
 from feature_repo.events import TIMESTAMP
@@ -45,23 +46,32 @@ class Row(NamedTuple):
     values: Mapping[str, Any]
 
 
-def backfill(fold: Fold, events: Iterable[tuple[Event, int]]) -> Iterator[Row]:
-    """Rows of `fold` from (event, created) pairs, which must be sorted by (key, event_ts, event_id).
+class Fact(NamedTuple):
+    """An event, and the instant `at` (us) from which its key knows it: a login brings earlier ones."""
+
+    event: Event
+    at: int
+    created: int
+
+
+def backfill(fold: Fold, facts: Iterable[Fact]) -> Iterator[Row]:
+    """Rows of `fold` from facts sorted by (key, at, event_id).
 
     Three events of one session, two of them at the same instant, give two rows.
     """
-    key, state, created = None, fold.new(), 0
-    previous: Event | None = None
-    for event, learned in events:
-        if previous is not None and (getattr(event, fold.key) != key or event.ts != previous.ts):
-            yield Row(str(key), previous.ts, created, fold.row(state))
-        if getattr(event, fold.key) != key:
-            key, state, created = getattr(event, fold.key), fold.new(), 0
+    place = Event._fields.index(fold.key)
+    key, state, at, created = None, fold.new(), 0, 0
+    for event, instant, learned in facts:
+        if event[place] != key or instant != at:
+            if key is not None:
+                yield Row(key, at, created, fold.row(state))
+            if event[place] != key:
+                key, state, created = str(event[place]), fold.new(), 0
+            at = instant
         state = fold.step(state, event)
         created = max(created, learned)
-        previous = event
-    if previous is not None:
-        yield Row(str(key), previous.ts, created, fold.row(state))
+    if key is not None:
+        yield Row(key, at, created, fold.row(state))
 
 
 def schema(key: str, columns: Iterable[Column]) -> pa.Schema:
@@ -120,16 +130,22 @@ def of_fold(fold: Fold) -> str:
     return f"type IN ({types}) AND {fold.key} IS NOT NULL AND item_id IS NOT NULL"
 
 
-def sorted_events(
-    connection: duckdb.DuckDBPyConnection, fold: Fold, chunk: int
-) -> Iterator[tuple[Event, int]]:
-    """What `backfill` needs, from the connection of `raw_events`."""
-    columns = ", ".join(Event._fields)
-    query = f"SELECT created, {columns} FROM events WHERE {of_fold(fold)} ORDER BY {fold.key}, ts, event_id"
+def sorted_facts(connection: duckdb.DuckDBPyConnection, fold: Fold, chunk: int) -> Iterator[Fact]:
+    """What `backfill` needs, from the connection of `raw_events`.
+
+    A user's facts include those of the table `adopted` (feature_repo.adoption), which must have been made.
+    """
+    fields = ", ".join(Event._fields)
+    facts = f"SELECT ts AS known_at, created, event_id, 1 AS own, 0 AS place, {fields} FROM events"
+    facts += f" WHERE {of_fold(fold)}"
+    if fold is USER_HISTORY:
+        facts += f" UNION ALL SELECT known_at, created, event_id, 0 AS own, place, {fields} FROM adopted"
+    query = f"SELECT known_at, created, {fields} FROM ({facts})"
+    query += f" ORDER BY {fold.key}, known_at, event_id, own, place"
     reader: pa.RecordBatchReader = connection.sql(query).to_arrow_reader(chunk)
     for batch in reader:
-        created, *fields = [column.to_pylist() for column in batch.columns]
-        yield from zip(map(Event._make, zip(*fields, strict=True)), created, strict=True)
+        at, created, *columns = [column.to_pylist() for column in batch.columns]
+        yield from map(Fact, map(Event._make, zip(*columns, strict=True)), at, created)
 
 
 def write(path: Path, shape: pa.Schema, parts: Iterable[pa.Table], row_group: int) -> int:

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.aggregates import ITEM_ACTIVITY
+from feature_repo.folds import Fold
 from feature_repo.history import of_fold, schema
+from feature_repo.parts import Counts, First
 
 SPAN = 900.0  # half-lives from one reference to the next
 
@@ -45,13 +47,23 @@ def decayed_sums(ts: Ints, weights: Floats, half_life_us: int) -> Floats:
     return sums
 
 
+def has_closed_form(fold: Fold) -> bool:
+    """True where the fold's stored parts are counts and earliest instants of the events that these count.
+
+    Any other part makes `item_rows` wrong and the plain fold necessary.
+    """
+    counts = [part for part in fold.parts if isinstance(part, Counts)]
+    rest = [part for part in fold.parts if part.columns and part not in counts]
+    return len(counts) == 1 and all(type(part) is First and part.types <= counts[0].types for part in rest)
+
+
 def item_rows(connection: duckdb.DuckDBPyConnection, chunk: int) -> Iterator[pa.Table]:
     """Offline rows of `item_activity` in tables of some `chunk` rows, sorted by (item_id, event_timestamp).
 
     `connection` is that of feature_repo.history.raw_events. Equal, row by row, to running the fold.
     """
     where = of_fold(ITEM_ACTIVITY)
-    counts = connection.execute(
+    sizes = connection.execute(
         f"SELECT item_id, count(*) FROM events WHERE {where} GROUP BY item_id ORDER BY item_id"
     ).fetchall()
     kinds = sorted(ITEM_ACTIVITY.types)
@@ -61,47 +73,52 @@ def item_rows(connection: duckdb.DuckDBPyConnection, chunk: int) -> Iterator[pa.
         f" FROM events WHERE {where} ORDER BY item_id, ts, event_id"
     ).fetchnumpy()
     ts, created = events["ts"], events["created"]
-    weights = _weights(kinds, events["kind"], events["place"])
-    start, items, parts = 0, [], []
-    for item, count in counts:
-        of_item = slice(start, start + count)
-        start += count
+    sorts, sort = _sorts(kinds, events.pop("kind"), events.pop("place"))
+    start, waiting, items, parts = 0, 0, [], []
+    for item, size in sizes:
+        of_item = slice(start, start + size)
+        start += size
         items.append(item)
-        parts.append(_item(ts[of_item], created[of_item], events["kind"][of_item], weights[of_item], kinds))
-        if sum(len(part["at"]) for part in parts) >= chunk:
+        parts.append(_item(ts[of_item], created[of_item], sorts, sort[of_item]))
+        waiting += len(parts[-1]["created"])
+        if waiting >= chunk:
             yield _table(items, parts)
-            items, parts = [], []
+            waiting, items, parts = 0, [], []
     if parts:
         yield _table(items, parts)
 
 
-def _weights(kinds: list[str], kind: Ints, place: Ints) -> Floats:
-    """Weight of each event, by the fold's own rule, which is asked once per distinct (kind, position)."""
+Sort = tuple[str, int | None]  # type and position of an event: all that its weight depends on
+
+
+def _sorts(kinds: list[str], kind: Ints, place: Ints) -> tuple[list[Sort], Ints]:
+    """The distinct sorts of events, and int32 (n,) which one each event is."""
     code = kind.astype(np.int64) << 32 | place.astype(np.int64)
     distinct, inverse = np.unique(code, return_inverse=True)
-    of_code = [ITEM_ACTIVITY.weight(kinds[c >> 32], (c & 0xFFFFFFFF) or None) for c in distinct.tolist()]
-    return np.array(of_code, np.float64)[inverse]
+    sorts: list[Sort] = [(kinds[c >> 32], (c & 0xFFFFFFFF) or None) for c in distinct.tolist()]
+    return sorts, inverse.astype(np.int32)
 
 
-def _item(ts: Ints, created: Ints, kind: Ints, weights: Floats, kinds: list[str]) -> dict[str, Ints | Floats]:
+def _item(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[str, Ints | Floats]:
     """One item's rows, one per instant: column name -> (m,)."""
     last = np.flatnonzero(np.diff(ts, append=ts[-1] + 1))  # the last event of each instant
-    columns: dict[str, Ints | Floats] = {
-        "at": ts[last],
-        "created": np.maximum.accumulate(created)[last],
-        "first_ts": np.full(len(last), ts[0]),
-    }
-    for name, counters in ITEM_ACTIVITY.counters.items():
-        hit = np.where(kind == kinds.index(name), weights, 0.0)
-        for counter in counters:
-            columns[counter.column] = decayed_sums(ts, hit, counter.half_life_us)[last]
+    columns: dict[str, Ints | Floats] = {"created": np.maximum.accumulate(created)[last]}
+    for part in ITEM_ACTIVITY.parts:
+        if isinstance(part, Counts):
+            columns["at"] = ts[last]
+            for counter in part.counters:
+                weights = np.array([counter.weight(*one) for one in sorts])[sort]
+                columns[counter.name] = decayed_sums(ts, weights, counter.half_life_us)[last]
+        for column in part.columns if isinstance(part, First) else ():
+            hit = np.isin(sort, [i for i, (kind, _) in enumerate(sorts) if kind in part.types])
+            columns[column.name] = np.where(np.logical_or.accumulate(hit), ts[hit.argmax()], 0)[last]
     return columns
 
 
 def _table(items: list[str], parts: list[dict[str, Ints | Floats]]) -> pa.Table:
     shape = schema(ITEM_ACTIVITY.key, ITEM_ACTIVITY.columns)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    key = np.repeat(np.arange(len(items)), [len(part["at"]) for part in parts])
+    key = np.repeat(np.arange(len(items)), [len(part["created"]) for part in parts])
     arrays = [
         pa.array(items, pa.string()).take(pa.array(key)),
         *(pa.array(joined[name]).cast(shape.field(i).type) for i, name in ((1, "at"), (2, "created"))),

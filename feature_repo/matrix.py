@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from feature_repo.aggregates import ITEM_ACTIVITY
 from feature_repo.folds import DAY_US
+from feature_repo.parts import Counts
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
-COUNTERS = {c.column: c.half_life_us for group in ITEM_ACTIVITY.counters.values() for c in group}
+COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
 MAX_AGE_US = ITEM_ACTIVITY.max_age_days * DAY_US
 PRICE_BANDS = 5
 

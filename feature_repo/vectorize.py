@@ -1,57 +1,55 @@
 """The one assembler: stored rows of user, session and items -> the ranker's 28 columns.
 
 Training and serving both call `assemble`; nothing else may compute a model input. Everything that depends on
-`now` happens here, so a stored row may be a second or a week old and gives the same value.
+`now` happens here, so a stored row may be a second or a week old and gives the same value. The columns are
+those that the folds, the catalogue and feature_repo.crosses declare; there must be 28.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.aggregates import SESSION_CONTEXT, USER_HISTORY
-from feature_repo.folds import DAY_US
+from feature_repo.aggregates import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from feature_repo.catalogue import ITEM_CATALOGUE
+from feature_repo.crosses import CROSSES, Meeting
+from feature_repo.errors import DefinitionError
+from feature_repo.folds import Reading
 from feature_repo.matrix import ItemMatrix, Rows
-from feature_repo.vocabulary import device_code, surface_code
+from feature_repo.vocabulary import device_code
 
 Floats = npt.NDArray[np.float32]
 
-USER = ("user_views_30d", "user_purchases_180d", "user_days_away", "user_is_known")
-CONTEXT = (
-    "session_views",
-    "session_carts",
-    "session_intent",
-    "session_age_s",
-    "idle_s",
-    "session_pages",
-    "hour_of_day",
-    "device",
-    "surface",
+REQUEST: tuple[Reading, ...] = (
+    Reading("hour_of_day", "h", "UTC", (), lambda visitor: visitor.now // 3_600_000_000 % 24),
+    Reading("device", "code", "as the request says", (), lambda visitor: device_code(visitor.device)),
 )
-ITEM = ("price_log", "margin", "age_days", "views_24h", "views_7d", "ctr_7d")
-CROSS = (
-    "tower_score",
-    "covisit_score",
-    "ease_score",
-    "last_item_score",
-    "category_affinity",
-    "price_ratio",
-    "shown_pages_ago",
-    "shown_position",
-    "shown_count",
-)
-COLUMNS = USER + CONTEXT + ITEM + CROSS  # 28, in the order of the matrix
-CLASSES = {"user": USER, "context": CONTEXT, "item": ITEM, "cross": CROSS}
+READINGS: Mapping[str, tuple[Reading, ...]] = {  # class of columns -> its columns
+    "user": USER_HISTORY.readings,
+    "context": (*SESSION_CONTEXT.readings, *REQUEST),
+    "item": (*ITEM_CATALOGUE.readings, *ITEM_ACTIVITY.readings),
+    "cross": CROSSES,
+}
+CLASSES = {name: tuple(reading.column for reading in group) for name, group in READINGS.items()}
+COLUMNS = tuple(column for group in CLASSES.values() for column in group)  # in the order of the matrix
+WIDTH = 28
 
-CTR_PRIOR_CLICKS, CTR_PRIOR_EXPOSURE = (
-    1.0,
-    50.0,
-)  # a new item starts near 2 % and moves after some 50 exposures
-CATEGORY_DECAY = 0.8  # weight of the k-th newest contact's category
+
+def check_width(columns: Sequence[str]) -> None:
+    """DefinitionError unless the ranker has exactly 28 columns with 28 names."""
+    if len(columns) != WIDTH or len(set(columns)) != WIDTH:
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        raise DefinitionError(
+            f"ranker columns: {len(columns)} are declared{f', {twice} twice' if twice else ''}; allowed: "
+            f"exactly {WIDTH}. Next: take `column=` from what earns least (data/models/ranker/importance.csv)"
+        )
+
+
+check_width(COLUMNS)
 
 EMPTY_USER: Mapping[str, Any] = USER_HISTORY.row(USER_HISTORY.new())
 EMPTY_SESSION: Mapping[str, Any] = SESSION_CONTEXT.row(SESSION_CONTEXT.new())
@@ -130,96 +128,14 @@ def history(visitor: Visitor, matrix: ItemMatrix, limit: int = 20) -> History:
 
 def assemble(visitor: Visitor, past: History, matrix: ItemMatrix, rows: Rows, scores: Scores) -> Floats:
     """The ranker's input for candidates `rows` (n,): float32 (n, 28) as in COLUMNS, NaN for unknown."""
-    out = np.empty((len(rows), len(COLUMNS)), np.float32)
-    shared = (*_user(visitor), *_context(visitor))
+    out = np.empty((len(rows), WIDTH), np.float32)
+    shared = [reading.read(visitor.user, visitor) for reading in USER_HISTORY.readings]
+    shared += [reading.read(visitor.session, visitor) for reading in SESSION_CONTEXT.readings]
+    shared += [reading.read(visitor) for reading in REQUEST]
     out[:, : len(shared)] = shared
-    columns = (*_item(visitor.now, matrix, rows), *_cross(visitor, past, matrix, rows, scores))
+    meeting = Meeting(visitor, past, matrix, rows, scores)
+    columns = [reading.read(matrix, visitor.now, rows) for reading in READINGS["item"]]
+    columns += [reading.read(meeting) for reading in CROSSES]
     for at, column in enumerate(columns, len(shared)):
         out[:, at] = column
     return out
-
-
-def _user(visitor: Visitor) -> tuple[float, ...]:
-    user, now = visitor.user, visitor.now
-    age = now - user["at"]
-    elsewhere = user["session_id"] != visitor.session_id
-    before = user["at"] if elsewhere else user["previous_ts"]
-    visits = user["sessions"] if elsewhere else user["sessions"] - 1
-    return (
-        user["views_30d"] * 2.0 ** (-age / (30 * DAY_US)),
-        user["purchases_180d"] * 2.0 ** (-age / (180 * DAY_US)),
-        (now - before) / DAY_US if before else np.nan,
-        float(visits > 0),
-    )
-
-
-def _context(visitor: Visitor) -> tuple[float, ...]:
-    session, now = visitor.session, visitor.now
-    return (
-        session["views"],
-        session["carts"],
-        SESSION_CONTEXT.intent.bring(session["intent"], session["at"], now),
-        (now - session["started_ts"]) / 1e6 if session["started_ts"] else np.nan,
-        (now - session["at"]) / 1e6 if session["at"] else np.nan,
-        session["pages"],
-        now // 3_600_000_000 % 24,
-        device_code(visitor.device),
-        surface_code(visitor.surface),
-    )
-
-
-def _item(now: int, matrix: ItemMatrix, rows: Rows) -> tuple[npt.NDArray[Any], ...]:
-    first = matrix.available_from[rows]
-    first = np.where(first > 0, first, matrix.activity["first_ts"][rows])
-    clicks = matrix.count("clicks_7d", now, rows)
-    exposure = matrix.count("exposure_7d", now, rows)
-    return (
-        matrix.price_log[rows],
-        matrix.margin[rows],
-        np.where(first > 0, (now - first) / DAY_US, np.nan),
-        matrix.count("views_24h", now, rows),
-        matrix.count("views_7d", now, rows),
-        (clicks + CTR_PRIOR_CLICKS) / (exposure + CTR_PRIOR_EXPOSURE),
-    )
-
-
-def _cross(
-    visitor: Visitor, past: History, matrix: ItemMatrix, rows: Rows, scores: Scores
-) -> tuple[npt.NDArray[Any], ...]:
-    recency = CATEGORY_DECAY ** np.arange(len(past.rows))[::-1]  # (h,) newest weighs 1
-    same = matrix.category[rows][:, None] == matrix.category[past.rows][None, :]  # (n, h)
-    affinity = same @ recency / recency.sum() if len(recency) else np.zeros(len(rows))
-    seen = matrix.price_log[past.rows]
-    seen = seen[~np.isnan(seen)]
-    ratio = matrix.price_log[rows] - seen.mean() if len(seen) else np.full(len(rows), np.nan)
-    ago, position, count = _shown(visitor.session, matrix, rows)
-    return (
-        scores.tower,
-        scores.covisit,
-        scores.ease,
-        scores.last_item,
-        affinity,
-        ratio,
-        ago,
-        position,
-        count,
-    )
-
-
-def _shown(
-    session: Mapping[str, Any], matrix: ItemMatrix, rows: Rows
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Per candidate (n,): pages since it was listed (0 = the newest), its position, how often."""
-    ago, position, count = np.full(len(rows), np.nan), np.full(len(rows), np.nan), np.zeros(len(rows))
-    lists = (
-        session["shown_items"],
-        session["shown_pages"],
-        session["shown_positions"],
-        session["shown_counts"],
-    )
-    shown = {item: rest for item, *rest in zip(*lists, strict=True)}
-    if shown:
-        for i, row in enumerate(rows.tolist()):
-            if found := shown.get(matrix.ids[row]):
-                ago[i], position[i], count[i] = session["pages"] - found[0], found[1] or np.nan, found[2]
-    return ago, position, count

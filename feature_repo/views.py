@@ -10,7 +10,7 @@ item_catalogue   item     one                                            the sam
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from feast import FeatureView, Field
 from feast.types import Array, FeastType, Float64, Int64, String
@@ -33,10 +33,16 @@ FEAST_TYPES: dict[str, FeastType] = {
 class Declared(Protocol):
     """What a view needs of a fold, or of the catalogue."""
 
-    name: ClassVar[str]
-    key: ClassVar[str]
-    max_age_days: ClassVar[int]  # 0: never too old
-    columns: ClassVar[tuple[Column, ...]]
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def max_age_days(self) -> int: ...
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+    @property
+    def doc(self) -> str: ...
 
 
 DECLARED: tuple[Declared, ...] = (*FOLDS, ITEM_CATALOGUE)
@@ -45,7 +51,10 @@ DECLARED: tuple[Declared, ...] = (*FOLDS, ITEM_CATALOGUE)
 def view(declared: Declared) -> FeatureView:
     """The Feast view of a fold: same name, key, columns and age limit."""
     key = Field(name=declared.key, dtype=String)
-    features = [Field(name=c.name, dtype=FEAST_TYPES[c.dtype], description=c.doc) for c in declared.columns]
+    features = [
+        Field(name=c.name, dtype=FEAST_TYPES[c.dtype], description=f"{c.doc} [{c.unit}]")
+        for c in declared.columns
+    ]
     return FeatureView(
         name=declared.name,
         entities=[BY_KEY[declared.key]],
@@ -53,7 +62,7 @@ def view(declared: Declared) -> FeatureView:
         schema=[key, *features],
         source=source(declared.name),
         online=True,
-        description=(declared.__doc__ or "").partition("\n")[0],
+        description=declared.doc,
     )
 
 

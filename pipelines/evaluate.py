@@ -18,6 +18,7 @@ from feature_repo.errors import DataError
 from feature_repo.folds import DAY_US
 from feature_repo.matrix import ItemMatrix
 from feature_repo.params import load, root, shop
+from feature_repo.parts import been_before
 from feature_repo.vectorize import history
 from pipelines.evaluation_report import read_report, show, write_report
 from pipelines.fits import Candidate, load_fit
@@ -155,7 +156,7 @@ def _metrics(
 def _slices(visit: Visit, relevant: set[int]) -> dict[str, bool]:
     """The slices that a query belongs to; a cold item has been seen for less than COLD_DAYS."""
     query, _, visitor, matrix = visit
-    known = bool(visitor.user["sessions"] > 1)
+    known = been_before(visitor.user, visitor.session_id)
     return {
         "first_query": len(query.history) == 1,
         "later_query": len(query.history) > 1,

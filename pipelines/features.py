@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 from tqdm import tqdm
 
-from feature_repo.aggregates import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from feature_repo.adoption import adopt
+from feature_repo.aggregates import FOLDS, ITEM_ACTIVITY
 from feature_repo.catalogue import ITEM_CATALOGUE, catalogue_rows
-from feature_repo.history import backfill, raw_events, schema, sorted_events, tables, write
-from feature_repo.item_counts import item_rows
+from feature_repo.history import backfill, raw_events, schema, sorted_facts, tables, write
+from feature_repo.item_counts import has_closed_form, item_rows
 from feature_repo.params import load, root
 from feature_repo.sources import feature_file
 from feature_repo.views import Declared
@@ -32,10 +33,14 @@ def main() -> None:
     raw = root() / "data" / "raw"
     _write(ITEM_CATALOGUE, [catalogue_rows(raw / "items.parquet")], params)
     with raw_events(raw, params.duckdb_memory) as events:
-        for fold in (USER_HISTORY, SESSION_CONTEXT):
-            rows = backfill(fold, sorted_events(events, fold, params.chunk_rows))
-            _write(fold, tables(fold, rows, params.chunk_rows), params)
-        _write(ITEM_ACTIVITY, item_rows(events, params.chunk_rows), params)
+        adopt(events, params.chunk_rows)
+        for fold in FOLDS:
+            if fold is ITEM_ACTIVITY and has_closed_form(fold):
+                parts = item_rows(events, params.chunk_rows)
+            else:
+                rows = backfill(fold, sorted_facts(events, fold, params.chunk_rows))
+                parts = tables(fold, rows, params.chunk_rows)
+            _write(fold, parts, params)
 
 
 def _write(view: Declared, parts: Iterable[pa.Table], params: FeaturesParams) -> None:

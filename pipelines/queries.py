@@ -77,7 +77,11 @@ def make_queries(
     inside = first >= _us(start)
     if end is not None:
         inside &= first < _us(end)
-    contacts = events[inside].drop_duplicates(["session_id", "item_id"])
+    asked = events[inside]
+    known = asked.groupby("session_id")["user_id"].ffill()  # whom the storefront knew by then
+    contacts = asked.assign(user_id=known.where(known.notna(), None)).drop_duplicates(
+        ["session_id", "item_id"]
+    )
     contacts = contacts[contacts.groupby("session_id")["item_id"].transform("size") >= 2]
     sessions = dict(tuple(contacts.groupby("session_id", sort=False)))
     names = list(sessions)
@@ -97,14 +101,14 @@ def make_queries(
 
 def _session_queries(contacts: pd.DataFrame) -> list[Query]:
     items = contacts["item_id"].tolist()
-    stamps = contacts["event_ts"].tolist()
+    stamps, users = contacts["event_ts"].tolist(), contacts["user_id"].tolist()
     head = contacts.iloc[0]
     context = Context(device=head["device"], country=head["country"], channel=head["channel"])
     return [
         Query(
             0,
             stamps[k - 1] + 1,
-            head["user_id"],
+            users[k - 1],
             head["session_id"],
             tuple(items[:k]),
             frozenset(items[k:]),

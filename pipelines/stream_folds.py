@@ -7,12 +7,13 @@ rows every partition touches and which therefore have one writer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
 
+from feature_repo.adoption import credited
 from feature_repo.aggregates import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.errors import EventError
 from feature_repo.events import check_event
@@ -74,12 +75,13 @@ def parse(raw: bytes) -> Arrival:
         device=fields.get("device"),
         country=fields.get("country"),
         channel=fields.get("channel"),
+        consent=fields.get("consent", True),
     )
     return Arrival(fields["event_id"], event)
 
 
 def touched(folds: Sequence[Fold], event: Event) -> list[Entity]:
-    """The entities of `folds` whose state `event` changes.
+    """The entities of `folds` whose state `event` changes by itself.
 
     >>> touched(ITEMS, Event(0, "click", None, "s1", "mug"))
     [('item_activity', 'mug')]
@@ -94,11 +96,22 @@ def touched(folds: Sequence[Fold], event: Event) -> list[Entity]:
 
 
 def wanted(folds: Sequence[Fold], states: Mapping[Entity, Held], events: Sequence[Event]) -> list[Entity]:
-    """Entities whose state `apply` needs and `states` lacks, each once; ask again after adding them.
+    """Entities whose state `apply` needs and `states` lacks, each once.
 
-    One without a stored row is added as `unstored(entity)`.
+    Ask again after adding them: the owner of a visit is known only then. One without a stored row is added as
+    `unstored(entity)`.
     """
-    needed = dict.fromkeys(entity for event in events for entity in touched(folds, event))
+    needed: dict[Entity, None] = {}
+    for event in events:
+        needed.update(dict.fromkeys(touched(folds, event)))
+        if USER_HISTORY in folds and event.item_id is not None:
+            visit = (SESSION_CONTEXT.name, event.session_id)
+            needed[visit] = None
+            if visit not in states:
+                continue
+            owner = states[visit].state["owner"]
+            if event.user_id != owner or event.type in USER_HISTORY.types:
+                needed.update({(USER_HISTORY.name, user): None for user in (event.user_id, owner) if user})
     return [entity for entity in needed if entity not in states]
 
 
@@ -116,12 +129,27 @@ def apply(
     """
     changed: dict[Entity, Held] = {}
     for index, event in enumerate(events):
-        for entity in touched(folds, event):
-            held, fold = states[entity], FOLDS_BY_NAME[entity[0]]
-            try:
-                held.state = fold.step(held.state, event)
-            except Exception as error:
-                raise PoisonError(index, f"{type(error).__name__} in {fold.name}: {error}") from error
-            held.ts = max(held.ts, event.ts)
-            changed[entity] = held
+        if event.item_id is None:
+            continue
+        try:
+            for entity, one in steps(folds, states, event):
+                held = states[entity]
+                held.state = FOLDS_BY_NAME[entity[0]].step(held.state, one)
+                held.ts = max(held.ts, event.ts)
+                changed[entity] = held
+        except Exception as error:
+            raise PoisonError(index, f"{type(error).__name__} in {entity[0]}: {error}") from error
     return changed
+
+
+def steps(
+    folds: Sequence[Fold], states: Mapping[Entity, Held], event: Event
+) -> Iterator[tuple[Entity, Event]]:
+    """(entity, the event that it takes), in order. A user's depend on the visit as it was before `event`."""
+    for fold in folds:
+        if fold is USER_HISTORY:
+            visit = states[SESSION_CONTEXT.name, event.session_id].state
+            for given in credited(visit, event):
+                yield (fold.name, str(given.user_id)), given
+        elif event.type in fold.types:
+            yield (fold.name, getattr(event, fold.key)), event

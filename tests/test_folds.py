@@ -83,7 +83,8 @@ def test_a_user_s_visits_are_counted_and_the_last_contact_before_this_visit_is_k
         event("purchase_completed", "b", DAY_US, session="two"),
     ]
     row = run(USER_HISTORY, events)
-    assert (row["sessions"], row["session_id"], row["previous_ts"]) == (2, "two", START + 5)
+    assert (row["sessions"], row["visit_ids"]) == (2, ["one", "two"])
+    assert row["visit_ts"] == [START + 5, START + DAY_US]
     assert row["bought_items"] == ["b"]
 
 
