@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from feature_repo.identity import visible
 from feature_repo.matrix import ItemMatrix
 from feature_repo.vectorize import Visitor, history
 from serving.diversify import Diversify, diversify
@@ -64,7 +65,7 @@ def visitor_of(
         channel=context.channel,
         country=context.country,
         user=user,  # type: ignore[arg-type]
-        session=session,  # type: ignore[arg-type]
+        session=visible(session, request.user_id),  # type: ignore[arg-type]
         anchors=(*request.cart, *request.items),
     )
 
