@@ -18,7 +18,7 @@ from feast.types import Array, FeastType, Float64, Int64, String
 from feature_repo.aggregates import FOLDS
 from feature_repo.catalogue import ITEM_CATALOGUE
 from feature_repo.entities import BY_KEY
-from feature_repo.folds import Column
+from feature_repo.folds import Column, Reading
 from feature_repo.sources import source
 
 FEAST_TYPES: dict[str, FeastType] = {
@@ -41,6 +41,8 @@ class Declared(Protocol):
     def max_age_days(self) -> int: ...
     @property
     def columns(self) -> tuple[Column, ...]: ...
+    @property
+    def readings(self) -> tuple[Reading, ...]: ...
     @property
     def doc(self) -> str: ...
 

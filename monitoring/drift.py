@@ -23,7 +23,7 @@ from feature_repo.vectorize import CLASSES, COLUMNS
 SERVED = "endcap:served"  # stream that serving samples its answers into
 DAY_HOURS = 24.0
 HOUR_US = 3.6e9
-CATEGORIES = ("user_is_known", "hour_of_day", "device", "surface")  # codes: their order means nothing
+CATEGORIES = ("user_is_known", "hour_of_day", "device")  # codes: their order means nothing
 CLASS_OF = {column: name for name, columns in CLASSES.items() for column in columns}
 
 

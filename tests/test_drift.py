@@ -33,7 +33,7 @@ def matrix(rng: np.random.Generator, answers: int) -> np.ndarray:
     for name in COLUMNS:
         if name.startswith(("user_", "session_")) or name == "idle_s":
             of[name] = np.repeat(rng.lognormal(sigma=0.5, size=(answers, 1)), SLOTS, axis=1)
-    for name, codes in (("user_is_known", 2), ("hour_of_day", 24), ("device", 4), ("surface", 9)):
+    for name, codes in (("user_is_known", 2), ("hour_of_day", 24), ("device", 4)):
         of[name] = np.repeat(rng.integers(0, codes, (answers, 1)), SLOTS, axis=1)
     of["shown_position"][rng.random((answers, SLOTS)) < 0.7] = np.nan
     return np.stack([of[name] for name in COLUMNS], axis=-1).astype(np.float32)

@@ -118,3 +118,40 @@ def test_a_page_is_one_request_or_one_instant_and_listed_items_keep_their_newest
 def test_the_memory_of_what_was_shown_is_bounded_and_forgets_the_oldest() -> None:
     row = run(SESSION_CONTEXT, [event("impression", f"i{n}", n) for n in range(SHOWN + 3)])
     assert row["shown_items"] == [f"i{n}" for n in range(3, SHOWN + 3)]
+
+
+moments = st.lists(
+    st.tuples(
+        st.integers(0, 4_000),
+        st.sampled_from(["product_viewed", "add_to_cart", "purchase_completed", "remove_from_cart"]),
+        st.sampled_from(["a", "b", "c", "d"]),
+        st.sampled_from(["s", "t", "v"]),
+    ),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda one: one[0],
+)
+
+
+@given(moments, st.randoms(use_true_random=False))
+def test_late_events_leave_the_state_that_they_would_have_left_in_time(drawn: list[Any], random: Any) -> None:
+    in_time = [event(kind, item, at, session=visit) for at, kind, item, visit in sorted(drawn)]
+    late = random.sample(in_time, len(in_time))
+    for fold in (USER_HISTORY, SESSION_CONTEXT):
+        rows = [run(fold, [e for e in events if e.type in fold.types]) for events in (in_time, late)]
+        for name, value in rows[0].items():
+            close = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
+            assert rows[1][name] == close, (fold.name, name)
+
+
+def test_a_removal_that_arrives_before_its_older_add_still_empties_the_place_in_the_cart() -> None:
+    row = run(SESSION_CONTEXT, [event("remove_from_cart", "a", 9), event("add_to_cart", "a", 5)])
+    assert row["cart_items"] == [] and row["left_items"] == ["a"]
+    row = run(SESSION_CONTEXT, [event("remove_from_cart", "a", 9), event("add_to_cart", "a", 12)])
+    assert row["cart_items"] == ["a"] and row["left_items"] == []
+
+
+def test_a_row_stored_before_a_column_was_declared_is_read_with_the_column_s_beginning() -> None:
+    row = run(USER_HISTORY, [event("product_viewed", "a", 0)])
+    older = {name: value for name, value in row.items() if name != "bought_ts"} | {"carts_30d": None}
+    assert USER_HISTORY.row(USER_HISTORY.state(older)) == row
