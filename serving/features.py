@@ -20,10 +20,12 @@ from redis.retry import Retry
 from feature_repo import changes
 from feature_repo.aggregates import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.catalogue import ITEM_CATALOGUE
-from feature_repo.matrix import ACTIVITY, ItemMatrix
+from feature_repo.identity import visible
+from feature_repo.matrix import ACTIVITY, ItemMatrix, Rows
 from feature_repo.online import OnlineView, read_rows
 from feature_repo.store import open_store
 from serving.types import VisitorRows
+from serving.wire import Wire
 
 LOADED = 500  # items per read while nobody is served
 REFRESHED = 40  # items per round trip beside requests: some 0.4 ms of decoding, in which a request waits
@@ -42,7 +44,7 @@ class OnlineFeatures:
         self._activity = OnlineView(ITEM_ACTIVITY, project)
         self._catalogue = OnlineView(ITEM_CATALOGUE, project)
         self._redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
-        self._async = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0))
+        self._wire = Wire(redis.asyncio.ConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0)))
         self._seen = changes.Seen(0, 0)
 
     async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
@@ -51,17 +53,17 @@ class OnlineFeatures:
         None for an id that is None, for one without a row, and for a row that at `now` (us) is older than its
         view allows.
         """
-        async with self._async.pipeline(transaction=False) as pipe:
-            asked = self._ask(pipe, user_id, session_id)
-            replies = await pipe.execute() if asked else []
-        return self._rows(asked, replies, now)
+        asked = self._asked(user_id, session_id)
+        commands = [view.hmget(entity) for view, entity in asked]
+        return self._rows(asked, await self._wire.ask(commands) if asked else [], user_id, now)
 
     def read_now(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
         """`read` for callers without an event loop."""
         with self._redis.pipeline(transaction=False) as pipe:
-            asked = self._ask(pipe, user_id, session_id)
-            replies = pipe.execute() if asked else []
-        return self._rows(asked, replies, now)
+            asked = self._asked(user_id, session_id)
+            for view, entity in asked:
+                pipe.execute_command("HMGET", view.key(entity), *view.fields)
+            return self._rows(asked, pipe.execute() if asked else [], user_id, now)
 
     def load_items(self) -> ItemMatrix:
         """Catalogue and activity of every item, through Feast; an item without a row is unknown, no error."""
@@ -91,16 +93,28 @@ class OnlineFeatures:
         """
         seen, items = changes.since(self._redis, self._seen)
         known = [item for item in items if item in matrix.row]
-        found = [(item, held[1]) for item, held in self._held(self._activity, known) if held]
-        rows = np.array([matrix.row[item] for item, _ in found], np.int64)
-        fresh = matrix.updated(rows, {name: [row[name] for _, row in found] for name in ACTIVITY})
+        fresh = matrix.updated(*self._changed(matrix, known))
         if seen.catalogue != self._seen.catalogue:
             unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
-            held_rows = [held[1] if held else unknown for _, held in self._held(self._catalogue, matrix.ids)]
-            fresh = fresh.with_catalogue({name: [row[name] for row in held_rows] for name in unknown})
+            parts = self._held(self._catalogue, matrix.ids)
+            rows = [held[1] if held else unknown for part in parts for _, held in part]
+            fresh = fresh.with_catalogue({name: [row[name] for row in rows] for name in unknown})
         fresh = self._ready(fresh)
         self._seen = seen
         return fresh, len(known)
+
+    def _changed(self, matrix: ItemMatrix, items: Sequence[str]) -> tuple[Rows, dict[str, Any]]:
+        """Matrix rows and their new activity, filled in parts: one long conversion would hold up requests."""
+        rows, filled = np.empty(len(items), np.int64), 0
+        values = {name: np.empty(len(items), column.dtype) for name, column in matrix.activity.items()}
+        for part in self._held(self._activity, items):
+            found = [(matrix.row[item], held[1]) for item, held in part if held]
+            span = slice(filled, filled + len(found))
+            rows[span] = [at for at, _ in found]
+            for name, column in values.items():
+                column[span] = [row[name] for _, row in found]
+            filled = span.stop
+        return rows[:filled], {name: column[:filled] for name, column in values.items()}
 
     def _ready(self, matrix: ItemMatrix) -> ItemMatrix:
         """Without outdated activity, and with its popularity computed: no request has to."""
@@ -108,23 +122,27 @@ class OnlineFeatures:
         fresh.popularity()
         return fresh
 
-    def _held(self, view: OnlineView, items: Sequence[str]) -> Iterator[tuple[str, tuple[int, Row] | None]]:
+    def _held(
+        self, view: OnlineView, items: Sequence[str]
+    ) -> Iterator[list[tuple[str, tuple[int, Row] | None]]]:
+        """Each item with its stored (ts, row), in small parts with pauses between them."""
         for at, ids in enumerate(_chunks(items, REFRESHED)):
             if at:
                 time.sleep(PAUSE_S)
-            yield from zip(ids, read_rows(self._redis, view, ids), strict=True)
+            yield list(zip(ids, read_rows(self._redis, view, ids), strict=True))
 
-    def _ask(self, pipe: Any, user_id: str | None, session_id: str | None) -> list[OnlineView]:
-        """Queue one HMGET per id that is given; the views in the order of the replies."""
+    def _asked(self, user_id: str | None, session_id: str | None) -> list[tuple[OnlineView, str]]:
+        """The views to read and of whom, in the order of the replies."""
         pairs = [(self._user, user_id), (self._session, session_id)]
-        asked = [(view, entity) for view, entity in pairs if entity is not None]
-        for view, entity in asked:
-            pipe.hmget(view.key(entity), view.fields)
-        return [view for view, _ in asked]
+        return [(view, entity) for view, entity in pairs if entity is not None]
 
-    def _rows(self, asked: Sequence[OnlineView], replies: Sequence[Any], now: int) -> VisitorRows:
-        found = {view: view.fresh(reply, now) for view, reply in zip(asked, replies, strict=True)}
+    def _rows(
+        self, asked: Sequence[tuple[OnlineView, str]], replies: Sequence[Any], user_id: str | None, now: int
+    ) -> VisitorRows:
+        found = {view: view.fresh(reply, now) for (view, _), reply in zip(asked, replies, strict=True)}
         user, session = found.get(self._user), found.get(self._session)
+        if session and not visible(session[1], user_id):
+            session = None
         newest = max((held[0] for held in (user, session) if held), default=0)
         return VisitorRows(user and user[1], session and session[1], newest)
 

@@ -224,6 +224,33 @@ def test_a_reader_survives_that_all_features_are_deleted_and_made_again(
     np.testing.assert_array_equal(matrix.activity["at"], expected.activity["at"])
 
 
+def test_a_connection_that_redis_closed_meanwhile_is_replaced(online: tuple[Redis, OnlineFeatures]) -> None:
+    redis, reader = online
+
+    async def reads() -> list[Any]:
+        first = await asyncio.gather(*(reader.read("user 1", "session 1", NOW) for _ in range(3)))
+        redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        return [*first, *[await reader.read("user 1", "session 1", NOW) for _ in range(3)]]
+
+    found = asyncio.run(reads())
+    assert found[0].user is not None and all(rows == found[0] for rows in found)
+
+
+def test_a_cancelled_read_leaves_no_reply_to_the_next(online: tuple[Redis, OnlineFeatures]) -> None:
+    redis, reader = online
+
+    async def reads() -> list[Any]:
+        found = [await reader.read("user 1", None, NOW)]
+        redis.execute_command("CLIENT", "PAUSE", 150)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.03):
+                await reader.read("user 2", "session 2", NOW)
+        return [*found, await reader.read("user 1", None, NOW)]
+
+    before, after = asyncio.run(reads())
+    assert before.user is not None and before == after
+
+
 def test_a_dead_redis_is_an_error_at_once(home: Path, redis_server: str) -> None:
     reader = OnlineFeatures("redis://127.0.0.1:1/0", CATALOGUE)
     began = time.perf_counter()
