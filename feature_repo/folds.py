@@ -123,7 +123,8 @@ class Fold:
         return frozenset().union(*(part.types for part in self.parts))
 
     @cached_property
-    def _steps(self) -> Mapping[str, tuple[Callable[[State, Event], None], ...]]:
+    def steps(self) -> Mapping[str, tuple[Callable[[State, Event], None], ...]]:
+        """Event type -> the steps of the parts that read it, in order."""
         return {kind: tuple(p.step for p in self.parts if kind in p.types) for kind in self.types}
 
     def new(self) -> State:
@@ -132,19 +133,26 @@ class Fold:
 
     def step(self, state: State, event: Event) -> State:
         """The state after `event`, whose type is one of `types`; `state` is used up."""
-        for step in self._steps[event.type]:
+        for step in self.steps[event.type]:
             step(state, event)
         return state
 
     def row(self, state: State) -> dict[str, Any]:
         """The state as column values, lists copied: what Feast stores."""
-        return {name: value for part in self.parts for name, value in part.row(state).items()}
+        found: dict[str, Any] = {}
+        for part in self.parts:
+            found.update(part.row(state))
+        return found
 
     def state(self, row: Mapping[str, Any]) -> State:
         """The inverse of `row`. A column that `row` lacks or holds as None, being newer, starts afresh."""
-        whole = {name: value for name, value in row.items() if value is not None}
-        return {n: v for part in self.parts for n, v in part.state({**part.row(part.new()), **whole}).items()}
+        if len(row) < len(self.columns) or None in row.values():
+            row = {**self.row(self.new()), **{n: v for n, v in row.items() if v is not None}}
+        found: State = {}
+        for part in self.parts:
+            found.update(part.state(row))
+        return found
 
 
 def _copied(value: Any) -> Any:
-    return list(value) if isinstance(value, list) else value
+    return value[:] if type(value) is list else value

@@ -39,7 +39,9 @@ class SessionFold(Fold):
     def step(self, state: State, event: Event) -> State:
         if state["owner"] and event.user_id and event.user_id != state["owner"]:
             state = self.new()
-        return super().step(state, event)
+        for step in self.steps[event.type]:
+            step(state, event)
+        return state
 
 
 def visible(row: Mapping[str, Any] | None, user_id: str | None) -> Mapping[str, Any] | None:
