@@ -1,0 +1,58 @@
+"""A command in a process of its own: how long it took, and what it and its children held at their peak."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+LOOK_S = 0.02  # between two looks at the memory
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall clock; resident memory (10^9 bytes) of process and children, summed, at its highest; stdout."""
+
+    seconds: float
+    peak_gb: float
+    output: str
+
+
+def measured(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Cost:
+    """Run `command` to its end. Raises SystemExit with the end of its stderr when it fails."""
+    start = time.perf_counter()
+    child = subprocess.Popen(
+        [str(word) for word in command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    peaks, ended = [0], threading.Event()
+    watch = threading.Thread(target=_watch, args=(child.pid, peaks, ended))
+    watch.start()
+    output, complaints = child.communicate()
+    seconds = time.perf_counter() - start
+    ended.set()
+    watch.join()
+    if child.returncode:
+        sys.exit(f"{' '.join(map(str, command))} ended with {child.returncode}:\n{complaints[-2000:]}")
+    return Cost(seconds, peaks[0] / 1e9, output)
+
+
+def _watch(pid: int, peaks: list[int], ended: threading.Event) -> None:
+    while not ended.wait(LOOK_S):
+        try:
+            parent = psutil.Process(pid)
+            family = [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        held = 0
+        for process in family:
+            try:
+                held += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        peaks[0] = max(peaks[0], held)
