@@ -93,7 +93,7 @@ class Drift:
 
 
 def read_served(redis: Redis, newest: int) -> pd.DataFrame:
-    """The newest sampled answers, oldest first: request_id, ts (us UTC), arm and COLUMNS, a row per slot.
+    """The newest sampled answers, oldest first: request_id, ts (us UTC), arm and COLUMNS, a row per item.
 
     An entry holds `features`, little-endian float32 (candidates, 28), and `meta`, JSON {request_id, ts, arm}.
     Raises DataError for an entry that is not that.

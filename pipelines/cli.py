@@ -47,7 +47,7 @@ JOBS: dict[str, dict[str, str]] = {
         "replay": "replay",
         "demo": "demo",
     },
-    "watch": {"feedback": "feedback", "drift": "drift", "console": "console"},
+    "watch": {"feedback": "feedback", "served": "served", "drift": "drift", "console": "console"},
 }
 
 

@@ -1,68 +1,100 @@
-"""Equality of two answers to one question, slot by slot and value by value, and who is to blame."""
+"""Equality of two answers to one question: the list, the candidates, and their 28 values one by one."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from feature_repo.vectorize import COLUMNS
+from pipelines.culprits import MADE_OF, Stored, culprits
 from pipelines.queries import Query
-from serving.types import Request
+from serving.types import Floats, Request
 from training.metrics import ndcg
 
 CHAMPION = "champion"
-EXAMPLES = 20
+EXAMPLES = 3  # per column
+LISTS = 20  # examples of lists that differ
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The offline answer to one query: items best first, and item -> its 28 values."""
+    """The offline answer to one query.
+
+    items best first · candidates as ranked, values float32 (candidates, 28) · stored: the rows behind them
+    """
 
     query: Query
     request: Request
     items: list[str]
-    values: dict[str, np.ndarray]
+    candidates: list[str]
+    values: Floats
+    stored: Stored
 
 
 @dataclass
 class Parity:
-    """What was compared. `unequal` counts, per column, the values that differ."""
+    """What was compared. Per column of COLUMNS: how many values, how many differ, and by how much at most."""
 
+    tolerance: float  # two values are equal within this, relative and absolute
     asked: int = 0
     champion: int = 0
+    lists: int = 0
+    equal_lists: int = 0
     slots: int = 0
     equal_slots: int = 0
-    values: int = 0
-    unequal: Counter[str] = field(default_factory=Counter)
+    candidates: int = 0
+    shared_candidates: int = 0
+    compared: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS), np.int64))
+    unequal: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS), np.int64))
+    largest: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))
     online: list[float] = field(default_factory=list)
     offline: list[float] = field(default_factory=list)
     shown: set[str] = field(default_factory=set)
-    examples: list[dict[str, Any]] = field(default_factory=list)
+    mismatches: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    list_examples: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def equal_share(self) -> float:
-        return self.equal_slots / self.slots if self.slots else 0.0
+    def shares(self) -> dict[str, float]:
+        """What must be equal -> the share of it that is; 0 where nothing was compared."""
+        values = int(self.compared.sum())
+        return {
+            "slots": self.equal_slots / self.slots if self.slots else 0.0,
+            "candidates": self.shared_candidates / self.candidates if self.candidates else 0.0,
+            "values": 1 - int(self.unequal.sum()) / values if values else 0.0,
+        }
 
     def report(self) -> dict[str, Any]:
+        columns = {
+            column: {
+                "compared": int(self.compared[at]),
+                "unequal": int(self.unequal[at]),
+                "largest_difference": float(self.largest[at]),
+                "made_of": list(MADE_OF[column]),
+                "mismatches": self.mismatches.get(column, []),
+            }
+            for at, column in enumerate(COLUMNS)
+        }
         return {
             "asked": self.asked,
             "answered_by_champion": self.champion,
+            "lists": self.lists,
+            "equal_lists": self.equal_lists,
             "slots": self.slots,
             "equal_slots": self.equal_slots,
-            "values": self.values,
-            "unequal_values": dict(self.unequal),
+            "candidates": self.candidates,
+            "shared_candidates": self.shared_candidates,
+            "values": int(self.compared.sum()),
+            "unequal_values": {c: told["unequal"] for c, told in columns.items() if told["unequal"]},
+            "shares": self.shares(),
             "ndcg_at_12_online": float(np.mean(self.online)) if self.online else None,
             "ndcg_at_12_offline": float(np.mean(self.offline)) if self.offline else None,
             "items_shown": len(self.shown),
-            "examples": self.examples,
+            "features": columns,
+            "lists_that_differ": self.list_examples,
         }
 
-    def check(self, answer: dict[str, Any], expected: Expected, tolerance: float) -> None:
+    def check(self, answer: dict[str, Any], expected: Expected) -> None:
         """Compare the JSON of the service with the offline answer; arms but the champion are only counted."""
         self.asked += 1
         if answer["arm"] != CHAMPION:
@@ -72,41 +104,52 @@ class Parity:
         self.shown.update(items)
         self.online.append(ndcg(items, expected.query.relevant, 12))
         self.offline.append(ndcg(expected.items, expected.query.relevant, 12))
-        self.slots += len(expected.items)
-        equal = sum(a == b for a, b in zip(items, expected.items, strict=False))
-        self.equal_slots += equal
-        features = (answer.get("debug") or {}).get("features", {})
-        differ: dict[str, list[float | None]] = {}
-        for item, values in expected.values.items():
-            if item not in features:
-                continue
-            online = np.array([np.nan if v is None else v for v in features[item]], np.float32)
-            close = np.isclose(online, values, rtol=tolerance, atol=tolerance, equal_nan=True)
-            self.values += len(COLUMNS)
-            for at in np.flatnonzero(~close).tolist():
-                self.unequal[COLUMNS[at]] += 1
-                differ[COLUMNS[at]] = [float(online[at]), float(values[at])]
-        if (differ or equal < len(expected.items)) and len(self.examples) < EXAMPLES:
-            self.examples.append(
-                {"query": expected.query.id, "degraded": answer["degraded"], "online": items}
-                | {"offline": expected.items, "values": differ}
-            )
+        self._check_list(items, answer, expected)
+        debug = answer.get("debug") or {}
+        self._check_values(debug.get("features", {}), debug.get("stored"), expected)
+
+    def _check_list(self, items: list[str], answer: dict[str, Any], expected: Expected) -> None:
+        self.lists += 1
+        self.equal_lists += items == expected.items
+        self.slots += max(len(items), len(expected.items))
+        self.equal_slots += sum(a == b for a, b in zip(items, expected.items, strict=False))
+        if items != expected.items and len(self.list_examples) < LISTS:
+            told = {"query": expected.query.id, "session_id": expected.query.session_id}
+            told |= {"instant_us": expected.query.now, "degraded": answer["degraded"]}
+            self.list_examples.append(told | {"online": items, "offline": expected.items})
+
+    def _check_values(
+        self, features: dict[str, list[float | None]], stored: Stored | None, expected: Expected
+    ) -> None:
+        online_at = {item: at for at, item in enumerate(features)}
+        at = np.array([i for i, item in enumerate(expected.candidates) if item in features], np.int64)
+        self.candidates += max(len(expected.candidates), len(features))
+        self.shared_candidates += len(at)
+        shared = [expected.candidates[i] for i in at]
+        online = np.array([features[item] for item in shared], np.float32).reshape(-1, len(COLUMNS))
+        offline = expected.values[at]
+        close = np.isclose(online, offline, rtol=self.tolerance, atol=self.tolerance, equal_nan=True)
+        self.compared += len(at)
+        self.unequal += (~close).sum(0)
+        apart = np.where(close, 0.0, np.abs(np.nan_to_num(online) - np.nan_to_num(offline)))
+        self.largest = np.maximum(self.largest, apart.max(0, initial=0.0))
+        for row, column_at in np.argwhere(~close).tolist():
+            column, found = COLUMNS[column_at], self.mismatches.setdefault(COLUMNS[column_at], [])
+            if len(found) < EXAMPLES:
+                item = shared[row]
+                places = online_at[item], int(at[row])
+                found.append(
+                    {
+                        "query": expected.query.id,
+                        "session_id": expected.query.session_id,
+                        "instant_us": expected.query.now,
+                        "item_id": item,
+                        "online": _number(online[row, column_at]),
+                        "offline": _number(offline[row, column_at]),
+                        "culprits": culprits(column, stored, expected.stored, places, self.tolerance),
+                    }
+                )
 
 
-def show(found: Parity) -> None:
-    """The comparison as a table, the culprits named."""
-    console = Console(highlight=False)
-    table = Table(title="Replay over HTTP against offline", title_justify="left")
-    for name in ("what", "online", "offline"):
-        table.add_column(name, justify="left" if name == "what" else "right")
-    report = found.report()
-    table.add_row("query points asked", f"{found.asked:,}", "")
-    table.add_row("answered by the champion (the rest is the holdout)", f"{found.champion:,}", "")
-    table.add_row("NDCG@12", *(f"{report[f'ndcg_at_12_{side}'] or 0:.4f}" for side in ("online", "offline")))
-    table.add_row("distinct items shown", f"{len(found.shown):,}", "")
-    table.add_row("slots equal", f"{found.equal_slots:,}", f"of {found.slots:,} ({found.equal_share:.3%})")
-    unequal = sum(found.unequal.values())
-    table.add_row("feature values equal", f"{found.values - unequal:,}", f"of {found.values:,}")
-    for column, count in found.unequal.most_common():
-        table.add_row(f"  {column} differs", f"{count:,}", "")
-    console.print(table)
+def _number(value: np.float32) -> float | None:
+    return None if np.isnan(value) else float(value)

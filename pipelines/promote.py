@@ -30,6 +30,7 @@ from serving.state import Act, Release
 from training.gates import GateParams, Verdict
 
 CANDIDATE = Path("data/bundles/candidate")  # where `endcap bundle` builds, relative to root()
+PARITY = Path("data/reports/parity.json")  # what `endcap replay --standalone` found
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,33 @@ def main(
         print(f"aliases now repeat what serves: champion {state.champion.digest}")
         return
     folder = root() / bundle
+    check_replay(folder)
     done = promote(folder, redis, Registry(), act_of(why), direct=direct, latest_gate=_latest_gate(folder))
     print(f"{done.release.digest} is {done.role}: {done.release.path}, registered as version {done.version}")
     if done.role == CHALLENGER:
         print("next: `endcap rollout start` shows it to the first shoppers")
     elif done.replaced:
         print(f"it replaced {done.replaced.digest}; `endcap rollback` goes back to it")
+
+
+def check_replay(folder: Path) -> None:
+    """Raise ReleaseError if the candidate was found to answer otherwise over HTTP than offline.
+
+    A candidate that was not replayed is told so and let through: the gate judges quality, `dvc repro replay`
+    proves parity. Other bundles than the pipeline's candidate have no report.
+    """
+    if folder.resolve() != (root() / CANDIDATE).resolve():
+        return
+    path, digest = root() / PARITY, read_manifest(folder)["digest"]
+    report = orjson.loads(path.read_bytes()) if path.exists() else {}
+    if report.get("bundle") != digest:
+        print(f"{digest} was not replayed: `dvc repro replay` compares it with its offline answers")
+    elif not report["passed"]:
+        told = ", ".join(f"{share:.3%} of the {name}" for name, share in report["shares"].items())
+        raise ReleaseError(
+            f"replay: only {told} of {digest} equal the offline ones; {PARITY} names the culprits. Repair it "
+            "and run `dvc repro replay`, or name another bundle with --bundle"
+        )
 
 
 def _latest_gate(folder: Path) -> dict[str, Any] | None:

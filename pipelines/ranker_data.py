@@ -3,23 +3,28 @@
 At every query point between rank_from and test_from the prior fit (which has seen nothing after rank_from)
 brings its candidates, and the assembler that serves makes their 28 columns. Label 1: the shopper came to
 the item later in the visit. Queries whose candidates hold none of these teach nothing and are left out.
+
+With `queries.source: logged` the rows are what serving logged in that span instead (pipelines/logged.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.errors import DataError
+from feature_repo.errors import DataError, ParamsError
 from feature_repo.params import load, root, shop
 from feature_repo.vectorize import COLUMNS, assemble, history
 from pipelines.fits import load_fit
-from pipelines.queries import make_queries, product_events
+from pipelines.logged import Example, logged_examples
+from pipelines.queries import Query, make_queries, product_events
 from pipelines.visits import visits
-from serving.retrieve import Retrieve, retrieve
+from serving.retrieve import Retrieve, Retrievers, retrieve
 from serving.rules import eligibility
 
 OUT = "data/features/ranker_training.parquet"
@@ -35,10 +40,15 @@ SCHEMA = pa.schema(
 CHUNK = 500  # queries per row group
 
 
+SOURCES = ("recomputed", "logged")
+
+
 @dataclass(frozen=True)
 class QueryParams:
     """Section `queries` of params.yaml."""
 
+    source: str  # of the ranker's training set, one of SOURCES
+    wait_hours: float  # logged: how long after an answer a contact of the visit counts as its label
     seed: int
     ranker: int  # queries of the ranker's training and validation
     evaluate: int  # queries of the evaluation
@@ -47,30 +57,43 @@ class QueryParams:
 def main() -> None:
     """Candidates and their 28 columns at past query points: the ranker's training set."""
     active, params = shop(), load("queries", QueryParams)
-    models, blend = load_fit("prior"), load("retrieve", Retrieve)
-    queries = make_queries(
-        product_events(root() / "data" / "raw"),
-        active.rank_from,
-        active.test_from,
-        params.ranker,
-        np.random.default_rng(params.seed),
-    )
-    valid_from = round(active.valid_from.timestamp() * 1e6)
+    if params.source not in SOURCES:
+        allowed = ", ".join(SOURCES)
+        raise ParamsError(f"queries.source: {params.source!r} is not allowed; allowed: {allowed}")
+    events = product_events(root() / "data" / "raw")
+    if params.source == "logged":
+        span = active.rank_from, active.test_from
+        examples = logged_examples(root() / "data/logs/served", events, *span, params.wait_hours)
+    else:
+        rng = np.random.default_rng(params.seed)
+        queries = make_queries(events, active.rank_from, active.test_from, params.ranker, rng)
+        examples = recomputed_examples(queries, load_fit("prior"), load("retrieve", Retrieve))
+    kept = write(examples, round(active.valid_from.timestamp() * 1e6), root() / OUT)
+    print(f"{OUT}: {kept} queries, {params.source}, have a wanted item among their candidates")
+
+
+def recomputed_examples(queries: Sequence[Query], models: Retrievers, blend: Retrieve) -> Iterator[Example]:
+    """Each query as serving would have met it then, at least one of whose candidates was wanted."""
+    for query, request, visitor, matrix in visits(queries, models.ids, blend.k, "ranker data"):
+        past = history(visitor, matrix)
+        mask = eligibility(request, visitor, matrix).mask
+        found = retrieve(blend, models, visitor, past, matrix, mask)
+        items = [matrix.ids[row] for row in found.rows]
+        label = np.array([item in query.relevant for item in items], np.int8)
+        if label.any():
+            columns = assemble(visitor, past, matrix, found.rows, found.scores)
+            yield Example(query.id, query.now, items, label, columns)
+
+
+def write(examples: Iterable[Example], valid_from: int, path: Path) -> int:
+    """Write SCHEMA, from `valid_from` (us) on as the split `valid`; how many examples. All or nothing."""
     kept = 0
-    part = root() / (OUT + ".part")
+    part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
         chunk: list[pa.RecordBatch] = []
-        for query, request, visitor, matrix in visits(queries, models.ids, blend.k, "ranker data"):
-            past = history(visitor, matrix)
-            mask = eligibility(request, visitor, matrix).mask
-            found = retrieve(blend, models, visitor, past, matrix, mask)
-            label = np.array([matrix.ids[row] in query.relevant for row in found.rows], np.int8)
-            if not label.any():
-                continue
-            columns = assemble(visitor, past, matrix, found.rows, found.scores)
-            split = "train" if query.now < valid_from else "valid"
-            chunk.append(_batch(query.id, split, [matrix.ids[row] for row in found.rows], label, columns))
+        for example in examples:
+            chunk.append(_batch(example, "train" if example.now < valid_from else "valid"))
             kept += 1
             if len(chunk) == CHUNK:
                 writer.write_table(pa.Table.from_batches(chunk))
@@ -78,16 +101,16 @@ def main() -> None:
         if chunk:
             writer.write_table(pa.Table.from_batches(chunk))
     if not kept:
-        problem = f"no query of {len(queries)} has a wanted item among its candidates"
-        raise DataError(OUT, problem, next_step="check the cuts of the shop and the fit `prior`")
-    part.replace(root() / OUT)
-    print(f"{OUT}: {kept} of {len(queries)} queries have a wanted item among {blend.k} candidates")
+        part.unlink()
+        problem = "no query has a wanted item among its candidates"
+        raise DataError(OUT, problem, next_step="check the cuts of the shop, the fit `prior` or the log")
+    part.replace(path)
+    return kept
 
 
-def _batch(
-    query: int, split: str, items: list[str], label: np.ndarray, columns: np.ndarray
-) -> pa.RecordBatch:
-    n = len(items)
-    arrays = [pa.array(np.full(n, query)), pa.array([split] * n), pa.array(items), pa.array(label)]
-    arrays += [pa.array(column, from_pandas=True) for column in columns.T]
+def _batch(example: Example, split: str) -> pa.RecordBatch:
+    n = len(example.items)
+    arrays = [pa.array(np.full(n, example.id)), pa.array([split] * n), pa.array(example.items)]
+    arrays += [pa.array(example.label)]
+    arrays += [pa.array(column, from_pandas=True) for column in example.columns.T]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)

@@ -1,14 +1,19 @@
 """`endcap replay`: history over HTTP, in its order, against the lists and the 28 values computed offline.
 
-Events after the test cut are posted as they happened; at every query point of the protocol the running
-service is asked and its answer is compared, slot by slot and feature by feature, with the offline one. The
-service must run with ENDCAP_REPLAY=1 and online features as of the cut (`endcap materialize --fresh`).
+Events from the test cut on are posted as they happened; at every query point of the protocol the service is
+asked and its answer is compared, slot by slot and feature by feature, with the offline one.
+
+    endcap replay               the running service, as of the cut and with ENDCAP_REPLAY=1; the champion
+    endcap replay --standalone  processes of its own (pipelines/standalone.py); data/bundles/candidate
+
+Writes data/reports/replay.json and .png, standalone parity.json and .png (the DVC stage `replay`).
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -20,17 +25,21 @@ import pyarrow.parquet as pq
 import typer
 from tqdm import tqdm
 
-from feature_repo.errors import EndcapError
+from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
 from feature_repo.params import load, root, shop
-from pipelines.parity import Expected, Parity, show
+from pipelines.parity import Expected, Parity
+from pipelines.parity_report import draw, show
 from pipelines.ports import service_url
 from pipelines.queries import make_queries, product_events
+from pipelines.standalone import CANDIDATE, standalone
 from pipelines.visits import visits
 from serving import bundle
 from serving.pipeline import recommend
+from serving.respond import stored
 
-REPORT = "data/reports/replay.json"
+RUNNING, STANDALONE = "data/reports/replay", "data/reports/parity"
+ATTEMPTS = 5  # at an answer that came without features because the machine was busy
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Replay:
 
     queries: int  # query points asked unless --queries says otherwise
     batch: int  # events per POST
-    min_equal: float  # share of slots that must equal the offline ones
+    min_equal: float  # share of slots, of candidates and of values that must equal the offline ones
     tolerance: float  # two values are equal within this, relative and absolute
 
 
@@ -48,40 +57,56 @@ def main(
     url: Annotated[
         str | None, typer.Option(help="The service; default: the one `endcap up` started.")
     ] = None,
+    alone: Annotated[
+        bool, typer.Option("--standalone", help="Start, compare with and stop processes of its own.")
+    ] = False,
 ) -> None:
-    """Post history to the running service, ask at the protocol's query points, compare with offline."""
+    """Post history over HTTP, ask at the protocol's query points, compare lists and values with offline."""
+    if url and alone:
+        raise ParamsError("--url: not allowed with --standalone, which starts a service; name one of the two")
     params = load("replay", Replay)
-    expected = offline_answers(queries or params.queries)
-    found = compare(url or service_url(), expected, params)
-    path = root() / REPORT
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps(found.report(), option=orjson.OPT_INDENT_2))
-    show(found)
-    if found.equal_share < params.min_equal:
+    path = root() / CANDIDATE if alone else _champion_path()
+    expected = offline_answers(path, queries or params.queries)
+    if not expected:
+        raise DataError(
+            "data/raw/events.parquet", "has no query point after the cut", next_step="move the cut"
+        )
+    history = events_until(expected[-1].query.now)
+    if alone:
+        with standalone() as started:
+            found = compare(started, history, expected, params)
+    else:
+        found = compare(url or service_url(), history, expected, params)
+    report = {"bundle": bundle.verify(path)["digest"], **found.report()}
+    report["passed"] = all(share >= params.min_equal for share in found.shares().values())
+    _write(STANDALONE if alone else RUNNING, report)
+    show(report)
+    if not report["passed"]:
+        told = ", ".join(f"{share:.4%} of the {name}" for name, share in found.shares().items())
         raise EndcapError(
-            f"replay: {found.equal_share:.4%} of the slots equal the offline ones, {params.min_equal:.1%} "
-            f"must; {REPORT} shows the first differences"
+            f"replay: {told} equal the offline ones, {params.min_equal:.1%} must; the culprits stand above "
+            f"and in {STANDALONE if alone else RUNNING}.json"
         )
 
 
-def offline_answers(limit: int) -> list[Expected]:
-    """The first `limit` query points after the cut, by the champion's bundle from offline features."""
+def offline_answers(path: Path, limit: int) -> list[Expected]:
+    """The first `limit` query points after the cut, by the bundle at `path` from offline features."""
     events = product_events(root() / "data" / "raw")
     points = make_queries(events, shop().test_from, None, None, np.random.default_rng(0))[:limit]
-    release = bundle.load(_champion_path())
+    release = bundle.load(path)
     answers = []
     for query, request, visitor, matrix in visits(points, release.ids, 12, "offline answers"):
         served = recommend(request, release, visitor, matrix)
-        values = {matrix.ids[row]: served.ranked.matrix[i] for i, row in enumerate(served.ranked.rows)}
         items = [slot.item_id for slot in served.slots]
-        answers.append(Expected(query, request, items, {item: values[item] for item in items}))
+        candidates = [matrix.ids[row] for row in served.ranked.rows]
+        rows = stored(visitor, matrix, served.ranked.rows)
+        answers.append(Expected(query, request, items, candidates, served.ranked.matrix, rows))
     return answers
 
 
-def compare(url: str, expected: list[Expected], params: Replay) -> Parity:
+def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], params: Replay) -> Parity:
     """Post and ask in the order of event time. Raises EndcapError when the service refuses an event."""
-    found = Parity()
-    history = _events_until(expected[-1].query.now)
+    found = Parity(params.tolerance)
     sent = 0
     progress = tqdm(total=len(history), desc="replay", unit=" events", disable=None)
     with httpx.Client(base_url=url, timeout=60) as client:
@@ -93,12 +118,20 @@ def compare(url: str, expected: list[Expected], params: Replay) -> Parity:
                 _post(client, history[start : min(start + params.batch, until)])
             progress.update(until - sent)
             sent = until
-            found.check(_ask(client, answer), answer, params.tolerance)
+            found.check(_ask(client, answer), answer)
     progress.close()
     return found
 
 
-def _champion_path() -> Any:
+def _write(name: str, report: dict[str, Any]) -> None:
+    """The report and its picture; the same comparison gives the same bytes."""
+    path = root() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    draw(report).savefig(path.with_suffix(".png"), dpi=110)
+
+
+def _champion_path() -> Path:
     from redis import Redis
 
     from serving import state
@@ -110,11 +143,11 @@ def _champion_path() -> Any:
     return root() / current.champion.path
 
 
-def _events_until(now: int) -> list[dict[str, Any]]:
-    """Events after the cut and before `now` (us), in order (event_ts, event_id), as JSON has them."""
+def events_until(now: int) -> list[dict[str, Any]]:
+    """Events from the cut on and before `now` (us), in order (event_ts, event_id), as JSON has them."""
     start = pa.scalar(shop().test_from, TIMESTAMP)
     end = pa.scalar(now, pa.int64()).cast(TIMESTAMP)
-    inside = (pc.field("event_ts") > start) & (pc.field("event_ts") < end)
+    inside = (pc.field("event_ts") >= start) & (pc.field("event_ts") < end)
     raw = root() / "data" / "raw"
     parts = [pq.read_table(raw / name, filters=inside) for name in ("events.parquet", "impressions.parquet")]
     table = pa.concat_tables(parts).sort_by([("event_ts", "ascending"), ("event_id", "ascending")])
@@ -147,8 +180,11 @@ def _ask(client: httpx.Client, expected: Expected) -> dict[str, Any]:
         "debug": True,
         "as_of": request.as_of,
     }
-    answer = client.post("/v1/recommend", content=orjson.dumps(body))
-    if answer.status_code != 200:
-        raise EndcapError(f"replay: asked {body}, answered {answer.status_code} {answer.text[:300]}")
-    found: dict[str, Any] = answer.json()
+    for _ in range(ATTEMPTS):
+        answer = client.post("/v1/recommend", content=orjson.dumps(body))
+        if answer.status_code != 200:
+            raise EndcapError(f"replay: asked {body}, answered {answer.status_code} {answer.text[:300]}")
+        found: dict[str, Any] = answer.json()
+        if found["degraded"] is None:
+            break
     return found

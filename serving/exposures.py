@@ -1,9 +1,10 @@
 """The log of what was shown, written behind the answer's back.
 
     endcap:exposures   every answer: `exposure`, JSON
-    endcap:served      a sample of the live answers: `meta`, JSON {request_id, ts, arm}, and `features`, the
-                       candidates' model inputs, little-endian float32 (k, 28): what the ranker is trained
-                       on are candidates, and the winners alone would look drifted on every day
+    endcap:served      a sample of the live answers: `meta`, JSON {request_id, ts, arm, bundle, surface,
+                       user_id, session_id, items}, and `features`, the model inputs of the candidates
+                       `items`, little-endian float32 (k, 28): what the ranker is trained on are candidates,
+                       and the winners alone would look drifted on every day
 
 The queue is bounded: when Redis is away for long, the oldest wait and the newest are dropped and counted. An
 answer never waits for the log.

@@ -6,10 +6,12 @@ from typing import Any
 
 import orjson
 
+from feature_repo.aggregates import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from feature_repo.catalogue import ITEM_CATALOGUE
 from feature_repo.matrix import ItemMatrix
 from feature_repo.vectorize import COLUMNS, Visitor
 from serving.pipeline import Served
-from serving.types import Answer, Floats, Request, Slot
+from serving.types import Answer, Request, Rows, Slot
 
 
 def answer_bytes(answer: Answer) -> bytes:
@@ -61,19 +63,48 @@ def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
     }
 
 
-def inputs(served: Served, matrix: ItemMatrix) -> Floats:
-    """What the ranker saw of each slot's item: float32 (slots, 28)."""
-    place = {row: at for at, row in enumerate(served.ranked.rows.tolist())}
-    return served.ranked.matrix[[place[matrix.row[slot.item_id]] for slot in served.slots]]
-
-
-def explanation(served: Served, visitor: Visitor, matrix: ItemMatrix) -> dict[str, Any]:
-    """`debug`: the instant of the features, the 28 values of every item shown, who was left out and why."""
-    rows = inputs(served, matrix).tolist()
+def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: ItemMatrix) -> dict[str, Any]:
+    """Who was asked for when (us), and the candidates in the order of their model inputs."""
     return {
+        "request_id": answer.request_id,
+        "ts": ts,
+        "arm": answer.arm,
+        "bundle": answer.bundle,
+        "surface": request.surface,
+        "user_id": request.user_id,
+        "session_id": request.session_id,
+        "items": [matrix.ids[row] for row in served.ranked.rows],
+    }
+
+
+def explanation(served: Served, visitor: Visitor, matrix: ItemMatrix, replaying: bool) -> dict[str, Any]:
+    """`debug`: the instant of the features, the 28 values of every item shown, who was left out and why.
+
+    In a replay `features` holds every candidate, best first, and `stored` the rows that they were made of.
+    """
+    ranked = served.ranked
+    place = {matrix.ids[row]: at for at, row in enumerate(ranked.rows.tolist())}
+    told = place if replaying else {slot.item_id: place[slot.item_id] for slot in served.slots}
+    found = {
         "now": visitor.now,
         "columns": COLUMNS,
-        "features": {slot.item_id: row for slot, row in zip(served.slots, rows, strict=True)},
-        "candidates": len(served.candidates.rows),
+        "features": {item: ranked.matrix[at].tolist() for item, at in told.items()},
+        "candidates": len(ranked.rows),
         "removed": served.eligible.removed,
+    }
+    return found | {"stored": stored(visitor, matrix, ranked.rows)} if replaying else found
+
+
+def stored(visitor: Visitor, matrix: ItemMatrix, rows: Rows) -> dict[str, dict[str, Any]]:
+    """View -> column -> what was read: of shopper and visit a value, of the items a list along `rows`.
+
+    Category and brand of the catalogue are codes.
+    """
+    names = ("price", "margin", "stock", "available_from", "brand")
+    catalogue = {name: getattr(matrix, name) for name in names} | {"category_path": matrix.category}
+    return {
+        USER_HISTORY.name: dict(visitor.user),
+        SESSION_CONTEXT.name: dict(visitor.session),
+        ITEM_ACTIVITY.name: {name: column[rows].tolist() for name, column in matrix.activity.items()},
+        ITEM_CATALOGUE.name: {name: column[rows].tolist() for name, column in catalogue.items()},
     }

@@ -26,7 +26,7 @@ from serving.exposures import ExposureLog
 from serving.health import ArmHealth
 from serving.params import Serving
 from serving.releases import Current, Loaded, Releases
-from serving.respond import explanation, exposure
+from serving.respond import explanation, exposure, sample
 from serving.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
 
@@ -119,12 +119,15 @@ class Storefront:
             feature_age_ms=_age_ms(now, rows, loaded),
             took_ms=round((ended - started) * 1000, 3),
             warnings=self._warnings(request, loaded),
-            debug=explanation(served, visitor, loaded.matrix) if served and request.debug else None,
+            debug=explanation(served, visitor, loaded.matrix, self._replay)
+            if served and request.debug
+            else None,
         )
         self._exposures.add(exposure(request, answer, now))
         if served and slots and self._draw() < self._params.served_share:
-            meta = {"request_id": answer.request_id, "ts": now, "arm": arm}
-            self._exposures.add_sample(meta, served.ranked.matrix)
+            self._exposures.add_sample(
+                sample(request, answer, now, served, loaded.matrix), served.ranked.matrix
+            )
         stage_seconds = {"features": read - started, **(served.seconds if served else {})}
         self._count(request, answer, ended - started, stage_seconds, wanted(request, stages))
         return answer
