@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 
 import psutil
 
@@ -17,16 +18,17 @@ LOOK_S = 0.02  # between two looks at the memory
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall clock; resident memory (10^9 bytes) of process and children, summed, at its highest; stdout."""
+    """Wall clock and processor time; resident memory (10^9 bytes) at its highest; stdout. Children count."""
 
     seconds: float
+    cpu_seconds: float
     peak_gb: float
     output: str
 
 
 def measured(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Cost:
     """Run `command` to its end. Raises SystemExit with the end of its stderr when it fails."""
-    start = time.perf_counter()
+    start, before = time.perf_counter(), getrusage(RUSAGE_CHILDREN)
     child = subprocess.Popen(
         [str(word) for word in command], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -39,7 +41,9 @@ def measured(command: Sequence[str | Path], env: Mapping[str, str] | None = None
     watch.join()
     if child.returncode:
         sys.exit(f"{' '.join(map(str, command))} ended with {child.returncode}:\n{complaints[-2000:]}")
-    return Cost(seconds, peaks[0] / 1e9, output)
+    after = getrusage(RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(seconds, cpu, peaks[0] / 1e9, output)
 
 
 def _watch(pid: int, peaks: list[int], ended: threading.Event) -> None:

@@ -8,23 +8,19 @@ from dataclasses import dataclass
 import pyarrow as pa
 from tqdm import tqdm
 
-from feature_repo.adoption import adopt
-from feature_repo.aggregates import FOLDS, ITEM_ACTIVITY
 from feature_repo.catalogue import ITEM_CATALOGUE, catalogue_rows
-from feature_repo.history import backfill, raw_events, schema, sorted_facts, tables, write
-from feature_repo.item_counts import has_closed_form, item_rows
+from feature_repo.history import schema, write
 from feature_repo.params import load, root
 from feature_repo.sources import feature_file
 from feature_repo.views import Declared
+from pipelines.backfill import Limits, rows
 
 
 @dataclass(frozen=True)
-class FeaturesParams:
+class FeaturesParams(Limits):
     """`features:`, the backfill."""
 
-    chunk_rows: int
     row_group: int
-    duckdb_memory: str
 
 
 def main() -> None:
@@ -32,15 +28,8 @@ def main() -> None:
     params = load("features", FeaturesParams)
     raw = root() / "data" / "raw"
     _write(ITEM_CATALOGUE, [catalogue_rows(raw / "items.parquet")], params)
-    with raw_events(raw, params.duckdb_memory) as events:
-        adopt(events, params.chunk_rows)
-        for fold in FOLDS:
-            if fold is ITEM_ACTIVITY and has_closed_form(fold):
-                parts = item_rows(events, params.chunk_rows)
-            else:
-                rows = backfill(fold, sorted_facts(events, fold, params.chunk_rows))
-                parts = tables(fold, rows, params.chunk_rows)
-            _write(fold, parts, params)
+    for fold, parts in rows(raw, params):
+        _write(fold, parts, params)
 
 
 def _write(view: Declared, parts: Iterable[pa.Table], params: FeaturesParams) -> None:
