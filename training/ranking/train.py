@@ -6,6 +6,7 @@ and validation together, so that it has seen the weeks just before the release.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lightgbm as lgb
@@ -16,6 +17,7 @@ from feature_repo.errors import DataError
 from feature_repo.vectorize import COLUMNS
 
 Floats = npt.NDArray[np.float32]
+SMOOTHED = 5  # rounds
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,21 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
         callbacks=[lgb.early_stopping(params.patience, verbose=False), lgb.record_evaluation(curves)],
     )
     curve = tuple(curves["valid_0"][f"ndcg@{params.k}"])
-    best = int(np.argmax(curve)) + 1
+    best = best_round(curve)
     return Fitted(lgb.train(_settings(params), _dataset(train + valid), best), best, curve)
+
+
+def best_round(curve: Sequence[float]) -> int:
+    """The round, from 1, around which NDCG is best: the greatest mean of `SMOOTHED` rounds.
+
+    A single round may shine by chance, the first above all, whose few distinct scores leave ties.
+
+    >>> best_round([0.9, 0.1, 0.1, 0.3, 0.5, 0.5, 0.5, 0.3, 0.1])
+    6
+    """
+    width = min(SMOOTHED, len(curve))
+    means = np.convolve(curve, np.full(width, 1 / width), "valid")
+    return int(np.argmax(means)) + width // 2 + 1
 
 
 def _dataset(examples: Examples, reference: lgb.Dataset | None = None) -> lgb.Dataset:
