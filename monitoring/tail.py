@@ -1,4 +1,4 @@
-"""Reads on where it stopped in the two live streams, `endcap:exposures` and `endcap:events`."""
+"""Reads on where it stopped in the live streams: `endcap:exposures`, and the partitions of the event log."""
 
 from __future__ import annotations
 
@@ -7,38 +7,65 @@ from typing import Any
 import orjson
 from redis import Redis
 
+from feature_repo.eventlog import StreamParams, order, stream_keys
+from feature_repo.params import load
 from monitoring.feedback import Feedback
 
-EXPOSURES, EVENTS = "endcap:exposures", "endcap:events"
+EXPOSURES = "endcap:exposures"
 BATCH = 5_000
 
 
 class Tail:
     """Feeds a Feedback from the streams, beginning after the stream id `since` ("0-0": everything kept).
 
-    The place is not stored anywhere: after a restart the guard reads its step again, from the step's
-    beginning.
+    Partitions are merged in the order of arrival. The place is not stored anywhere: after a restart the guard
+    reads its step again, from the step's beginning.
     """
 
     def __init__(self, redis: Redis, since: str = "0-0") -> None:
-        self._redis = redis
-        self.exposures_id, self.events_id = since, since
+        self._redis: Any = redis
+        self.exposures_at = since
+        self._events_at = dict.fromkeys(stream_keys(load("stream", StreamParams).partitions), since)
 
     def feed(self, feedback: Feedback) -> int:
         """Take in all that has arrived; returns how many records. Exposures first: clicks refer to them."""
         total = 0
         while True:
-            exposures, self.exposures_id = self._read(EXPOSURES, "exposure", self.exposures_id)
-            events, self.events_id = self._read(EVENTS, "event", self.events_id)
+            exposures = self._exposures()
+            events = self._events()
             if not exposures and not events:
                 return total
             feedback.update(exposures, events)
             total += len(exposures) + len(events)
 
-    def _read(self, stream: str, name: str, after: str) -> tuple[list[dict[str, Any]], str]:
-        found: Any = self._redis.xrange(stream, min=f"({after}", count=BATCH)
-        if not found:
-            return [], after
-        records = [orjson.loads(fields.get(name.encode()) or fields[name]) for _, fields in found]
-        last = found[-1][0]
-        return records, last.decode() if isinstance(last, bytes) else last
+    def _exposures(self) -> list[dict[str, Any]]:
+        found = self._redis.xrange(EXPOSURES, min=f"({self.exposures_at}", count=BATCH)
+        if found:
+            self.exposures_at = _text(found[-1][0])
+        return [_record(fields, "exposure") for _, fields in found]
+
+    def _events(self) -> list[dict[str, Any]]:
+        """The next events of all partitions. One that has more than fits holds the others back at its end."""
+        arrived: list[tuple[tuple[int, ...], str, Any]] = []
+        full: list[int] = []  # arrival (ms) of the newest entry that was read of a partition with more
+        for key, after in self._events_at.items():
+            found = self._redis.xrange(key, min=f"({after}", count=BATCH)
+            arrived += [(order(number), key, (number, fields)) for number, fields in found]
+            if len(found) == BATCH:
+                full.append(order(found[-1][0])[0])
+        limit = min(full, default=None)
+        records = []
+        for place, key, (number, fields) in sorted(arrived, key=lambda one: one[:2]):
+            if limit is None or place[0] <= limit:
+                self._events_at[key] = _text(number)
+                records.append(_record(fields, "event"))
+        return records
+
+
+def _record(fields: Any, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(fields.get(name.encode()) or fields[name])
+    return found
+
+
+def _text(number: bytes | str) -> str:
+    return number.decode() if isinstance(number, bytes) else number

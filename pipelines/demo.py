@@ -218,7 +218,7 @@ def main(
             materialize_once(chosen)
         else:  # an earlier replay has moved them on, and the consumer remembers
             stack.take_down(("stream", "service"))
-            endcap("materialize", "--fresh")
+            endcap("materialize", "--fresh", "--forget-log")
     with step("The stream consumer, the service and the console start"):
         stack.bring_up()
     if simulated:

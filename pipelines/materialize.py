@@ -25,14 +25,18 @@ from feature_repo import changes
 from feature_repo.aggregates import ITEM_ACTIVITY
 from feature_repo.catalogue import KNOWN_FROM
 from feature_repo.errors import DataError, ParamsError
+from feature_repo.eventlog import StreamParams
 from feature_repo.history import FILES, instant, micros
 from feature_repo.online import OnlineView, write_newer
 from feature_repo.params import load, root, shop
 from feature_repo.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP, feature_file
 from feature_repo.store import open_store, redis_url
 from feature_repo.views import DECLARED
+from pipelines.eventlog import open_log
+from pipelines.stream_rewind import forbid_while_running, set_horizon
 
-ENDCAP_KEYS = (b"endcap:events", b"endcap:dead", b"endcap:applied*", b"endcap:items:*", b"endcap:seen:*")
+STREAMED = (b"endcap:stream:*", b"endcap:done:*", b"endcap:applied_ts", b"endcap:items:*")
+LOGGED = (b"endcap:events:*", b"endcap:dead", b"endcap:seen:*")
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,14 @@ def main(
     as_of: Annotated[
         str | None, typer.Option(help="ISO instant; default: start of the test span, or end of the data")
     ] = None,
-    fresh: Annotated[bool, typer.Option(help="first delete all features and events in Redis")] = False,
+    fresh: Annotated[bool, typer.Option(help="first delete all features, then stream anew")] = False,
+    forget_log: Annotated[bool, typer.Option(help="with --fresh: delete the log of events, too")] = False,
 ) -> None:
     """Write what was known just before an instant into Redis, where serving and the stream go on."""
     params = load("materialize", MaterializeParams)
     end = _parsed(as_of) if as_of else default_as_of()
     with Redis.from_url(redis_url()) as redis:
-        materialize(redis, open_store(), end, params.chunk_rows, fresh)
+        materialize(redis, open_store(), end, params.chunk_rows, fresh, forget_log)
 
 
 def default_as_of() -> datetime:
@@ -74,14 +79,19 @@ def end_of_data(raw: Path) -> datetime:
     return max(newest) + timedelta(microseconds=1)
 
 
-def materialize(redis: Redis, store: FeatureStore, end: datetime, chunk: int, fresh: bool) -> dict[str, int]:
+def materialize(
+    redis: Redis, store: FeatureStore, end: datetime, chunk: int, fresh: bool, forget_log: bool = False
+) -> dict[str, int]:
     """Rows written per view: the newest of each entity strictly before `end`, none past its age limit.
 
-    Rows that are newer in Redis already, because the stream went on, stay.
+    Rows that are newer in Redis already, because the stream went on, stay. With `fresh` none stays, and the
+    consumers begin at the start of the log with what is stamped `end` or later.
     """
     views = [OnlineView(declared, store.project) for declared in DECLARED]
     if fresh:
-        delete_all(redis, views)
+        forbid_while_running(redis)
+        delete_all(redis, views, forget_log)
+        set_horizon(redis, micros(end), open_log(redis, load("stream", StreamParams)).ends())
     written, newest = {}, 0
     for view in views:
         name = view.declared.name
@@ -122,9 +132,9 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
     return job.to_arrow()
 
 
-def delete_all(redis: Redis, views: list[OnlineView]) -> None:
-    """Delete every feature row of the project, the event stream and its marks."""
-    for pattern in {view.pattern() for view in views} | set(ENDCAP_KEYS):
+def delete_all(redis: Redis, views: list[OnlineView], forget_log: bool) -> None:
+    """Delete every feature row of the project and what the consumers know, on request also the log."""
+    for pattern in {view.pattern() for view in views} | {*STREAMED, *(LOGGED if forget_log else ())}:
         keys = list(redis.scan_iter(pattern, count=1_000))
         for start in range(0, len(keys), 1_000):
             redis.unlink(*keys[start : start + 1_000])

@@ -1,4 +1,4 @@
-"""The processes of a running shop on one machine: Redis, the stream consumer, the service, the console."""
+"""The processes of a running shop on one machine: Redis, the stream consumers, the service, the console."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from typing import Annotated
 import typer
 
 from feature_repo.errors import ParamsError
-from feature_repo.params import root, shop
+from feature_repo.eventlog import StreamParams
+from feature_repo.params import load, root, shop
 from pipelines import process
 from pipelines.ports import HOST, StackParams, embedded_redis_url, stack_params
 from pipelines.process import Program, StackError
+from pipelines.stream_members import tasks
 
 NAMES = ("redis", "stream", "service", "console")  # in the order of starting
 
@@ -46,7 +48,13 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
             port=params.redis_port,
             port_setting="ENDCAP_REDIS_PORT (or REDIS_URL to use that server)",
         )
-    found["stream"] = Program("stream", (*endcap, "stream"), ready=lambda: consumer_reads(url), env=env)
+    stream = load("stream", StreamParams)
+    found["stream"] = Program(
+        name="stream",
+        command=(*endcap, "stream", "--processes", str(stream.processes)),
+        ready=lambda: consumers_read(url, stream.partitions),
+        env=env,
+    )
     found["service"] = Program(
         name="service",
         command=(*endcap, "serve"),
@@ -87,13 +95,14 @@ def redis_answers(url: str) -> bool:
         return False
 
 
-def consumer_reads(url: str) -> bool:
-    """True while a consumer holds the stream's lease: it has applied what others left, and reads."""
+def consumers_read(url: str, partitions: int) -> bool:
+    """True while every task of the stream is held by a consumer."""
     import redis
 
     try:
         with redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
-            return bool(client.exists("endcap:stream:lease"))
+            leases = [task.lease for task in tasks(partitions)]
+            return client.exists(*leases) == len(leases)
     except redis.RedisError:
         return False
 
@@ -160,7 +169,7 @@ def _shop_folders() -> list[Path]:
 def up(
     names: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")] = None,
 ) -> None:
-    """Start Redis, the stream consumer, the service and the console, and wait until they answer."""
+    """Start Redis, the stream consumers, the service and the console, and wait until they answer."""
     bring_up(tuple(names) if names else NAMES)
     status()
 

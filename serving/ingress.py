@@ -1,12 +1,12 @@
-"""POST /v1/events: checked at the door, each event_id once, into the stream `endcap:events`.
+"""POST /v1/events: checked at the door, each event_id once, into the partition of its shopper.
 
 202 {accepted, duplicates, rejected: [{index, event_id, error}]}       duplicates count as accepted
+503 with Retry-After: the log is away, or its readers are too far behind; nothing was accepted
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,43 +18,26 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_repo.errors import EventError, shorten
+from feature_repo.eventlog import APPLIED, GROUPS, applied_field, order
 from feature_repo.events import SCHEMA, check_event, is_id
 from serving import metrics
 from serving.errors import RequestError, UnavailableError
+from serving.eventlog_redis import EventWriter
 from serving.params import Serving
 from serving.requests import parse_instant, parse_object
 
-STREAM, SEEN, APPLIED = "endcap:events", "endcap:seen:", "endcap:applied"
-CHUNK = 200  # events per script call: Redis answers nobody else meanwhile (0.5 ms)
 WAIT_STEP_S = 0.002
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-# One event_id, one entry: the mark and the entry are written together or not at all. The mark keeps the
-# entry's id, so that a resend knows what to wait for.
-ADMIT = """
-local found = {}
-for i = 2, #KEYS do
-  local id = redis.call('GET', KEYS[i])
-  if id then
-    found[i - 1] = {id, 1}
-  else
-    id = redis.call('XADD', KEYS[1], '*', 'event', ARGV[i])
-    redis.call('SET', KEYS[i], id, 'EX', ARGV[1])
-    found[i - 1] = {id, 0}
-  end
-end
-return found
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a POST; `last` is the newest stream id among the accepted, None if there is none."""
+    """What became of a POST; `last` is the newest position of the accepted events in each partition."""
 
     accepted: int
     duplicates: int
     rejected: tuple[dict[str, Any], ...]
-    last: tuple[int, int] | None
+    last: Mapping[int, str]
 
     def body(self, applied: bool | None = None) -> bytes:
         """JSON; `applied` only for ?wait=1: whether the accepted events are in the features."""
@@ -109,16 +92,16 @@ def _moment(us: int | None) -> datetime:
 class Ingress:
     """The door for live events."""
 
-    def __init__(self, redis: Redis, params: Serving) -> None:
-        self._redis, self._params = redis, params
-        self._admit = redis.register_script(ADMIT)
+    def __init__(self, redis: Redis, writer: EventWriter, params: Serving) -> None:
+        self._redis: Any = redis
+        self.writer, self._params = writer, params
 
     async def accept(self, raw: Sequence[Any], now: int, learned: int) -> Receipt:
         """Check each event and write the good ones. `now` stamps events without a time; both in us.
 
-        `now` and `learned` (the wall clock) differ in a replay only. Raises UnavailableError when Redis does
-        not take the events in time: the client keeps them and sends all again, which is safe for events that
-        carry an event_id.
+        `now` and `learned` (the wall clock) differ in a replay only. Raises UnavailableError when the
+        log does not take the events in time, or too many wait to be applied: the client keeps them and sends
+        all again, which is safe for events that carry an event_id.
         """
         skew_us = self._params.clock_skew_s * 1_000_000
         good: list[dict[str, Any]] = []
@@ -130,11 +113,13 @@ class Ingress:
                 rejected.append({"index": index, "event_id": _named(event), "error": str(error)})
         try:
             async with asyncio.timeout(self._params.write_deadline_ms / 1000):
-                entries = await self._write(good)
-        except (RedisError, OSError, TimeoutError) as error:
+                written = await self.writer.write(good)
+        except (UnavailableError, RedisError, OSError, TimeoutError) as error:
             metrics.EVENTS.labels("unavailable").inc(len(good))
+            if isinstance(error, UnavailableError):
+                raise
             raise UnavailableError(f"events cannot be stored ({type(error).__name__})") from None
-        duplicates = sum(twice for _, twice in entries)
+        duplicates = sum(one.twice for one in written)
         for outcome, count in (
             ("accepted", len(good) - duplicates),
             ("duplicate", duplicates),
@@ -142,26 +127,26 @@ class Ingress:
         ):
             if count:
                 metrics.EVENTS.labels(outcome).inc(count)
-        last = max((stream_id(entry) for entry, _ in entries), default=None)
+        last: dict[int, str] = {}
+        for partition, position, _ in written:
+            last[partition] = max(last.get(partition, position), position, key=order)
         return Receipt(len(good), duplicates, tuple(rejected), last)
 
-    async def _write(self, events: list[dict[str, Any]]) -> list[tuple[bytes, int]]:
-        """(stream id, 1 if it was there before) of each event."""
-        entries: list[tuple[bytes, int]] = []
-        for start in range(0, len(events), CHUNK):
-            chunk = events[start : start + CHUNK]
-            keys = [STREAM, *(seen_key(event["event_id"]) for event in chunk)]
-            entries += await self._admit(keys, [self._params.seen_ttl_s, *map(orjson.dumps, chunk)])
-        return entries
+    async def publish_lag(self) -> None:
+        """Bring the metrics of the consumers' lag up to date: seen from here, it is told without them too."""
+        for group, behind in (await self.writer.lag()).items():
+            metrics.BEHIND_EVENTS.labels(group).set(behind.events)
+            metrics.BEHIND_SECONDS.labels(group).set(behind.seconds)
 
-    async def applied(self, last: tuple[int, int] | None, limit_s: float) -> bool:
-        """Wait until the stream consumer has applied entry `last`; False if it has not within `limit_s`."""
+    async def applied(self, last: Mapping[int, str], limit_s: float) -> bool:
+        """Wait until both groups have applied the positions `last`; False if they have not in `limit_s`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit_s
-        while last is not None:
+        wanted = {applied_field(group, p): order(at) for p, at in last.items() for group in GROUPS}
+        while wanted:
             try:
-                found = await self._redis.get(APPLIED)
-                if found and stream_id(found) >= last:
+                found = await self._redis.hmget(APPLIED, list(wanted))
+                if all(order(at) >= asked for at, asked in zip(found, wanted.values(), strict=True)):
                     break
             except (RedisError, OSError):
                 pass  # it may come back before the deadline
@@ -169,21 +154,6 @@ class Ingress:
                 return False
             await asyncio.sleep(WAIT_STEP_S)
         return True
-
-
-def seen_key(event_id: str) -> str:
-    """The mark of an event id that was written: a fixed length, whatever the id looks like."""
-    return SEEN + hashlib.blake2b(event_id.encode(), digest_size=16).hexdigest()
-
-
-def stream_id(text: bytes | str) -> tuple[int, int]:
-    """A Redis stream id in its order.
-
-    >>> stream_id(b"1700000000000-3")
-    (1700000000000, 3)
-    """
-    ms, seq = (text.decode() if isinstance(text, bytes) else text).split("-")
-    return int(ms), int(seq)
 
 
 def _named(event: Any) -> str | None:

@@ -23,6 +23,18 @@ DEGRADED = Counter("endcap_degraded_total", "Answers made with less than everyth
 EMPTY_SLOTS = Counter("endcap_empty_slots_total", "Slots asked for and not filled", ["surface"])
 REFUSED = Counter("endcap_refused_total", "Requests refused", ["route", "status"])
 EVENTS = Counter("endcap_events_total", "Events posted", ["outcome"])
+BEHIND_EVENTS = Gauge(
+    "endcap_stream_behind_events",
+    "Entries of the log that are not in the group's rows",
+    ["group"],
+    multiprocess_mode="mostrecent",
+)
+BEHIND_SECONDS = Gauge(
+    "endcap_stream_behind_seconds",
+    "Seconds since the oldest of them arrived",
+    ["group"],
+    multiprocess_mode="mostrecent",
+)
 LOGGED = Counter("endcap_logged_total", "Entries of the log of what was shown", ["stream", "outcome"])
 ITEM_ROWS = Counter("endcap_item_rows_refreshed_total", "Rows of the item matrix read again")
 FEATURE_AGE = Histogram(

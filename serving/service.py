@@ -24,8 +24,10 @@ from redis.asyncio.retry import Retry as AsyncRetry  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
+from feature_repo.eventlog import StreamParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
 from serving.api import Counter, build_app  # noqa: E402
+from serving.eventlog_redis import RedisWriter  # noqa: E402
 from serving.exposures import ExposureLog  # noqa: E402
 from serving.health import ArmHealth  # noqa: E402
 from serving.ingress import Ingress  # noqa: E402
@@ -35,7 +37,7 @@ from serving.router import RouterParams  # noqa: E402
 from serving.storefront import Storefront  # noqa: E402
 
 PARAMS = load("serving", Serving)
-HEALTH_S = 1.0
+HEALTH_S = LAG_S = 1.0
 SOCKET_TIMEOUT_S = 2.0
 log = logging.getLogger(__name__)
 app = build_app()
@@ -71,12 +73,15 @@ class Endcap:
         storefront = Storefront(
             self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()
         )
-        app.state.counter = Counter(storefront, Ingress(self._redis, PARAMS), PARAMS)
+        writer = RedisWriter(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
+        ingress = Ingress(self._redis, writer, PARAMS)
+        app.state.counter = Counter(storefront, ingress, PARAMS)
         await _attempt("first poll", self._releases.poll)
         self._tasks = [
             asyncio.create_task(_every(PARAMS.poll_s, "poll", self._releases.poll)),
             asyncio.create_task(_every(PARAMS.refresh_s, "refresh", self._releases.refresh)),
             asyncio.create_task(_every(HEALTH_S, "health", health.publish)),
+            asyncio.create_task(_every(LAG_S, "lag", ingress.publish_lag)),
             asyncio.create_task(self._exposures.run()),
         ]
 

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from redis import Redis
 
+from feature_repo.eventlog import append, partition_of
 from feature_repo.params import load
 from monitoring.feedback import DAY, FeedbackParams
 from monitoring.guard import RolloutParams, Step
@@ -52,7 +53,7 @@ class Shop:
                 for item in np.flatnonzero(self.rng.random(12) < self.ctr.get(arm, 0.05)):
                     click = {"event_id": f"{request}-{item}", "type": "click", "event_ts": NOON + 1}
                     click |= {"item_id": items[item], "request_id": request, "session_id": unit}
-                    pipe.xadd("endcap:events", {"event": orjson.dumps(click)})
+                    append(pipe, partition_of(unit, 4), orjson.dumps(click))
         pipe.execute()
 
 

@@ -29,7 +29,7 @@ from feature_repo.views import DECLARED
 from pipelines.stack import redis_server
 from serving import state
 
-READY_S = 60
+READY_S = 180
 PROJECT = "endcap"  # feature_store.yaml
 
 

@@ -25,11 +25,13 @@ from redis.retry import Retry
 from starlette.testclient import TestClient
 
 from feature_repo.aggregates import SESSION_CONTEXT, USER_HISTORY
+from feature_repo.eventlog import StreamParams
 from feature_repo.folds import Event
 from feature_repo.matrix import ItemMatrix
 from feature_repo.params import load
 from serving import state
 from serving.api import Counter, build_app
+from serving.eventlog_redis import RedisWriter
 from serving.exposures import ExposureLog
 from serving.health import ArmHealth
 from serving.ingress import Ingress
@@ -154,7 +156,9 @@ def open_shop(
     health = ArmHealth(blocking)
     storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
     app = build_app()
-    app.state.counter = Counter(storefront, Ingress(background, params), params)
+    writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
+    ingress = Ingress(background, writer, params)
+    app.state.counter = Counter(storefront, ingress, params)
     with TestClient(app) as client:
         shop = Shop(client, features, releases, storefront, exposures, health, blocking, home)
         shop.run(releases.poll)

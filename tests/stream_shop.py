@@ -1,8 +1,10 @@
-"""Live events of a small shop, the consumer that applies them, and the rows that must follow."""
+"""Live events of a small shop, the consumers that apply them, and the rows that must follow."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,14 @@ from redis import Redis
 from small_shop import ITEMS, as_event, open_home, random_events
 
 from feature_repo.aggregates import FOLDS
+from feature_repo.eventlog import APPLIED, GROUPS, StreamParams, append, partition_of, shopper, stream_keys
 from feature_repo.online import OnlineView, read_rows
 from feature_repo.params import load
-from pipelines.stream import EVENTS, Consumer, StreamParams
+from pipelines.eventlog import open_log
+from pipelines.stream_folds import FOLDS_BY_NAME, Entity, Held, apply, unstored, wanted
+from pipelines.stream_members import tasks
+from pipelines.stream_process import Consumer
+from pipelines.stream_task import Worker
 
 LIVE = random_events(seed=21, count=600, days=1.5)  # no visit pauses for longer than its row may be old
 KEYS = {
@@ -23,6 +30,9 @@ KEYS = {
     "session_context": [f"session {i}" for i in range(20)],
     "item_activity": ITEMS,
 }
+PARTITIONS = 4  # as params.yaml has it
+
+Rows = dict[Entity, tuple[int, dict[str, Any]]]
 
 
 def open_shop(folder: Path, patch: pytest.MonkeyPatch, redis_url: str) -> Iterator[Any]:
@@ -33,21 +43,57 @@ def open_shop(folder: Path, patch: pytest.MonkeyPatch, redis_url: str) -> Iterat
         yield client
 
 
-def consumer(redis: Any, name: str = "one", **changed: Any) -> Consumer:
-    """A consumer of params.yaml's `stream`, with short waits and what is `changed`."""
+def stream_params(**changed: Any) -> StreamParams:
+    """params.yaml's `stream`, with short waits and what is `changed`."""
     params = replace(load("stream", StreamParams), block_ms=10, batch=64, lease_ms=1_000)
-    return Consumer(redis, "endcap", replace(params, **changed), name)
+    return replace(params, **changed)
 
 
-def post(redis: Any, events: list[dict[str, Any]]) -> None:
-    """Appends `events` to the stream, as the ingress does."""
-    for event in events:
-        redis.xadd(EVENTS, {"event": orjson.dumps(event)})
+def consumer(name: str = "one", url: str | None = None, **changed: Any) -> Consumer:
+    """A consumer of the Redis at `url`, else of the shop's."""
+    where = url or os.environ["REDIS_URL"]
+    return Consumer(lambda: Redis.from_url(where), "endcap", stream_params(**changed), name)
 
 
-def rows(redis: Any) -> dict[tuple[str, str], Any]:
+def worker(redis: Any, task: str, name: str = "one", **changed: Any) -> Worker:
+    """What works on one task, "items" or "visitors:<p>", without its thread."""
+    params = stream_params(**changed)
+    (found,) = [one for one in tasks(params.partitions) if one.name == task]
+    return Worker(redis, found, params, "endcap", name)
+
+
+def post(redis: Any, events: Sequence[Mapping[str, Any]]) -> None:
+    """Appends `events` to their partitions, as the ingress does."""
+    with redis.pipeline(transaction=False) as pipe:
+        for event in events:
+            append(pipe, partition_of(shopper(event), PARTITIONS), orjson.dumps(event))
+        pipe.execute()
+
+
+def behind(redis: Any) -> int:
+    """Entries that the slower group has not applied."""
+    return max(lag.events for lag in open_log(redis, stream_params()).lag().values())
+
+
+def pending(redis: Any) -> int:
+    """Entries that were read and not acknowledged, over all partitions and groups."""
+    return sum(
+        group["pending"]
+        for key in stream_keys(PARTITIONS)
+        if redis.exists(key)
+        for group in redis.xinfo_groups(key)
+    )
+
+
+def started(redis: Any) -> bool:
+    """True when both groups have applied something."""
+    applied = {name.partition(b":")[0].decode() for name in redis.hkeys(APPLIED)}
+    return applied == set(GROUPS)
+
+
+def rows(redis: Any) -> Rows:
     """(view, entity) -> (ts, row) of everything that is stored."""
-    found = {}
+    found: Rows = {}
     for fold in FOLDS:
         keys = KEYS[fold.name]
         for key, held in zip(keys, read_rows(redis, OnlineView(fold, "endcap"), keys), strict=True):
@@ -56,15 +102,32 @@ def rows(redis: Any) -> dict[tuple[str, str], Any]:
     return found
 
 
-def folded(events: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
+def folded(events: Sequence[Mapping[str, Any]]) -> Rows:
     """What `rows` must find, by the folds alone, in the order of `events`."""
-    found: dict[tuple[str, str], Any] = {}
-    for fold in FOLDS:
-        for key in KEYS[fold.name]:
-            state, ts = fold.new(), 0
-            for event in map(as_event, events):
-                if event.type in fold.types and getattr(event, fold.key) == key:
-                    state, ts = fold.step(state, event), max(ts, event.ts)
-            if ts:
-                found[fold.name, key] = (ts, fold.row(state))
-    return found
+    states: dict[Entity, Held] = {}
+    taken = [as_event(dict(event)) for event in events]
+    while missing := wanted(FOLDS, states, taken):
+        states.update({entity: unstored(entity) for entity in missing})
+    changed = apply(FOLDS, states, taken)
+    return {
+        entity: (held.ts, FOLDS_BY_NAME[entity[0]].row(held.state))
+        for entity, held in changed.items()
+        if entity[1] in KEYS[entity[0]]
+    }
+
+
+def assert_same(found: Rows, expected: Rows) -> None:
+    """Equal rows; decayed counts to 12 digits, for they are added up in the order of arrival."""
+    assert set(found) == set(expected)
+    for entity, (ts, row) in expected.items():
+        assert found[entity][0] == ts, entity
+        for name, value in row.items():
+            close = pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
+            assert found[entity][1][name] == close, (entity, name)
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from starlette.testclient import TestClient
 
+from feature_repo.eventlog import append
 from monitoring.console import interval
 from monitoring.console.access import COOKIE, TOKEN, console_token
 from monitoring.console.app import ConsoleParams, build_app
@@ -72,7 +73,7 @@ def show(store: redis.Redis, arm: str, request_id: str, clicks: int) -> None:
             "request_id": request_id,
             "item_id": f"item-{i}",
         }
-        store.xadd("endcap:events", {"event": orjson.dumps(click)})
+        append(store, i % 4, orjson.dumps(click))
 
 
 @pytest.mark.parametrize("path", ["/", "/rollout", "/reports", "/reports/reports/x.html", "/nowhere"])

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
+from feature_repo.eventlog import append, partition_of, shopper
 from feature_repo.params import load
 from monitoring.experiment import ArmStatistics
 from monitoring.feedback import DAY, SECOND, Feedback, FeedbackParams
@@ -212,7 +213,7 @@ def publish(redis: Redis, exposures: list[dict[str, Any]], events: list[dict[str
     for record in exposures:
         redis.xadd("endcap:exposures", {"exposure": orjson.dumps(record)})
     for record in events:
-        redis.xadd("endcap:events", {"event": orjson.dumps(record)})
+        append(redis, partition_of(shopper(record), 4), orjson.dumps(record))
 
 
 def test_the_tail_reads_on_where_it_stopped(streams: Redis) -> None:
@@ -224,7 +225,7 @@ def test_the_tail_reads_on_where_it_stopped(streams: Redis) -> None:
     assert tail.feed(feedback) == 0
     assert counts(feedback) == (2, 6)
     again = Feedback(PARAMS)
-    assert Tail(streams, tail.exposures_id).feed(again) <= 1
+    assert Tail(streams, tail.exposures_at).feed(again) <= 1
     assert counts(again) == (0, 0)
 
 

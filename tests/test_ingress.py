@@ -6,18 +6,21 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import redis
-from storefront import Shop, make_home, open_shop
+from storefront import Shop, make_home, metric, open_shop
 
+from feature_repo.eventlog import APPLIED, GROUPS, applied_field, partition_of, stream_key
 from feature_repo.events import SCHEMA
-from serving.ingress import SEEN, seen_key
+from serving.eventlog_redis import SEEN, seen_key
 
 VIEW = {"type": "product_viewed", "session_id": "s1", "item_id": "item-1"}
+HOME = partition_of("s1", 4)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,9 @@ def shop(home: tuple[Path, Path], redis_url: str, monkeypatch: pytest.MonkeyPatc
 
 
 def stream(shop: Shop) -> list[dict[str, Any]]:
-    return [orjson.loads(fields[b"event"]) for _, fields in shop.redis.xrange("endcap:events")]
+    """What stands in the log, partition by partition."""
+    found = [one for p in range(4) for one in shop.redis.xrange(stream_key(p))]
+    return [orjson.loads(fields[b"event"]) for _, fields in found]
 
 
 def post(shop: Shop, *events: Any, path: str = "/v1/events") -> dict[str, Any]:
@@ -130,9 +135,10 @@ def test_wait_answers_when_the_consumer_has_come_past_the_events(shop: Shop) -> 
     def consume() -> None:
         found: list[Any] = []
         while not found:
-            found = shop.redis.xrange("endcap:events")
-        time.sleep(0.2)
-        shop.redis.set("endcap:applied", found[-1][0])
+            found = shop.redis.xrange(stream_key(HOME))
+        for group in GROUPS:
+            time.sleep(0.1)
+            shop.redis.hset(APPLIED, applied_field(group, HOME), found[-1][0])
 
     consumer = threading.Thread(target=consume)
     consumer.start()
@@ -149,11 +155,53 @@ def test_wait_for_events_that_were_all_rejected_does_not_wait(shop: Shop) -> Non
     assert post(shop, {}, path="/v1/events?wait=1")["applied"] is True
 
 
+def test_an_event_goes_to_the_partition_of_its_shopper(shop: Shop) -> None:
+    post(shop, VIEW, {**VIEW, "user_id": "u7"}, {**VIEW, "user_id": "u7", "consent": False})
+    expected = sorted([HOME, partition_of("u7", 4), HOME])
+    assert sorted(p for p in range(4) for _ in shop.redis.xrange(stream_key(p))) == expected
+
+
+def test_a_log_that_is_too_far_ahead_takes_nothing_and_says_when_to_come_back(shop: Shop) -> None:
+    writer = shop.client.app.state.counter.ingress.writer  # type: ignore[attr-defined]
+    writer._params = replace(writer._params, max_backlog=250)
+    events = [{**VIEW, "event_id": f"e{i}", "session_id": f"s{i}"} for i in range(700)]
+    assert post(shop, *events[:300])["accepted"] == 300
+    response = shop.post("/v1/events", {"events": events})
+    assert response.status_code == 503 and response.headers["retry-after"] == "1"
+    assert response.json()["error"]["reason"] == "300 events wait to be applied, more than 250"
+    assert len(stream(shop)) == 300
+    for p in range(4):  # the slower group counts
+        position = shop.redis.xrevrange(stream_key(p), count=1)[0][0]
+        shop.redis.hset(APPLIED, applied_field("visitors", p), position)
+    assert shop.post("/v1/events", {"events": events}).status_code == 503
+    for p in range(3):
+        position = shop.redis.xrevrange(stream_key(p), count=1)[0][0]
+        shop.redis.hset(APPLIED, applied_field("items", p), position)
+    assert post(shop, *events) == {"accepted": 700, "duplicates": 300, "rejected": []}
+
+
+def test_the_lag_of_both_groups_is_measured(shop: Shop) -> None:
+    post(shop, *({**VIEW, "event_id": f"e{i}", "session_id": f"s{i}"} for i in range(40)))
+    ahead = shop.redis.xrevrange(stream_key(HOME), count=1)[0][0]
+    shop.redis.hset(APPLIED, applied_field("visitors", HOME), ahead)
+    time.sleep(0.02)
+    shop.run(shop.client.app.state.counter.ingress.publish_lag)  # type: ignore[attr-defined]
+    done = shop.redis.xlen(stream_key(HOME))
+    assert metric("endcap_stream_behind_events", group="items") == 40
+    assert metric("endcap_stream_behind_events", group="visitors") == 40 - done
+    assert 0.02 <= metric("endcap_stream_behind_seconds", group="items") < 10
+    for p in range(4):
+        shop.redis.xtrim(stream_key(p), maxlen=0)  # what was trimmed is not waited for
+    shop.run(shop.client.app.state.counter.ingress.publish_lag)  # type: ignore[attr-defined]
+    assert metric("endcap_stream_behind_events", group="items") == 0
+    assert metric("endcap_stream_behind_seconds", group="items") == 0
+
+
 def test_without_redis_nothing_is_pretended(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     async def down(*_: object, **__: object) -> None:
         raise redis.ConnectionError("refused")
 
-    monkeypatch.setattr(shop.client.app.state.counter.ingress, "_admit", down)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shop.client.app.state.counter.ingress.writer, "_admit", down)  # type: ignore[attr-defined]
     response = shop.post("/v1/events", {"events": [VIEW]})
     assert response.status_code == 503 and response.headers["retry-after"] == "1"
     assert "cannot be stored" in response.json()["error"]["reason"]
@@ -173,7 +221,7 @@ def test_without_redis_nothing_is_pretended(shop: Shop, monkeypatch: pytest.Monk
 def test_a_body_around_the_events_that_is_wrong_is_refused(shop: Shop, body: object, field: str) -> None:
     response = shop.post("/v1/events", body)
     assert response.status_code == 422 and response.json()["error"]["field"] == field
-    assert shop.redis.xlen("endcap:events") == 0
+    assert stream(shop) == []
 
 
 def test_marks_of_event_ids_have_one_length_whatever_the_id() -> None:

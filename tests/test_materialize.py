@@ -14,7 +14,7 @@ from small_shop import EVENTS_TOTAL, START, open_home, random_events, write_raw
 
 from feature_repo import changes
 from feature_repo.aggregates import SESSION_CONTEXT, USER_HISTORY
-from feature_repo.errors import DataError, ParamsError
+from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.folds import DAY_US
 from feature_repo.history import instant, micros
 from feature_repo.online import OnlineView, read_rows, write_newer
@@ -98,17 +98,29 @@ def test_a_row_that_the_stream_made_newer_stays(redis: Redis) -> None:
     assert held is not None and held[1]["sessions"] == 77
 
 
-def test_fresh_deletes_features_events_and_marks_but_nothing_of_others(redis: Redis) -> None:
+def test_fresh_deletes_features_and_on_request_the_log_but_nothing_of_others(redis: Redis) -> None:
     store, view = open_store(), OnlineView(SESSION_CONTEXT, open_store().project)
     row = SESSION_CONTEXT.row(SESSION_CONTEXT.new())
     write_newer(redis, view, [("a session of last year", START, row)])
-    redis.xadd("endcap:events", {"event": b"{}"})
-    for key in ("endcap:seen:1", "endcap:applied", "endcap:rollout", "of another program"):
+    redis.xadd("endcap:events:0", {"event": b"{}"})
+    known, logged = ("endcap:stream:applied", "endcap:done:items:1"), ("endcap:events:0", "endcap:seen:1")
+    others = ("endcap:rollout", "of another program")
+    for key in (*known, "endcap:seen:1", *others):
         redis.set(key, 1)
-    materialize(redis, store, instant(EVENTS[-1]["event_ts"] + 1), 100, fresh=True)
+    end = instant(EVENTS[-1]["event_ts"] + 1)
+    materialize(redis, store, end, 100, fresh=True)
     assert read_rows(redis, view, ["a session of last year"]) == [None]
-    assert not redis.exists("endcap:events", "endcap:seen:1", "endcap:applied")
-    assert redis.exists("endcap:rollout", "of another program") == 2
+    assert not redis.exists(*known)
+    assert redis.exists(*logged, *others) == 4
+    materialize(redis, store, end, 100, fresh=True, forget_log=True)
+    assert not redis.exists(*logged)
+    assert redis.exists(*others) == 2
+
+
+def test_rows_are_not_made_afresh_under_a_consumer_at_work(redis: Redis) -> None:
+    redis.set("endcap:stream:lease:items", "somebody", px=5_000)
+    with pytest.raises(EndcapError, match=r"endcap:stream:lease:items is held .* `endcap down stream`"):
+        materialize(redis, open_store(), instant(START), 100, fresh=True)
 
 
 def test_by_default_a_shop_goes_on_from_the_end_of_its_data(redis: Redis) -> None:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from storefront import HERO, act, items, release_of, session_row
 
+from feature_repo.eventlog import APPLIED, GROUPS, applied_field, partition_of, stream_key, stream_keys
 from serving import state
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ def test_wait_outlasts_the_servers_own_timeout(service: Service) -> None:
     with service.redis() as store:
         time.sleep(1.6)  # traffic_timeout_s is 1
         assert not answers
-        store.set("endcap:applied", store.xrevrange("endcap:events", count=1)[0][0])
+        home = partition_of(VIEW["session_id"], 4)
+        newest = store.xrevrange(stream_key(home), count=1)[0][0]
+        store.hset(APPLIED, mapping={applied_field(group, home): newest for group in GROUPS})
     client.join()
     assert answers[0].status_code == 202 and answers[0].json()["applied"] is True
 
@@ -81,7 +84,8 @@ def test_events_are_taken_at_thousands_a_second_in_batches(service: Service) -> 
     with ThreadPoolExecutor(2) as pool:
         assert sum(pool.map(post, range(6))) == 3000
     with service.redis() as store:
-        ids = {orjson.loads(fields[b"event"])["event_id"] for _, fields in store.xrange("endcap:events")}
+        entries = [one for key in stream_keys(4) for one in store.xrange(key)]
+    ids = {orjson.loads(fields[b"event"])["event_id"] for _, fields in entries}
     assert {f"bulk-{b}-{i}" for b in range(6) for i in range(500)} <= ids
 
 

@@ -169,7 +169,7 @@ def live(home: Path) -> Iterator[dict[str, str]]:
     try:
         _endcap(env, "up", "redis")
         _endcap(env, "promote", "--direct")
-        _endcap(env, "materialize", "--fresh", "--as-of", shop().test_from.isoformat())
+        _endcap(env, "materialize", "--fresh", "--forget-log", "--as-of", shop().test_from.isoformat())
         _endcap(env, "up")
         yield env
     finally:

@@ -1,0 +1,97 @@
+"""Stream from an offset: rows made afresh and the log applied anew give what the straight stream gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_shop import write_raw
+from stream_shop import LIVE, behind, consumer, open_shop, post, rows, stream_params
+
+from feature_repo.errors import EndcapError, ParamsError
+from feature_repo.eventlog import APPLIED, stream_key
+from feature_repo.history import instant
+from feature_repo.store import open_store
+from pipelines.eventlog import open_log
+from pipelines.features import main as features
+from pipelines.materialize import materialize
+from pipelines.stream_rewind import rewind
+
+CUT = LIVE[350]["event_ts"]
+
+
+@pytest.fixture
+def redis(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    yield from open_shop(tmp_path, monkeypatch, redis_url)
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    assert set(found) == set(expected)
+    for entity, (ts, row) in expected.items():
+        assert found[entity][0] == ts
+        for name, value in row.items():
+            close = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
+            assert found[entity][1][name] == close, (entity, name)
+
+
+def test_fresh_rows_and_the_log_from_its_beginning_equal_the_straight_stream(
+    redis: Any, tmp_path: Path
+) -> None:
+    write_raw(tmp_path, LIVE)
+    features()
+    post(redis, LIVE)
+    consumer().run(until_empty=True)
+    straight = rows(redis)
+    materialize(redis, open_store(), instant(CUT), 100, fresh=True)
+    assert behind(redis) == len(LIVE)
+    rewind(redis, open_log(redis, stream_params()), "beginning")
+    consumer().run(until_empty=True)
+    assert_close(rows(redis), straight)
+
+
+def test_what_arrives_after_the_backfill_counts_however_old_it_is(redis: Any, tmp_path: Path) -> None:
+    *most, late = LIVE[:300]
+    write_raw(tmp_path, LIVE[:299])
+    features()
+    post(redis, LIVE[:299])
+    materialize(redis, open_store(), instant(CUT), 100, fresh=True)
+    post(redis, [late, *LIVE[350:400], most[0]])  # the last one was there: its mark is set by the rewind
+    consumer().run(until_empty=True)
+    expected = rows(redis)
+    redis.flushall()
+    post(redis, [*LIVE[:300], *LIVE[350:400]])
+    consumer().run(until_empty=True)
+    assert_close(expected, rows(redis))
+
+
+def test_what_is_read_again_without_need_counts_once(redis: Any) -> None:
+    post(redis, LIVE[:200])
+    consumer().run(until_empty=True)
+    before = rows(redis)
+    log = open_log(redis, stream_params())
+    for start in ("beginning", (datetime.now(UTC) - timedelta(hours=1)).isoformat()):
+        rewind(redis, log, start)
+        assert not redis.exists(APPLIED) and behind(redis) == 200
+        consumer().run(until_empty=True)
+        assert rows(redis) == before
+
+
+def test_a_position_and_an_instant_of_arrival_name_where_to_begin(redis: Any) -> None:
+    post(redis, LIVE[:100])
+    consumer().run(until_empty=True)
+    log = open_log(redis, stream_params())
+    number = redis.xrange(stream_key(2))[3][0].decode()
+    rewind(redis, log, f"2:{number}")
+    assert behind(redis) == redis.xlen(stream_key(2)) - 4
+    rewind(redis, log, (datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    assert behind(redis) == 0
+    with pytest.raises(
+        ParamsError, match=r"--from: 'yesterday' is not allowed; allowed: beginning, an instant"
+    ):
+        rewind(redis, log, "yesterday")
+    redis.set("endcap:stream:lease:visitors:1", "somebody", px=5_000)
+    with pytest.raises(EndcapError, match="endcap:stream:lease:visitors:1 is held"):
+        rewind(redis, log, "beginning")
