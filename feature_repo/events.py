@@ -74,6 +74,8 @@ ITEM_SCHEMA = pa.schema(
     ]
 )
 
+NAMES = tuple(SCHEMA.names)  # pyarrow makes a list of them anew each time
+_NAMES = frozenset(NAMES)
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}\Z")
 # Limits of the check at the door; pipelines/quarantine.py turns the same ones into SQL.
 ID_FIELDS = ("event_id", "user_id", "session_id", "item_id", "request_id")
@@ -98,9 +100,9 @@ def check_event(event: Mapping[str, Any], latest: datetime) -> None:
     `event` holds python values as in SCHEMA (`event_ts` an aware datetime); absent and None mean the same.
     `latest` is the newest `event_ts` accepted (arrival time plus the clock skew that the shop allows).
     """
-    for name in event:
-        if name not in SCHEMA.names:
-            raise EventError(name, event[name], f"the fields {', '.join(SCHEMA.names)}")
+    if not event.keys() <= _NAMES:
+        name = next(name for name in event if name not in _NAMES)
+        raise EventError(name, event[name], f"the fields {', '.join(NAMES)}")
     for name in ID_FIELDS:
         value = event.get(name)
         required = name in ("event_id", "session_id")

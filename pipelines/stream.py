@@ -25,10 +25,9 @@ from redis import Redis
 
 from feature_repo.eventlog import StreamParams
 from feature_repo.params import load
-from feature_repo.store import redis_url
 from pipelines.eventlog import open_log
-from pipelines.stream_process import Consumer
 from pipelines.stream_rewind import rewind
+from serving.params import redis_url
 
 RESTART_S = 1.0  # before a process that died is started again
 log = logging.getLogger("pipelines.stream")
@@ -56,7 +55,8 @@ def main(
     if processes > 1:
         supervise(processes, until_empty)
         return
-    from feature_repo.store import open_store  # with Feast: seconds that the supervisor need not wait
+    from feature_repo.store import open_store  # Feast takes seconds, and the supervisor needs none of it
+    from pipelines.stream_process import Consumer
 
     def connect() -> Redis:
         return Redis.from_url(url, socket_timeout=5 + params.block_ms / 1000)

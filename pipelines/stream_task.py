@@ -19,6 +19,7 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -87,6 +88,7 @@ class Worker:
         self._folds = FOLDS_OF[task.group]
         self._views = {fold.name: OnlineView(fold, project) for fold in self._folds}
         self._states: OrderedDict[Entity, Held] = OrderedDict()  # of items; least recently used first
+        self._key = lru_cache(2 * params.cached_states)(lambda name, key: self._views[name].key(key))
         self._horizon = Horizon(0, {})
         self.applied = 0
 
@@ -241,7 +243,7 @@ class Worker:
             for name, key in absent:
                 missing.setdefault(name, []).append(key)
             if pipe:
-                pipe.watch(*(self._views[name].key(key) for name, key in absent))
+                pipe.watch(*(self._key(*entity) for entity in absent))
             for name, keys in missing.items():
                 rows = read_rows(self._redis, self._views[name], keys)
                 for key, found in zip(keys, rows, strict=True):
@@ -254,9 +256,10 @@ class Worker:
     def _write(self, pipe: Any, changed: dict[Entity, Held]) -> None:
         for (name, key), held in changed.items():
             view, fold = self._views[name], FOLDS_BY_NAME[name]
-            pipe.hset(view.key(key), mapping=view.encode(fold.row(held.state), held.ts))
+            stored = self._key(name, key)
+            pipe.hset(stored, mapping=view.encode(fold.row(held.state), held.ts))
             if fold is not ITEM_ACTIVITY:  # an item's hash also holds its catalogue row
-                pipe.expire(view.key(key), 2 * fold.max_age_days * DAY_S)
+                pipe.expire(stored, 2 * fold.max_age_days * DAY_S)
         changes.announce(pipe, [key for name, key in changed if name == ITEM_ACTIVITY.name])
 
     def _mark(self, pipe: Any, arrivals: Sequence[Arrival]) -> None:

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from feature_repo.errors import EventError, shorten
 from feature_repo.eventlog import APPLIED, GROUPS, applied_field, order
-from feature_repo.events import SCHEMA, check_event, is_id
+from feature_repo.events import NAMES, check_event, is_id
 from serving import metrics
 from serving.errors import RequestError, UnavailableError
 from serving.eventlog_redis import EventWriter
@@ -81,7 +81,7 @@ def canonical(raw: Any, now: int, learned: int, skew_us: int) -> dict[str, Any]:
     event.setdefault("consent", True)
     event["event_ts"] = _moment(ts)
     check_event(event, _moment(max(now, learned) + skew_us))
-    return {name: event.get(name) for name in SCHEMA.names} | {"event_ts": ts, "created_ts": learned}
+    return {name: event.get(name) for name in NAMES} | {"event_ts": ts, "created_ts": learned}
 
 
 def _moment(us: int | None) -> datetime:
