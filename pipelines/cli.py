@@ -22,7 +22,13 @@ from pipelines.ports import embedded_redis_url
 # Job -> "module" or "module:function" in this folder, in the order of the work.
 JOBS: dict[str, dict[str, str]] = {
     "data": {"shop": "shop", "simulate": "simulate", "ingest": "ingest", "validate": "validate"},
-    "features": {"features": "features", "feature": "feature", "text": "text", "materialize": "materialize"},
+    "features": {
+        "features": "features",
+        "feature": "feature",
+        "leakage": "leakage",
+        "text": "text",
+        "materialize": "materialize",
+    },
     "models": {
         "two_tower": "two_tower",
         "als": "als",
