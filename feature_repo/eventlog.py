@@ -9,14 +9,19 @@ endcap:done:<group>:<h>    set of the 8-byte digests of events of hour h that ar
 endcap:dead                stream of entries that could not be applied, with the reason
 
 A position is the id of an entry, "1767225600000-17": its last number counts the entries of the partition.
+Where a shop has Kafka, a topic takes the place of `endcap:events:<p>` (feature_repo/eventlog_kafka.py) and a
+position is an offset, "17"; everything else stays in Redis, beside the rows that it tells about.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from feature_repo.errors import ParamsError
 
@@ -31,6 +36,7 @@ GROUPS = (VISITORS, ITEMS)
 class StreamParams:
     """`stream:`"""
 
+    log: str
     partitions: int
     processes: int
     batch: int
@@ -48,6 +54,32 @@ class StreamParams:
                 f"stream.remember_hours: {self.remember_hours} is not allowed; allowed: more than keep_hours "
                 f"({self.keep_hours}), or an entry that is read again would count twice"
             )
+
+
+class KafkaTopic(NamedTuple):
+    """The topic that holds the log."""
+
+    servers: str  # host:port, several separated by commas
+    name: str
+    partitions: int
+
+
+def kafka_topic(params: StreamParams) -> KafkaTopic | None:
+    """The topic that ENDCAP_EVENT_LOG, else `stream.log`, names; None where the log is in Redis.
+
+    "kafka://127.0.0.1:9092/events" is KafkaTopic("127.0.0.1:9092", "events", 4). Raises ParamsError.
+    """
+    text = os.environ.get("ENDCAP_EVENT_LOG", params.log)
+    if text == "redis":
+        return None
+    parts = urlsplit(text)
+    name = parts.path.removeprefix("/")
+    if parts.scheme != "kafka" or not parts.netloc or not re.fullmatch(r"[\w.-]{1,249}", name, re.ASCII):
+        raise ParamsError(
+            f"stream.log: {text!r} is not allowed; allowed: redis, or kafka://HOST:PORT[,HOST:PORT]/TOPIC. "
+            "Next: change it in params.yaml or in ENDCAP_EVENT_LOG"
+        )
+    return KafkaTopic(parts.netloc, name, params.partitions)
 
 
 class Lag(NamedTuple):
@@ -86,8 +118,8 @@ def partition_of(name: str, partitions: int) -> int:
 def order(position: str | bytes | None) -> tuple[int, ...]:
     """A position in the order of its partition; None stands before all of them.
 
-    >>> order(b"1700000000000-3"), order(None)
-    ((1700000000000, 3), ())
+    >>> order(b"1700000000000-3"), order("17"), order(None)
+    ((1700000000000, 3), (17,), ())
     """
     if position is None:
         return ()
@@ -98,6 +130,11 @@ def order(position: str | bytes | None) -> tuple[int, ...]:
 def applied_field(group: str, partition: int) -> str:
     """Field of the hash APPLIED."""
     return f"{group}:{partition}"
+
+
+def applied_fields(partitions: int) -> list[str]:
+    """All fields of the hash APPLIED."""
+    return [applied_field(group, p) for group in GROUPS for p in range(partitions)]
 
 
 # Functions of the scripts that append to partitions or count entries. An entry's n continues also where the

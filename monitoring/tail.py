@@ -1,13 +1,13 @@
-"""Reads on where it stopped in the live streams: `endcap:exposures`, and the partitions of the event log."""
+"""Reads on where it stopped: in the stream `endcap:exposures`, and in the log of events, wherever that is."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from redis import Redis
 
-from feature_repo.eventlog import StreamParams, order, stream_keys
+from feature_repo.eventlog import StreamParams, kafka_topic, order, stream_keys
 from feature_repo.params import load
 from monitoring.feedback import Feedback
 
@@ -15,24 +15,31 @@ EXPOSURES = "endcap:exposures"
 BATCH = 5_000
 
 
-class Tail:
-    """Feeds a Feedback from the streams, beginning after the stream id `since` ("0-0": everything kept).
+class EventTail(Protocol):
+    """The log of events from a given instant of arrival on."""
 
-    Partitions are merged in the order of arrival. The place is not stored anywhere: after a restart the guard
-    reads its step again, from the step's beginning.
+    def next(self) -> list[dict[str, Any]]:
+        """The next events, each partition's in order; empty when all that arrived has been read."""
+
+
+class Tail:
+    """Feeds a Feedback from the logs, beginning after the stream id `since` ("0-0": everything kept).
+
+    The place is not stored anywhere: after a restart the guard reads its step again, from the step's
+    beginning.
     """
 
     def __init__(self, redis: Redis, since: str = "0-0") -> None:
         self._redis: Any = redis
         self.exposures_at = since
-        self._events_at = dict.fromkeys(stream_keys(load("stream", StreamParams).partitions), since)
+        self._events = open_tail(redis, since)
 
     def feed(self, feedback: Feedback) -> int:
         """Take in all that has arrived; returns how many records. Exposures first: clicks refer to them."""
         total = 0
         while True:
             exposures = self._exposures()
-            events = self._events()
+            events = self._events.next()
             if not exposures and not events:
                 return total
             feedback.update(exposures, events)
@@ -44,11 +51,29 @@ class Tail:
             self.exposures_at = _text(found[-1][0])
         return [_record(fields, "exposure") for _, fields in found]
 
-    def _events(self) -> list[dict[str, Any]]:
-        """The next events of all partitions. One that has more than fits holds the others back at its end."""
+
+def open_tail(redis: Redis, since: str) -> EventTail:
+    """The shop's log of events after the arrival that the stream id `since` names."""
+    params = load("stream", StreamParams)
+    if topic := kafka_topic(params):
+        from monitoring.tail_kafka import KafkaTail  # the client is needed only there
+
+        return KafkaTail(topic, order(since)[0], BATCH)
+    return RedisTail(redis, since, params.partitions)
+
+
+class RedisTail:
+    """The partitions `endcap:events:<p>`, merged in the order of arrival."""
+
+    def __init__(self, redis: Redis, since: str, partitions: int) -> None:
+        self._redis: Any = redis
+        self._at = dict.fromkeys(stream_keys(partitions), since)
+
+    def next(self) -> list[dict[str, Any]]:
+        """A partition that has more than fits holds the others back at its end."""
         arrived: list[tuple[tuple[int, ...], str, Any]] = []
         full: list[int] = []  # arrival (ms) of the newest entry that was read of a partition with more
-        for key, after in self._events_at.items():
+        for key, after in self._at.items():
             found = self._redis.xrange(key, min=f"({after}", count=BATCH)
             arrived += [(order(number), key, (number, fields)) for number, fields in found]
             if len(found) == BATCH:
@@ -57,7 +82,7 @@ class Tail:
         records = []
         for place, key, (number, fields) in sorted(arrived, key=lambda one: one[:2]):
             if limit is None or place[0] <= limit:
-                self._events_at[key] = _text(number)
+                self._at[key] = _text(number)
                 records.append(_record(fields, "event"))
         return records
 

@@ -1,4 +1,4 @@
-"""What a consumer asks of a log of events. Redis Streams is one; what keeps its promises may be another."""
+"""What a consumer asks of a log of events. Redis Streams is one, a topic in Kafka is another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from redis import Redis
 
-from feature_repo.eventlog import Lag, StreamParams
+from feature_repo.eventlog import Lag, StreamParams, kafka_topic
 
 Positions = Mapping[int, str | None]  # partition -> position; None: before its first entry
 
@@ -66,12 +66,19 @@ class EventLog(Protocol):
     def trim(self, applied: Mapping[int, str]) -> None:
         """Drop entries that every group applied `keep_hours` ago."""
 
+    def forget(self) -> None:
+        """No entry that stands in the log now is to be applied."""
+
     def close(self) -> None:
         """Give back what was opened."""
 
 
 def open_log(redis: Redis, params: StreamParams, group: str = "", holder: Holder | None = None) -> EventLog:
     """The shop's log; a reader also says for which group, and by which lease."""
-    from pipelines.eventlog_redis import RedisLog  # it imports this module
+    if topic := kafka_topic(params):
+        from pipelines.eventlog_kafka import KafkaLog  # both import this module
+
+        return KafkaLog(redis, params, group, topic)
+    from pipelines.eventlog_redis import RedisLog
 
     return RedisLog(redis, params, group, holder or Holder("", ""))

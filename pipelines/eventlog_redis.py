@@ -114,6 +114,9 @@ class RedisLog:
             oldest = order(position)[0] - self._params.keep_hours * HOUR_MS
             self._redis.xtrim(stream_key(p), minid=f"{max(oldest, 0)}-0", approximate=True)
 
+    def forget(self) -> None:
+        self._redis.unlink(*stream_keys(self._params.partitions))
+
     def close(self) -> None:
         """The client belongs to the consumer."""
 

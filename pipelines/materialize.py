@@ -36,7 +36,7 @@ from pipelines.eventlog import open_log
 from pipelines.stream_rewind import forbid_while_running, set_horizon
 
 STREAMED = (b"endcap:stream:*", b"endcap:done:*", b"endcap:applied_ts", b"endcap:items:*")
-LOGGED = (b"endcap:events:*", b"endcap:dead", b"endcap:seen:*")
+LOGGED = (b"endcap:dead", b"endcap:seen:*")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,11 @@ def materialize(
     if fresh:
         forbid_while_running(redis)
         delete_all(redis, views, forget_log)
-        set_horizon(redis, micros(end), open_log(redis, load("stream", StreamParams)).ends())
+        log = open_log(redis, load("stream", StreamParams))
+        if forget_log:
+            log.forget()
+        set_horizon(redis, micros(end), log.ends())
+        log.close()
     written, newest = {}, 0
     for view in views:
         name = view.declared.name

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -22,8 +21,8 @@ from feature_repo.eventlog import (
     stream_keys,
 )
 from serving.errors import UnavailableError
+from serving.eventlog import Written, read_mark, seen_key
 
-SEEN = "endcap:seen:"
 CHUNK = 200  # events per script call: Redis answers nobody else meanwhile (0.5 ms)
 
 # One event_id, one entry: the mark and the entry are written together or not at all. The mark keeps
@@ -61,27 +60,6 @@ return found
 )
 
 
-class Written(NamedTuple):
-    """Where an accepted event stands in the log; `twice`: it stood there before."""
-
-    partition: int
-    position: str
-    twice: bool
-
-
-class EventWriter(Protocol):
-    """What the ingress asks of a log. Errors of the log's own client mean: not stored, or not surely."""
-
-    async def write(self, events: Sequence[dict[str, Any]]) -> list[Written]:
-        """Append canonical events; UnavailableError, and nothing is written, when too many wait already."""
-
-    async def lag(self) -> dict[str, Lag]:
-        """How far each group is behind."""
-
-    async def close(self) -> None:
-        """Give back what was opened."""
-
-
 class RedisWriter:
     """Writes to the partitions `endcap:events:<p>`."""
 
@@ -104,7 +82,7 @@ class RedisWriter:
             found = await self._admit(keys, arguments)
             if isinstance(found, int):
                 raise UnavailableError(f"{found} events wait to be applied, more than {limit}")
-            written += [_written(mark, twice) for mark, twice in found]
+            written += [read_mark(mark, bool(twice)) for mark, twice in found]
         return written
 
     async def lag(self) -> dict[str, Lag]:
@@ -112,13 +90,3 @@ class RedisWriter:
 
     async def close(self) -> None:
         """The client belongs to the service."""
-
-
-def seen_key(event_id: str) -> str:
-    """The mark of an event id that was written: a fixed length, whatever the id looks like."""
-    return SEEN + hashlib.blake2b(event_id.encode(), digest_size=16).hexdigest()
-
-
-def _written(mark: bytes, twice: int) -> Written:
-    partition, _, position = mark.decode().partition(":")
-    return Written(int(partition), position, bool(twice))

@@ -22,7 +22,7 @@ from feature_repo.eventlog import APPLIED, GROUPS, applied_field, order
 from feature_repo.events import NAMES, check_event, is_id
 from serving import metrics
 from serving.errors import RequestError, UnavailableError
-from serving.eventlog_redis import EventWriter
+from serving.eventlog import EventWriter
 from serving.params import Serving
 from serving.requests import parse_instant, parse_object
 

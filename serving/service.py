@@ -27,7 +27,7 @@ from redis.retry import Retry  # noqa: E402
 from feature_repo.eventlog import StreamParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
 from serving.api import Counter, build_app  # noqa: E402
-from serving.eventlog_redis import RedisWriter  # noqa: E402
+from serving.eventlog import open_writer  # noqa: E402
 from serving.exposures import ExposureLog  # noqa: E402
 from serving.health import ArmHealth  # noqa: E402
 from serving.ingress import Ingress  # noqa: E402
@@ -73,8 +73,8 @@ class Endcap:
         storefront = Storefront(
             self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()
         )
-        writer = RedisWriter(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
-        ingress = Ingress(self._redis, writer, PARAMS)
+        self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
+        ingress = Ingress(self._redis, self._writer, PARAMS)
         app.state.counter = Counter(storefront, ingress, PARAMS)
         await _attempt("first poll", self._releases.poll)
         self._tasks = [
@@ -92,6 +92,7 @@ class Endcap:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._exposures.flush()
+        await self._writer.close()
         await self._redis.aclose()
         self._blocking.close()
 

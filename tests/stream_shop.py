@@ -91,18 +91,23 @@ def started(redis: Any) -> bool:
     return applied == set(GROUPS)
 
 
-def rows(redis: Any) -> Rows:
+def keys_of(events: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """View -> the entities that the events name."""
+    return {fold.name: sorted({e[fold.key] for e in events if e[fold.key] is not None}) for fold in FOLDS}
+
+
+def rows(redis: Any, entities: Mapping[str, list[str]] = KEYS) -> Rows:
     """(view, entity) -> (ts, row) of everything that is stored."""
     found: Rows = {}
     for fold in FOLDS:
-        keys = KEYS[fold.name]
+        keys = entities[fold.name]
         for key, held in zip(keys, read_rows(redis, OnlineView(fold, "endcap"), keys), strict=True):
             if held:
                 found[fold.name, key] = held
     return found
 
 
-def folded(events: Sequence[Mapping[str, Any]]) -> Rows:
+def folded(events: Sequence[Mapping[str, Any]], entities: Mapping[str, list[str]] = KEYS) -> Rows:
     """What `rows` must find, by the folds alone, in the order of `events`."""
     states: dict[Entity, Held] = {}
     taken = [as_event(dict(event)) for event in events]
@@ -112,7 +117,7 @@ def folded(events: Sequence[Mapping[str, Any]]) -> Rows:
     return {
         entity: (held.ts, FOLDS_BY_NAME[entity[0]].row(held.state))
         for entity, held in changed.items()
-        if entity[1] in KEYS[entity[0]]
+        if entity[1] in entities[entity[0]]
     }
 
 

@@ -17,7 +17,7 @@ from storefront import Shop, make_home, metric, open_shop
 
 from feature_repo.eventlog import APPLIED, GROUPS, applied_field, partition_of, stream_key
 from feature_repo.events import SCHEMA
-from serving.eventlog_redis import SEEN, seen_key
+from serving.eventlog import SEEN, seen_key
 
 VIEW = {"type": "product_viewed", "session_id": "s1", "item_id": "item-1"}
 HOME = partition_of("s1", 4)
