@@ -53,15 +53,16 @@ def adopted(events: Iterable[tuple[str, int, Event]]) -> Iterator[Adopted]:
 
     `events` are (event_id, created, event) sorted by (session_id, ts, event_id).
     """
-    visit, state = None, SESSION_CONTEXT.new()
+    visit, state, at = None, SESSION_CONTEXT.new(), 0
     for event_id, created, event in events:
         if event.session_id != visit:
-            visit, state = event.session_id, SESSION_CONTEXT.new()
+            visit, state, at = event.session_id, SESSION_CONTEXT.new(), event.ts
+        state = SESSION_CONTEXT.resumed(state, at, event.ts)
         for given in credited(state, event):
             if given is not event:
                 yield Adopted(event_id, event.ts, created, given)
         if event.type in SESSION_CONTEXT.types:
-            state = SESSION_CONTEXT.step(state, event)
+            state, at = SESSION_CONTEXT.step(state, event), event.ts
 
 
 def adopt(connection: duckdb.DuckDBPyConnection, chunk: int) -> int:

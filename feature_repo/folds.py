@@ -101,7 +101,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Fold:
-    """One entity's stored row. A row older than `max_age_days` is served as absent; 0: never too old."""
+    """One entity's stored row. A row older than `max_age_days` is served as absent; 0: never too old.
+
+    What is absent is gone: the next event starts the row anew, in the stream and in the backfill.
+    """
 
     name: str
     key: str
@@ -131,6 +134,14 @@ class Fold:
         """The state of an entity without events."""
         return {name: value for part in self.parts for name, value in part.new().items()}
 
+    def outlived(self, earlier: int, later: int) -> bool:
+        """True if a row that stands at `earlier` is too old at `later` (us)."""
+        return bool(self.max_age_days) and later - earlier > self.max_age_days * DAY_US
+
+    def resumed(self, state: State, at: int, ts: int) -> State:
+        """`state`, whose newest instant is `at`, as an event at `ts` meets it: new where it is too old."""
+        return self.new() if self.outlived(at, ts) else state
+
     def step(self, state: State, event: Event) -> State:
         """The state after `event`, whose type is one of `types`; `state` is used up."""
         for step in self.steps[event.type]:
@@ -145,12 +156,24 @@ class Fold:
         return found
 
     def state(self, row: Mapping[str, Any]) -> State:
-        """The inverse of `row`. A column that `row` lacks or holds as None, being newer, starts afresh."""
+        """The inverse of `row`. A column that `row` lacks or holds as None, being newer, starts afresh.
+
+        With a list the other lists of its part start afresh, too: they are parallel.
+        """
         if len(row) < len(self.columns) or None in row.values():
-            row = {**self.row(self.new()), **{n: v for n, v in row.items() if v is not None}}
+            row = self._completed(row)
         found: State = {}
         for part in self.parts:
             found.update(part.state(row))
+        return found
+
+    def _completed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        held = {name: value for name, value in row.items() if value is not None}
+        found = {**self.row(self.new()), **held}
+        for part in self.parts:
+            lists = [c for c in part.columns if c.dtype.startswith("list")]
+            if any(c.name not in held for c in lists):
+                found |= {c.name: [] for c in lists}
         return found
 
 

@@ -67,6 +67,8 @@ def backfill(fold: Fold, facts: Iterable[Fact]) -> Iterator[Row]:
                 yield Row(key, at, created, fold.row(state))
             if event[place] != key:
                 key, state, created = str(event[place]), fold.new(), 0
+            else:
+                state = fold.resumed(state, at, instant)
             at = instant
         state = fold.step(state, event)
         created = max(created, learned)

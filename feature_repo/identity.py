@@ -3,6 +3,7 @@
 anonymous ─► known U     the visit is U's; what was touched before goes into U's history, once
 known U ─► anonymous     still U's: a tag without user_id is an oversight, a logout begins a new visit
 known U ─► known V       another shopper on the same device: the visit starts anew, nothing of U is left
+no consent               kept apart: of a known visit it changes nothing, and who becomes known starts anew
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class Owner(Part):
 
     columns = (
         Column("owner", "string", "user_id", "the shopper known in this visit; empty for nobody yet"),
+        Column("owner_ts", "int64", "us", "newest event that names the owner"),
         Column("sealed", "int64", "0 or 1", "events without consent: the visit is given to nobody"),
     )
 
@@ -28,16 +30,27 @@ class Owner(Part):
     def step(self, state: State, event: Event) -> None:
         if event.user_id:
             state["owner"] = event.user_id
+            state["owner_ts"] = max(state["owner_ts"], event.ts)
         if not event.consent:
             state["sealed"] = 1
 
 
 @dataclass(frozen=True)
 class SessionFold(Fold):
-    """A fold of visits, with a part `Owner`. The event of another known shopper starts it anew."""
+    """A fold of visits, with a part `Owner`. The event of another known shopper starts it anew.
+
+    One that happened before the owner was last named does not: it is late, and the device has changed hands.
+    """
 
     def step(self, state: State, event: Event) -> State:
-        if state["owner"] and event.user_id and event.user_id != state["owner"]:
+        if owner := state["owner"]:
+            if not event.consent:  # somebody's; an event without consent does not tell whose
+                return state
+            if event.user_id and event.user_id != owner:
+                if event.ts < state["owner_ts"]:
+                    return state
+                state = self.new()
+        elif event.user_id and state["sealed"]:
             state = self.new()
         for step in self.steps[event.type]:
             step(state, event)

@@ -10,6 +10,7 @@ sum is carried over into a new reference t_0 every 900.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import duckdb
 import numpy as np
@@ -17,10 +18,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from feature_repo.aggregates import ITEM_ACTIVITY
-from feature_repo.folds import Fold
+from feature_repo.folds import DAY_US, Fold
 from feature_repo.history import of_fold, schema
 from feature_repo.parts import Counts, First
 
+MAX_AGE_US = ITEM_ACTIVITY.max_age_days * DAY_US
 SPAN = 900.0  # half-lives from one reference to the next
 
 Ints = npt.NDArray[np.int64]
@@ -100,9 +102,17 @@ def _sorts(kinds: list[str], kind: Ints, place: Ints) -> tuple[list[Sort], Ints]
 
 
 def _item(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[str, Ints | Floats]:
-    """One item's rows, one per instant: column name -> (m,)."""
+    """One item's rows, one per instant: column name -> (m,). After too long a pause it starts anew."""
+    created = np.maximum.accumulate(created)
+    starts = np.flatnonzero(np.diff(ts) > MAX_AGE_US) + 1 if MAX_AGE_US else np.empty(0, np.int64)
+    bounds = pairwise([0, *starts.tolist(), len(ts)])
+    parts = [_unbroken(ts[low:high], created[low:high], sorts, sort[low:high]) for low, high in bounds]
+    return parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+
+
+def _unbroken(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[str, Ints | Floats]:
     last = np.flatnonzero(np.diff(ts, append=ts[-1] + 1))  # the last event of each instant
-    columns: dict[str, Ints | Floats] = {"created": np.maximum.accumulate(created)[last]}
+    columns: dict[str, Ints | Floats] = {"created": created[last]}
     for part in ITEM_ACTIVITY.parts:
         if isinstance(part, Counts):
             columns["at"] = ts[last]

@@ -18,6 +18,11 @@ def feature_file(view: str) -> Path:
     return root().resolve() / "data" / "features" / f"{view}.parquet"
 
 
+def served_folder() -> Path:
+    """data/logs/served, absolute: what `endcap served` keeps of the live answers; empty in a new shop."""
+    return root().resolve() / "data" / "logs" / "served"
+
+
 def source(view: str) -> DataSource:
     """The offline rows of `view`: its key, `event_timestamp`, `created_timestamp` and its columns.
 

@@ -34,6 +34,7 @@ class Arrival(NamedTuple):
 
     event_id: str
     event: Event
+    created: int  # when the shop learned of it, us; 0 for unknown
 
 
 @dataclass(slots=True)
@@ -77,7 +78,8 @@ def parse(raw: bytes) -> Arrival:
         channel=fields.get("channel"),
         consent=fields.get("consent", True),
     )
-    return Arrival(fields["event_id"], event)
+    created = fields.get("created_ts")
+    return Arrival(fields["event_id"], event, created if type(created) is int else 0)
 
 
 def touched(folds: Sequence[Fold], event: Event) -> list[Entity]:
@@ -131,14 +133,18 @@ def apply(
     for index, event in enumerate(events):
         if event.item_id is None:
             continue
+        name = "the visit"
         try:
             for entity, one in steps(folds, states, event):
-                held = states[entity]
-                held.state = FOLDS_BY_NAME[entity[0]].step(held.state, one)
+                held, name = states[entity], entity[0]
+                fold = FOLDS_BY_NAME[name]
+                if fold.outlived(event.ts, held.ts):
+                    continue  # the row has started anew since then
+                held.state = fold.step(fold.resumed(held.state, held.ts, event.ts), one)
                 held.ts = max(held.ts, event.ts)
                 changed[entity] = held
         except Exception as error:
-            raise PoisonError(index, f"{type(error).__name__} in {entity[0]}: {error}") from error
+            raise PoisonError(index, f"{type(error).__name__} in {name}: {error}") from error
     return changed
 
 
@@ -148,7 +154,8 @@ def steps(
     """(entity, the event that it takes), in order. A user's depend on the visit as it was before `event`."""
     for fold in folds:
         if fold is USER_HISTORY:
-            visit = states[SESSION_CONTEXT.name, event.session_id].state
+            held = states[SESSION_CONTEXT.name, event.session_id]
+            visit = SESSION_CONTEXT.resumed(held.state, held.ts, event.ts)
             for given in credited(visit, event):
                 yield (fold.name, str(given.user_id)), given
         elif event.type in fold.types:

@@ -98,6 +98,27 @@ def test_another_shopper_on_the_same_device_meets_an_empty_visit() -> None:
     assert states["user_history", "ann"].state["recent_items"] == ["ring"]
 
 
+def test_a_late_event_of_an_earlier_shopper_does_not_take_the_visit_back() -> None:
+    """Ann's partition lags behind Bob's: her events are applied after his."""
+    before = [event(0, "product_viewed", "necklace", "ann"), event(1, "add_to_cart", "ring", "ann")]
+    bob = [event(60, "add_to_cart", "drill", "bob"), event(70, "product_viewed", "saw")]
+    states = run([*before[:1], *bob, *before[1:], event(80, "product_viewed", "hammer")])
+    visit = states["session_context", "s"].state
+    assert (visit["owner"], visit["cart_items"]) == ("bob", ["drill"])
+    assert visit["contact_items"] == ["drill", "saw", "hammer"]
+    assert states["user_history", "bob"].state["recent_items"] == ["drill", "saw", "hammer"]
+    assert states["user_history", "ann"].state["recent_items"] == ["necklace", "ring"]
+
+
+def test_what_is_done_without_consent_on_the_device_of_a_known_shopper_is_not_kept() -> None:
+    states = run([event(0, "add_to_cart", "ring", "ann"), event(9, "add_to_cart", "secret", consent=False)])
+    visit = states["session_context", "s"].state
+    assert (visit["cart_items"], visit["contact_items"]) == (["ring"], ["ring"])
+    states = run([event(0, "add_to_cart", "secret", consent=False), event(9, "add_to_cart", "ring", "ann")])
+    visit = states["session_context", "s"].state
+    assert (visit["cart_items"], visit["contact_items"]) == (["ring"], ["ring"])
+
+
 @pytest.mark.parametrize(
     ("owner", "asks", "seen"),
     [("", None, True), ("", "ann", True), ("ann", "ann", True), ("ann", "bob", False), ("ann", None, False)],
