@@ -3,15 +3,18 @@
 endcap:items:version    counts the announcements of changed activity
 endcap:items:changed    sorted set, item id -> version of its last change
 endcap:items:catalogue  counts the rewrites of the catalogue: prices and stock
+endcap:items:epoch      a new random name each time that all features were deleted
 endcap:applied_ts       newest event_ts in the features, us: the clock of the data
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 VERSION, CHANGED, CATALOGUE = "endcap:items:version", "endcap:items:changed", "endcap:items:catalogue"
+EPOCH = "endcap:items:epoch"
 APPLIED_TS = "endcap:applied_ts"
 
 # The version and its entries appear together: who saw version v has seen every change up to v.
@@ -30,6 +33,7 @@ class Seen(NamedTuple):
 
     version: int
     catalogue: int
+    epoch: str = ""
 
 
 def announce(redis: Any, items: Sequence[str]) -> None:
@@ -40,19 +44,29 @@ def announce(redis: Any, items: Sequence[str]) -> None:
 
 def seen(redis: Any) -> Seen:
     """Where a reader stands that now reads everything."""
-    version, catalogue = redis.mget(VERSION, CATALOGUE)
-    return Seen(int(version or 0), int(catalogue or 0))
+    return _seen(redis.mget(VERSION, CATALOGUE, EPOCH))
 
 
-def since(redis: Any, before: Seen) -> tuple[Seen, list[str]]:
-    """(where the reader stands afterwards, items whose row changed since `before`)."""
+def since(redis: Any, before: Seen) -> tuple[Seen, list[str] | None]:
+    """(where the reader stands afterwards, items whose row changed since `before`; None: any of them)."""
     with redis.pipeline(transaction=True) as pipe:
-        pipe.mget(VERSION, CATALOGUE)
+        pipe.mget(VERSION, CATALOGUE, EPOCH)
         pipe.zrangebyscore(CHANGED, f"({before.version}", "+inf")
-        (version, catalogue), found = pipe.execute()
-    if int(version or 0) < before.version:  # the features were deleted and start again
-        return since(redis, Seen(0, before.catalogue - 1))
-    return Seen(int(version or 0), int(catalogue or 0)), [item.decode() for item in found]
+        marks, found = pipe.execute()
+    now = _seen(marks)
+    if now.epoch != before.epoch or now.version < before.version:  # the features began again
+        return now, None
+    return now, [item.decode() for item in found]
+
+
+def begin_anew(redis: Any) -> None:
+    """All features were deleted: no reader may keep what it holds."""
+    redis.set(EPOCH, uuid.uuid4().hex)
+
+
+def _seen(marks: Sequence[bytes | None]) -> Seen:
+    version, catalogue, epoch = marks
+    return Seen(int(version or 0), int(catalogue or 0), epoch.decode() if epoch else "")
 
 
 def applied_ts(redis: Any) -> int:

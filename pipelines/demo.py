@@ -113,6 +113,7 @@ def materialize_once(chosen: Shop) -> None:
     if marker.exists() and marker.read_text() == made.hexdigest():
         _say("they are there from the last run")
         return
+    stack.take_down(("stream",))
     endcap("materialize")
     marker.write_text(made.hexdigest())
 

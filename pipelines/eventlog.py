@@ -39,6 +39,8 @@ class EventLog(Protocol):
     client are raised as they are, or as OSError; the consumer then begins again with `open`.
     """
 
+    position: str  # pattern of a position
+
     def open(self, applied: Positions) -> None:
         """Read on after these positions."""
 

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 class KafkaLog:
     """The partitions 0 .. `stream.partitions` - 1 of a topic."""
 
+    position = r"\d+"
+
     def __init__(self, redis: Redis, params: StreamParams, group: str, topic: KafkaTopic) -> None:
         self._redis: Any = redis  # redis-py types every answer as "maybe awaitable"
         self._params, self._group, self._topic = params, group, topic

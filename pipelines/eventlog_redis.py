@@ -50,6 +50,8 @@ return redis.call('XREADGROUP', unpack(command))
 class RedisLog:
     """Partitions `endcap:events:<p>`."""
 
+    position = r"\d+-\d+"
+
     def __init__(self, redis: Redis, params: StreamParams, group: str, holder: Holder) -> None:
         self._redis: Any = redis  # redis-py types every answer as "maybe awaitable"
         self._params, self._group, self._holder = params, group, holder
@@ -110,9 +112,9 @@ class RedisLog:
         append(self._redis, partition, raw, only)
 
     def trim(self, applied: Mapping[int, str]) -> None:
+        oldest = self._redis.time()[0] * 1000 - self._params.keep_hours * HOUR_MS
         for p, position in applied.items():
-            oldest = order(position)[0] - self._params.keep_hours * HOUR_MS
-            self._redis.xtrim(stream_key(p), minid=f"{max(oldest, 0)}-0", approximate=True)
+            self._redis.xtrim(stream_key(p), minid=min(f"{oldest}-0", position, key=order), approximate=False)
 
     def forget(self) -> None:
         self._redis.unlink(*stream_keys(self._params.partitions))

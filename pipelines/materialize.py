@@ -6,7 +6,7 @@ leaves the same values after 14 s of CPU instead of 4 (merch, 28,000 rows out of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,9 +33,15 @@ from feature_repo.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP, feature_fil
 from feature_repo.store import open_store, redis_url
 from feature_repo.views import DECLARED
 from pipelines.eventlog import open_log
-from pipelines.stream_rewind import forbid_while_running, set_horizon
+from pipelines.stream_rewind import Horizon, consumers_kept_out, set_horizon
 
-STREAMED = (b"endcap:stream:*", b"endcap:done:*", b"endcap:applied_ts", b"endcap:items:*")
+STREAMED = (
+    b"endcap:stream:applied",
+    b"endcap:stream:horizon",
+    b"endcap:done:*",
+    b"endcap:applied_ts",
+    b"endcap:items:*",
+)
 LOGGED = (b"endcap:dead", b"endcap:seen:*")
 
 
@@ -85,22 +91,29 @@ def materialize(
     """Rows written per view: the newest of each entity strictly before `end`, none past its age limit.
 
     Rows that are newer in Redis already, because the stream went on, stay. With `fresh` none stays, and the
-    consumers begin at the start of the log with what is stamped `end` or later.
+    consumers begin at the start of the log with what the rows do not hold. Raises EndcapError while a
+    consumer is at work.
     """
+    params = load("stream", StreamParams)
     views = [OnlineView(declared, store.project) for declared in DECLARED]
-    if fresh:
-        forbid_while_running(redis)
-        delete_all(redis, views, forget_log)
-        log = open_log(redis, load("stream", StreamParams))
-        if forget_log:
-            log.forget()
-        set_horizon(redis, micros(end), log.ends())
-        log.close()
+    with consumers_kept_out(redis, params.partitions):
+        tables = {view: latest(store, view, end) for view in views}
+        if fresh:
+            delete_all(redis, views, forget_log)
+            learned = max(_newest(table, CREATED_TIMESTAMP) for table in tables.values())
+            log = open_log(redis, params)
+            if forget_log:
+                log.forget()
+            ends = {p: position for p, position in log.ends().items() if position}
+            set_horizon(redis, Horizon(micros(end), learned, ends))
+            log.close()
+        return _write(redis, tables, chunk)
+
+
+def _write(redis: Redis, tables: Mapping[OnlineView, pa.Table], chunk: int) -> dict[str, int]:
     written, newest = {}, 0
-    for view in views:
-        name = view.declared.name
-        table = latest(store, view, end)
-        count = 0
+    for view, table in tables.items():
+        name, count = view.declared.name, 0
         with tqdm(desc=name, total=len(table), unit=" rows", unit_scale=True, disable=None) as bar:
             for rows in _chunks(table, view, chunk):
                 entities = write_newer(redis, view, rows)
@@ -136,12 +149,18 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
     return job.to_arrow()
 
 
+def _newest(table: pa.Table, column: str) -> int:
+    """us; 0 where there is no row."""
+    return pc.max(table[column].cast(pa.int64())).as_py() or 0
+
+
 def delete_all(redis: Redis, views: list[OnlineView], forget_log: bool) -> None:
     """Delete every feature row of the project and what the consumers know, on request also the log."""
     for pattern in {view.pattern() for view in views} | {*STREAMED, *(LOGGED if forget_log else ())}:
         keys = list(redis.scan_iter(pattern, count=1_000))
         for start in range(0, len(keys), 1_000):
             redis.unlink(*keys[start : start + 1_000])
+    changes.begin_anew(redis)
 
 
 def _chunks(table: pa.Table, view: OnlineView, size: int) -> Iterator[list[tuple[str, int, dict[str, Any]]]]:

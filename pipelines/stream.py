@@ -51,7 +51,7 @@ def main(
     params, url = load("stream", StreamParams), redis_url()
     if start is not None:
         with Redis.from_url(url) as redis:
-            rewind(redis, open_log(redis, params), start)
+            rewind(redis, open_log(redis, params), start, params.keep_hours)
     if processes > 1:
         supervise(processes, until_empty)
         return

@@ -89,7 +89,7 @@ class Worker:
         self._views = {fold.name: OnlineView(fold, project) for fold in self._folds}
         self._states: OrderedDict[Entity, Held] = OrderedDict()  # of items; least recently used first
         self._key = lru_cache(2 * params.cached_states)(lambda name, key: self._views[name].key(key))
-        self._horizon = Horizon(0, {})
+        self._horizon = Horizon(0, 0, {})
         self.applied = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -137,15 +137,19 @@ class Worker:
     def handle(self, entries: Sequence[Entry]) -> None:
         """Apply a batch. LeaseLostError: nothing of it is applied here."""
         known, letters = self._understand(entries)
-        past = [one for one in known if self._horizon.covers(one.entry, one.arrival.event.ts)]
-        events = self._unapplied([one for one in known if one not in past] if past else known)
+        past: list[Understood] = []
+        events: list[Understood] = []
+        for one in known:
+            covered = self._horizon.covers(one.entry, one.arrival.event.ts, one.arrival.created)
+            (past if covered else events).append(one)
+        events = self._unapplied(events)
         try:
             while True:
                 try:
                     self._attempt(entries, events, letters, past)
                     break
                 except RowsChangedError:
-                    continue
+                    self._states.clear()
                 except PoisonError as error:  # states are half stepped; Redis has them as they were
                     letters.append(Letter(events.pop(error.index).entry, str(error)))
                     self._states.clear()
@@ -225,7 +229,9 @@ class Worker:
             pipe.pexpire(self._holder.lease, self._params.lease_ms)
             try:
                 pipe.execute()
-            except WatchError:
+            except WatchError as error:
+                if isinstance(error.__context__, RedisError):
+                    raise error.__context__ from None  # the connection broke: it may have been executed
                 if self._redis.get(self._holder.lease) == self._holder.name.encode():
                     raise RowsChangedError from None
                 raise LeaseLostError(f"{self.task.name} was taken over") from None

@@ -23,7 +23,7 @@ from feature_repo.eventlog import (
 from serving.errors import UnavailableError
 from serving.eventlog import Written, read_mark, seen_key
 
-CHUNK = 200  # events per script call: Redis answers nobody else meanwhile (0.5 ms)
+CHUNK = 50  # events per script call: Redis answers nobody else meanwhile (0.4 ms)
 
 # One event_id, one entry: the mark and the entry are written together or not at all. The mark keeps
 # "<partition>:<position>", so that a resend knows what to wait for. A number instead of the list: so many

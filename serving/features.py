@@ -31,6 +31,7 @@ LOADED = 500  # items per read while nobody is served
 REFRESHED = 40  # items per round trip beside requests: some 0.4 ms of decoding, in which a request waits
 PAUSE_S = 0.001  # between two of them
 Row = dict[str, Any]
+UNTOUCHED: Row = ITEM_ACTIVITY.row(ITEM_ACTIVITY.new())
 
 
 class OnlineFeatures:
@@ -92,9 +93,9 @@ class OnlineFeatures:
         Reads in small parts with pauses, so that a request in another thread hardly waits.
         """
         seen, items = changes.since(self._redis, self._seen)
-        known = [item for item in items if item in matrix.row]
+        known = matrix.ids if items is None else [item for item in items if item in matrix.row]
         fresh = matrix.updated(*self._changed(matrix, known))
-        if seen.catalogue != self._seen.catalogue:
+        if items is None or seen.catalogue != self._seen.catalogue:
             unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
             parts = self._held(self._catalogue, matrix.ids)
             rows = [held[1] if held else unknown for part in parts for _, held in part]
@@ -104,11 +105,14 @@ class OnlineFeatures:
         return fresh, len(known)
 
     def _changed(self, matrix: ItemMatrix, items: Sequence[str]) -> tuple[Rows, dict[str, Any]]:
-        """Matrix rows and their new activity, filled in parts: one long conversion would hold up requests."""
+        """Matrix rows and their new activity; an item whose row was deleted is untouched again.
+
+        Filled in parts: one long conversion would hold up requests.
+        """
         rows, filled = np.empty(len(items), np.int64), 0
         values = {name: np.empty(len(items), column.dtype) for name, column in matrix.activity.items()}
         for part in self._held(self._activity, items):
-            found = [(matrix.row[item], held[1]) for item, held in part if held]
+            found = [(matrix.row[item], held[1] if held else UNTOUCHED) for item, held in part]
             span = slice(filled, filled + len(found))
             rows[span] = [at for at, _ in found]
             for name, column in values.items():

@@ -1,7 +1,7 @@
 """POST /v1/events: checked at the door, each event_id once, into the partition of its shopper.
 
 202 {accepted, duplicates, rejected: [{index, event_id, error}]}       duplicates count as accepted
-503 with Retry-After: the log is away, or its readers are too far behind; nothing was accepted
+503 with Retry-After: the log is away, or its readers are too far behind; send all of it again
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from serving.params import Serving
 from serving.requests import parse_instant, parse_object
 
 WAIT_STEP_S = 0.002
+YIELD_EVERY = 50  # events checked before others have their turn: 1 ms
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -107,6 +108,8 @@ class Ingress:
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for index, event in enumerate(raw):
+            if index % YIELD_EVERY == YIELD_EVERY - 1:
+                await asyncio.sleep(0)
             try:
                 good.append(canonical(event, now, learned, skew_us))
             except EventError as error:

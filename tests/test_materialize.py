@@ -121,6 +121,20 @@ def test_rows_are_not_made_afresh_under_a_consumer_at_work(redis: Redis) -> None
     redis.set("endcap:stream:lease:items", "somebody", px=5_000)
     with pytest.raises(EndcapError, match=r"endcap:stream:lease:items is held .* `endcap down stream`"):
         materialize(redis, open_store(), instant(START), 100, fresh=True)
+    with pytest.raises(EndcapError, match=r"endcap:stream:lease:items is held"):
+        materialize(redis, open_store(), instant(START), 100, fresh=False)
+    assert redis.keys("endcap:stream:lease:*") == [b"endcap:stream:lease:items"]
+
+
+def test_no_consumer_begins_while_rows_are_made(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    announce = changes.announce
+    monkeypatch.setattr(
+        changes, "announce", lambda *a: (seen.append(len(redis.keys("endcap:stream:lease:*"))), announce(*a))
+    )
+    materialize(redis, open_store(), instant(EVENTS[-1]["event_ts"] + 1), 100, fresh=True)
+    assert seen and set(seen) == {5}
+    assert not redis.keys("endcap:stream:lease:*")
 
 
 def test_by_default_a_shop_goes_on_from_the_end_of_its_data(redis: Redis) -> None:

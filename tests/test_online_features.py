@@ -281,3 +281,17 @@ def test_the_feast_command_applies_the_repository(tmp_path: Path) -> None:
     assert {view.name for view in applied.list_feature_views()} == {declared.name for declared in DECLARED}
     names = {service.name for service in applied.list_feature_services()}
     assert names == {"tower", "visitor", "items", "ranker"}
+
+
+def test_a_reader_that_was_there_before_everything_was_made_anew_ends_like_one_that_came_after(
+    online: tuple[Redis, OnlineFeatures],
+) -> None:
+    redis, reader = online
+    held = reader.load_items()
+    earlier = instant(EVENTS[len(EVENTS) // 3]["event_ts"])
+    materialize(redis, store.open_store(), earlier, 100, fresh=True)
+    refreshed, _ = reader.refresh(held)
+    loaded = reader.load_items()
+    assert any((held.activity[name] > loaded.activity[name]).any() for name in ACTIVITY)
+    for name in ACTIVITY:
+        np.testing.assert_array_equal(refreshed.activity[name], loaded.activity[name], name)

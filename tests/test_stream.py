@@ -191,6 +191,27 @@ def test_a_row_that_cannot_be_written_costs_the_event_that_made_it_and_no_other(
     assert_same(visitors, {entity: expected[entity] for entity in visitors})
 
 
+def test_a_row_of_before_a_list_was_declared_goes_on_with_its_other_parts(redis: Any) -> None:
+    view = OnlineView(SESSION_CONTEXT, "endcap")
+    first = {
+        **LIVE[0],
+        "type": "product_viewed",
+        "session_id": "session 1",
+        "user_id": None,
+        "item_id": "item 1",
+    }
+    post(redis, [first])
+    consumer().run(until_empty=True)
+    redis.hdel(
+        view.key("session 1"), view.fields[[c.name for c in view.declared.columns].index("contact_kinds")]
+    )
+    post(redis, [{**first, "event_id": "login", "user_id": "user 1", "item_id": "item 2", "consent": True}])
+    consumer().run(until_empty=True)
+    row = rows(redis)["session_context", "session 1"][1]
+    assert (row["views"], row["contact_items"], row["owner"]) == (2, ["item 2"], "user 1")
+    assert not redis.exists(DEAD)
+
+
 def _break(patch: pytest.MonkeyPatch, session: str) -> None:
     """The fold of visits cannot take events of `session`, and notices late."""
     real = type(SESSION_CONTEXT).step
