@@ -12,21 +12,22 @@ from functools import cache
 from typing import Any
 
 from feature_repo.aggregates import FOLDS
-from feature_repo.catalogue import ITEM_CATALOGUE
+from feature_repo.catalogue import ITEM_CATALOGUE, Static
 from feature_repo.crosses import RECENCY
-from feature_repo.folds import Part
+from feature_repo.folds import Fold, Part
 from feature_repo.parts import POSITION_EXPONENT, Counts
 from feature_repo.rates import PRIOR_CLICKS, PRIOR_EXPOSURE
 from feature_repo.vectorize import READINGS
 
 
 def declared() -> dict[str, Any]:
-    """Everything that the hash covers, in plain values: columns, views, and the constants of their formulas."""
+    """All that the hash covers, in plain values: columns, views, parts and constants of their formulas."""
+    views: tuple[Fold | Static, ...] = (*FOLDS, ITEM_CATALOGUE)
     return {
         "columns": [[c, r.column, r.unit, r.doc, r.of] for c, group in READINGS.items() for r in group],
         "views": [
             [view.name, view.key, view.max_age_days, view.doc, [list(column) for column in view.columns]]
-            for view in (*FOLDS, ITEM_CATALOGUE)
+            for view in views
         ],
         "parts": [[fold.name, [_part(part) for part in fold.parts]] for fold in FOLDS],
         "formulas": [RECENCY, POSITION_EXPONENT, PRIOR_CLICKS, PRIOR_EXPOSURE],

@@ -7,6 +7,7 @@ The definitions are Evidently's, whose page (monitoring/drift_page.py) shows the
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
 from feature_repo.errors import DataError
+from feature_repo.schema import schema_hash
 from feature_repo.vectorize import CLASSES, COLUMNS
 
 SERVED = "endcap:served"  # stream that serving samples its answers into
@@ -92,17 +94,22 @@ class Drift:
         return sum(column.drifted for column in self.columns) / len(self.columns)
 
 
-def read_served(redis: Redis, newest: int) -> pd.DataFrame:
-    """The newest sampled answers, oldest first: request_id, ts (us UTC), arm and COLUMNS, a row per item.
+def read_served(redis: Redis, newest: int) -> tuple[pd.DataFrame, Counter[str]]:
+    """(the newest sampled answers, oldest first: request_id, ts (us UTC), arm and COLUMNS, a row per item;
+    schema -> how many of them are left out, their columns meaning something else).
 
-    An entry holds `features`, little-endian float32 (candidates, 28), and `meta`, JSON {request_id, ts, arm}.
-    Raises DataError for an entry that is not that.
+    An entry holds `features`, little-endian float32 (candidates, 28), and `meta`, JSON {request_id, ts, arm,
+    schema}. Raises DataError for an entry of our schema that is not that.
     """
+    ours, others = schema_hash(), Counter[str]()
     entries: Any = redis.xrevrange(SERVED, count=newest)
     blocks: list[np.ndarray] = []
     metas: list[dict[str, Any]] = []
     for entry, fields in reversed(entries):
-        raw = fields[b"features"]
+        raw, meta = fields[b"features"], orjson.loads(fields[b"meta"])
+        if (schema := meta.get("schema", "none")) != ours:
+            others[schema] += 1
+            continue
         if len(raw) % (4 * len(COLUMNS)):
             raise DataError(
                 SERVED,
@@ -111,10 +118,10 @@ def read_served(redis: Redis, newest: int) -> pd.DataFrame:
             )
         block = np.frombuffer(raw, "<f4").reshape(-1, len(COLUMNS))
         blocks.append(block)
-        metas += [orjson.loads(fields[b"meta"])] * len(block)
+        metas += [meta] * len(block)
     matrix = np.concatenate([np.empty((0, len(COLUMNS)), np.float32), *blocks])
-    meta = pd.DataFrame(metas, columns=["request_id", "ts", "arm"]).astype({"ts": "int64"})
-    return pd.concat([meta, pd.DataFrame(matrix, columns=list(COLUMNS))], axis=1)
+    told = pd.DataFrame(metas, columns=["request_id", "ts", "arm"]).astype({"ts": "int64"})
+    return pd.concat([told, pd.DataFrame(matrix, columns=list(COLUMNS))], axis=1), others
 
 
 def sample_training(training: pd.DataFrame, params: DriftParams) -> pd.DataFrame:

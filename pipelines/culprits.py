@@ -33,6 +33,7 @@ def culprits(
 ) -> list[str]:
     """One line per stored column that differs, those that `column` is declared to be made of first.
 
+    Two stored numbers are equal within the share `tolerance` of the offline one: none is too small to count.
     `places`: the item's position among the candidates, online and offline. Equal rows leave the code: a model
     of the release, or the assembler.
 
@@ -62,5 +63,5 @@ def _pair(view: str, name: str, online: Stored, offline: Stored, places: tuple[i
 def _equal(a: Any, b: Any, tolerance: float) -> bool:
     if isinstance(a, float) or isinstance(b, float):
         x, y = (float("nan") if value is None else float(value) for value in (a, b))  # JSON has no NaN
-        return bool(np.isclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True))
+        return bool(np.isclose(x, y, rtol=tolerance, atol=0.0, equal_nan=True))
     return bool(a == b)

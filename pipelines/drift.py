@@ -14,6 +14,7 @@ from rich.table import Table
 
 from feature_repo.errors import DataError
 from feature_repo.params import load, root
+from feature_repo.schema import schema_hash
 from feature_repo.vectorize import COLUMNS
 from monitoring.drift import SERVED, Drift, DriftParams, compare, read_served, sample_training
 from pipelines.release import connect
@@ -62,9 +63,15 @@ def drift_json(drift: Drift) -> dict[str, Any]:
 def _fetch(params: DriftParams) -> pd.DataFrame:
     """The sampled answers of the stream, kept on disk so that a finding can be looked into later."""
     with connect() as redis:
-        rows = read_served(redis, params.newest_answers)
+        rows, others = read_served(redis, params.newest_answers)
+    for schema, answers in others.items():
+        left = (
+            f"{SERVED}: {answers:,} answers of feature schema {schema} are left out; ours is {schema_hash()}"
+        )
+        typer.echo(left, err=True)
     if not len(rows):
-        raise DataError(SERVED, "holds no answer", next_step="send the service some requests")
+        problem = f"holds no answer of feature schema {schema_hash()}"
+        raise DataError(SERVED, problem, next_step="send the service some requests")
     (root() / LIVE).parent.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(root() / LIVE, compression="zstd", index=False)
     return rows

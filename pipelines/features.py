@@ -11,7 +11,7 @@ from tqdm import tqdm
 from feature_repo.catalogue import ITEM_CATALOGUE, catalogue_rows
 from feature_repo.history import schema, write
 from feature_repo.params import load, root
-from feature_repo.sources import feature_file
+from feature_repo.sources import feature_file, served_folder
 from feature_repo.views import Declared
 from pipelines.backfill import Limits, rows
 
@@ -26,6 +26,7 @@ class FeaturesParams(Limits):
 def main() -> None:
     """Run the folds over all recorded events and write one parquet file per feature view."""
     params = load("features", FeaturesParams)
+    served_folder().mkdir(parents=True, exist_ok=True)  # the stage ranker_data depends on it from the start
     raw = root() / "data" / "raw"
     _write(ITEM_CATALOGUE, [catalogue_rows(raw / "items.parquet")], params)
     for fold, parts in rows(raw, params):

@@ -114,7 +114,7 @@ def known_labels(params: LeakageParams) -> tuple[int, int]:
     queries = make_queries(events, active.rank_from, active.test_from, params.queries, rng)
     if not queries:
         return 0, 0
-    asked = _asked([q.now for q in queries], [(q.user_id, q.session_id) for q in queries])
+    asked = _asked([q.now - 1 for q in queries], [(q.user_id, q.session_id) for q in queries])
     rows = historical(asked, "visitor")["session_context"]
     known = [
         bool(q.relevant & set(row["contact_items"])) for q, row in zip(queries, rows, strict=True) if row

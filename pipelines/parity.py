@@ -35,10 +35,15 @@ class Expected:
 
 @dataclass
 class Parity:
-    """What was compared. Per column of COLUMNS: how many values, how many differ, and by how much at most."""
+    """What was compared. Per column of COLUMNS: how many values, how many differ, and by how much at most.
 
-    tolerance: float  # two values are equal within this, relative and absolute
+    Two values are equal when |online - offline| <= tolerance * (|offline| + min(1, scale)), where scale is
+    the column's largest |offline| so far: a column of 9e-5 online does not equal a column of 0 offline.
+    """
+
+    tolerance: float
     asked: int = 0
+    asked_again: int = 0  # answers put aside because they came without features, and asked for anew
     champion: int = 0
     lists: int = 0
     equal_lists: int = 0
@@ -49,6 +54,7 @@ class Parity:
     compared: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS), np.int64))
     unequal: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS), np.int64))
     largest: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))
+    scale: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))
     online: list[float] = field(default_factory=list)
     offline: list[float] = field(default_factory=list)
     shown: set[str] = field(default_factory=set)
@@ -64,6 +70,28 @@ class Parity:
             "values": 1 - int(self.unequal.sum()) / values if values else 0.0,
         }
 
+    def column_shares(self) -> dict[str, float]:
+        """Column of COLUMNS -> the share of its values that is equal; 0 where nothing was compared."""
+        equal = (self.compared - self.unequal) / np.maximum(self.compared, 1)
+        return dict(zip(COLUMNS, equal.tolist(), strict=True))
+
+    def failures(self, min_equal: float, min_answered: float) -> list[str]:
+        """Why the comparison is not passed, a line each; none if it is.
+
+        At least `min_equal` of the slots, of the candidates, of all values and of each single column's must
+        be equal, and the champion must have answered at least `min_answered` of what was asked.
+        """
+        shares = self.shares() | {f"values of {name}": share for name, share in self.column_shares().items()}
+        found = [
+            f"{share:.4%} of the {name} equal the offline ones, {min_equal:.4%} must"
+            for name, share in shares.items()
+            if share < min_equal
+        ]
+        if self.champion < min_answered * self.asked or not self.asked:
+            told = f"the champion answered {self.champion} of {self.asked} questions"
+            found.append(f"{told}, {min_answered:.0%} must be its own")
+        return found
+
     def report(self) -> dict[str, Any]:
         columns = {
             column: {
@@ -77,6 +105,7 @@ class Parity:
         }
         return {
             "asked": self.asked,
+            "asked_again": self.asked_again,
             "answered_by_champion": self.champion,
             "lists": self.lists,
             "equal_lists": self.equal_lists,
@@ -128,7 +157,10 @@ class Parity:
         shared = [expected.candidates[i] for i in at]
         online = np.array([features[item] for item in shared], np.float32).reshape(-1, len(COLUMNS))
         offline = expected.values[at]
-        close = np.isclose(online, offline, rtol=self.tolerance, atol=self.tolerance, equal_nan=True)
+        sizes = np.abs(np.nan_to_num(offline, posinf=0.0, neginf=0.0))
+        self.scale = np.maximum(self.scale, sizes.max(0, initial=0.0))
+        absolute = self.tolerance * np.minimum(self.scale, 1.0)  # (28,)
+        close = np.isclose(online, offline, rtol=self.tolerance, atol=absolute, equal_nan=True)
         self.compared += len(at)
         self.unequal += (~close).sum(0)
         apart = np.where(close, 0.0, np.abs(np.nan_to_num(online) - np.nan_to_num(offline)))

@@ -19,6 +19,7 @@ def show(report: dict[str, Any]) -> None:
         summary.add_column(name, justify="left" if name == "what" else "right")
     told = report["answered_by_champion"]
     summary.add_row("query points asked", f"{report['asked']:,}", "")
+    summary.add_row("asked again, the machine was busy", f"{report['asked_again']:,}", "")
     summary.add_row("answered by the champion (the rest is the holdout)", f"{told:,}", "")
     scores = (report[f"ndcg_at_12_{side}"] or 0 for side in ("online", "offline"))
     summary.add_row("NDCG@12", *(f"{score:.4f}" for score in scores))

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.params import load, root, shop
+from feature_repo.sources import served_folder
 from feature_repo.vectorize import COLUMNS, assemble, history
 from pipelines.fits import load_fit
 from pipelines.logged import Example, logged_examples
@@ -63,7 +64,12 @@ def main() -> None:
     events = product_events(root() / "data" / "raw")
     if params.source == "logged":
         span = active.rank_from, active.test_from
-        examples = logged_examples(root() / "data/logs/served", events, *span, params.wait_hours)
+        examples, left = logged_examples(served_folder(), events, *span, params.wait_hours)
+        print(
+            f"data/logs/served: left out are {left.unfinished:,} answers that had not waited "
+            f"{params.wait_hours:g} h when the span or the events ended, and {left.other_schema:,} of "
+            "another feature schema"
+        )
     else:
         rng = np.random.default_rng(params.seed)
         queries = make_queries(events, active.rank_from, active.test_from, params.ranker, rng)

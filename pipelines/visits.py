@@ -1,4 +1,8 @@
-"""Query points met as serving would have met them: stored rows as of then, and the item matrix as of then."""
+"""Query points met as serving would have met them: stored rows and the item matrix as of just before `now`.
+
+An event at `now` itself is not seen, as it is not posted by then in a replay; `now` is the instant to which
+values are brought.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from serving.types import Request
 
 
 class Visit(NamedTuple):
-    """One query with all that was known at its instant. `matrix` moves on with the next visit."""
+    """One query with all that was known before its instant. `matrix` moves on with the next visit."""
 
     query: Query
     request: Request
@@ -36,14 +40,16 @@ def visits(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str) 
         {
             "user_id": [q.user_id for q in queries],
             "session_id": [q.session_id for q in queries],
-            "event_timestamp": pd.to_datetime([q.now for q in queries], unit="us", utc=True).as_unit("us"),
+            "event_timestamp": pd.to_datetime([q.now - 1 for q in queries], unit="us", utc=True).as_unit(
+                "us"
+            ),
         }
     )
     answers = historical(asked, "visitor")
     users, sessions = answers["user_history"].tolist(), answers["session_context"].tolist()
-    timeline = ItemTimeline.at(ids, queries[0].now)
+    timeline = ItemTimeline.at(ids, queries[0].now - 1)
     progress = tqdm(queries, desc=told, unit=" queries", disable=None)
     for query, user, session in zip(progress, users, sessions, strict=True):
-        timeline.advance(query.now)
+        timeline.advance(query.now - 1)
         request = query.request(limit)
         yield Visit(query, request, visitor_of(request, query.now, user, session), timeline.matrix)

@@ -21,8 +21,8 @@ import orjson
 from scipy import sparse
 
 from feature_repo import params
-from feature_repo.aggregates import FOLDS
 from feature_repo.params import root
+from feature_repo.schema import schema_hash
 from feature_repo.vectorize import COLUMNS
 from serving import forest
 from serving.diversify import Diversify
@@ -71,12 +71,6 @@ class Release:
     def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
         """See UserTower.user_vector."""
         return self.tower.user_vector(items, ages, kinds, context)
-
-
-def schema_hash() -> str:
-    """16 hex digits that change with any of the 28 columns or any stored feature's name or type."""
-    stored = [[f.name, f.key, [[c.name, c.dtype] for c in f.columns]] for f in FOLDS]
-    return _sha256(orjson.dumps([list(COLUMNS), stored]))[:16]
 
 
 def space_id(files: Mapping[str, str]) -> str:

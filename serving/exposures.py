@@ -2,7 +2,7 @@
 
     endcap:exposures   every answer: `exposure`, JSON
     endcap:served      a sample of the live answers: `meta`, JSON {request_id, ts, arm, bundle, surface,
-                       user_id, session_id, items}, and `features`, the model inputs of the candidates
+                       user_id, session_id, schema, items}, and `features`, the model inputs of the candidates
                        `items`, little-endian float32 (k, 28): what the ranker is trained on are candidates,
                        and the winners alone would look drifted on every day
 

@@ -9,6 +9,7 @@ import orjson
 from feature_repo.aggregates import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.catalogue import ITEM_CATALOGUE
 from feature_repo.matrix import ItemMatrix
+from feature_repo.schema import schema_hash
 from feature_repo.vectorize import COLUMNS, Visitor
 from serving.pipeline import Served
 from serving.types import Answer, Request, Rows, Slot
@@ -64,7 +65,10 @@ def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
 
 
 def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: ItemMatrix) -> dict[str, Any]:
-    """Who was asked for when (us), and the candidates in the order of their model inputs."""
+    """Who was asked for when (us), and the candidates in the order of their model inputs.
+
+    `schema` says what these inputs mean: feature_repo.schema.schema_hash.
+    """
     return {
         "request_id": answer.request_id,
         "ts": ts,
@@ -73,6 +77,7 @@ def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: It
         "surface": request.surface,
         "user_id": request.user_id,
         "session_id": request.session_id,
+        "schema": schema_hash(),
         "items": [matrix.ids[row] for row in served.ranked.rows],
     }
 

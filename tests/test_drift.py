@@ -16,6 +16,7 @@ from redis import Redis
 
 from feature_repo.errors import DataError
 from feature_repo.params import load
+from feature_repo.schema import schema_hash
 from feature_repo.vectorize import COLUMNS
 from monitoring import drift as drift_module
 from monitoring.drift import SERVED, Drift, DriftParams, compare, read_served
@@ -39,11 +40,11 @@ def matrix(rng: np.random.Generator, answers: int) -> np.ndarray:
     return np.stack([of[name] for name in COLUMNS], axis=-1).astype(np.float32)
 
 
-def send(redis: Redis, rows: np.ndarray, hours: float = 30.0) -> None:
+def send(redis: Redis, rows: np.ndarray, hours: float = 30.0, schema: str = schema_hash()) -> None:
     """What serving does: one entry per sampled answer."""
     for at, answer in enumerate(rows):
         ts = START_US + int(at * hours * HOUR_US / max(len(rows) - 1, 1))
-        meta = {"request_id": f"r{at}", "ts": ts, "arm": "champion"}
+        meta = {"request_id": f"r{at}", "ts": ts, "arm": "champion", "schema": schema}
         redis.xadd(SERVED, {"features": answer.astype("<f4").tobytes(), "meta": orjson.dumps(meta)})
 
 
@@ -67,7 +68,7 @@ def redis(redis_url: str) -> Redis:
 def found(redis: Redis, live: np.ndarray, hours: float = 30.0) -> Drift:
     send(redis, live, hours)
     params = load("drift", DriftParams)
-    return compare(training(np.random.default_rng(1)), read_served(redis, 5000), params)
+    return compare(training(np.random.default_rng(1)), read_served(redis, 5000)[0], params)
 
 
 def findings(drift: Drift) -> dict[str, str]:
@@ -77,7 +78,8 @@ def findings(drift: Drift) -> dict[str, str]:
 def test_what_serving_samples_is_read_back_bit_by_bit(redis: Redis) -> None:
     rows = matrix(np.random.default_rng(0), 5)
     send(redis, rows)
-    read = read_served(redis, newest=3)
+    read, others = read_served(redis, newest=3)
+    assert not others
     assert read["request_id"].tolist() == [f"r{at}" for at in (2, 3, 4) for _ in range(SLOTS)]
     np.testing.assert_array_equal(read[list(COLUMNS)].to_numpy(), rows[2:].reshape(-1, len(COLUMNS)))
 
@@ -156,9 +158,19 @@ def test_the_page_shows_the_same_distances(home: Path, tmp_path: Path) -> None:
 
 
 def test_an_entry_that_is_no_rows_of_28_is_refused(redis: Redis) -> None:
-    redis.xadd(SERVED, {"features": b"\0" * 100, "meta": b"{}"})
+    redis.xadd(SERVED, {"features": b"\0" * 100, "meta": orjson.dumps({"schema": schema_hash()})})
     with pytest.raises(DataError, match="has 100 bytes, not rows of 28 float32"):
         read_served(redis, 10)
+
+
+def test_answers_of_another_feature_schema_are_left_out_and_counted_by_name(redis: Redis) -> None:
+    rows = matrix(np.random.default_rng(0), 3)
+    send(redis, rows[:2], schema="another")
+    send(redis, rows[2:])
+    redis.xadd(SERVED, {"features": b"\0" * 100, "meta": b"{}"})
+    read, others = read_served(redis, 10)
+    assert others == {"another": 2, "none": 1}
+    np.testing.assert_array_equal(read[list(COLUMNS)].to_numpy(), rows[2])
 
 
 @pytest.fixture

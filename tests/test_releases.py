@@ -12,6 +12,7 @@ import pytest
 import tiny_bundle
 from storefront import Shop, act, ask, items, make_home, metric, open_shop, release_of
 
+from feature_repo.schema import schema_hash
 from serving import state
 from serving.router import assign
 
@@ -51,6 +52,7 @@ def test_a_sample_of_the_answers_carries_the_values_that_the_ranker_saw(
     assert (meta["request_id"], meta["arm"], meta["ts"]) == (
         *(answer["request_id"], "champion", answer["debug"]["now"]),
     )
+    assert meta["schema"] == schema_hash()
     assert len(values) == answer["debug"]["candidates"] > len(items(answer))
     for item in items(answer):
         shown = np.array(answer["debug"]["features"][item], np.float32)

@@ -123,7 +123,7 @@ def test_training_values_are_those_that_feast_gives_for_the_instant(home: Path) 
             "user_id": [queries[i].user_id for i in sample["query_id"]],
             "session_id": [queries[i].session_id for i in sample["query_id"]],
             "event_timestamp": pd.to_datetime(
-                [queries[i].now for i in sample["query_id"]], unit="us", utc=True
+                [queries[i].now - 1 for i in sample["query_id"]], unit="us", utc=True
             ).as_unit("us"),
         }
     )
