@@ -1,4 +1,4 @@
-"""The log of live events: its names, the partition of a shopper, and how far behind its readers are.
+"""The log of live events: its names, the partition of a visit, and how far behind its readers are.
 
 endcap:events:<p>          Redis Stream of partition p; id <arrival, ms>-<n>, the n-th entry of its partition
 endcap:stream:applied      hash "<group>:<p>" -> position of the newest entry that is in the group's rows
@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -99,19 +98,13 @@ def stream_keys(partitions: int) -> list[str]:
     return [stream_key(p) for p in range(partitions)]
 
 
-def shopper(event: Mapping[str, Any]) -> str:
-    """Whose partition an event goes to: the user's, if named and with consent, else the session's."""
-    user = event.get("user_id") if event.get("consent", True) else None
-    return str(user or event.get("session_id") or "")
-
-
-def partition_of(name: str, partitions: int) -> int:
-    """The partition of a shopper; the same in every process and release.
+def partition_of(session_id: str, partitions: int) -> int:
+    """The partition of a visit, whoever it turns out to belong to; the same in every process and release.
 
     >>> partition_of("U123", 4)
     3
     """
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(session_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % partitions
 
 

@@ -3,7 +3,7 @@
 kafka://HOST:PORT[,HOST:PORT]/TOPIC    `stream.log`, or ENDCAP_EVENT_LOG
 ENDCAP_KAFKA_OPTIONS                   a file with librdkafka's options, one name=value a line: TLS, SASL
 
-The topic has at least `stream.partitions` partitions, and the writers choose: partition_of(shopper). Entries
+The topic has at least `stream.partitions` partitions, and the writers choose: partition_of(session). Entries
 are kept as long as the topic keeps them. A record's value is the event as JSON; a header `only` names the
 group that is to apply it.
 """

@@ -24,6 +24,9 @@ from pipelines.ports import HOST, StackParams, embedded_redis_url, stack_params
 from pipelines.process import Program, StackError
 from pipelines.stream_members import tasks
 
+# The kernel has every write before Redis answers, so kill -9 loses nothing. `everysec` answers before that
+# while its fsync runs; `always` makes every read wait for the disk, too. See docs/decisions.md.
+DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
 NAMES = ("redis", "stream", "service", "console")  # in the order of starting
 
 
@@ -41,8 +44,7 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
             name="redis",
             command=(
                 *(redis_server(), "--bind", HOST, "--port", str(params.redis_port), "--dir", str(data)),
-                # The append-only file is written before a command is answered: kill -9 loses nothing.
-                *("--appendonly", "yes", "--save", "", "--daemonize", "no"),
+                *(*DURABLE, "--daemonize", "no"),
             ),
             ready=lambda: redis_answers(url),
             port=params.redis_port,

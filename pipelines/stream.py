@@ -1,6 +1,6 @@
 """`endcap stream`: events of the log -> folds -> feature rows in Redis, each event exactly once.
 
-    log, partitioned by shopper    endcap:events:<p>
+    log, partitioned by visit      endcap:events:<p>
       -> tasks                     one per partition for visitors' rows, one for items' (stream_task.py)
       -> processes                 which share the tasks fairly (stream_members.py, stream_process.py)
 

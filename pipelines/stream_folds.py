@@ -1,7 +1,7 @@
 """The stream as pure functions: an entry becomes an event, events become changed states. No Redis here.
 
 The folds are those of the backfill; so is the rule about consent: without it an event has no user. A consumer
-works on one group of folds: `VISITORS`, whose rows ride on the partition of their shopper, or `ITEMS`, whose
+works on one group of folds: `VISITORS`, whose rows ride on the partition of their visit, or `ITEMS`, whose
 rows every partition touches and which therefore have one writer.
 """
 

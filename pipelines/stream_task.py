@@ -3,9 +3,9 @@
 A batch is one transaction: rows, the positions that they hold, the marks of the event_ids, what changed, dead
 letters and the acknowledgement appear together or not at all. Whatever dies in between, the next holder of
 the task's lease begins at the positions that stand beside the rows. The transaction watches the lease, and
-for visitors also every row that was read: a visit whose shopper logs in midway moves from the partition of
-its session to that of its user, and then two tasks may touch one row. Whose rows changed meanwhile reads them
-again. Item rows have one writer, so their states stay in memory.
+for visitors also every row that was read: two visits of one shopper may be in two partitions, and then two
+tasks touch the shopper's row. Whose rows changed meanwhile reads them again. Item rows have one writer, so
+their states stay in memory.
 
 Rows are written by feature_repo.online: Feast's own write drops a row in silence when its instant is not
 newer, as after a late event, and cannot join a transaction.

@@ -26,7 +26,6 @@ from feature_repo.eventlog import (
     StreamParams,
     applied_fields,
     partition_of,
-    shopper,
 )
 from feature_repo.eventlog_kafka import Offsets, client_options
 from serving.errors import UnavailableError
@@ -107,7 +106,7 @@ class KafkaWriter:
         if not events:
             return {}
         delivery = Delivery(len(events))
-        partitions = [partition_of(shopper(event), self._params.partitions) for event in events]
+        partitions = [partition_of(event["session_id"], self._params.partitions) for event in events]
         try:
             for index, (event, partition) in enumerate(zip(events, partitions, strict=True)):
                 self._producer.produce(

@@ -17,7 +17,6 @@ from feature_repo.eventlog import (
     lag_arguments,
     lags,
     partition_of,
-    shopper,
     stream_keys,
 )
 from serving.errors import UnavailableError
@@ -78,7 +77,7 @@ class RedisWriter:
             limit = self._params.max_backlog if start == 0 else -1
             arguments: list[Any] = [self._params.partitions, self._seen_ttl_s, limit, *GROUPS]
             for event in chunk:
-                arguments += partition_of(shopper(event), self._params.partitions), orjson.dumps(event)
+                arguments += partition_of(event["session_id"], self._params.partitions), orjson.dumps(event)
             found = await self._admit(keys, arguments)
             if isinstance(found, int):
                 raise UnavailableError(f"{found} events wait to be applied, more than {limit}")

@@ -1,4 +1,4 @@
-"""POST /v1/events: checked at the door, each event_id once, into the partition of its shopper.
+"""POST /v1/events: checked at the door, each event_id once, into the partition of its visit.
 
 202 {accepted, duplicates, rejected: [{index, event_id, error}]}       duplicates count as accepted
 503 with Retry-After: the log is away, or its readers are too far behind; send all of it again

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from small_shop import KINDS, SHARES, START
 
 from feature_repo.eventlog import LEASE
 from feature_repo.folds import DAY_US
-from pipelines.stack import consumers_read, redis_server
+from pipelines.stack import DURABLE, consumers_read, redis_server
 
 CLIENTS, BATCH = 3, 20
 PATIENCE_S = 120.0  # for what was killed to come back, on a machine that is busy with other things
@@ -55,9 +55,16 @@ class FaultShop:
             time.sleep(rest_s)
             self.redis_process = _start_redis(self.home, self.redis_port)
         else:
-            pids = self._consumers() if victim == "consumer" else self._workers()
-            os.kill(random.choice(pids), signal.SIGKILL)
+            _patiently(lambda: self._kill_one_of(self._consumers if victim == "consumer" else self._workers))
         self.killed[victim] += 1
+
+    @staticmethod
+    def _kill_one_of(found: Callable[[], list[int]]) -> bool:
+        try:
+            os.kill(random.choice(found()), signal.SIGKILL)
+        except ProcessLookupError:  # it had ended by itself just now
+            return False
+        return True
 
     def _consumers(self) -> list[int]:
         """Those that hold a task: a consumer's name ends with its pid."""
@@ -131,6 +138,7 @@ class Client:
             "event_ts": START + number * 1_000_000 + DAY_US - late,
             "type": kind,
             "user_id": f"{self.prefix} user {visit // 2}" if known else None,
+            "consent": True,
             "session_id": f"{self.prefix} session {visit}",
             "item_id": f"{self.prefix.rpartition(' ')[0]} item {rng.integers(0, ITEMS)}",
             "position": int(rng.integers(1, 20)) if kind == "impression" else None,
@@ -188,9 +196,8 @@ def fault_shop(folder: Path) -> Iterator[FaultShop]:
 
 
 def _start_redis(folder: Path, port: int) -> psutil.Popen:
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
-    durable = ["--appendonly", "yes", "--appendfsync", "always"]
-    return psutil.Popen([redis_server(), *options, *durable], stdout=subprocess.DEVNULL)
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    return psutil.Popen([redis_server(), *options, *DURABLE], stdout=subprocess.DEVNULL)
 
 
 def _patiently(found: Any, limit_s: float = PATIENCE_S) -> Any:

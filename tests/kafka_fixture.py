@@ -24,13 +24,19 @@ def kafka_servers() -> Iterator[str]:
     del holder
 
 
-@pytest.fixture
-def kafka(kafka_servers: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of the log, which the environment names for this test."""
+def new_topic(servers: str) -> str:
+    """The address of a log that holds nothing."""
     topic = f"events-{uuid.uuid4().hex}"
-    maker = Producer({"bootstrap.servers": kafka_servers})
+    maker = Producer({"bootstrap.servers": servers})
     deadline = time.monotonic() + 10
     while len(maker.list_topics(topic, timeout=10).topics[topic].partitions) != 4:
         assert time.monotonic() < deadline
-    monkeypatch.setenv("ENDCAP_EVENT_LOG", f"kafka://{kafka_servers}/{topic}")
-    return f"kafka://{kafka_servers}/{topic}"
+    return f"kafka://{servers}/{topic}"
+
+
+@pytest.fixture
+def kafka(kafka_servers: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the log, which the environment names for this test."""
+    address = new_topic(kafka_servers)
+    monkeypatch.setenv("ENDCAP_EVENT_LOG", address)
+    return address

@@ -15,7 +15,7 @@ from redis import Redis
 from small_shop import ITEMS, as_event, open_home, random_events
 
 from feature_repo.aggregates import FOLDS
-from feature_repo.eventlog import APPLIED, GROUPS, StreamParams, append, partition_of, shopper, stream_keys
+from feature_repo.eventlog import APPLIED, GROUPS, StreamParams, append, partition_of, stream_keys
 from feature_repo.online import OnlineView, read_rows
 from feature_repo.params import load
 from pipelines.eventlog import open_log
@@ -24,7 +24,16 @@ from pipelines.stream_members import tasks
 from pipelines.stream_process import Consumer
 from pipelines.stream_task import Worker
 
-LIVE = random_events(seed=21, count=600, days=1.5)  # no visit pauses for longer than its row may be old
+
+def live_events() -> list[dict[str, Any]]:
+    """Random events, of which no two visits share an instant: there the order of arrival would decide."""
+    events = random_events(seed=21, count=600, days=1.5)
+    for event in events:
+        event["event_ts"] += int(event["session_id"].removeprefix("session "))
+    return sorted(events, key=lambda event: (event["event_ts"], event["event_id"]))
+
+
+LIVE = live_events()
 KEYS = {
     "user_history": [f"user {i}" for i in range(7)],
     "session_context": [f"session {i}" for i in range(20)],
@@ -66,7 +75,7 @@ def post(redis: Any, events: Sequence[Mapping[str, Any]]) -> None:
     """Appends `events` to their partitions, as the ingress does."""
     with redis.pipeline(transaction=False) as pipe:
         for event in events:
-            append(pipe, partition_of(shopper(event), PARTITIONS), orjson.dumps(event))
+            append(pipe, partition_of(event["session_id"], PARTITIONS), orjson.dumps(event))
         pipe.execute()
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
-from feature_repo.eventlog import append, partition_of, shopper
+from feature_repo.eventlog import append, partition_of
 from feature_repo.params import load
 from monitoring.experiment import ArmStatistics
 from monitoring.feedback import DAY, SECOND, Feedback, FeedbackParams
@@ -213,7 +213,7 @@ def publish(redis: Redis, exposures: list[dict[str, Any]], events: list[dict[str
     for record in exposures:
         redis.xadd("endcap:exposures", {"exposure": orjson.dumps(record)})
     for record in events:
-        append(redis, partition_of(shopper(record), 4), orjson.dumps(record))
+        append(redis, partition_of(record["session_id"], 4), orjson.dumps(record))
 
 
 def test_the_tail_reads_on_where_it_stopped(streams: Redis) -> None:

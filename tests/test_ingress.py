@@ -155,10 +155,11 @@ def test_wait_for_events_that_were_all_rejected_does_not_wait(shop: Shop) -> Non
     assert post(shop, {}, path="/v1/events?wait=1")["applied"] is True
 
 
-def test_an_event_goes_to_the_partition_of_its_shopper(shop: Shop) -> None:
-    post(shop, VIEW, {**VIEW, "user_id": "u7"}, {**VIEW, "user_id": "u7", "consent": False})
-    expected = sorted([HOME, partition_of("u7", 4), HOME])
-    assert sorted(p for p in range(4) for _ in shop.redis.xrange(stream_key(p))) == expected
+def test_an_event_goes_to_the_partition_of_its_visit_whoever_is_logged_in(shop: Shop) -> None:
+    other = next(f"s{i}" for i in range(9) if partition_of(f"s{i}", 4) != HOME)
+    post(shop, VIEW, {**VIEW, "user_id": "u7"}, {**VIEW, "user_id": "u7", "session_id": other})
+    assert len(shop.redis.xrange(stream_key(HOME))) == 2
+    assert len(shop.redis.xrange(stream_key(partition_of(other, 4)))) == 1
 
 
 def test_a_log_that_is_too_far_ahead_takes_nothing_and_says_when_to_come_back(shop: Shop) -> None:

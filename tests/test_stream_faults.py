@@ -1,30 +1,33 @@
 """Kill -9 of consumers, service and Redis while events come in: none is lost, none counts twice.
 
-ENDCAP_FAULT_ROUNDS=20 repeats it with other dice; benchmarks/faults.py prints the rounds as a table.
+ENDCAP_FAULT_ROUNDS=20 repeats it with other dice.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fault_shop import FaultShop, fault_shop, faulty_round
+from kafka_fixture import new_topic
 from small_shop import open_home
 from stream_shop import assert_same, behind, folded, keys_of, pending, rows, started, wait_until
+
+pytest_plugins = ("kafka_fixture",)
 
 ROUNDS = int(os.environ.get("ENDCAP_FAULT_ROUNDS", "1"))
 KILLS = ["consumer", "consumer", "redis", "redis", "service"]
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultShop]:
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        fault_shop(open_home(tmp_path_factory.mktemp("shop"), patch)) as one,
-    ):
-        yield one
+@pytest.fixture(scope="module", params=["redis", "kafka"])
+def shop(
+    request: pytest.FixtureRequest, kafka_servers: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FaultShop]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENDCAP_EVENT_LOG", "redis" if request.param == "redis" else new_topic(kafka_servers))
+        with fault_shop(open_home(tmp_path_factory.mktemp("shop"), patch)) as one:
+            yield one
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
@@ -37,7 +40,4 @@ def test_kill_9_at_random_loses_no_accepted_event_and_counts_none_twice(shop: Fa
     assert_same(rows(redis, keys_of(accepted)), expected)
     assert len(accepted) > 300 and sum(client.resent for client in clients) > 0
     assert pending(redis) == 0
-
-
-def test_what_was_killed_is_what_was_meant(shop: FaultShop, tmp_path: Path) -> None:
-    assert shop.killed == {victim: KILLS.count(victim) * ROUNDS for victim in set(KILLS)}
+    assert shop.killed == {victim: KILLS.count(victim) * (number + 1) for victim in set(KILLS)}

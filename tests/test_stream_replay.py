@@ -13,7 +13,7 @@ from small_shop import write_raw
 from stream_shop import LIVE, behind, consumer, open_shop, post, rows, stream_params
 
 from feature_repo.errors import EndcapError, ParamsError
-from feature_repo.eventlog import APPLIED, partition_of, shopper, stream_key
+from feature_repo.eventlog import APPLIED, partition_of, stream_key
 from feature_repo.history import instant
 from feature_repo.store import open_store
 from pipelines.eventlog import open_log
@@ -86,8 +86,8 @@ def test_an_event_that_the_shop_learned_of_after_the_export_is_applied_with_the_
 def test_what_was_applied_too_long_ago_to_be_remembered_is_not_read_again(redis: Any) -> None:
     """Entries of 60 h ago, whose marks have run out, and of now."""
     old_ms = int((datetime.now(UTC) - timedelta(hours=60)).timestamp() * 1000)
-    key = stream_key(partition_of(shopper(LIVE[0]), 4))
-    mine = [event for event in LIVE if shopper(event) == shopper(LIVE[0])]
+    key = stream_key(partition_of(LIVE[0]["session_id"], 4))
+    mine = [event for event in LIVE if event["session_id"] == LIVE[0]["session_id"]]
     for n, event in enumerate(mine[:10], 1):
         redis.xadd(key, {"event": orjson.dumps(event)}, id=f"{old_ms}-{n}")
     consumer().run(until_empty=True)
