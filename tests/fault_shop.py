@@ -27,7 +27,7 @@ from feature_repo.eventlog import LEASE
 from feature_repo.folds import DAY_US
 from pipelines.stack import DURABLE, consumers_read, redis_server
 
-CLIENTS, BATCH = 3, 20
+CLIENTS, BATCH, ENOUGH = 3, 20, 15  # a client posts at least so many batches
 PATIENCE_S = 120.0  # for what was killed to come back, on a machine that is busy with other things
 SHOPPERS, ITEMS = 12, 15  # of a client; of a round
 
@@ -104,7 +104,7 @@ class Client:
         rng = np.random.default_rng(self.seed)
         try:
             with httpx.Client(base_url=self.shop.url, timeout=3) as http:
-                while not enough.is_set() or len(self.accepted) < 5 * BATCH:
+                while not enough.is_set() or len(self.accepted) < ENOUGH * BATCH:
                     batch = [self._event(rng, len(self.accepted) + i) for i in range(BATCH)]
                     self._post(http, batch)
                     self.accepted += batch
