@@ -29,8 +29,9 @@ install:
 	[ -x $(BIN)/python ] || $$python -m venv .venv
 	@mkdir -p run; total=$$(grep -c '==' requirements.txt); \
 	echo "Installing $$total pinned packages into .venv (a few minutes, once; log in run/setup.log)"; \
-	$(BIN)/python -m pip install -r requirements.txt 2>&1 | tee run/setup.log | awk -v total=$$total \
-	  '/\(from -r requirements/ {printf "\r  found %d of %d", ++n, total; fflush()} \
+	tty=$$(test -t 1 && echo 1 || echo 0); \
+	$(BIN)/python -m pip install -r requirements.txt 2>&1 | tee run/setup.log | awk -v total=$$total -v tty=$$tty \
+	  '/\(from -r requirements/ {n++; if (tty) {printf "\r  found %d of %d", n, total; fflush()}} \
 	   /^Installing collected/ {printf "\n  unpacking\n"; fflush()} /^ERROR/ {print}'
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . >> run/setup.log 2>&1 \
 	  || { tail -20 run/setup.log >&2; exit 1; }
@@ -49,8 +50,9 @@ lint: setup ## ruff and mypy
 format: setup ## rewrite the code as ruff likes it
 	@ruff check --fix . && ruff format .
 
-bench: setup ## every benchmark, printing its budget beside its figure
-	@for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done
+bench: setup ## every benchmark beside its budget; those of the running service need `endcap up`
+	@for script in offline backfill online load freshness stream; do \
+	  echo "== benchmarks/$$script.py"; python "benchmarks/$$script.py"; done
 
 lock: ## rewrite requirements.txt from requirements.in, through a fresh environment
 	@rm -rf .venv-lock && $(BIN)/python -m venv .venv-lock

@@ -39,6 +39,7 @@ from feature_repo.store import open_store, redis_url
 from pipelines.ports import embedded_redis_url
 
 GIVE_UP_S = 5.0
+BUDGET_MS = 50.0  # DESIGN.md section 10
 PER_POST = 10  # events of other visits per request
 Probe = Callable[[int], Awaitable[float]]
 
@@ -156,10 +157,10 @@ def stock() -> tuple[Probe, Callable[[], None]]:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", type=loopback, default="http://127.0.0.1:3000")
-    parser.add_argument("--seconds", type=float, default=10.0, help="per way of asking; there are three")
+    parser.add_argument("--seconds", type=float, default=20.0, help="per way of asking; there are three")
     parser.add_argument("--rate", type=int, default=100, help="recommendations a second of other visits")
     parser.add_argument("--events", type=int, default=200, help="events a second of other visits")
-    parser.add_argument("--probes", type=float, default=5.0, help="new visits a second")
+    parser.add_argument("--probes", type=float, default=10.0, help="new visits a second")
     args = parser.parse_args()
     if args.seconds > 60 or max(args.rate, args.events) > 2_000 or args.probes > 20:
         parser.error("at most 60 s, 2,000 recommendations and events a second, 20 probes a second")
@@ -167,6 +168,7 @@ async def main() -> None:
     feast, clear = stock()
     await feast(-1)  # its first call reads the registry
     gc.collect()
+    print(f"budget: p99 < {BUDGET_MS:.0f} ms, posted and asked until it shows")
     print(f"{args.rate} recommendations/s and {args.events} events/s of other visits")
     print(f"{'event posted -> in the next answer':<44} probes      p50      p95      p99      max  ms")
     for name, probe in (

@@ -46,6 +46,7 @@ from serving.features import OnlineFeatures
 from serving.releases import Items, settle
 
 PROJECT = Path(__file__).resolve().parents[1]
+BUDGET_MS = 1.0
 CANDIDATES = 120
 SHOPPERS = 2000
 NOW = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
@@ -259,6 +260,7 @@ async def main() -> None:
     args = parser.parse_args()
     if args.rate > 1000 or args.seconds > 60 or args.items > 200_000:
         parser.error("at most 1000 calls/s for 60 s on 200,000 items")
+    print(f"budget: p99 of the feature stage < {BUDGET_MS:g} ms at 100/s with 12,000 items")
     if args.url:
         await served(args.url, args.rate, args.seconds)
         return

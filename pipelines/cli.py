@@ -50,6 +50,7 @@ JOBS: dict[str, dict[str, str]] = {
         "status": "stack:status",
         "serve": "serve",
         "stream": "stream",
+        "dead": "dead",
         "replay": "replay",
         "demo": "demo",
     },

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from eventlog_contract import LEASE, EventLogContract, event, written
-from stream_shop import open_shop, stream_params
+from stream_shop import LIVE, assert_same, consumer, folded, open_shop, rows, stream_params
 
 from feature_repo.errors import ParamsError
-from feature_repo.eventlog import KafkaTopic, kafka_topic
+from feature_repo.eventlog import DEAD, KafkaTopic, kafka_topic, partition_of
 from feature_repo.eventlog_kafka import Offsets, client_options
+from monitoring.tail import open_tail
 from pipelines.eventlog import Holder, open_log
 from pipelines.eventlog_kafka import KafkaLog
 from pipelines.eventlog_redis import RedisLog
@@ -58,6 +60,28 @@ class TestKafkaLog(EventLogContract):
         assert len(written("redis://127.0.0.1:1/0", write)) == 2
         log.open(dict.fromkeys(range(4)))
         assert len(self.read(log, 2)) == 2
+
+    def test_a_watcher_reads_every_event_once_and_goes_on(self, redis: Any, log: Any) -> None:
+        tail = open_tail(redis, "0-0")
+        assert tail.next() == []
+        for number in range(10):
+            log.append(number % 4, orjson.dumps({"n": number}), None)
+        assert sorted(record["n"] for record in tail.next()) == list(range(10))
+        log.append(2, orjson.dumps({"n": 10}), None)
+        assert tail.next() == [{"n": 10}] and tail.next() == []
+
+    def test_the_stream_over_it_makes_the_rows_that_the_folds_make(self, redis: Any, log: Any) -> None:
+        for event in (*LIVE[:150], *LIVE[100:150]):
+            log.append(partition_of(event["session_id"], 4), orjson.dumps(event), None)
+        log.append(3, b"[1]", None)
+        consumer("first", batch=16).run(until_empty=True)
+        assert_same(rows(redis), folded(LIVE[:150]))
+        ((_, letter),) = redis.xrange(DEAD)
+        assert letter[b"partition"] == b"3" and letter[b"reason"].startswith(b"event: [1]")
+        for event in LIVE[150:200]:
+            log.append(partition_of(event["session_id"], 4), orjson.dumps(event), None)
+        consumer("second", batch=16).run(until_empty=True)
+        assert_same(rows(redis), folded(LIVE[:200]))
 
     def test_more_partitions_than_the_topic_has_are_refused(self, redis: Any, kafka: str) -> None:
         log = open_log(redis, stream_params(partitions=5), "visitors", Holder(LEASE, "reader"))
