@@ -44,6 +44,7 @@ class KafkaLog:
         self._params, self._group, self._topic = params, group, topic
         self._offsets = Offsets(topic)
         self._reader = reader(topic, group, **READER) if group else None
+        self._producer: Producer | None = None
 
     def open(self, applied: Positions) -> None:
         assert self._reader is not None, "this log was opened without a group"
@@ -91,10 +92,11 @@ class KafkaLog:
         return self._offsets.lag(dict(zip(fields, self._redis.hmget(APPLIED, fields), strict=True)))
 
     def append(self, partition: int, raw: bytes, only: str | None) -> None:
-        producer = Producer({**client_options(self._topic), "acks": "all"})
+        if self._producer is None:
+            self._producer = Producer({**client_options(self._topic), "acks": "all"})
         headers: list[tuple[str, str | bytes | None]] = [("only", only)] if only else []
-        producer.produce(self._topic.name, raw, partition=partition, headers=headers)
-        if producer.flush(ANSWER_S):
+        self._producer.produce(self._topic.name, raw, partition=partition, headers=headers)
+        if self._producer.flush(ANSWER_S):
             raise OSError(f"{self._topic.servers} did not take an entry within {ANSWER_S:.0f} s")
 
     def trim(self, applied: Mapping[int, str]) -> None:

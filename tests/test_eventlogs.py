@@ -71,15 +71,15 @@ class TestKafkaLog(EventLogContract):
         assert tail.next() == [{"n": 10}] and tail.next() == []
 
     def test_the_stream_over_it_makes_the_rows_that_the_folds_make(self, redis: Any, log: Any) -> None:
-        for event in (*LIVE[:150], *LIVE[100:150]):
-            log.append(partition_of(event["session_id"], 4), orjson.dumps(event), None)
+        for one in (*LIVE[:150], *LIVE[100:150]):
+            log.append(partition_of(one["session_id"], 4), orjson.dumps(one), None)
         log.append(3, b"[1]", None)
         consumer("first", batch=16).run(until_empty=True)
         assert_same(rows(redis), folded(LIVE[:150]))
         ((_, letter),) = redis.xrange(DEAD)
         assert letter[b"partition"] == b"3" and letter[b"reason"].startswith(b"event: [1]")
-        for event in LIVE[150:200]:
-            log.append(partition_of(event["session_id"], 4), orjson.dumps(event), None)
+        for one in LIVE[150:200]:
+            log.append(partition_of(one["session_id"], 4), orjson.dumps(one), None)
         consumer("second", batch=16).run(until_empty=True)
         assert_same(rows(redis), folded(LIVE[:200]))
 
