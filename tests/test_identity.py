@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+from fold_rows import assert_equal, backfilled, streamed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_shop import ITEMS, START, as_event, open_home, write_raw
+from small_shop import ITEMS, START, open_home, write_raw
 
 from feature_repo.adoption import credited
 from feature_repo.aggregates import SESSION_CONTEXT
 from feature_repo.folds import Event
-from feature_repo.history import micros
 from feature_repo.identity import visible
-from feature_repo.sources import feature_file
 from pipelines.features import main as features
 from pipelines.stream_folds import VISITORS, Held, apply, unstored, wanted
 
@@ -199,23 +197,4 @@ def test_the_backfill_gives_a_visit_to_its_shopper_at_the_same_instant_as_the_st
     events = mixed_visits(seed=3, count=400)
     write_raw(home, events)
     features()
-    states: dict[User, Held] = {}
-    expected = {}
-    for raw in events:
-        one = [as_event(raw)]
-        while missing := wanted(VISITORS, states, one):
-            states |= {entity: unstored(entity) for entity in missing}
-        for (name, key), held in apply(VISITORS, states, one).items():
-            fold = next(fold for fold in VISITORS if fold.name == name)
-            expected[name, key, raw["event_ts"]] = fold.row(held.state)
-    stored = {}
-    for fold in VISITORS:
-        for row in pq.read_table(feature_file(fold.name)).to_pylist():
-            at = micros(row.pop("event_timestamp"))
-            row.pop("created_timestamp")
-            stored[fold.name, row.pop(fold.key), at] = row
-    assert stored.keys() == expected.keys()
-    for entity, row in expected.items():
-        for name, value in row.items():
-            close = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
-            assert stored[entity][name] == close, (entity, name)
+    assert_equal(backfilled(VISITORS), streamed(VISITORS, events))

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+from fold_rows import assert_equal, backfilled, streamed
 from small_shop import ITEMS, START, as_event, open_home, random_events, write_raw
 
 from feature_repo.aggregates import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds import DAY_US, Fold
-from feature_repo.history import micros
-from feature_repo.sources import feature_file
 from pipelines.features import main as features
 from pipelines.stream_folds import Entity, Held, apply, unstored, wanted
 
@@ -28,37 +26,14 @@ def with_pauses(seed: int, count: int) -> list[dict[str, Any]]:
     return events
 
 
-def streamed(events: list[dict[str, Any]]) -> dict[tuple[str, str, int], dict[str, Any]]:
-    """(view, key, instant) -> the row after it."""
-    states: dict[Entity, Held] = {}
-    found = {}
-    for raw in events:
-        one = [as_event(raw)]
-        while missing := wanted(FOLDS, states, one):
-            states |= {entity: unstored(entity) for entity in missing}
-        for (name, key), held in apply(FOLDS, states, one).items():
-            fold = next(fold for fold in FOLDS if fold.name == name)
-            found[name, key, raw["event_ts"]] = fold.row(held.state)
-    return found
-
-
 def test_the_backfill_equals_the_stream_over_pauses_longer_than_a_row_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = with_pauses(seed=8, count=500)
     write_raw(open_home(tmp_path, monkeypatch), events)
     features()
-    expected, stored = streamed(events), {}
-    for fold in FOLDS:
-        for row in pq.read_table(feature_file(fold.name)).to_pylist():
-            at = micros(row.pop("event_timestamp"))
-            row.pop("created_timestamp")
-            stored[fold.name, row.pop(fold.key), at] = row
-    assert stored.keys() == expected.keys()
-    for entity, row in expected.items():
-        for name, value in row.items():
-            close = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
-            assert stored[entity][name] == close, (entity, name)
+    stored = backfilled(FOLDS)
+    assert_equal(stored, streamed(FOLDS, events))
     firsts = {
         (name, key): {row["first_ts"] for (n, k, _), row in stored.items() if (n, k) == (name, key)}
         for name, key, _ in stored
