@@ -15,6 +15,7 @@ from rich.table import Table
 from feature_repo.aggregates import FOLDS, ITEM_ACTIVITY
 from feature_repo.catalogue import ITEM_CATALOGUE
 from feature_repo.changes import applied_ts
+from feature_repo.crosses import CROSSES
 from feature_repo.errors import EndcapError, ParamsError
 from feature_repo.folds import Reading
 from feature_repo.history import instant
@@ -23,7 +24,7 @@ from feature_repo.online import OnlineView
 from feature_repo.reference import markdown
 from feature_repo.store import open_store, redis_url
 from feature_repo.timeline import historical
-from feature_repo.vectorize import Visitor
+from feature_repo.vectorize import REQUEST, Visitor
 from feature_repo.views import DECLARED, Declared
 
 SERVICES = {"user_id": "visitor", "session_id": "visitor", "item_id": "items"}
@@ -86,6 +87,15 @@ def show(console: Console, name: str, entity: str | None) -> int:
                 different |= not same
                 table.add_row(label, _told(one), _told(other) if same else f"[red]{_told(other)}[/red]")
             console.print(table)
+    for reading in (*REQUEST, *CROSSES):
+        if name == reading.column:
+            found += 1
+            console.print(f"ranker   {name} ({reading.unit}): {reading.doc}, when it is asked for")
+            if entity is not None:
+                raise ParamsError(
+                    f"entity: {entity!r} is not allowed for {name}, which belongs to a request; allowed: "
+                    "none. Next: `endcap replay` compares its values on both sides"
+                )
     if not found:
         known = sorted(
             {c.name for d in DECLARED for c in d.columns} | {r.column for d in DECLARED for r in d.readings}

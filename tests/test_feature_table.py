@@ -14,9 +14,10 @@ import pytest
 from small_shop import ITEMS, open_home, random_events, write_raw
 
 from feature_repo.aggregates import FOLDS
-from feature_repo.errors import DefinitionError
+from feature_repo.errors import DefinitionError, ParamsError
 from feature_repo.reference import replaced
 from feature_repo.vectorize import COLUMNS, READINGS, check_width
+from pipelines.feature import main as feature
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "features.md").read_text()
@@ -102,3 +103,17 @@ def test_a_feature_without_room_stops_everything_at_the_import(
     done = endcap(tmp_path / "code", "feature")
     assert done.returncode == 1
     assert "endcap: ranker columns: 29 are declared; allowed: exactly 28" in done.stderr
+
+
+def test_every_column_of_the_ranker_can_be_looked_up_and_one_of_a_request_has_no_entity(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for column in COLUMNS:
+        assert feature(column) == 0
+        assert re.search(rf"ranker +{column} ", capsys.readouterr().out), column
+    with pytest.raises(
+        ParamsError, match=r"entity: 'mug' is not allowed for category_affinity, .* `endcap rep"
+    ):
+        feature("category_affinity", "mug")
+    with pytest.raises(ParamsError, match=r"feature: 'colour' is not declared; allowed: at, "):
+        feature("colour")
