@@ -24,7 +24,7 @@ from feature_repo.online import OnlineView
 from feature_repo.reference import markdown
 from feature_repo.store import open_store, redis_url
 from feature_repo.timeline import historical
-from feature_repo.vectorize import REQUEST, Visitor
+from feature_repo.vectorize import COLUMNS, REQUEST, Visitor
 from feature_repo.views import DECLARED, Declared
 
 SERVICES = {"user_id": "visitor", "session_id": "visitor", "item_id": "items"}
@@ -97,9 +97,7 @@ def show(console: Console, name: str, entity: str | None) -> int:
                     "none. Next: `endcap replay` compares its values on both sides"
                 )
     if not found:
-        known = sorted(
-            {c.name for d in DECLARED for c in d.columns} | {r.column for d in DECLARED for r in d.readings}
-        )
+        known = sorted({*COLUMNS, *(c.name for d in DECLARED for c in d.columns)})
         raise ParamsError(f"feature: {name!r} is not declared; allowed: {', '.join(known)}")
     return int(different)
 
