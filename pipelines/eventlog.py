@@ -41,6 +41,9 @@ class EventLog(Protocol):
 
     position: str  # pattern of a position
 
+    def check(self) -> None:
+        """Raises ParamsError for settings that this log cannot have."""
+
     def open(self, applied: Positions) -> None:
         """Read on after these positions."""
 

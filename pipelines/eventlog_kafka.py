@@ -46,9 +46,12 @@ class KafkaLog:
         self._reader = reader(topic, group, **READER) if group else None
         self._producer: Producer | None = None
 
+    def check(self) -> None:
+        self._offsets.check()
+
     def open(self, applied: Positions) -> None:
         assert self._reader is not None, "this log was opened without a group"
-        self._offsets.check()
+        self.check()
         spans = self._offsets.spans()
         starts = {p: self._start(p, position, *spans[p]) for p, position in applied.items()}
         self._reader.assign([TopicPartition(self._topic.name, p, start) for p, start in starts.items()])

@@ -59,6 +59,9 @@ class RedisLog:
         self._at: dict[str, str] = {}  # partition's key -> newest position that was read
         self._partitions: dict[bytes, int] = {}
 
+    def check(self) -> None:
+        """Partitions are made as they are needed."""
+
     def open(self, applied: Positions) -> None:
         self._at = {stream_key(p): position or "0-0" for p, position in applied.items()}
         self._partitions = {stream_key(p).encode(): p for p in applied}

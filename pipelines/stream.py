@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -49,9 +50,13 @@ def main(
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("pipelines").setLevel(logging.INFO)
     params, url = load("stream", StreamParams), redis_url()
-    if start is not None:
-        with Redis.from_url(url) as redis:
-            rewind(redis, open_log(redis, params), start, params.keep_hours)
+    with Redis.from_url(url) as redis:
+        log_of_events = open_log(redis, params)
+        with suppress(OSError):  # brokers that are away are waited for
+            log_of_events.check()
+        if start is not None:
+            rewind(redis, log_of_events, start, params.keep_hours)
+        log_of_events.close()
     if processes > 1:
         supervise(processes, until_empty)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -195,6 +196,22 @@ def test_an_event_changes_the_next_answer(live: dict[str, str]) -> None:
         assert answer.json()["applied"] is True
         after = client.post("/v1/recommend", json=question).json()["items"]
     assert [slot["item_id"] for slot in after] != [slot["item_id"] for slot in before]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "told"),
+    [
+        ("load", ("--rate", "20", "--seconds", "1"), r"20/s .* 0 *\n"),
+        ("stream", ("--rate", "200", "--seconds", "2"), r"200/s .* none\n(.*rows/s\n){2}"),
+    ],
+)
+def test_a_benchmark_of_the_running_shop_runs(
+    live: dict[str, str], script: str, options: tuple[str, ...], told: str
+) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--url", live["URL"], *options]
+    done = subprocess.run(command, env=live, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "budget" in done.stdout and re.search(told, done.stdout), done.stdout
 
 
 def test_answers_go_on_without_the_consumer_and_without_redis(live: dict[str, str]) -> None:
