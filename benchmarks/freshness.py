@@ -35,6 +35,7 @@ from feature_repo.aggregates import SESSION_CONTEXT
 from feature_repo.folds import Event
 from feature_repo.online import OnlineView
 from feature_repo.quiet import hush
+from feature_repo.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.store import open_store, redis_url
 from pipelines.ports import embedded_redis_url
 
@@ -134,7 +135,8 @@ def stock() -> tuple[Probe, Callable[[], None]]:
         state = SESSION_CONTEXT.step(
             SESSION_CONTEXT.new(), Event(time.time_ns() // 1000, "product_viewed", None, session, "an item")
         )
-        row = {**SESSION_CONTEXT.row(state), "session_id": session, "event_timestamp": datetime.now(UTC)}
+        stamps = dict.fromkeys((EVENT_TIMESTAMP, CREATED_TIMESTAMP), datetime.now(UTC))
+        row = {**SESSION_CONTEXT.row(state), "session_id": session, **stamps}
         began = time.perf_counter()
         store.write_to_online_store("session_context", pd.DataFrame([row]))
         asked = ["session_context:views"]

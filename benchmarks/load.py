@@ -62,8 +62,8 @@ class Connections:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body or b'')}\r\n\r\n"
         writer.write(head.encode() + (body or b""))
         status_line, *headers = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
-        length = next(int(h[15:]) for h in headers if h.lower().startswith(b"content-length:"))
-        answer = await reader.readexactly(length)
+        lengths = [int(h[15:]) for h in headers if h.lower().startswith(b"content-length:")]
+        answer = await (reader.readexactly(lengths[0]) if lengths else _chunks(reader))
         self._idle.append((time.perf_counter(), reader, writer))
         return int(status_line.split()[1]), answer
 
@@ -78,6 +78,15 @@ class Connections:
     def close(self) -> None:
         for _, _, writer in self._idle:
             writer.close()
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    """A body in chunks, as of an answer that waits."""
+    found = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        found += (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
+    return found
 
 
 async def drive(url: str, rate: int, seconds: float, limit: int, shoppers: int) -> Result:

@@ -36,6 +36,7 @@ from feature_repo.folds import Event
 from feature_repo.online import OnlineView
 from feature_repo.params import load
 from feature_repo.quiet import hush
+from feature_repo.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.store import open_store, redis_url
 from pipelines.eventlog import EventLog, open_log
 from pipelines.ports import embedded_redis_url
@@ -45,6 +46,7 @@ MAX_RATE, MAX_SECONDS = 20_000, 60
 KINDS = ("impression", "product_viewed", "click", "add_to_cart", "purchase_completed")
 SHARES = (60, 22, 10, 6, 2)
 VISIT = 25  # events of a visit; one shopper in two is known
+STAMPS = (EVENT_TIMESTAMP, CREATED_TIMESTAMP)
 
 
 class Traffic:
@@ -123,7 +125,7 @@ def stock(count: int) -> list[str]:
     def row(name: str) -> dict[str, Any]:
         event = Event(time.time_ns() // 1000, "product_viewed", None, name, "an item")
         state = SESSION_CONTEXT.step(SESSION_CONTEXT.new(), event)
-        return {**SESSION_CONTEXT.row(state), "session_id": name, "event_timestamp": datetime.now(UTC)}
+        return {**SESSION_CONTEXT.row(state), "session_id": name, **dict.fromkeys(STAMPS, datetime.now(UTC))}
 
     def rows_a_second(size: int, write: Callable[[str, pd.DataFrame], None]) -> float:
         frames = [pd.DataFrame([row(n) for n in names[i : i + size]]) for i in range(0, count, size)]
