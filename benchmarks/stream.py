@@ -1,6 +1,6 @@
 """Events a second from the POST to the rows that serving reads, beside what Feast's own writes can take.
 
-    endcap up && python benchmarks/stream.py --rate 3000 --rate 6000 --seconds 20
+    endcap up && python benchmarks/stream.py --rate 3000 --rate 5000 --seconds 20
 
 Visits of this run post their events by the clock, some at a time, as a storefront's collector does.
 "applied/s" counts to the instant at which both groups have applied the last one. The stock ways write
