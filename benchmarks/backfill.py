@@ -25,11 +25,11 @@ from child import Cost, measured
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.adoption import adopt
-from feature_repo.aggregates import FOLDS
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
-from feature_repo.folds import Fold
-from feature_repo.history import backfill, raw_events, sorted_facts, tables
+from feature_repo.features.adoption import adopt
+from feature_repo.features.stored import FOLDS
+from feature_repo.folds.fold import Fold
+from feature_repo.offline.history import backfill, raw_events, sorted_facts, tables
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET_EVENTS, BUDGET_S, BUDGET_GB = 10_000_000, 600, 8.0

@@ -27,7 +27,7 @@ from child import Cost, measured
 from rich.console import Console
 from rich.table import Table
 
-ASOF = "feature_repo.offline_store.AsofOfflineStore"
+ASOF = "feature_repo.offline.asof_store.AsofOfflineStore"
 STORES = {"asof": ASOF, "duckdb": "duckdb", "file": "file"}
 VIEWS = {"shopper": (20_000, 100, 14), "item": (12_000, 100, 12), "catalogue": (12_000, 1, 8)}
 KEYS = {"shopper": "user_id", "item": "item_id", "catalogue": "item_id"}

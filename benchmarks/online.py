@@ -32,18 +32,19 @@ import uvloop
 from load import drive, loopback
 from redis import Redis
 
-from feature_repo import changes
-from feature_repo.aggregates import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
-from feature_repo.catalogue import ITEM_CATALOGUE
-from feature_repo.folds import DAY_US, MINUTE_US, Event
-from feature_repo.online import OnlineView, read_rows, write_newer
+from feature_repo.assemble.vectorize import assemble
+from feature_repo.assemble.visitor import Scores, Visitor, history
+from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.store import open_store
+from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from feature_repo.folds.fold import DAY_US, MINUTE_US, Event
+from feature_repo.online import changes
+from feature_repo.online.rows import OnlineView, read_rows, write_newer
 from feature_repo.quiet import hush
-from feature_repo.store import open_store
-from feature_repo.vectorize import Scores, Visitor, assemble, history
-from pipelines.stack import redis_answers, redis_server
-from serving import features as reader
-from serving.features import OnlineFeatures
-from serving.releases import Items, settle
+from pipelines.local.stack import redis_answers, redis_server
+from serving.live import online_features as reader
+from serving.live.online_features import OnlineFeatures
+from serving.release.loaded import Items, settle
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUDGET_MS = 1.0

@@ -6,9 +6,9 @@ defined twice and refused.
 
 from __future__ import annotations
 
-from feature_repo.entities import ITEM, SESSION, USER
-from feature_repo.services import services
-from feature_repo.views import views
+from feature_repo.features.entities import ITEM, SESSION, USER
+from feature_repo.features.services import services
+from feature_repo.features.views import views
 
 _views = views()
 user_history, session_context = _views["user_history"], _views["session_context"]

@@ -7,21 +7,23 @@ EndcapError
 ├── FeatureError       a feature row that does not fit its definition
 ├── DefinitionError    features that are declared in a way that cannot work
 ├── RequestError       what a client sent (HTTP 4xx)                  serving/errors.py
-├── UnavailableError   what cannot be answered now (HTTP 503)         serving/errors.py
+├── UnavailableError   what cannot be answered or kept now (HTTP 503)
 ├── BundleError        a release that must not be served              serving/errors.py
-├── RolloutError       a change that the rollout's state forbids      serving/state.py
+├── RolloutError       a change that the rollout's state forbids      serving/release/state.py
 │   └── RolloutConflict    somebody else changed it first
-├── MetricError        lists that a metric is not defined for         training/metrics.py
-├── GateError          a release that must not be promoted            training/gates.py
-├── ReleaseError       a promotion or rollback that cannot be made    pipelines/release.py
-├── RegistryError      MLflow's store cannot be read or written       pipelines/registry.py
-├── StackError         a local process that does not start or stop    pipelines/process.py
+├── MetricError        lists that a metric is not defined for         pipelines/protocol/metrics.py
+├── GateError          a release that must not be promoted            pipelines/release/bar.py
+├── ReleaseError       a promotion or rollback that cannot be made    pipelines/release/aliases.py
+├── RegistryError      MLflow's store cannot be read or written       pipelines/release/registry.py
+├── StackError         a local process that does not start or stop    pipelines/local/process.py
 └── CanaryError, DemoError   the demo did not end as it promises      pipelines/
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import orjson
 
 
 class EndcapError(Exception):
@@ -51,6 +53,17 @@ class EventError(EndcapError):
     def __init__(self, field: str, value: object, allowed: str) -> None:
         self.field, self.value, self.allowed = field, value, allowed
         super().__init__(f"{field}: {shorten(value)} is not allowed; allowed: {allowed}")
+
+
+class UnavailableError(EndcapError):
+    """The honest answer when a write cannot be kept or no release is loaded yet: 503 with Retry-After."""
+
+    def __init__(self, what: str, retry_after_s: int = 1) -> None:
+        self.what, self.retry_after_s = what, retry_after_s
+        super().__init__(f"{what}. Next: try again in {retry_after_s} s.")
+
+    def body(self) -> bytes:
+        return orjson.dumps({"error": {"reason": self.what, "next": f"try again in {self.retry_after_s} s"}})
 
 
 class FeatureError(EndcapError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import zlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -31,6 +32,36 @@ TYPES = (
 # The three that count as contact with a product. A click leads to a view: counting both would count twice.
 PRODUCT_TYPES = ("product_viewed", "add_to_cart", "purchase_completed")
 ITEMLESS_TYPES = ("search", "scroll")
+
+# Closed words that become small integers, the same in training and serving; code 0 means unknown.
+SURFACES = (
+    "homepage_hero",
+    "pdp_fbt",
+    "cart_upsell",
+    "category_sort",
+    "similar_items",
+    "email_abandoned_cart",
+    "email_browse_abandonment",
+    "email_post_purchase",
+)
+DEVICES = ("desktop", "mobile", "tablet")
+CHANNELS = (
+    "direct",
+    "organic search",
+    "paid search",
+    "referral",
+    "social",
+    "affiliates",
+    "display",
+    "email",
+    "push",
+    "(other)",
+)
+COUNTRY_BUCKETS = 32  # countries are hashed: the list is open and long
+KINDS = {"product_viewed": 1, "add_to_cart": 2, "purchase_completed": 3}
+
+_DEVICE_CODES = {name: i for i, name in enumerate(DEVICES, 1)}
+_CHANNEL_CODES = {name: i for i, name in enumerate(CHANNELS, 1)}
 
 SCHEMA = pa.schema(
     [
@@ -77,7 +108,7 @@ ITEM_SCHEMA = pa.schema(
 NAMES = tuple(SCHEMA.names)  # pyarrow makes a list of them anew each time
 _NAMES = frozenset(NAMES)
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}\Z")
-# Limits of the check at the door; pipelines/quarantine.py turns the same ones into SQL.
+# Limits of the check at the door; pipelines/ingest/quarantine.py turns the same ones into SQL.
 ID_FIELDS = ("event_id", "user_id", "session_id", "item_id", "request_id")
 TEXT_FIELDS = ("surface", "list_name", "query", "device", "country", "channel")
 COUNT_FIELDS = {"slot": (0, 10_000), "position": (1, 1_000_000), "quantity": (1, 1_000_000)}
@@ -136,3 +167,27 @@ def _check_time(event: Mapping[str, Any], latest: datetime) -> None:
         raise EventError("event_ts", ts, "an instant with a time zone, for example 2026-01-31T12:00:00Z")
     if not EARLIEST <= ts <= latest:
         raise EventError("event_ts", ts.isoformat(), f"{EARLIEST.isoformat()} to {latest.isoformat()}")
+
+
+def device_code(device: str | None) -> int:
+    """1..3, 0 for another or none; case does not matter."""
+    return _DEVICE_CODES.get((device or "").lower(), 0)
+
+
+def channel_code(channel: str | None) -> int:
+    """1..10, 0 for another or none; case does not matter."""
+    return _CHANNEL_CODES.get((channel or "").lower(), 0)
+
+
+def country_code(country: str | None) -> int:
+    """1..COUNTRY_BUCKETS by CRC-32 of the lower-case name, 0 for none."""
+    return zlib.crc32(country.lower().encode()) % COUNTRY_BUCKETS + 1 if country else 0
+
+
+def encode_context(device: str | None, channel: str | None, country: str | None) -> tuple[int, int, int]:
+    """The user tower's context, in the order of its input.
+
+    >>> encode_context("Mobile", "Direct", None)
+    (2, 1, 0)
+    """
+    return device_code(device), channel_code(channel), country_code(country)

@@ -1,4 +1,4 @@
-"""The `endcap` command: one job per file of this folder, imported only when it is called.
+"""The `endcap` command: a job is `main` of the file that is called like it, imported only when it is called.
 
 Exit codes: 0 done, 1 a gate or a check failed or the input is unusable, 2 wrong usage, 130 interrupted.
 """
@@ -17,44 +17,54 @@ from typing import Any
 
 from feature_repo.errors import EndcapError
 from feature_repo.quiet import hush
-from pipelines.ports import embedded_redis_url
+from pipelines.local.ports import embedded_redis_url
 
-# Job -> "module" or "module:function" in this folder, in the order of the work.
+# Job -> "module" or "module:function", in the order of the work.
 JOBS: dict[str, dict[str, str]] = {
-    "data": {"shop": "shop", "simulate": "simulate", "ingest": "ingest", "validate": "validate"},
+    "data": {
+        "shop": "pipelines.ingest.shop",
+        "simulate": "pipelines.simulate.simulate",
+        "ingest": "pipelines.ingest.ingest",
+        "validate": "pipelines.validate.validate",
+    },
     "features": {
-        "features": "features",
-        "feature": "feature",
-        "leakage": "leakage",
-        "text": "text",
-        "materialize": "materialize",
+        "features": "feature_repo.offline.build",
+        "feature": "pipelines.parity.feature",
+        "leakage": "pipelines.parity.leakage",
+        "text": "training.two_tower.text",
+        "materialize": "pipelines.stream.materialize",
     },
     "models": {
-        "two_tower": "two_tower",
-        "als": "als",
-        "item_item": "item_item",
-        "ranker_data": "ranker_data",
-        "ranker": "ranker",
-        "evaluate": "evaluate",
+        "two_tower": "training.two_tower.two_tower",
+        "als": "training.collaborative.als",
+        "item_item": "training.collaborative.item_item",
+        "ranker_data": "pipelines.protocol.ranker_data",
+        "ranker": "training.ranking.ranker",
+        "evaluate": "pipelines.release.evaluate",
     },
     "release": {
-        "gate": "gate",
-        "bundle": "bundle",
-        "promote": "promote",
-        "rollback": "rollback",
-        "rollout": "rollout",
+        "gate": "pipelines.release.gate",
+        "bundle": "pipelines.release.bundle",
+        "promote": "pipelines.release.promote",
+        "rollback": "pipelines.release.rollback",
+        "rollout": "pipelines.release.rollout",
     },
     "serve": {
-        "up": "stack:up",
-        "down": "stack:down",
-        "status": "stack:status",
-        "serve": "serve",
-        "stream": "stream",
-        "dead": "dead",
-        "replay": "replay",
-        "demo": "demo",
+        "up": "pipelines.local.stack:up",
+        "down": "pipelines.local.stack:down",
+        "status": "pipelines.local.stack:status",
+        "serve": "pipelines.local.serve",
+        "stream": "pipelines.stream.stream",
+        "dead": "pipelines.stream.dead",
+        "replay": "pipelines.parity.replay",
+        "demo": "pipelines.local.demo",
     },
-    "watch": {"feedback": "feedback", "served": "served", "drift": "drift", "console": "console"},
+    "watch": {
+        "feedback": "monitoring.experiment.feedback",
+        "served": "pipelines.protocol.served",
+        "drift": "monitoring.drift.drift",
+        "console": "pipelines.local.console",
+    },
 }
 
 
@@ -70,7 +80,7 @@ def places() -> dict[str, str]:
 def summary(place: str) -> str:
     """First line of a job's docstring, read from its source: importing 25 jobs would take seconds."""
     module, function = place.split(":")
-    file = Path(__file__).parent / f"{module}.py"
+    file = Path(__file__).parents[1] / f"{module.replace('.', '/')}.py"
     source = file.read_text() if file.exists() else ""
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
@@ -126,7 +136,7 @@ def run(args: Sequence[str]) -> int:
     try:
         # Redis is where `endcap up` puts it unless the environment says otherwise: one answer for every job.
         os.environ.setdefault("REDIS_URL", embedded_redis_url())
-        return call(job, getattr(importlib.import_module(f"pipelines.{module}"), function), args[1:])
+        return call(job, getattr(importlib.import_module(module), function), args[1:])
     except EndcapError as error:
         complain(str(error))
         return 1

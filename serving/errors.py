@@ -1,8 +1,7 @@
-"""What serving refuses: a client's request (HTTP 4xx, 503) and a bundle that must not be served.
+"""What serving refuses: a client's request (HTTP 4xx) and a bundle that must not be served.
 
 EndcapError
 ├── RequestError       400 not JSON, 413 too large, 422 a field is wrong
-├── UnavailableError   503 nothing can be served or stored right now; try again
 └── BundleError        a release that does not fit its manifest or this program
 """
 
@@ -41,17 +40,6 @@ class RequestError(EndcapError):
                 }
             }
         )
-
-
-class UnavailableError(EndcapError):
-    """The honest answer when a write cannot be kept or no release is loaded yet: 503 with Retry-After."""
-
-    def __init__(self, what: str, retry_after_s: int = 1) -> None:
-        self.what, self.retry_after_s = what, retry_after_s
-        super().__init__(f"{what}. Next: try again in {retry_after_s} s.")
-
-    def body(self) -> bytes:
-        return orjson.dumps({"error": {"reason": self.what, "next": f"try again in {self.retry_after_s} s"}})
 
 
 class BundleError(EndcapError):

@@ -9,13 +9,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from feature_repo.identity import visible
-from feature_repo.matrix import ItemMatrix
-from feature_repo.vectorize import Visitor, history
-from serving.diversify import Diversify, diversify
-from serving.rank import Ranker, rank
-from serving.retrieve import EVERY, Retrieve, Retrievers, retrieve, score_catalogue, take, top, user_vector
-from serving.rules import Eligibility, eligibility
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.visitor import Visitor, history
+from feature_repo.folds.owner import visible
+from serving.stages.diversify import Diversify, diversify
+from serving.stages.rank import Ranker, rank
+from serving.stages.retrieve import (
+    EVERY,
+    Retrieve,
+    Retrievers,
+    retrieve,
+    score_catalogue,
+    take,
+    top,
+    user_vector,
+)
+from serving.stages.rules import Eligibility, eligibility
 from serving.types import Candidates, Ranked, Request, Slot
 
 

@@ -24,17 +24,17 @@ from redis.asyncio.retry import Retry as AsyncRetry  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
-from feature_repo.eventlog import StreamParams  # noqa: E402
+from feature_repo.eventlog.keys import StreamParams  # noqa: E402
+from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.params import load  # noqa: E402
-from serving.api import Counter, build_app  # noqa: E402
-from serving.eventlog import open_writer  # noqa: E402
-from serving.exposures import ExposureLog  # noqa: E402
-from serving.health import ArmHealth  # noqa: E402
-from serving.ingress import Ingress  # noqa: E402
+from serving.http.api import Counter, build_app  # noqa: E402
+from serving.http.ingress import Ingress  # noqa: E402
+from serving.live.exposures import ExposureLog  # noqa: E402
+from serving.live.storefront import Storefront  # noqa: E402
 from serving.params import Serving, redis_url, replaying  # noqa: E402
-from serving.releases import Features, Releases  # noqa: E402
-from serving.router import RouterParams  # noqa: E402
-from serving.storefront import Storefront  # noqa: E402
+from serving.release.health import ArmHealth  # noqa: E402
+from serving.release.loaded import Features, Releases  # noqa: E402
+from serving.release.router import RouterParams  # noqa: E402
 
 PARAMS = load("serving", Serving)
 HEALTH_S = LAG_S = 1.0
@@ -101,7 +101,7 @@ class Endcap:
 
 
 def _online_features(url: str, ids: list[str]) -> Features:
-    from serving.features import OnlineFeatures  # imports Feast: 4 s, in the loading thread
+    from serving.live.online_features import OnlineFeatures  # imports Feast: 4 s, in the loading thread
 
     return OnlineFeatures(url, ids)
 

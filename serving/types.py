@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.vectorize import History, Scores, Visitor
+from feature_repo.assemble.visitor import History, Scores, Visitor
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -28,7 +28,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One checked question; serving/requests.py makes it from JSON and refuses what does not fit."""
+    """One checked question; serving/http/requests.py makes it from JSON and refuses what does not fit."""
 
     surface: str
     user_id: str | None = None

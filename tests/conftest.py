@@ -49,7 +49,7 @@ def redis_url(redis_server: str) -> str:
 @pytest.fixture(scope="session")
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow store with its tables: making them takes seconds, a copy takes none."""
-    from pipelines.registry import Registry  # here: the import takes seconds, most tests need none
+    from pipelines.release.registry import Registry  # here: the import takes seconds, most tests need none
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     Registry(f"sqlite:///{path}")

@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from feature_repo.errors import DataError
-from feature_repo.events import PRODUCT_TYPES
+from feature_repo.events import KINDS, PRODUCT_TYPES, encode_context
 from feature_repo.params import Shop, root
-from feature_repo.vocabulary import KINDS, encode_context
 
 Fit = Literal["prior", "final"]
 

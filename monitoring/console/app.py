@@ -26,8 +26,8 @@ from starlette.templating import Jinja2Templates
 from monitoring.console import interval
 from monitoring.console.access import Gate, login
 from monitoring.console.figures import Arms, reports, rollout_looks
-from monitoring.feedback import FeedbackParams
-from serving import state
+from monitoring.experiment.attribution import FeedbackParams
+from serving.release import state
 
 HERE = Path(__file__).parent
 NO_SCRIPTS = {"Content-Security-Policy": "default-src 'self'; form-action 'self'"}

@@ -10,11 +10,11 @@ from typing import Any
 
 from redis import Redis
 
-from monitoring.feedback import Feedback, FeedbackParams, Tally
-from monitoring.tail import Tail
-from serving import state
-from serving.router import ARMS
-from serving.state import Health, RolloutState
+from monitoring.experiment.attribution import Feedback, FeedbackParams, Tally
+from monitoring.experiment.tail import Tail
+from serving.release import state
+from serving.release.router import ARMS
+from serving.release.state import Health, RolloutState
 
 REPORT_FOLDERS = ("reports", "feedback")  # of data/
 REPORT_TYPES = (".html", ".png", ".svg", ".json")
@@ -47,7 +47,7 @@ class Arms:
         self._since: str | None = None
 
     def rows(self, rollout: RolloutState) -> list[ArmRow]:
-        """A row per arm that may be shown to somebody, in the order of serving.router.ARMS."""
+        """A row per arm that may be shown to somebody, in the order of serving.release.router.ARMS."""
         with self._lock:
             if self._since != rollout.since:
                 self._since = rollout.since

@@ -1,0 +1,85 @@
+"""The feature table of docs/features.md, made from the declarations, so that it cannot be out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.vectorize import READINGS, assemble
+from feature_repo.assemble.visitor import Scores, Visitor, history
+from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.stored import FOLDS
+from feature_repo.features.views import DECLARED, Declared
+from feature_repo.folds.fold import DEFAULTS
+
+BEGIN, END = "<!-- begin: `endcap feature --markdown` -->", "<!-- end -->"
+
+
+def markdown() -> str:
+    """Every stored column by view, then the ranker's 28 columns."""
+    parts = [_view(declared) for declared in DECLARED]
+    return "\n\n".join([*parts, _ranker()])
+
+
+def _view(declared: Declared) -> str:
+    fold = next((fold for fold in FOLDS if fold.name == declared.name), None)
+    age = f"{declared.max_age_days} days" if declared.max_age_days else "no limit"
+    reads = f" Reads {', '.join(f'`{kind}`' for kind in sorted(fold.types))}." if fold else ""
+    head = f"### {declared.name}\n\n{declared.doc} Key `{declared.key}`, greatest age {age}.{reads}\n\n"
+    rows = [
+        (f"`{c.name}`", f"`{c.dtype}`", c.unit, _default(c.dtype, declared), c.doc) for c in declared.columns
+    ]
+    return head + table(("stored", "type", "unit", "before the first event", "meaning"), rows)
+
+
+def _default(dtype: str, declared: Declared) -> str:
+    return "null" if declared is ITEM_CATALOGUE else str(DEFAULTS[dtype]) or '""'
+
+
+def _ranker() -> str:
+    values = iter(_for_nobody())
+    rows = [
+        (
+            f"`{reading.column}`",
+            group,
+            reading.unit,
+            ", ".join(f"`{name}`" for name in reading.of) or "the request",
+            next(values),
+            reading.doc,
+        )
+        for group, readings in READINGS.items()
+        for reading in readings
+    ]
+    told = "The last value but one is that of a shopper and an item without any row."
+    head = f"### The ranker's columns\n\n{told}\n\n"
+    return head + table(("column", "class", "unit", "of", "nobody, nothing", "meaning"), rows)
+
+
+def _for_nobody() -> list[str]:
+    """The 28 values of an unknown visitor and an untouched item, at midnight."""
+    empty = {c.name: [None] for c in ITEM_CATALOGUE.columns}
+    matrix, visitor, row = ItemMatrix(["nothing"], empty), Visitor(0, "", None), np.zeros(1, np.int64)
+    none = np.zeros(1, np.float32)
+    columns = assemble(visitor, history(visitor, matrix), matrix, row, Scores(none, none, none, none))
+    return [f"{value:.3g}".replace("nan", "NaN") for value in columns[0].tolist()]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table.
+
+    >>> print(table(("a", "b"), [("1", "2")]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    lines = [header, *rows]
+    text = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([text[0], f"|{'---|' * len(header)}", *text[1:]])
+
+
+def replaced(page: str) -> str:
+    """`page` with what stands between its two marks made anew. Raises ValueError where a mark is missing."""
+    before, after = page.index(BEGIN) + len(BEGIN), page.index(END)
+    return f"{page[:before]}\n\n{markdown()}\n\n{page[after:]}"

@@ -1,0 +1,158 @@
+"""The log of live events in Kafka: a POST is answered when every replica that must have it has its events.
+
+Delivery is at least once: a client that got no answer sends again, and the same event_id may then stand in
+the topic twice. A mark in Redis tells most resends at the door; the consumers know the rest by their own
+marks. Redis may be away: events are accepted all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import orjson
+from confluent_kafka import Producer
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_repo.errors import UnavailableError
+from feature_repo.eventlog.contract import Lag, Written, read_mark
+from feature_repo.eventlog.kafka_client import Offsets, client_options
+from feature_repo.eventlog.keys import (
+    APPLIED,
+    KafkaTopic,
+    StreamParams,
+    applied_fields,
+    partition_of,
+    seen_key,
+)
+
+DELIVERY_S = 10.0  # the client was told long before; what still arrives counts once
+OPTIONS: dict[str, Any] = {
+    "acks": "all",
+    "enable.idempotence": True,  # no reordering or doubling by the client's own retries
+    "linger.ms": 2,
+    "message.timeout.ms": int(DELIVERY_S * 1000),
+}
+POLL_S = 0.1
+
+
+class Delivery:
+    """The entries of one POST on their way; `positions` resolves when the brokers have all of them."""
+
+    def __init__(self, count: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.positions: asyncio.Future[list[str]] = self._loop.create_future()
+        self._found, self._left = [""] * count, count
+        self._error: str | None = None
+
+    def arrived(self, index: int, error: Any, message: Any) -> None:
+        """Called by the producer's thread for each entry."""
+        if error:
+            self._error = str(error)
+        else:
+            self._found[index] = str(message.offset())
+        self._left -= 1
+        if not self._left:
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if self.positions.done():  # the request gave up
+            return
+        if self._error:
+            self.positions.set_exception(UnavailableError(f"events cannot be stored ({self._error})"))
+        else:
+            self.positions.set_result(self._found)
+
+
+class KafkaWriter:
+    """Writes to the topic; `redis` holds the marks of event ids, and what is applied."""
+
+    def __init__(self, redis: Redis, params: StreamParams, topic: KafkaTopic, seen_ttl_s: int) -> None:
+        self._redis: Any = redis
+        self._params, self._topic, self._seen_ttl_s = params, topic, seen_ttl_s
+        self._producer = Producer({**client_options(topic), **OPTIONS})
+        self._offsets = Offsets(topic)
+        self._behind = 0  # entries of the slower group, when last looked at
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._deliver, name="kafka deliveries", daemon=True)
+        self._thread.start()
+
+    async def write(self, events: Sequence[dict[str, Any]]) -> list[Written]:
+        if self._behind > self._params.max_backlog:
+            raise UnavailableError(
+                f"{self._behind} events wait to be applied, more than {self._params.max_backlog}"
+            )
+        found = await self._marks([event["event_id"] for event in events])
+        fresh: dict[str, dict[str, Any]] = {}
+        for event in events:
+            if event["event_id"] not in found:
+                fresh.setdefault(event["event_id"], event)
+        for event_id, written in (await self._append([*fresh.values()])).items():
+            found[event_id] = written
+        answers, told = [], set()
+        for event in events:
+            one = found[event["event_id"]]
+            answers.append(one._replace(twice=one.twice or event["event_id"] in told))
+            told.add(event["event_id"])
+        return answers
+
+    async def _append(self, events: Sequence[dict[str, Any]]) -> dict[str, Written]:
+        """Event id -> where it stands, once all are stored."""
+        if not events:
+            return {}
+        delivery = Delivery(len(events))
+        partitions = [partition_of(event["session_id"], self._params.partitions) for event in events]
+        try:
+            for index, (event, partition) in enumerate(zip(events, partitions, strict=True)):
+                self._producer.produce(
+                    self._topic.name,
+                    orjson.dumps(event),
+                    partition=partition,
+                    on_delivery=partial(delivery.arrived, index),
+                )
+        except BufferError:
+            raise UnavailableError("events cannot be stored (too many wait for the brokers)") from None
+        positions = await delivery.positions
+        written = {
+            event["event_id"]: Written(partition, position, False)
+            for event, partition, position in zip(events, partitions, positions, strict=True)
+        }
+        with suppress(RedisError, OSError):  # a resend is then written twice, and applied once
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for event_id, (partition, position, _) in written.items():
+                    pipe.set(seen_key(event_id), f"{partition}:{position}", ex=self._seen_ttl_s)
+                await pipe.execute()
+        return written
+
+    async def _marks(self, event_ids: Sequence[str]) -> dict[str, Written]:
+        """Event id -> where it stands, of those that are known to have been written."""
+        if not event_ids:
+            return {}
+        try:
+            marks = await self._redis.mget([seen_key(event_id) for event_id in event_ids])
+        except (RedisError, OSError):
+            return {}
+        found = zip(event_ids, marks, strict=True)
+        return {event_id: read_mark(mark, True) for event_id, mark in found if mark}
+
+    async def lag(self) -> dict[str, Lag]:
+        fields = applied_fields(self._params.partitions)
+        applied = dict(zip(fields, await self._redis.hmget(APPLIED, fields), strict=True))
+        found = await asyncio.to_thread(self._offsets.lag, applied)
+        self._behind = max(lag.events for lag in found.values())
+        return found
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._producer.flush, DELIVERY_S)
+        self._closed.set()
+        await asyncio.to_thread(self._thread.join)
+        self._offsets.close()
+
+    def _deliver(self) -> None:
+        while not self._closed.is_set():
+            self._producer.poll(POLL_S)

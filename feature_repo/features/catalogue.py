@@ -1,0 +1,99 @@
+"""The catalogue as a feature view: what is known of an item without a single event.
+
+A shop's export says what the catalogue is, not what it was on a day of the past, so every row stands at one
+instant before all data: price, margin and stock of history are today's. A shop that exports its price history
+gets point-in-time prices by writing one row per change here; nothing else changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_repo.errors import DataError
+from feature_repo.events import TIMESTAMP
+from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.folds.fold import DAY_US, Column, Reading
+
+KNOWN_FROM = datetime(2000, 1, 1, tzinfo=UTC)  # the earliest instant that the door lets an event have
+
+
+def _price_log(matrix: Any, now: int, rows: Any) -> Any:
+    return matrix.price_log[rows]
+
+
+def _margin(matrix: Any, now: int, rows: Any) -> Any:
+    return matrix.margin[rows]
+
+
+def _age_days(matrix: Any, now: int, rows: Any) -> Any:
+    first = matrix.available_from[rows]
+    first = np.where(first > 0, first, matrix.activity["first_ts"][rows])
+    return np.where(first > 0, (now - first) / DAY_US, np.nan)
+
+
+@dataclass(frozen=True)
+class Static:
+    """Declared as a fold is, so that the views are made in one loop; without events, and never too old."""
+
+    name: str
+    key: str
+    doc: str
+    columns: tuple[Column, ...]
+    max_age_days: int = 0
+    readings: tuple[Reading, ...] = ()
+
+
+ITEM_CATALOGUE = Static(
+    name="item_catalogue",
+    key="item_id",
+    doc="What the shop's catalogue says of an item, known without a single event.",
+    columns=(
+        Column("title", "string", "text", "name as the shop shows it"),
+        Column("category_path", "string", "path", "from the root, parts divided by /; null for unknown"),
+        Column("brand", "string", "text", "null for unknown"),
+        Column("price", "float64", "currency", "in the shop's currency; null for unknown"),
+        Column("margin", "float64", "share", "of the price, 0 to 1; null for unknown"),
+        Column("stock", "int64", "pieces", "on hand; null for unknown"),
+        Column("available_from", "int64", "us", "first day of sale; 0 for unknown"),
+    ),
+    readings=(
+        Reading("price_log", "log currency", "logarithm of the price", ("price",), _price_log),
+        Reading("margin", "share", "of the price", ("margin",), _margin),
+        Reading("age_days", "days", "on sale, else since its first event", ("available_from",), _age_days),
+    ),
+)
+
+
+def catalogue_rows(items: Path) -> pa.Table:
+    """data/raw/items.parquet as offline rows of `item_catalogue`, in the file's order.
+
+    Raises DataError when the file or one of its columns is missing.
+    """
+    if not items.exists():
+        raise DataError(items, "the file is missing", next_step="run `endcap ingest`")
+    names = [c.name for c in ITEM_CATALOGUE.columns]
+    table = pq.read_table(items)
+    if missing := sorted({ITEM_CATALOGUE.key, *names} - set(table.column_names)):
+        raise DataError(
+            items, f"column '{missing[0]}' is missing", rows=len(table), next_step="run `endcap ingest` again"
+        )
+    instant = pa.array([KNOWN_FROM] * len(table), TIMESTAMP)
+    opening = pc.fill_null(pc.cast(table["available_from"], TIMESTAMP).cast(pa.int64()), 0)
+    return pa.table(
+        {
+            ITEM_CATALOGUE.key: table[ITEM_CATALOGUE.key],
+            EVENT_TIMESTAMP: instant,
+            CREATED_TIMESTAMP: instant,
+            **{name: table[name] for name in names},
+            "stock": pc.cast(table["stock"], pa.int64()),
+            "available_from": opening,
+        }
+    )

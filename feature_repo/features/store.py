@@ -1,0 +1,87 @@
+"""Opens the feature store; the only importer of Feast's FeatureStore.
+
+feature_store.yaml says what kinds of stores are used; where they are follows the active shop and the
+environment, so the same definitions serve a test folder, a second shop and another Redis.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from feast import FeatureStore, FeatureView, RepoConfig
+
+from feature_repo.errors import ParamsError
+from feature_repo.features.entities import BY_KEY
+from feature_repo.features.services import services
+from feature_repo.features.views import views
+from feature_repo.params import shop
+
+FOLDER = Path(__file__).resolve().parents[1]
+DEFAULT_REDIS = "redis://127.0.0.1:6380/0"
+
+
+def redis_url() -> str:
+    """$REDIS_URL, else where `endcap up` starts its own Redis by default."""
+    return os.environ.get("REDIS_URL", DEFAULT_REDIS)
+
+
+def open_store(url: str | None = None) -> FeatureStore:
+    """The active shop's feature store on the Redis at `url` (default: redis_url()).
+
+    Definitions that the registry does not hold yet are applied first, under a lock: workers start together.
+    """
+    folder = shop().run_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    store = FeatureStore(config=store_config(folder / "registry.db", url or redis_url()))
+    applied = folder / "registry.sha256"
+    with (folder / "registry.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        declared = views()
+        digest = definitions_digest(declared)
+        known = applied.read_text() if applied.exists() and (folder / "registry.db").exists() else ""
+        if known != digest:
+            store.apply([*BY_KEY.values(), *declared.values(), *services(declared)])
+            applied.write_text(digest)
+    return store
+
+
+def store_config(registry: Path, url: str) -> RepoConfig:
+    """feature_store.yaml with its registry and its Redis replaced."""
+    values: dict[str, Any] = yaml.safe_load((FOLDER / "feature_store.yaml").read_text())
+    values["registry"]["path"] = str(registry.resolve())
+    values["online_store"]["connection_string"] = connection_string(url)
+    return RepoConfig(repo_path=FOLDER, **values)
+
+
+def connection_string(url: str) -> str:
+    """A Redis URL in Feast's own notation. Raises ParamsError for a scheme that it cannot express.
+
+    >>> connection_string("redis://:secret@cache:6379/2")
+    'cache:6379,db=2,password=secret'
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ParamsError(f"REDIS_URL: {url!r} is not allowed; allowed: redis://host:port/db or rediss://...")
+    options = {"db": parts.path.strip("/") or "0"}
+    if parts.username:
+        options["username"] = unquote(parts.username)
+    if parts.password:
+        options["password"] = unquote(parts.password)
+    if parts.scheme == "rediss":
+        options["ssl"] = "true"
+    rest = "".join(f",{name}={value}" for name, value in options.items())
+    return f"{parts.hostname}:{parts.port or 6379}{rest}"
+
+
+def definitions_digest(declared: dict[str, FeatureView]) -> str:
+    """sha256 over every view and service as Feast would store them: the schema hash of a release."""
+    specs = [view.to_proto().spec for view in declared.values()]
+    specs += [service.to_proto().spec for service in services(declared)]
+    content = b"".join(spec.SerializeToString(deterministic=True) for spec in specs)
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,73 @@
+"""One Feast view per fold, made from the fold's own columns: a feature is declared once, in its fold.
+
+view             entity   offline rows                                  online row
+user_history     user     one per instant at which the user acted        the state after the newest event
+session_context  session  one per instant of the visit                   the state after the newest event
+item_activity    item     one per instant at which the item was touched  the state after the newest event
+item_catalogue   item     one                                            the same
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Protocol
+
+from feast import FeatureView, Field
+from feast.types import Array, FeastType, Float64, Int64, String
+
+from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.entities import BY_KEY
+from feature_repo.features.sources import source
+from feature_repo.features.stored import FOLDS
+from feature_repo.folds.fold import Column, Reading
+
+FEAST_TYPES: dict[str, FeastType] = {
+    "int64": Int64,
+    "float64": Float64,
+    "string": String,
+    "list<string>": Array(String),
+    "list<int64>": Array(Int64),
+}
+
+
+class Declared(Protocol):
+    """What a view needs of a fold, or of the catalogue."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def max_age_days(self) -> int: ...
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+    @property
+    def readings(self) -> tuple[Reading, ...]: ...
+    @property
+    def doc(self) -> str: ...
+
+
+DECLARED: tuple[Declared, ...] = (*FOLDS, ITEM_CATALOGUE)
+
+
+def view(declared: Declared) -> FeatureView:
+    """The Feast view of a fold: same name, key, columns and age limit."""
+    key = Field(name=declared.key, dtype=String)
+    features = [
+        Field(name=c.name, dtype=FEAST_TYPES[c.dtype], description=f"{c.doc} [{c.unit}]")
+        for c in declared.columns
+    ]
+    return FeatureView(
+        name=declared.name,
+        entities=[BY_KEY[declared.key]],
+        ttl=timedelta(days=declared.max_age_days),
+        schema=[key, *features],
+        source=source(declared.name),
+        online=True,
+        description=declared.doc,
+    )
+
+
+def views() -> dict[str, FeatureView]:
+    """Every view by name, with sources below the present root()."""
+    return {declared.name: view(declared) for declared in DECLARED}

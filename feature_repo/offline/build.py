@@ -1,0 +1,45 @@
+"""`endcap features`: data/raw -> data/features, the offline rows of every Feast view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
+from feature_repo.features.sources import feature_file, served_folder
+from feature_repo.features.views import Declared
+from feature_repo.offline.backfill import Limits, rows
+from feature_repo.offline.history import schema, write
+from feature_repo.params import load, root
+
+
+@dataclass(frozen=True)
+class FeaturesParams(Limits):
+    """`features:`, the backfill."""
+
+    row_group: int
+
+
+def main() -> None:
+    """Run the folds over all recorded events and write one parquet file per feature view."""
+    params = load("features", FeaturesParams)
+    served_folder().mkdir(parents=True, exist_ok=True)  # the stage ranker_data depends on it from the start
+    raw = root() / "data" / "raw"
+    _write(ITEM_CATALOGUE, [catalogue_rows(raw / "items.parquet")], params)
+    for fold, parts in rows(raw, params):
+        _write(fold, parts, params)
+
+
+def _write(view: Declared, parts: Iterable[pa.Table], params: FeaturesParams) -> None:
+    with tqdm(desc=view.name, unit=" rows", unit_scale=True, disable=None) as bar:
+        path, shape = feature_file(view.name), schema(view.key, view.columns)
+        write(path, shape, _counted(parts, bar), params.row_group)
+
+
+def _counted(parts: Iterable[pa.Table], bar: tqdm) -> Iterator[pa.Table]:
+    for part in parts:
+        yield part
+        bar.update(len(part))

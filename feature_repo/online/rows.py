@@ -1,0 +1,133 @@
+"""One view's rows as Feast lays them out in Redis: encode, decode, write, read many in one round trip.
+
+    key    serialised entity key + project          one hash per entity, shared by its views
+    field  murmur3("<view>:<column>")               serialised Value
+    field  "_ts:<view>"                             serialised Timestamp of the row
+
+Feast's own client answers one visitor in 0.4 ms, drops rows that are not newer than the stored one in
+silence, and cannot write a row in the same transaction as anything else. Keys and values are made by Feast's
+own functions, so the stock `get_online_features` reads what is written here (a test compares them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from feast.infra.key_encoding_utils import serialize_entity_key, serialize_entity_key_prefix
+from feast.infra.online_stores.helpers import _mmh3
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from feature_repo.errors import FeatureError
+from feature_repo.features.views import Declared
+from feature_repo.folds.fold import DAY_US
+
+VALUE_FIELDS = {  # dtype -> field of Feast's Value
+    "int64": "int64_val",
+    "float64": "double_val",
+    "string": "string_val",
+    "list<string>": "string_list_val",
+    "list<int64>": "int64_list_val",
+}
+LISTS = {"list<string>": StringList, "list<int64>": Int64List}
+
+
+class OnlineView:
+    """Codec of one view. A row is a dict column -> python value, as the fold makes it."""
+
+    def __init__(self, declared: Declared, project: str) -> None:
+        self.declared = declared
+        self._project = project.encode()
+        self._columns = [(c.name, VALUE_FIELDS[c.dtype], LISTS.get(c.dtype)) for c in declared.columns]
+        self.fields = [_mmh3(f"{declared.name}:{c.name}") for c in declared.columns]
+        self.fields.append(f"_ts:{declared.name}".encode())
+        words = b"".join(b"$%d\r\n%s\r\n" % (len(field), field) for field in self.fields)
+        self._hmget = b"*%d\r\n$5\r\nHMGET\r\n$%%d\r\n%%s\r\n" % (2 + len(self.fields)), words
+
+    def key(self, entity: str) -> bytes:
+        """Redis key of the entity's hash."""
+        value = EntityKey(join_keys=[self.declared.key], entity_values=[Value(string_val=entity)])
+        return serialize_entity_key(value, entity_key_serialization_version=3) + self._project
+
+    def hmget(self, entity: str) -> bytes:
+        """HMGET of the entity's row as bytes on the wire; a client takes ten times as long to pack it."""
+        key = self.key(entity)
+        head, words = self._hmget
+        return head % (len(key), key) + words
+
+    def pattern(self) -> bytes:
+        """SCAN pattern of every entity's hash."""
+        return serialize_entity_key_prefix([self.declared.key]) + b"*" + self._project
+
+    def encode(self, row: Mapping[str, Any], ts: int) -> dict[bytes, bytes]:
+        """Fields of the hash for a row that stands at `ts` (us). FeatureError names a value of wrong type."""
+        encoded = []
+        for name, field, kind in self._columns:
+            value = row[name]
+            try:
+                if value is None:
+                    encoded.append(b"")
+                else:
+                    proto = Value(**{field: kind(val=value) if kind else value})
+                    encoded.append(proto.SerializeToString())
+            except (TypeError, ValueError) as error:
+                raise FeatureError(f"{self.declared.name}.{name}: {value!r} does not fit {field}") from error
+        instant = Timestamp(seconds=ts // 1_000_000, nanos=ts % 1_000_000 * 1_000)
+        encoded.append(instant.SerializeToString())
+        return dict(zip(self.fields, encoded, strict=True))
+
+    def decode(self, values: Sequence[bytes | None]) -> tuple[int, dict[str, Any]] | None:
+        """(ts us, row) from the reply to HMGET key *fields; None when the view has no row for this entity."""
+        if not (stamp := values[-1]):
+            return None
+        row: dict[str, Any] = {}
+        for (name, field, kind), raw in zip(self._columns, values[:-1], strict=True):
+            if raw:
+                value = getattr(Value.FromString(raw), field)
+                row[name] = value.val[:] if kind else value
+            else:
+                row[name] = None
+        instant = Timestamp.FromString(stamp)
+        return instant.seconds * 1_000_000 + instant.nanos // 1_000, row
+
+    def fresh(self, values: Sequence[bytes | None], now: int) -> tuple[int, dict[str, Any]] | None:
+        """As `decode`, and None where the row is older at `now` (us) than the view allows.
+
+        Feast enforces the ttl of a view offline only; a row of exactly that age is still read, here as there.
+        """
+        found = self.decode(values)
+        limit = self.declared.max_age_days * DAY_US
+        return None if found and limit and now - found[0] > limit else found
+
+
+def read_rows(
+    redis: Any, view: OnlineView, entities: Sequence[str]
+) -> list[tuple[int, dict[str, Any]] | None]:
+    """(ts us, row) or None of each entity, in one round trip of a blocking client."""
+    with redis.pipeline(transaction=False) as pipe:
+        for entity in entities:
+            pipe.hmget(view.key(entity), view.fields)
+        return [view.decode(values) for values in pipe.execute()]
+
+
+def write_newer(
+    redis: Any, view: OnlineView, rows: Iterable[tuple[str, int, Mapping[str, Any]]]
+) -> list[str]:
+    """Write (entity, ts us, row) unless Redis holds a row as new or newer; the entities written.
+
+    For bulk writers beside a live stream. Two round trips, as Feast's own `online_write_batch`.
+    """
+    rows = list(rows)
+    with redis.pipeline(transaction=False) as pipe:
+        for entity, _, _ in rows:
+            pipe.hget(view.key(entity), view.fields[-1])
+        stored = [Timestamp.FromString(raw) if raw else None for raw in pipe.execute()]
+        written = []
+        for (entity, ts, row), held in zip(rows, stored, strict=True):
+            if held is None or held.seconds * 1_000_000 + held.nanos // 1_000 < ts:
+                pipe.hset(view.key(entity), mapping=view.encode(row, ts))
+                written.append(entity)
+        pipe.execute()
+    return written

@@ -1,0 +1,166 @@
+"""`endcap feedback`: what became of what was shown, joined from the live streams and written down.
+
+data/feedback/slots.parquet    one row per slot served, with its click, cart, purchase and revenue
+data/feedback/metrics.parquet  CTR, carts, conversion and revenue per visitor, by arm, surface and day
+data/feedback/metrics.svg      the same rates by arm and surface
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from matplotlib.figure import Figure
+
+from feature_repo.events import TIMESTAMP
+from feature_repo.params import load, root
+from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams, Tally
+from monitoring.experiment.tail import Tail
+from pipelines.release import aliases
+from serving.release.router import ARMS
+
+FOLDER = Path("data/feedback")  # relative to root()
+SLOTS = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("exposed_ts", TIMESTAMP, nullable=False),
+        pa.field("day", pa.date32(), nullable=False),
+        pa.field("arm", pa.string(), nullable=False),
+        pa.field("bundle", pa.string(), nullable=False),
+        pa.field("surface", pa.string(), nullable=False),
+        pa.field("unit", pa.string()),
+        pa.field("user_id", pa.string()),
+        pa.field("session_id", pa.string()),
+        pa.field("slot", pa.int32(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("clicked_ts", TIMESTAMP),
+        pa.field("carted_ts", TIMESTAMP),
+        pa.field("purchased_ts", TIMESTAMP),
+        pa.field("revenue", pa.float64(), nullable=False),
+    ]
+)
+ROWS_PER_BATCH = 100_000
+RATES = {
+    "ctr": "clicks per served slot",
+    "add_to_cart_rate": "slots carted per visitor",
+    "conversion": "buying visitors",
+    "revenue_per_visitor": "revenue per visitor",
+}
+
+
+def main(json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> int:
+    """Join exposures to clicks, carts and purchases; write rows, rates and a picture to data/feedback."""
+    feedback = Feedback(load("feedback", FeedbackParams), journal=True)
+    Tail(aliases.connect()).feed(feedback)
+    folder = root() / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = write_slots(feedback.exposures(), folder / "slots.parquet")
+    metrics = metric_rows(feedback.tallies())
+    pq.write_table(pa.Table.from_pylist(metrics, METRICS), folder / "metrics.parquet", compression="zstd")
+    totals = by_arm_and_surface(feedback.tallies())
+    draw(totals).savefig(folder / "metrics.svg")
+    if json_output:
+        print(orjson.dumps([_named(key, tally) for key, tally in totals.items()]).decode())
+        return 0
+    print(f"{rows:,} slots joined, in {FOLDER}/slots.parquet; rates in {FOLDER}/metrics.parquet, metrics.svg")
+    for (arm, surface), tally in totals.items():
+        told = ", ".join(f"{name.replace('_', ' ')} {_shown(name, v)}" for name, v in tally.rates().items())
+        print(f"{arm:<11} {surface:<26} {tally.visitors:>8,} visitors  {told}")
+    return 0
+
+
+def write_slots(exposures: Iterable[Exposure], path: Path) -> int:
+    """One row of SLOTS per slot served, in order of arrival; returns how many. All of the file or nothing."""
+    total, building = 0, path.with_suffix(".building")
+    with pq.ParquetWriter(building, SLOTS, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        for row in _slots(exposures):
+            batch.append(row)
+            if len(batch) == ROWS_PER_BATCH:
+                writer.write_table(pa.Table.from_pylist(batch, SLOTS))
+                batch = []
+            total += 1
+        writer.write_table(pa.Table.from_pylist(batch, SLOTS))
+    building.replace(path)
+    return total
+
+
+def metric_rows(tallies: Mapping[tuple[str, str, int], Tally]) -> list[dict[str, Any]]:
+    """One row per arm, surface and day: the counts of Tally and its rates, in that order."""
+    return [
+        {"day": date(1970, 1, 1) + timedelta(days=day), **_named((arm, surface), tally)}
+        for (arm, surface, day), tally in sorted(tallies.items())
+    ]
+
+
+def by_arm_and_surface(tallies: Mapping[tuple[str, str, int], Tally]) -> dict[tuple[str, str], Tally]:
+    """Days added up; a visitor of two days counts twice, as in the experiment's user-days."""
+    totals: dict[tuple[str, str], Tally] = defaultdict(Tally)
+    for (arm, surface, _), tally in sorted(tallies.items()):
+        totals[arm, surface] += tally
+    return dict(totals)
+
+
+def draw(totals: Mapping[tuple[str, str], Tally]) -> Figure:
+    """One panel per rate, surfaces down, arms side by side."""
+    figure = Figure(figsize=(14, 1.8 + 0.5 * len(totals)), layout="constrained")
+    surfaces = sorted({surface for _, surface in totals})
+    for panel, (rate, title) in zip(figure.subplots(1, len(RATES), sharey=True), RATES.items(), strict=True):
+        for i, (arm, colour) in enumerate(zip(ARMS, ("#8d99ae", "#3a7d44", "#d08c2e"), strict=True)):
+            values = [totals.get((arm, surface), Tally()).rates()[rate] or 0.0 for surface in surfaces]
+            panel.barh(
+                [y + 0.27 * (i - 1) for y in range(len(surfaces))], values, 0.25, color=colour, label=arm
+            )
+        panel.set_yticks(range(len(surfaces)), surfaces)
+        panel.set_title(title)
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=len(ARMS))
+    return figure
+
+
+def _slots(exposures: Iterable[Exposure]) -> Iterator[dict[str, Any]]:
+    for exposure in exposures:
+        shown = {
+            "request_id": exposure.request_id,
+            "exposed_ts": exposure.ts,
+            "day": date(1970, 1, 1) + timedelta(days=exposure.day),
+            "arm": exposure.arm,
+            "bundle": exposure.bundle,
+            "surface": exposure.surface,
+            "unit": exposure.unit,
+            "user_id": exposure.user_id,
+            "session_id": exposure.session_id,
+        }
+        for slot, item in enumerate(exposure.items):
+            found = exposure.outcomes.get(item)
+            yield shown | {
+                "slot": slot,
+                "item_id": item,
+                "clicked_ts": found and found.clicked_us,
+                "carted_ts": found and found.carted_us,
+                "purchased_ts": found and found.purchased_us,
+                "revenue": found.revenue if found else 0.0,
+            }
+
+
+def _named(key: tuple[str, str], tally: Tally) -> dict[str, Any]:
+    return {"arm": key[0], "surface": key[1], **vars(tally), **tally.rates()}
+
+
+def _shown(rate: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if rate == "revenue_per_visitor" else f"{value:.2%}"
+
+
+METRICS = pa.schema(
+    [("day", pa.date32()), ("arm", pa.string()), ("surface", pa.string())]
+    + [(name, pa.float64() if name == "revenue" else pa.int64()) for name in vars(Tally())]
+    + [(name, pa.float64()) for name in RATES]
+)

@@ -1,0 +1,239 @@
+"""The guard of a canary: ADVANCE, HOLD or ROLLBACK, with numbers and a reason (policy: docs/rollout.md).
+
+A step of 100 % has no champion to compare with: there only the hard switches can roll back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from feature_repo.errors import ParamsError
+from monitoring.experiment.sequential import ArmStatistics, Interval, Number, compare, srm_evidence
+from serving.release.state import Health
+
+
+class Verdict(Enum):
+    """What the guard says about the canary."""
+
+    ADVANCE = "ADVANCE"
+    HOLD = "HOLD"
+    ROLLBACK = "ROLLBACK"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A share of the shoppers, and how many of the canary's user-days it is planned to hold."""
+
+    percent: int
+    user_days: int
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Hard switches: they roll back without waiting for clicks."""
+
+    error_rate: float
+    empty_rate: float
+    min_failures: int
+    p99_ms: float
+    p99_ratio: float
+    strikes: int
+    srm_alpha: float
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a shop's days look like; see monitoring/experiment/rehearsal.py."""
+
+    user_days_per_day: float
+    ctr: float
+    impressions: float
+    clustering: float
+
+
+@dataclass(frozen=True)
+class RolloutParams:
+    """Section `rollout` of params.yaml, where each key is explained."""
+
+    steps: tuple[Step, ...]
+    margin: float
+    alpha: float
+    harm_sign: float
+    tightest_error: float
+    burn_in_shoppers: int
+    burn_in_clicks: float
+    grace_ms: int
+    switches: Switches
+    assumed: Traffic
+
+    def __post_init__(self) -> None:
+        percents = [step.percent for step in self.steps]
+        if percents != sorted(set(percents)) or not percents or percents[0] < 1 or percents[-1] != 100:
+            raise ParamsError(
+                f"rollout.steps: percents {percents} are not allowed; allowed: rising, the last 100"
+            )
+
+    @property
+    def alpha_per_step(self) -> float:
+        """The whole rollout's error rate, shared out over the steps that compare two arms."""
+        return self.alpha / max(1, sum(step.percent < 100 for step in self.steps))
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the clicks say. Booleans, or arrays of them: one per simulated run."""
+
+    interval: Interval
+    harmful: Number  # the drop is credibly larger than the margin
+    harmless: Number  # a drop larger than the margin is excluded
+    held: Number  # the planned user-days are there and the estimate is no sign of harm
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One look: the verdict, why, and every number it rests on. CTRs are clicks per served slot."""
+
+    verdict: Verdict
+    reason: str
+    percent: int
+    user_days: int
+    champion_user_days: int
+    planned: int
+    ctr: float
+    champion_ctr: float
+    estimate: float
+    lower: float
+    upper: float
+    alpha: float
+    srm_evidence: float
+
+    def numbers(self) -> dict[str, Any]:
+        """For the audit and the looks; an unbounded limit becomes None."""
+        values = asdict(self) | {"verdict": self.verdict.value}
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
+
+    def line(self) -> str:
+        """The look in plain words, on one line."""
+        head = f"canary {self.percent} %: {self.user_days:,} user-days, CTR {self.ctr:.2%}"
+        if self.percent < 100:
+            bounds = "not enough data for an interval"
+            if np.isfinite(self.lower) and np.isfinite(self.upper):
+                bounds = f"difference {self.estimate:+.1%} [{self.lower:+.1%}, {self.upper:+.1%}]"
+            head += f" vs {self.champion_ctr:.2%}, {bounds}"
+        return f"{head}: {self.verdict.value}, {self.reason}"
+
+
+def judge(canary: ArmStatistics, champion: ArmStatistics, planned: int, params: RolloutParams) -> Judgement:
+    """What the clicks of a step with two arms say, at any number of looks.
+
+    The central limit theorem needs a start: nothing is judged before both arms have `burn_in_shoppers`, and
+    before the champion has `burn_in_clicks` and the canary has had the impressions to get as many. (Not: has
+    got as many. A canary that nobody clicks must not be safe from judgement.)
+    """
+    interval = compare(canary, champion, params.margin, params.alpha_per_step, params.tightest_error)
+    ready = (
+        (np.minimum(canary.shoppers, champion.shoppers) >= params.burn_in_shoppers)
+        & (champion.clicks >= params.burn_in_clicks)
+        & (canary.impressions * champion.ctr >= params.burn_in_clicks)
+    )
+    harmful = ready & (interval.upper < -params.margin)
+    harmless = ready & (interval.lower > -params.margin)
+    held = ready & ~harmful & (canary.user_days >= planned) & (interval.estimate >= -params.harm_sign)
+    return Judgement(interval, harmful, harmless, held)
+
+
+def decide(
+    step: Step,
+    canary: ArmStatistics,
+    champion: ArmStatistics,
+    health: Health,
+    champion_health: Health,
+    slow_looks: int,
+    params: RolloutParams,
+) -> Decision:
+    """One look at a step. `slow_looks`: how many looks in a row `is_slow` was true, this one included.
+
+    Hard switches come first, then the clicks; what neither decides is HOLD.
+    """
+    planned, switches = step.user_days, params.switches
+    compared = step.percent < 100
+    evidence = 1.0
+    interval = Interval(0.0, -np.inf, np.inf, np.inf)
+    if compared:
+        evidence = float(srm_evidence(canary.shoppers, champion.shoppers, step.percent / 100))
+        judgement = judge(canary, champion, planned, params)
+        interval = judgement.interval
+    if trip := _tripped(health, champion_health, slow_looks, evidence, switches):
+        verdict, reason = Verdict.ROLLBACK, trip
+    elif compared:
+        verdict, reason = _by_clicks(judgement, canary.user_days, planned, params)
+    else:
+        verdict, reason = _by_soak(canary.user_days, planned)
+    return Decision(
+        verdict=verdict,
+        reason=reason,
+        percent=step.percent,
+        user_days=int(canary.user_days),
+        champion_user_days=int(champion.user_days),
+        planned=planned,
+        ctr=float(canary.ctr),
+        champion_ctr=float(champion.ctr),
+        estimate=float(interval.estimate),
+        lower=float(interval.lower),
+        upper=float(interval.upper),
+        alpha=params.alpha_per_step,
+        srm_evidence=evidence,
+    )
+
+
+def is_slow(health: Health, champion_health: Health, switches: Switches) -> bool:
+    """The canary's p99 is over its limit and not just because the whole machine is slow."""
+    return health.p99_ms > max(switches.p99_ms, switches.p99_ratio * champion_health.p99_ms)
+
+
+def _by_clicks(
+    judgement: Judgement, user_days: Number, planned: int, params: RolloutParams
+) -> tuple[Verdict, str]:
+    margin = f"{params.margin:.0%}"
+    if judgement.harmful:
+        return Verdict.ROLLBACK, f"CTR is credibly down by more than {margin}"
+    if judgement.harmless:
+        return Verdict.ADVANCE, f"a drop over {margin} is excluded"
+    if judgement.held:
+        return Verdict.ADVANCE, f"held its {planned:,} user-days with no sign of harm"
+    if user_days < planned:
+        return Verdict.HOLD, f"{planned - user_days:,} user-days to go"
+    return (
+        Verdict.HOLD,
+        f"over its {planned:,} user-days, but the estimate is a sign of harm or not there yet",
+    )
+
+
+def _by_soak(user_days: Number, planned: int) -> tuple[Verdict, str]:
+    if user_days < planned:
+        return Verdict.HOLD, f"{planned - user_days:,} user-days to go"
+    return Verdict.ADVANCE, f"healthy over {planned:,} user-days"
+
+
+def _tripped(
+    health: Health, champion: Health, slow_looks: int, evidence: float, switches: Switches
+) -> str | None:
+    """The first hard switch that is tripped, in words."""
+    for name, count, rate in (
+        ("errors", health.errors, switches.error_rate),
+        ("empty answers", health.empty, switches.empty_rate),
+    ):
+        if count > max(switches.min_failures, rate * health.requests):
+            return f"{count:,} {name} in {health.requests:,} requests (limit {rate:.1%})"
+    if slow_looks >= switches.strikes:
+        return (
+            f"p99 {health.p99_ms:.1f} ms against {champion.p99_ms:.1f} ms of the champion, "
+            f"{slow_looks} looks in a row (limit {switches.p99_ms:.1f} ms)"
+        )
+    if evidence > 1 / switches.srm_alpha:
+        return f"sample ratio mismatch: shoppers do not split as asked (evidence {evidence:.0f} : 1)"
+    return None

@@ -1,0 +1,157 @@
+"""Canaries rehearsed with a known true drop, many times: what the guard's policy costs, how often it errs.
+
+The user-days are drawn without approximation, but many at once: a user-day is one of a few hundred cells
+(impressions, clicks) of known probability, so that a look's worth of them is one multinomial draw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import betabinom, binom, geom
+
+from monitoring.experiment.guard import RolloutParams, Step, judge
+from monitoring.experiment.sequential import ArmStatistics
+
+
+@dataclass(frozen=True)
+class Shoppers:
+    """What user-days look like: 12-slot lists, geometrically many a day, and clicks that come together.
+
+    `ctr` is clicks per served slot, `impressions` the mean per user-day, `clustering` the correlation of two
+    clicks of one user-day (0 = independent slots; beta-binomial).
+
+    >>> round(Shoppers(ctr=0.05, impressions=30.0, clustering=0.1).design_effect, 1)
+    5.6
+    """
+
+    ctr: float
+    impressions: float
+    clustering: float
+    slots: int = 12
+
+    def cells(self, drop: float = 0.0) -> tuple[ArmStatistics, np.ndarray]:
+        """Every possible user-day, fields of shape (cells,), and its chance, with the CTR down by `drop`."""
+        ctr = self.ctr * (1.0 - drop)
+        lists = np.arange(1, 13)
+        weights = geom.pmf(lists, _geometric_rate(self.impressions / self.slots, lists))
+        weights /= weights.sum()
+        shown, clicks, chance = [], [], []
+        for impressions, weight in zip(lists * self.slots, weights, strict=True):
+            x = np.arange(impressions + 1)
+            shown.append(np.full(len(x), impressions))
+            clicks.append(x)
+            chance.append(weight * self._click_chances(x, int(impressions), ctr))
+        probability = np.concatenate(chance)
+        likely = probability > 1e-9
+        day = ArmStatistics.of(np.concatenate(clicks)[likely], np.concatenate(shown)[likely])
+        return day, probability[likely] / probability[likely].sum()
+
+    @classmethod
+    def measured(cls, arm: ArmStatistics) -> Shoppers:
+        """The shoppers of an arm. Clustering by moments: residuals of n slots have variance
+        ctr (1 - ctr) n (1 + (n - 1) clustering) if two clicks of a shopper correlate."""
+        mean, ctr = arm.impressions / arm.shoppers, arm.ctr
+        effect = arm.shopper_variance * mean / (ctr * (1 - ctr))
+        size = arm.impressions_sq / arm.impressions  # slots of the shopper that a slot is shown to
+        return cls(
+            float(ctr),
+            float(arm.impressions / arm.user_days),
+            float(np.clip((effect - 1) / (size - 1), 0.0, 0.9)),
+        )
+
+    @property
+    def design_effect(self) -> float:
+        """How many times larger the CTR's variance is than if all slots were independent."""
+        day, p = self.cells()
+        ctr = (day.clicks @ p) / (day.impressions @ p)
+        between = ((day.clicks - ctr * day.impressions) ** 2 @ p) / (day.impressions @ p)
+        return float(between / (ctr * (1 - ctr)))
+
+    def _click_chances(self, clicks: np.ndarray, impressions: int, ctr: float) -> np.ndarray:
+        if self.clustering == 0:
+            return binom.pmf(clicks, impressions, ctr)
+        concentration = 1.0 / self.clustering - 1.0
+        return betabinom.pmf(clicks, impressions, ctr * concentration, (1 - ctr) * concentration)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """How a step ends for a challenger whose true CTR is `drop` lower. Shares of all runs; medians of
+    user-days of the canary until the verdict, None if no run got it."""
+
+    percent: int
+    planned: int
+    drop: float
+    rolled_back: float
+    advanced: float
+    undecided: float
+    rollback_user_days: float | None
+    advance_user_days: float | None
+
+
+def rehearse(
+    rng: np.random.Generator,
+    shoppers: Shoppers,
+    drop: float,
+    step: Step,
+    params: RolloutParams,
+    runs: int = 400,
+    horizon: float = 4.0,
+    looks: int = 80,
+) -> Rehearsal:
+    """Run a step of two arms `runs` times, to `horizon` times its planned user-days, evenly spaced looks."""
+    edges = np.linspace(0, step.user_days * horizon, looks + 1).round().astype(int)
+    per_look = np.diff(edges)
+    share = step.percent / 100
+    canary = watched(rng, shoppers, drop, per_look, runs)
+    champion = watched(rng, shoppers, 0.0, np.round(per_look * (1 - share) / share).astype(int), runs)
+    judged = judge(canary, champion, step.user_days, params)
+    down, up = first_true(judged.harmful), first_true(judged.harmless | judged.held)
+    rolled_back, advanced = down < np.minimum(up, looks), up < np.minimum(down, looks)
+    return Rehearsal(
+        percent=step.percent,
+        planned=step.user_days,
+        drop=drop,
+        rolled_back=float(rolled_back.mean()),
+        advanced=float(advanced.mean()),
+        undecided=float(1 - rolled_back.mean() - advanced.mean()),
+        rollback_user_days=_median(edges[1:], down[rolled_back]),
+        advance_user_days=_median(edges[1:], up[advanced]),
+    )
+
+
+def first_true(flags: np.ndarray) -> np.ndarray:
+    """Index of the first True of each row, the row's length where there is none; (runs, looks) -> (runs,)."""
+    return np.where(flags.any(axis=1), flags.argmax(axis=1), flags.shape[1])
+
+
+def _median(user_days: np.ndarray, at: np.ndarray) -> float | None:
+    return float(np.median(user_days[at])) if len(at) else None
+
+
+def watched(
+    rng: np.random.Generator, shoppers: Shoppers, drop: float, per_look: np.ndarray, runs: int
+) -> ArmStatistics:
+    """What an arm looks like at each look, fields of shape (runs, looks).
+
+    `per_look` (looks,) int: user-days that are new since the look before.
+    """
+    day, probability = shoppers.cells(drop)
+    counts = rng.multinomial(per_look, probability, size=(runs, len(per_look)))  # (runs, looks, cells)
+    total = np.cumsum(counts, axis=1)
+    units = total.sum(axis=2)
+    cells = np.stack([day.clicks, day.impressions, day.clicks_sq, day.impressions_sq, day.cross], axis=1)
+    sums = total.astype(float) @ cells.astype(float)  # (runs, looks, 5)
+    return ArmStatistics(units, units, *np.moveaxis(sums, 2, 0))
+
+
+def _geometric_rate(mean: float, support: np.ndarray) -> float:
+    """Rate of the geometric distribution that has this mean once cut to the support (bisection)."""
+    low, high = 1e-6, 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        weights = geom.pmf(support, rate)
+        low, high = (rate, high) if support @ weights / weights.sum() > mean else (low, rate)
+    return rate

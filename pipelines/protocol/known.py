@@ -1,0 +1,55 @@
+"""Query points met as serving would have met them: stored rows and the item matrix as of just before `now`.
+
+An event at `now` itself is not seen, as it is not posted by then in a replay; `now` is the instant to which
+values are brought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.visitor import Visitor
+from feature_repo.offline.timeline import ItemTimeline, historical
+from pipelines.protocol.queries import Query
+from serving.pipeline import visitor_of
+from serving.types import Request
+
+
+class Visit(NamedTuple):
+    """One query with all that was known before its instant. `matrix` moves on with the next visit."""
+
+    query: Query
+    request: Request
+    visitor: Visitor
+    matrix: ItemMatrix
+
+
+def visits(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str) -> Iterator[Visit]:
+    """The queries in time order, their rows read through Feast (service `visitor`) point in time.
+
+    `ids` is the catalogue, `limit` the slots asked for, `told` the word in front of the progress bar.
+    """
+    if not queries:
+        return
+    asked = pd.DataFrame(
+        {
+            "user_id": [q.user_id for q in queries],
+            "session_id": [q.session_id for q in queries],
+            "event_timestamp": pd.to_datetime([q.now - 1 for q in queries], unit="us", utc=True).as_unit(
+                "us"
+            ),
+        }
+    )
+    answers = historical(asked, "visitor")
+    users, sessions = answers["user_history"].tolist(), answers["session_context"].tolist()
+    timeline = ItemTimeline.at(ids, queries[0].now - 1)
+    progress = tqdm(queries, desc=told, unit=" queries", disable=None)
+    for query, user, session in zip(progress, users, sessions, strict=True):
+        timeline.advance(query.now - 1)
+        request = query.request(limit)
+        yield Visit(query, request, visitor_of(request, query.now, user, session), timeline.matrix)

@@ -1,0 +1,81 @@
+"""The door of the shop: a bundle comes in when the gate allows it against the champion of now, and whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from feature_repo.params import root
+from pipelines.release.aliases import read_manifest
+from pipelines.release.bar import Evaluation, GateError, GateParams, Verdict, fingerprint, judge
+from serving.release import bundle
+from serving.release.state import Release
+
+
+def admit(
+    manifest: Mapping[str, Any],
+    champion: Mapping[str, Any] | None,
+    params: GateParams,
+    latest_gate: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Judge the bundle's own metrics once more, against the champion's manifest.
+
+    The verdict inside the bundle must be of these metrics, and `latest_gate`, the newest gate.json if given,
+    must be the same: a gate that failed leaves the candidate of an earlier run on the disk. Raises GateError.
+    """
+    report, gate = manifest.get("metrics"), manifest.get("gate")
+    if not report or not gate:
+        raise GateError("gate: the bundle carries no verdict; run `dvc repro`, which evaluates and judges it")
+    if latest_gate and not latest_gate["passed"]:
+        raise GateError(f"gate: the newest one failed, nothing is promoted: {told(latest_gate)}")
+    judged = {gate["evaluation"], (latest_gate or gate)["evaluation"]}
+    if judged != {fingerprint(report)}:
+        raise GateError("gate: the verdict is of another evaluation than the bundle's; run `dvc repro` again")
+    if not gate["passed"]:
+        raise GateError(f"gate: it failed, nothing is promoted: {told(gate)}")
+    before = champion.get("metrics") if champion else None
+    verdict = judge(
+        Evaluation.from_report(report), params, Evaluation.from_report(before) if before else None
+    )
+    if not verdict.passed:
+        raise GateError(f"gate: it fails against the champion of now: {verdict.shortfall()}")
+    return verdict
+
+
+def told(gate: Mapping[str, Any]) -> str:
+    """The failed checks of a gate.json in one line."""
+    return "; ".join(
+        f"{check['name']} is {check['value']:.4f}, needed {check['needed']:.4f}, "
+        f"missing by {check['missing']:.4f}"
+        for check in gate["checks"]
+        if not check["passed"]
+    )
+
+
+def install_bundle(source: Path) -> Release:
+    """Copy a bundle to data/bundles/<digest> and verify the copy: all of it or nothing, once per digest.
+
+    The digest covers what decides an answer. A bundle of the same digest that was evaluated again brings its
+    manifest only. Raises BundleError if a file is not what the manifest says.
+    """
+    digest = read_manifest(source)["digest"]
+    release = Release(digest, f"data/bundles/{digest}")
+    target = root() / release.path
+    if target.exists() and target.samefile(source):
+        bundle.verify(target)
+        return release
+    building = target.with_name(f".{digest}.{os.getpid()}")
+    shutil.copytree(source, building)
+    try:
+        bundle.verify(building)
+        if target.exists():
+            (building / "manifest.json").replace(target / "manifest.json")
+        else:
+            building.rename(target)
+        bundle.verify(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return release

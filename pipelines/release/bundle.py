@@ -1,0 +1,84 @@
+"""`endcap bundle`: towers, tables and ranker of the final fit become one release candidate."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import orjson
+import pyarrow.parquet as pq
+
+from feature_repo.errors import DataError
+from feature_repo.params import load, root, shop
+from pipelines.protocol.models import TABLES, fit_file
+from pipelines.protocol.queries import product_events
+from serving.release import bundle
+from serving.stages.diversify import Diversify
+from serving.stages.retrieve import Retrieve
+from training.dataset import read_catalogue
+
+CANDIDATE = "data/bundles/candidate"
+RANKER = "data/models/ranker/ranker.txt"
+RAIL = 1000  # items of the popularity rail, enough to fill any list after every filter
+
+
+def main() -> None:
+    """Put the final fit, the ranker and their settings into data/bundles/candidate."""
+    reports = root() / "data" / "reports"
+    with tempfile.TemporaryDirectory(dir=_folder("data/bundles"), prefix=".build-") as name:
+        folder = Path(name)
+        for file in TABLES:
+            shutil.copyfile(fit_file("final", file), folder / file)
+        shutil.copyfile(_existing(RANKER, "endcap ranker"), folder / "ranker.txt")
+        catalogue = read_catalogue()
+        (folder / "item_ids.json").write_bytes(orjson.dumps(catalogue.item_ids))
+        (folder / "rails.json").write_bytes(orjson.dumps({"popular": _popular()}))
+        pq.write_table(catalogue.table, folder / "catalogue.parquet", compression="zstd")
+        fields = {
+            "feature_service": "ranker",
+            "retrieve": asdict(load("retrieve", Retrieve)),
+            "diversify": asdict(load("diversify", Diversify)),
+            "shop": shop().name,
+            "data_span": {"until": shop().test_from.isoformat()},
+            "revision": {"git": _git("rev-parse", "HEAD")},
+            "metrics": orjson.loads(_existing(reports / "evaluate.json", "endcap evaluate").read_bytes()),
+            "gate": orjson.loads(_existing(reports / "gate.json", "endcap gate").read_bytes()),
+        }
+        built = bundle.write(folder, fields, Path(tempfile.mkdtemp(dir=folder)))
+        target = root() / CANDIDATE
+        shutil.rmtree(target, ignore_errors=True)
+        built.rename(target)
+    manifest = orjson.loads((target / "manifest.json").read_bytes())
+    print(f"{CANDIDATE}: release {manifest['digest']}, {manifest['items']} items")
+
+
+def _popular() -> list[str]:
+    """Items by product events of the 14 days before the test span, most first; ties by id."""
+    events = product_events(root() / "data" / "raw")
+    until = round(shop().test_from.timestamp() * 1e6)
+    recent = events[(events["event_ts"] < until) & (events["event_ts"] >= until - 14 * 86_400_000_000)]
+    counts = recent["item_id"].value_counts()
+    ordered: list[str] = sorted(counts.index, key=lambda item: (-counts[item], item))
+    return ordered[:RAIL]
+
+
+def _existing(path: str | Path, job: str) -> Path:
+    full = root() / path
+    if not full.exists():
+        raise DataError(path, "is missing", next_step=f"run `{job}`")
+    return full
+
+
+def _folder(path: str) -> Path:
+    folder = root() / path
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _git(*command: str) -> str | None:
+    """What git says, None outside a checkout."""
+    done = subprocess.run(["git", *command], cwd=root(), capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None if done.returncode == 0 else None

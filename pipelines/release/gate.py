@@ -1,0 +1,134 @@
+"""`endcap gate`: data/reports/evaluate.json against the bar -> gate.json, gate.png, exit 1 if it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import matplotlib
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from feature_repo.errors import DataError
+from feature_repo.params import load, root
+from pipelines.release.bar import OURS, Evaluation, GateParams, Verdict, fingerprint, judge
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+EVALUATION = Path("data/reports/evaluate.json")
+VERDICT = Path("data/reports/gate.json")
+PICTURE = Path("data/reports/gate.png")
+
+
+def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
+    """What gate.json and a bundle's manifest hold; `champion`: digest of the release that is the bar."""
+    return {
+        "passed": verdict.passed,
+        "against": verdict.against,
+        "champion": champion,
+        "evaluation": fingerprint(report),
+        "checks": [
+            {
+                "name": check.name,
+                "value": check.value,
+                "needed": check.needed,
+                "because": check.because,
+                "passed": check.passed,
+                "missing": check.missing,
+            }
+            for check in verdict.checks
+        ],
+    }
+
+
+def table(verdict: Verdict) -> Table:
+    """The checks for a person: metric, value, needed, missing by."""
+    bar = "the champion" if verdict.against == "champion" else f"the best baseline, {verdict.against}"
+    shown = Table(title=f"Gate against {bar}", title_justify="left")
+    for name in ("metric", "value", "needed", "because", "missing by"):
+        shown.add_column(name, justify="left" if name in ("metric", "because") else "right")
+    for check in verdict.checks:
+        if check.passed:
+            missing, style = "-", None
+        else:
+            missing, style = f"{check.missing:.4g} ({check.missing / check.needed:.1%})", "red"
+        shown.add_row(
+            check.name, f"{check.value:.4g}", f"{check.needed:.4g}", check.because, missing, style=style
+        )
+    return shown
+
+
+def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
+    """NDCG@12 with its interval and coverage@12 of every model, each with the line that ours must reach."""
+    models = sorted(report["models"], key=lambda name: (name != OURS, -report["models"][name]["ndcg_at_12"]))
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for panel, metric, title in zip(
+        panels, ("ndcg_at_12", "coverage_at_12"), ("NDCG@12", "coverage@12"), strict=True
+    ):
+        values = [report["models"][name][metric] for name in models]
+        tops = values
+        panel.bar(models, values, color=["#1b6ca8" if name == OURS else "#b8c4cc" for name in models])
+        if metric == "ndcg_at_12":
+            tops = [report["models"][name]["ndcg_high"] for name in models]
+            panel.vlines(models, [report["models"][name]["ndcg_low"] for name in models], tops, color="#444")
+        needed = max(check.needed for check in verdict.checks if check.name.startswith(metric))
+        panel.axhline(needed, color="#c0392b", linestyle="--", linewidth=1)
+        panel.set_title(f"{title}, needed {needed:.3f}", loc="left")
+        for name, value, top in zip(models, values, tops, strict=True):
+            over = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+            panel.annotate(
+                f"{value:.3f}",
+                (name, top),
+                **over,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )
+        panel.set_ylim(0, max([*tops, needed]) * 1.15)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("gate passed" if verdict.passed else "gate FAILED", x=0.99, ha="right", fontsize=10)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def champion_report() -> tuple[str, dict[str, Any]] | None:
+    """Digest and evaluation of the registered champion; None without one, or where its bundle is not here."""
+    from pipelines.release.registry import Registry, exists  # MLflow takes seconds to import
+
+    if not exists():
+        return None
+    version = Registry().holder("champion")
+    manifest = version and root() / version.release.path / "manifest.json"
+    if not version or not manifest or not manifest.exists():
+        return None
+    metrics = orjson.loads(manifest.read_bytes()).get("metrics")
+    return (version.release.digest, metrics) if metrics else None
+
+
+def main(
+    as_json: Annotated[bool, typer.Option("--json", help="print gate.json instead of the table")] = False,
+) -> int:
+    """Judge the newest evaluation: exit 1, with what is missing, if it must not be released."""
+    source = root() / EVALUATION
+    if not source.exists():
+        raise DataError(EVALUATION, "not found", next_step="run `endcap evaluate`")
+    report = orjson.loads(source.read_bytes())
+    candidate, champion = Evaluation.from_report(report), champion_report()
+    verdict = judge(
+        candidate, load("gate", GateParams), Evaluation.from_report(champion[1]) if champion else None
+    )
+    in_the_bar = champion[0] if champion and verdict.against == "champion" else None
+    written = orjson.dumps(verdict_json(verdict, report, in_the_bar), option=orjson.OPT_INDENT_2)
+    (root() / VERDICT).write_bytes(written)
+    picture(report, verdict, root() / PICTURE)
+    if as_json:
+        print(written.decode())
+        return 0 if verdict.passed else 1
+    console = Console()
+    console.print(table(verdict))
+    if champion and in_the_bar is None:
+        console.print("The champion was measured on other queries, so the best baseline is the bar.")
+    console.print("passed" if verdict.passed else "FAILED: nothing is promoted", style="bold")
+    return 0 if verdict.passed else 1

@@ -1,0 +1,120 @@
+"""Releases in MLflow: registered model `endcap`, a version per bundle, who is champion, challenger, previous.
+
+Redis says what serves (serving's state.py); the aliases repeat it for people and for the tracking UI. The
+source of a version is its bundle: `mlflow artifacts download -u models:/endcap@champion` gives the release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from sqlalchemy.exc import SQLAlchemyError
+
+from feature_repo.errors import EndcapError
+from feature_repo.params import root, shop
+from serving.release.state import Release
+
+MODEL = "endcap"
+
+
+class RegistryError(EndcapError):
+    """MLflow's store cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered release; `number` is MLflow's, counting from 1."""
+
+    number: str
+    release: Release
+    tags: Mapping[str, str]
+
+
+def store() -> Path:
+    """The active shop's tracking store, a SQLite file; training/tracking.py writes its runs there."""
+    return shop().run_dir().resolve() / "mlflow.db"
+
+
+def exists() -> bool:
+    """False before the first run of this shop was tracked: opening a registry would create the store."""
+    return store().exists()
+
+
+class Registry:
+    """The model registry of the active shop, or of the store at `uri`."""
+
+    def __init__(self, uri: str | None = None) -> None:
+        if uri is None:
+            store().parent.mkdir(parents=True, exist_ok=True)
+        self._uri = uri or f"sqlite:///{store()}"
+        with self._asking("open"):
+            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            try:
+                self._client.create_registered_model(MODEL, description="What fills the shop's shelves")
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                    raise
+
+    def register(self, release: Release, tags: Mapping[str, str]) -> Version:
+        """A version for this bundle, tagged; the one that exists if the digest was registered before."""
+        known = self.find(release.digest)
+        with self._asking("register"):
+            if known is None:
+                named = {"digest": release.digest, "path": release.path, **tags}
+                source = (root() / release.path).resolve().as_uri()
+                return _version(self._client.create_model_version(MODEL, source, tags=named))
+            for key, value in tags.items():
+                self._client.set_model_version_tag(MODEL, known.number, key, value)
+            return Version(known.number, known.release, {**known.tags, **tags})
+
+    def find(self, digest: str) -> Version | None:
+        """The version of this bundle, None if it was never registered."""
+        with self._asking("search"):
+            found = self._client.search_model_versions(f"name='{MODEL}' and tag.digest='{digest}'")
+        return _version(found[0]) if found else None
+
+    def holder(self, alias: str) -> Version | None:
+        """The version that carries the alias, None if none does."""
+        with self._asking("read"):
+            number = self._client.get_registered_model(MODEL).aliases.get(alias)
+            return _version(self._client.get_model_version(MODEL, str(number))) if number else None
+
+    def move_aliases(self, releases: Mapping[str, Release | None]) -> None:
+        """Alias -> release that has it now, None for nobody. Aliases that are not named stay."""
+        for alias, release in releases.items():
+            if release is None:
+                with self._asking("write"):
+                    self._client.delete_registered_model_alias(MODEL, alias)
+                continue
+            version = self.find(release.digest) or self.register(release, {})
+            with self._asking("write"):
+                self._client.set_registered_model_alias(MODEL, alias, version.number)
+
+    @contextmanager
+    def _asking(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            first = str(error).partition("\n")[0]
+            raise RegistryError(
+                f"registry: cannot {verb} {self._uri}: {first}. Redis still says what serves; "
+                "`endcap promote --repair` makes the aliases repeat it"
+            ) from error
+
+
+def bundle_folder(version: Version) -> Path:
+    """Where the release lies on this machine."""
+    return root() / version.release.path
+
+
+def _version(found: ModelVersion) -> Version:
+    tags: dict[str, Any] = dict(found.tags)
+    return Version(str(found.version), Release(tags["digest"], tags["path"]), tags)

@@ -1,0 +1,169 @@
+"""`endcap rollout`: put the challenger on trial, watch it, see where it stands, reckon its cost, stop it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from redis import Redis
+
+from feature_repo.params import load
+from monitoring.experiment import plan
+from monitoring.experiment.attribution import FeedbackParams
+from monitoring.experiment.guard import RolloutParams
+from monitoring.experiment.watch import Guard, Look, advanced
+from pipelines.release import aliases
+from serving.release import state as control
+from serving.release.state import Act, Release, RolloutError, RolloutState
+
+
+class Action(StrEnum):
+    """What `endcap rollout` does."""
+
+    start = "start"
+    watch = "watch"
+    status = "status"
+    plan = "plan"
+    advance = "advance"
+    stop = "stop"
+
+
+def main(
+    action: Annotated[Action, typer.Argument(help="start, watch, status, plan, advance (by hand) or stop.")],
+    why: Annotated[str, typer.Option(help="start, advance, stop: the reason, for the audit.")] = "by hand",
+    until_decided: Annotated[
+        bool, typer.Option(help="watch: end with the canary, 1 if rolled back.")
+    ] = False,
+    poll: Annotated[float, typer.Option(help="watch: seconds between looks.")] = 0.5,
+    user_days_per_day: Annotated[float | None, typer.Option(help="plan: traffic, all arms.")] = None,
+    ctr: Annotated[float | None, typer.Option(help="plan: clicks per served slot.")] = None,
+    impressions: Annotated[float | None, typer.Option(help="plan: slots per user-day.")] = None,
+    clustering: Annotated[
+        float | None, typer.Option(help="plan: correlation of two clicks of one user-day.")
+    ] = None,
+    runs: Annotated[int, typer.Option(help="plan: rehearsals per line.")] = 400,
+    picture: Annotated[Path | None, typer.Option(help="plan: also draw it here (.svg, .png).")] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="For machines: one JSON value per line.")
+    ] = False,
+) -> int:
+    """Canary of the challenger: start, watch (guard), status, plan, advance, stop."""
+    say = _say_json if json_output else _say
+    params = load("rollout", RolloutParams)
+    if action is Action.plan:
+        given = {
+            "user_days_per_day": user_days_per_day,
+            "ctr": ctr,
+            "impressions": impressions,
+            "clustering": clustering,
+        }
+        return plan.run(given, params, runs, picture, say)
+    redis = aliases.connect()
+    if action is Action.start:
+        say(*_told(start(redis, params, aliases.act_of(why), aliases.waiting_challenger())))
+    elif action is Action.status:
+        state = control.read(redis)
+        say(*(_told(state) if state else ("nothing was ever promoted; `endcap promote` does it", None)))
+        for look in control.read_looks(redis, count=1) if state and state.challenger else []:
+            say(f"last look: {look['verdict']}, {look['reason']}", look)
+    elif action is Action.stop:
+        state = control.rollback(redis, _present(redis), aliases.act_of(why))
+        say(*_told(state))
+        aliases.on_rolled_back(state)
+    elif action is Action.advance:
+        state = _present(redis)
+        state, trouble = advanced(redis, state, aliases.act_of(why), params, aliases.on_promoted)
+        say(*_told(state))
+        _warn(trouble, say)
+    else:
+        guard = Guard(
+            redis, params, load("feedback", FeedbackParams), aliases.on_promoted, aliases.on_rolled_back
+        )
+        return watch(guard, redis, poll, until_decided, say)
+    return 0
+
+
+def start(redis: Redis, params: RolloutParams, act: Act, challenger: Release | None) -> RolloutState:
+    """Put `challenger` on trial at the first step. The experiment is named after bundle and version."""
+    if challenger is None:
+        raise RolloutError(
+            "challenger: none is registered; `endcap promote` registers one that passes the gate"
+        )
+    state = _present(redis)
+    experiment = f"{challenger.digest[:12]}-{state.version}"
+    return control.start_canary(redis, state, challenger, params.steps[0].percent, experiment, act)
+
+
+def watch(
+    guard: Guard,
+    redis: Redis,
+    poll_s: float,
+    until_decided: bool,
+    say: Callable[[str, Any], None],
+    clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Look again and again, one line per look that says something new.
+
+    With `until_decided` it ends with the canary: 0 promoted, 1 rolled back, stopped or none on trial.
+    """
+    said, challenger = "", None
+    while True:
+        before = control.read(redis)
+        challenger = before.challenger if before and before.challenger else challenger
+        look = guard.look(clock())
+        if look is not None:
+            line = look.decision.line()
+            if line != said:
+                say(line, look.decision.numbers() | {"reason": look.decision.reason})
+                said = line
+            _tell_change(look, before, say)
+        elif until_decided:
+            state = control.read(redis)
+            promoted = state is not None and challenger is not None and state.champion == challenger
+            if challenger is None:
+                say("no canary is on trial; `endcap rollout start` starts one", None)
+            return 0 if promoted else 1
+        sleep(poll_s)
+
+
+def _tell_change(look: Look, before: RolloutState | None, say: Callable[[str, Any], None]) -> None:
+    if before is None or look.state.version != before.version:
+        say(*_told(look.state))
+    _warn(look.trouble, say)
+
+
+def _warn(trouble: str | None, say: Callable[[str, Any], None]) -> None:
+    if trouble:
+        say(f"what serves has changed, but: {trouble}", {"trouble": trouble})
+
+
+def _present(redis: Redis) -> RolloutState:
+    state = control.read(redis)
+    if state is None:
+        raise RolloutError("champion: nothing was ever promoted; run `endcap promote` first")
+    return state
+
+
+def _told(state: RolloutState) -> tuple[str, dict[str, Any]]:
+    """The state in plain words, and as JSON."""
+    line = f"champion {state.champion.digest[:12]} serves"
+    if state.challenger:
+        line += f" {100 - state.percent} %, challenger {state.challenger.digest[:12]} {state.percent} %"
+    else:
+        line += " everybody"
+    return f"{line} outside the holdout (version {state.version})", asdict(state)
+
+
+def _say(line: str, _: Any) -> None:
+    print(line, flush=True)
+
+
+def _say_json(line: str, value: Any) -> None:
+    print(orjson.dumps(value if value is not None else {"message": line}).decode(), flush=True)

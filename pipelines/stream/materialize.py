@@ -1,0 +1,180 @@
+"""`endcap materialize`: the newest offline row of every entity -> Redis, through Feast's layout.
+
+Rows come from the offline store's `pull_latest` and go out by online.rows. Feast's own `materialize`
+leaves the same values after 14 s of CPU instead of 4 (merch, 28,000 rows out of 8 million).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import typer
+from feast import FeatureStore
+from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
+from redis import Redis
+from tqdm import tqdm
+
+from feature_repo.errors import DataError, ParamsError
+from feature_repo.eventlog.keys import StreamParams
+from feature_repo.eventlog.open import open_log
+from feature_repo.features.catalogue import KNOWN_FROM
+from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP, feature_file
+from feature_repo.features.store import open_store, redis_url
+from feature_repo.features.stored import ITEM_ACTIVITY
+from feature_repo.features.views import DECLARED
+from feature_repo.offline.history import FILES, instant, micros
+from feature_repo.online import changes
+from feature_repo.online.rows import OnlineView, write_newer
+from feature_repo.params import load, root, shop
+from pipelines.stream.rewind import Horizon, consumers_kept_out, set_horizon
+
+STREAMED = (
+    b"endcap:stream:applied",
+    b"endcap:stream:horizon",
+    b"endcap:done:*",
+    b"endcap:applied_ts",
+    b"endcap:items:*",
+)
+LOGGED = (b"endcap:dead", b"endcap:seen:*")
+
+
+@dataclass(frozen=True)
+class MaterializeParams:
+    """`materialize:`"""
+
+    chunk_rows: int
+
+
+def main(
+    as_of: Annotated[
+        str | None, typer.Option(help="ISO instant; default: start of the test span, or end of the data")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="first delete all features, then stream anew")] = False,
+    forget_log: Annotated[bool, typer.Option(help="with --fresh: delete the log of events, too")] = False,
+) -> None:
+    """Write what was known just before an instant into Redis, where serving and the stream go on."""
+    params = load("materialize", MaterializeParams)
+    end = _parsed(as_of) if as_of else default_as_of()
+    with Redis.from_url(redis_url()) as redis:
+        materialize(redis, open_store(), end, params.chunk_rows, fresh, forget_log)
+
+
+def default_as_of() -> datetime:
+    """A recorded shop is replayed from its test cut; any other goes on from its last event."""
+    active = shop()
+    return active.test_from if active.adapter == "ga360" else end_of_data(root() / "data" / "raw")
+
+
+def end_of_data(raw: Path) -> datetime:
+    """The first instant after every recorded event, from the files' statistics."""
+    newest = []
+    for name in FILES:
+        if not (raw / name).exists():
+            raise DataError(raw / name, "the file is missing", next_step="run `endcap ingest`")
+        column = pq.read_table(raw / name, columns=["event_ts"])["event_ts"]
+        newest += [] if len(column) == 0 else [pc.max(column).as_py()]
+    if not newest:
+        raise DataError(raw, "there are no events", rows=0, next_step="run `endcap ingest`")
+    return max(newest) + timedelta(microseconds=1)
+
+
+def materialize(
+    redis: Redis, store: FeatureStore, end: datetime, chunk: int, fresh: bool, forget_log: bool = False
+) -> dict[str, int]:
+    """Rows written per view: the newest of each entity strictly before `end`, none past its age limit.
+
+    Rows that are newer in Redis already, because the stream went on, stay. With `fresh` none stays, and the
+    consumers begin at the start of the log with what the rows do not hold. Raises EndcapError while a
+    consumer is at work.
+    """
+    params = load("stream", StreamParams)
+    views = [OnlineView(declared, store.project) for declared in DECLARED]
+    with consumers_kept_out(redis, params.partitions):
+        tables = {view: latest(store, view, end) for view in views}
+        if fresh:
+            delete_all(redis, views, forget_log)
+            learned = max(_newest(table, CREATED_TIMESTAMP) for table in tables.values())
+            log = open_log(redis, params)
+            if forget_log:
+                log.forget()
+            ends = {p: position for p, position in log.ends().items() if position}
+            set_horizon(redis, Horizon(micros(end), learned, ends))
+            log.close()
+        return _write(redis, tables, chunk)
+
+
+def _write(redis: Redis, tables: Mapping[OnlineView, pa.Table], chunk: int) -> dict[str, int]:
+    written, newest = {}, 0
+    for view, table in tables.items():
+        name, count = view.declared.name, 0
+        with tqdm(desc=name, total=len(table), unit=" rows", unit_scale=True, disable=None) as bar:
+            for rows in _chunks(table, view, chunk):
+                entities = write_newer(redis, view, rows)
+                if name == ITEM_ACTIVITY.name:
+                    changes.announce(redis, entities)
+                count += len(entities)
+                newest = max(newest, *(ts for _, ts, _ in rows))
+                bar.update(len(rows))
+        written[name] = count
+    redis.incr(changes.CATALOGUE)
+    changes.raise_applied_ts(redis, newest)
+    return written
+
+
+def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
+    """The newest row of each entity strictly before `end`: key, columns and both timestamps."""
+    declared = view.declared
+    age = timedelta(days=declared.max_age_days)
+    if not feature_file(declared.name).exists():
+        raise DataError(feature_file(declared.name), "the file is missing", next_step="run `endcap features`")
+    source = store.get_feature_view(declared.name).batch_source
+    assert source is not None  # every view of ours has one
+    job = get_offline_store_from_config(store.config.offline_store).pull_latest_from_table_or_query(
+        config=store.config,
+        data_source=source,
+        join_key_columns=[declared.key],
+        feature_name_columns=[c.name for c in declared.columns],
+        timestamp_field=EVENT_TIMESTAMP,
+        created_timestamp_column=CREATED_TIMESTAMP,
+        start_date=end - age if age else KNOWN_FROM,
+        end_date=end - timedelta(microseconds=1),
+    )
+    return job.to_arrow()
+
+
+def _newest(table: pa.Table, column: str) -> int:
+    """us; 0 where there is no row."""
+    return pc.max(table[column].cast(pa.int64())).as_py() or 0
+
+
+def delete_all(redis: Redis, views: list[OnlineView], forget_log: bool) -> None:
+    """Delete every feature row of the project and what the consumers know, on request also the log."""
+    for pattern in {view.pattern() for view in views} | {*STREAMED, *(LOGGED if forget_log else ())}:
+        keys = list(redis.scan_iter(pattern, count=1_000))
+        for start in range(0, len(keys), 1_000):
+            redis.unlink(*keys[start : start + 1_000])
+    changes.begin_anew(redis)
+
+
+def _chunks(table: pa.Table, view: OnlineView, size: int) -> Iterator[list[tuple[str, int, dict[str, Any]]]]:
+    names = [c.name for c in view.declared.columns]
+    for part in table.to_batches(max_chunksize=size):
+        keys = part.column(view.declared.key).to_pylist()
+        stamps = part.column(EVENT_TIMESTAMP).cast(pa.int64()).to_pylist()
+        values = zip(*(part.column(name).to_pylist() for name in names), strict=True)
+        rows = (dict(zip(names, row, strict=True)) for row in values)
+        yield list(zip(keys, stamps, rows, strict=True))
+
+
+def _parsed(text: str) -> datetime:
+    try:
+        return instant(micros(datetime.fromisoformat(text)))
+    except ValueError:
+        raise ParamsError(f"--as-of: {text!r} is not an instant; allowed: 2016-10-17T00:00:00Z") from None

@@ -1,0 +1,308 @@
+"""One task of the stream: entries of its partitions -> folds -> rows, each event exactly once.
+
+A batch is one transaction: rows, the positions that they hold, the marks of the event_ids, what changed, dead
+letters and the acknowledgement appear together or not at all. Whatever dies in between, the next holder of
+the task's lease begins at the positions that stand beside the rows. The transaction watches the lease, and
+for visitors also every row that was read: two visits of one shopper may be in two partitions, and then two
+tasks touch the shopper's row. Whose rows changed meanwhile reads them again. Item rows have one writer, so
+their states stay in memory.
+
+Rows are written by feature_repo.online.rows: Feast's own write drops a row in silence when its instant is not
+newer, as after a late event, and cannot join a transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import RedisError, WatchError
+
+from feature_repo.errors import EventError, FeatureError
+from feature_repo.eventlog.contract import Entry, EventLog, Holder, LeaseLostError
+from feature_repo.eventlog.keys import (
+    APPLIED,
+    DEAD,
+    DONE,
+    GROUPS,
+    ITEMS,
+    VISITORS,
+    StreamParams,
+    applied_field,
+)
+from feature_repo.eventlog.open import open_log
+from feature_repo.features.stored import ITEM_ACTIVITY
+from feature_repo.folds.fold import Event
+from feature_repo.online import changes
+from feature_repo.online.rows import OnlineView, read_rows
+from pipelines.stream import apply as folds
+from pipelines.stream.apply import (
+    FOLDS_BY_NAME,
+    Arrival,
+    Entity,
+    Held,
+    PoisonError,
+    apply,
+    parse,
+    unstored,
+    wanted,
+)
+from pipelines.stream.members import Task
+from pipelines.stream.rewind import Horizon, read_horizon
+
+FOLDS_OF = {VISITORS: folds.VISITORS, ITEMS: folds.ITEMS}
+DEAD_KEPT = 10_000
+DAY_S, HOUR_US = 86_400, 3_600_000_000
+RETRY_S = 0.2  # between two looks at a Redis that is away, or at somebody else's lease
+
+# KEYS: lease; ARGV: holder, ms
+RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2])"
+RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])"
+
+log = logging.getLogger(__name__)
+
+
+class Understood(NamedTuple):
+    """An entry that is an event."""
+
+    entry: Entry
+    arrival: Arrival
+
+
+class Letter(NamedTuple):
+    """An entry that cannot be applied."""
+
+    entry: Entry
+    reason: str
+
+
+class RowsChangedError(Exception):
+    """Another task wrote a row of the batch between its reading and its writing."""
+
+
+class Worker:
+    """Works on one task while it holds the lease; for one thread."""
+
+    def __init__(self, redis: Redis, task: Task, params: StreamParams, project: str, name: str) -> None:
+        self._redis: Any = redis  # redis-py types every answer as "maybe awaitable"
+        self.task, self._params = task, params
+        self._holder = Holder(task.lease, name)
+        self._log: EventLog = open_log(redis, params, task.group, self._holder)
+        self._folds = FOLDS_OF[task.group]
+        self._views = {fold.name: OnlineView(fold, project) for fold in self._folds}
+        self._states: OrderedDict[Entity, Held] = OrderedDict()  # of items; least recently used first
+        self._key = lru_cache(2 * params.cached_states)(lambda name, key: self._views[name].key(key))
+        self._horizon = Horizon(0, 0, {})
+        self.applied = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop`, then finish the batch in hand. An absent log or Redis is waited for."""
+        works = True
+        while not stop.is_set():
+            try:
+                if not self.take_over():
+                    stop.wait(RETRY_S)
+                    continue
+                while not stop.is_set():
+                    self.step()
+                    works = True
+            except (RedisError, LeaseLostError, OSError) as error:
+                if works:
+                    log.warning("%s waits: %s: %s", self.task.name, type(error).__name__, error)
+                works = False
+                stop.wait(RETRY_S)
+        self._release()
+
+    def take_over(self) -> bool:
+        """Get the lease, forget what was in memory, and go to what is applied; False: another holds it."""
+        self._states.clear()
+        if not self._redis.set(self._holder.lease, self._holder.name, nx=True, px=self._params.lease_ms):
+            try:
+                self._renew()
+            except LeaseLostError:
+                return False
+        fields = [applied_field(self.task.group, p) for p in self.task.partitions]
+        found = self._redis.hmget(APPLIED, fields)
+        self._horizon = read_horizon(self._redis)
+        positions = [at.decode() if at else None for at in found]
+        self._log.open(dict(zip(self.task.partitions, positions, strict=True)))
+        return True
+
+    def step(self) -> int:
+        """Apply one batch of new entries, waiting `block_ms` for the first; how many it had."""
+        entries = self._log.read(self._params.batch, self._params.block_ms)
+        if entries:
+            self.handle(entries)
+        else:
+            self._renew()
+        return len(entries)
+
+    def handle(self, entries: Sequence[Entry]) -> None:
+        """Apply a batch. LeaseLostError: nothing of it is applied here."""
+        known, letters = self._understand(entries)
+        past: list[Understood] = []
+        events: list[Understood] = []
+        for one in known:
+            covered = self._horizon.covers(one.entry, one.arrival.event.ts, one.arrival.created)
+            (past if covered else events).append(one)
+        events = self._unapplied(events)
+        try:
+            while True:
+                try:
+                    self._attempt(entries, events, letters, past)
+                    break
+                except RowsChangedError:
+                    self._states.clear()
+                except PoisonError as error:  # states are half stepped; Redis has them as they were
+                    letters.append(Letter(events.pop(error.index).entry, str(error)))
+                    self._states.clear()
+        except FeatureError as error:  # some row cannot be written: one by one, the event shows itself
+            self._states.clear()
+            if len(events) > 1:
+                for entry in entries:
+                    self.handle([entry])
+                return
+            letters += [Letter(one.entry, str(error)) for one in events]
+            self._attempt(entries, [], letters, past)
+        except BaseException:
+            self._states.clear()
+            raise
+        self.applied += len(entries)
+        while len(self._states) > self._params.cached_states:
+            self._states.popitem(last=False)
+
+    def _understand(self, entries: Sequence[Entry]) -> tuple[list[Understood], list[Letter]]:
+        """Events for this group; letters for what is none, written by the first group only."""
+        events, letters = [], []
+        for entry in entries:
+            if entry.only not in (None, self.task.group):
+                continue
+            try:
+                events.append(Understood(entry, parse(entry.raw)))
+            except EventError as error:
+                if self.task.group == (entry.only or GROUPS[0]):
+                    letters.append(Letter(entry, str(error)))
+        return events, letters
+
+    def _unapplied(self, events: Sequence[Understood]) -> list[Understood]:
+        """Without those that were applied already: sent again, or read again after a rewind."""
+        buckets: defaultdict[int, dict[bytes, Understood]] = defaultdict(dict)
+        for one in events:
+            buckets[_hour(one.arrival)].setdefault(_digest(one.arrival), one)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for hour, digests in buckets.items():
+                pipe.smismember(self._done(hour), list(digests))
+            found = pipe.execute()
+        fresh = {
+            one.entry
+            for digests, known in zip(buckets.values(), found, strict=True)
+            for one, seen in zip(digests.values(), known, strict=True)
+            if not seen
+        }
+        return [one for one in events if one.entry in fresh]
+
+    def _attempt(
+        self,
+        entries: Sequence[Entry],
+        understood: Sequence[Understood],
+        letters: Sequence[Letter],
+        past: Sequence[Understood],
+    ) -> None:
+        events = [one.arrival.event for one in understood]
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.watch(self._holder.lease)
+            if pipe.get(self._holder.lease) != self._holder.name.encode():
+                raise LeaseLostError(f"{self.task.name} is another's")
+            alone = self.task.group == ITEMS
+            states: MutableMapping[Entity, Held] = self._states if alone else {}
+            self._fetch(states, events, None if alone else pipe)
+            changed = apply(self._folds, states, events)
+            pipe.multi()
+            self._write(pipe, changed)
+            if events:
+                changes.raise_applied_ts(pipe, max(event.ts for event in events))
+            self._mark(pipe, [one.arrival for one in (*understood, *past)])
+            for entry, reason in letters:
+                letter = {"group": self.task.group, "partition": entry.partition, "position": entry.position}
+                pipe.xadd(DEAD, {**letter, "reason": reason, "event": entry.raw}, maxlen=DEAD_KEPT)
+            last = {entry.partition: entry.position for entry in entries}
+            applied = {applied_field(self.task.group, p): position for p, position in last.items()}
+            pipe.hset(APPLIED, mapping=applied)
+            self._log.acknowledge(pipe, entries)
+            pipe.pexpire(self._holder.lease, self._params.lease_ms)
+            try:
+                pipe.execute()
+            except WatchError as error:
+                if isinstance(error.__context__, RedisError):
+                    raise error.__context__ from None  # the connection broke: it may have been executed
+                if self._redis.get(self._holder.lease) == self._holder.name.encode():
+                    raise RowsChangedError from None
+                raise LeaseLostError(f"{self.task.name} was taken over") from None
+        self._log.committed(last)
+        if alone:
+            for entity in changed:
+                self._states.move_to_end(entity)
+        for entry, reason in letters:
+            log.warning("entry %d:%s is in %s: %s", entry.partition, entry.position, DEAD, reason)
+
+    def _fetch(self, states: MutableMapping[Entity, Held], events: Sequence[Event], pipe: Any) -> None:
+        """Bring the stored state of every entity that `events` need into `states`, watched by `pipe`."""
+        while absent := wanted(self._folds, states, events):
+            missing: dict[str, list[str]] = {}
+            for name, key in absent:
+                missing.setdefault(name, []).append(key)
+            if pipe:
+                pipe.watch(*(self._key(*entity) for entity in absent))
+            for name, keys in missing.items():
+                rows = read_rows(self._redis, self._views[name], keys)
+                for key, found in zip(keys, rows, strict=True):
+                    states[name, key] = (
+                        Held(FOLDS_BY_NAME[name].state(found[1]), found[0])
+                        if found
+                        else unstored((name, key))
+                    )
+
+    def _write(self, pipe: Any, changed: dict[Entity, Held]) -> None:
+        for (name, key), held in changed.items():
+            view, fold = self._views[name], FOLDS_BY_NAME[name]
+            stored = self._key(name, key)
+            pipe.hset(stored, mapping=view.encode(fold.row(held.state), held.ts))
+            if fold is not ITEM_ACTIVITY:  # an item's hash also holds its catalogue row
+                pipe.expire(stored, 2 * fold.max_age_days * DAY_S)
+        changes.announce(pipe, [key for name, key in changed if name == ITEM_ACTIVITY.name])
+
+    def _mark(self, pipe: Any, arrivals: Sequence[Arrival]) -> None:
+        marks: defaultdict[int, list[bytes]] = defaultdict(list)
+        for arrival in arrivals:
+            marks[_hour(arrival)].append(_digest(arrival))
+        for hour, digests in marks.items():
+            pipe.sadd(self._done(hour), *digests)
+            pipe.expire(self._done(hour), self._params.remember_hours * 3600)
+
+    def _done(self, hour: int) -> str:
+        return f"{DONE}{self.task.group}:{hour}"
+
+    def _renew(self) -> None:
+        if not self._redis.eval(RENEW, 1, self._holder.lease, self._holder.name, self._params.lease_ms):
+            raise LeaseLostError(f"{self.task.name} is another's")
+
+    def _release(self) -> None:
+        """Let another begin at once."""
+        with suppress(RedisError):  # then it runs out by itself
+            self._redis.eval(RELEASE, 1, self._holder.lease, self._holder.name)
+        self._log.close()
+
+
+def _hour(arrival: Arrival) -> int:
+    return arrival.event.ts // HOUR_US
+
+
+def _digest(arrival: Arrival) -> bytes:
+    return hashlib.blake2b(arrival.event_id.encode(), digest_size=8).digest()

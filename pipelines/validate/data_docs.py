@@ -1,0 +1,65 @@
+"""Great Expectations' Data Docs as pages that need no network.
+
+GX's pages load styles, scripts and a counting picture from eight hosts. Whoever opened one would tell them
+so, and without a network would see bare text. Here every such reference is cut out and one small style
+sheet put in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+
+from pipelines.validate.findings import TableResult
+
+_SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.S)
+_REMOTE = re.compile(r"<(?:link|img)\b[^>]*(?:href|src)=\"https?://[^>]*>", re.S)
+_STYLE = """<style>
+body { font: 15px/1.45 system-ui, sans-serif; color: #1c2024; }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; }
+h1, h2, h3, h4, h5 { margin: 1.2rem 0 .4rem; line-height: 1.2; }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
+th, td { border: 1px solid #d5dade; padding: .35rem .6rem; text-align: left; vertical-align: top; }
+th { background: #f1f4f6; }
+.row { display: flex; flex-wrap: wrap; gap: 1rem; }
+.col-lg-2, .col-md-2 { flex: 0 0 15rem; } .col-lg-10, .col-md-10 { flex: 1 1 40rem; min-width: 0; }
+.badge { background: #e4e9ed; border-radius: .3rem; padding: 0 .4rem; }
+.text-success { color: #16794c; } .text-danger { color: #b42318; }
+.fa-check-circle::before { content: "\\2713"; } .fa-times::before { content: "\\2717"; }
+.breadcrumb, .nav { list-style: none; display: flex; flex-wrap: wrap; gap: .4rem 1rem; padding: 0; }
+.col-12 { flex: 0 0 100%; }
+footer, .modal, .btn { display: none; }
+</style>"""
+
+
+def finish(folder: Path, results: Mapping[str, TableResult]) -> None:
+    """Cut other hosts out of the pages that GX has built and write the index; GX's own needs scripts."""
+    for page in folder.rglob("*.html"):
+        page.write_text(local_only(page.read_text()))
+    lines = []
+    for name, result in results.items():
+        (page,) = (folder / "validations" / name).rglob("*.html")
+        colour, word = ("success", "holds") if result.success else ("danger", "failed")
+        failures = "".join(f"<br>{escape(failure)}" for failure in result.failures(name))
+        lines.append(
+            f'<tr><td><a href="{page.relative_to(folder)}">{escape(name)}</a></td>'
+            f'<td class="text-{colour}">{word}</td><td>{result.held} of {len(result.findings)}{failures}</td>'
+            f"<td>{result.rows:,} of {result.total:,}</td></tr>"
+        )
+    head = "<tr><th>suite</th><th></th><th>expectations that hold</th><th>rows checked</th></tr>"
+    title = f"Expectations: {escape(folder.name)}"
+    (folder / "index.html").write_text(
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>{_STYLE}</head>'
+        f"<body><h1>{title}</h1><table>{head}{''.join(lines)}</table></body></html>\n"
+    )
+
+
+def local_only(html: str) -> str:
+    """The page without scripts, remote styles and remote pictures; links that a reader may click stay.
+
+    >>> local_only('<head></head><img src="https://a.example/x.png"><a href="https://b.example">b</a>').split("</style>")[1]
+    '</head><a href="https://b.example">b</a>'
+    """
+    return _REMOTE.sub("", _SCRIPT.sub("", html)).replace("</head>", f"{_STYLE}</head>", 1)

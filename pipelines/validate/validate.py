@@ -1,0 +1,130 @@
+"""The validate job: Great Expectations on data/raw or the training set; a failed suite stops the pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from feature_repo import params
+from feature_repo.errors import DataError
+from pipelines.validate.expectations import (
+    IN_CATALOGUE,
+    Subject,
+    ValidateParams,
+    check,
+    events_suite,
+    impressions_suite,
+    items_suite,
+    queries_suite,
+    training_suite,
+)
+from pipelines.validate.findings import TableResult
+
+
+class What(StrEnum):
+    """What can be validated."""
+
+    raw = "raw"
+    training = "training"
+
+
+def main(
+    what: Annotated[
+        What, typer.Argument(help="raw: events, impressions, items. training: the ranker's set.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> int:
+    """Check data/raw, or the ranker's training set, against its expectations."""
+    shop, constants = params.shop(), params.load("validate", ValidateParams)
+    data = params.root() / "data"
+    subjects = raw(data, shop, constants) if what is What.raw else training(data, constants)
+    results = check(subjects, data / "reports" / "data_docs" / what.value)
+    report = {
+        "what": what.value,
+        "success": all(result.success for result in results.values()),
+        "tables": {name: result.as_dict() for name, result in results.items()},
+    }
+    text = json.dumps(report, indent=2)
+    (data / "reports" / f"validate_{what.value}.json").write_text(text + "\n")
+    print(text if as_json else summary(results, data / "reports" / "data_docs" / what.value))
+    return 0 if report["success"] else 1
+
+
+def raw(data: Path, shop: params.Shop, constants: ValidateParams) -> dict[str, Subject]:
+    """The three files of data/raw; impressions are sampled when they are many."""
+    generator = np.random.default_rng(constants.seed)
+    items, n_items = read(data / "raw" / "items.parquet")
+    events, n_events = read(data / "raw" / "events.parquet")
+    shown, n_shown = read(data / "raw" / "impressions.parquet", constants.sample_rows, generator)
+    catalogue = items.get("item_id", pd.Series(dtype=object))
+    return {
+        "events": Subject(_with_catalogue(events, catalogue), n_events, events_suite(shop, constants)),
+        "impressions": Subject(_with_catalogue(shown, catalogue), n_shown, impressions_suite(constants)),
+        "items": Subject(items, n_items, items_suite(constants)),
+    }
+
+
+def training(data: Path, constants: ValidateParams) -> dict[str, Subject]:
+    """The ranker's training rows (a sample when they are many), and all of its queries."""
+    path = data / "features" / "ranker_training.parquet"
+    rows, total = read(path, constants.sample_rows, np.random.default_rng(constants.seed))
+    subjects = {"ranker_training": Subject(rows, total, training_suite(constants))}
+    if {"query_id", "label"} <= set(rows.columns):
+        labels = pq.read_table(path, columns=["query_id", "label"])
+        groups = labels.group_by("query_id").aggregate([("label", "max"), ("label", "count")])
+        queries = groups.rename_columns(["query_id", "best_label", "candidates"]).to_pandas()
+        subjects["ranker_queries"] = Subject(queries, len(queries), queries_suite())
+    return subjects
+
+
+def read(
+    path: Path, at_most: int | None = None, generator: np.random.Generator | None = None
+) -> tuple[pd.DataFrame, int]:
+    """A parquet file, or `at_most` of its rows drawn without replacement in file order, and its row count.
+
+    Raises DataError when the file is missing or cannot be read.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            total = file.metadata.num_rows
+            if at_most is None or total <= at_most or generator is None:
+                return file.read().to_pandas(), total
+            chosen = np.sort(generator.choice(total, at_most, replace=False))  # (at_most,) row numbers
+            groups, start = [], 0
+            for number in range(file.num_row_groups):
+                end = start + file.metadata.row_group(number).num_rows
+                within = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, end)] - start
+                groups.append(file.read_row_group(number).take(pa.array(within)))
+                start = end
+            return pa.concat_tables(groups).to_pandas(), total
+    except (pa.ArrowException, OSError) as error:
+        step = "run the stage that makes it: endcap ingest, or endcap ranker_data"
+        raise DataError(path, f"cannot be read: {error}", next_step=step) from error
+
+
+def summary(results: Mapping[str, TableResult], docs: Path) -> str:
+    """Per table how many expectations hold, then each failure in words, then where to look."""
+    lines = []
+    for name, result in results.items():
+        sample = "" if result.rows == result.total else f", on a sample of {result.rows:,}"
+        held = f"{result.held}/{len(result.findings)} expectations hold"
+        lines.append(f"{name:<16} {held}; {result.total:,} rows{sample}")
+        lines += [f"  FAILED {line}" for line in result.failures(name)]
+    return "\n".join([*lines, f"pages: {docs / 'index.html'}"])
+
+
+def _with_catalogue(events: pd.DataFrame, catalogue: pd.Series[Any]) -> pd.DataFrame:
+    """Adds IN_CATALOGUE: is the event's item in the catalogue, null where the event has none."""
+    if "item_id" not in events:
+        return events
+    known = events["item_id"].isin(set(catalogue)).astype(object)
+    return events.assign(**{IN_CATALOGUE: known.where(events["item_id"].notna(), None)})

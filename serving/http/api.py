@@ -1,0 +1,158 @@
+"""The routes of the storefront plane: bytes in, a checked request on, bytes out.
+
+POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/rank   POST /v1/events[?wait=1]
+GET /metrics
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from feature_repo.errors import UnavailableError
+from serving import prometheus
+from serving.errors import RequestError
+from serving.http.answer import answer_bytes, cache_headers
+from serving.http.ingress import Ingress, Receipt, parse_events
+from serving.http.requests import parse_query, parse_rank, parse_recommend
+from serving.live.storefront import Storefront
+from serving.params import Serving
+from serving.types import Answer
+
+JSON = "application/json"
+METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Who serves the routes; in app.state.counter once the service has started."""
+
+    storefront: Storefront
+    ingress: Ingress
+    params: Serving
+
+
+Handler = Callable[[HttpRequest, Counter], Awaitable[Response]]
+
+
+def build_app() -> Starlette:
+    """The ASGI app; put a Counter in its `state.counter` before the first request."""
+    everything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    return Starlette(
+        routes=[
+            Route("/v1/recommend", _guarded("recommend", recommend), methods=["POST"]),
+            Route("/v1/recommend", _guarded("recommend", recommend_by_query), methods=["GET"]),
+            Route("/v1/rank", _guarded("rank", rank), methods=["POST"]),
+            Route("/v1/events", _guarded("events", events), methods=["POST"]),
+            Route("/v1/{path:path}", _guarded("unknown", elsewhere), methods=everything),
+            Route("/metrics", exposition, methods=["GET"]),
+        ]
+    )
+
+
+async def recommend(http: HttpRequest, counter: Counter) -> Response:
+    body = await read_body(http, counter.params.max_body_bytes)
+    request = parse_recommend(body, counter.params.max_items)
+    return _list(http, counter, await counter.storefront.recommend(request))
+
+
+async def recommend_by_query(http: HttpRequest, counter: Counter) -> Response:
+    request = parse_query(http.query_params.multi_items(), counter.params.max_items)
+    return _list(http, counter, await counter.storefront.recommend(request))
+
+
+async def rank(http: HttpRequest, counter: Counter) -> Response:
+    body = await read_body(http, counter.params.max_body_bytes)
+    request = parse_rank(body, counter.params.max_items)
+    return _list(http, counter, await counter.storefront.rank(request))
+
+
+async def events(http: HttpRequest, counter: Counter) -> Response:
+    wait = http.query_params.get("wait", "0")
+    if wait not in ("0", "1"):
+        raise RequestError("wait", wait, "0 or 1")
+    body = await read_body(http, counter.params.max_body_bytes)
+    raw = parse_events(body, counter.params.max_events)
+    now = await counter.storefront.now()
+    receipt = await counter.ingress.accept(raw, now, time.time_ns() // 1000)
+    if wait == "0":
+        return Response(receipt.body(), 202, media_type=JSON)
+    return StreamingResponse(_when_applied(counter, receipt), 202, media_type=JSON)
+
+
+async def _when_applied(counter: Counter, receipt: Receipt) -> AsyncIterator[bytes]:
+    """The body, once the events are in the features.
+
+    The status goes out before the wait: Bento cuts a response that has not begun within traffic_timeout_s,
+    and the events are accepted already.
+    """
+    yield receipt.body(await counter.ingress.applied(receipt.last, counter.params.wait_limit_s))
+
+
+async def elsewhere(http: HttpRequest, counter: Counter) -> Response:
+    known = METHODS.get(http.url.path)
+    if known:
+        raise RequestError("method", http.method, known, status=405, next_step=f"use {known}")
+    raise RequestError("path", http.url.path, ", ".join(METHODS), status=404, next_step="see docs/api.md")
+
+
+async def exposition(_: HttpRequest) -> Response:
+    return Response(prometheus.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def read_body(http: HttpRequest, limit: int) -> bytes:
+    """The whole body; RequestError 413 as soon as it is known to exceed `limit` bytes."""
+    too_large = f"a body of at most {limit} bytes"
+    announced = http.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and (len(announced) > 12 or int(announced) > limit):
+        raise RequestError("body", f"{announced} bytes", too_large, status=413, next_step="send less at once")
+    chunks, size = [], 0
+    async for chunk in http.stream():
+        size += len(chunk)
+        if size > limit:
+            raise RequestError("body", f"over {limit} bytes", too_large, status=413, next_step="send less")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _list(http: HttpRequest, counter: Counter, answer: Answer) -> Response:
+    headers = cache_headers(http.method, answer, counter.params.edge_ttl_s)
+    return Response(answer_bytes(answer), headers=headers, media_type=JSON)
+
+
+def _guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[Response]]:
+    """The one place where errors become answers; a 500 is a defect of ours, never a client's doing."""
+
+    async def endpoint(http: HttpRequest) -> Response:
+        try:
+            counter: Counter | None = getattr(http.app.state, "counter", None)
+            if counter is None:
+                raise UnavailableError("the service is starting")
+            return await handler(http, counter)
+        except RequestError as error:
+            found = Response(error.body(), error.status, media_type=JSON)
+        except UnavailableError as error:
+            retry = {"Retry-After": str(error.retry_after_s)}
+            found = Response(error.body(), 503, retry, media_type=JSON)
+        except ClientDisconnect:
+            found = Response(status_code=499)  # nobody reads it
+        except Exception:
+            log.exception("%s failed", route)
+            body = orjson.dumps({"error": {"reason": "a defect of the service", "next": "see its log"}})
+            found = Response(body, 500, media_type=JSON)
+        prometheus.REFUSED.labels(route, str(found.status_code)).inc()
+        return found
+
+    return endpoint

@@ -1,0 +1,166 @@
+"""POST /v1/events: checked at the door, each event_id once, into the partition of its visit.
+
+202 {accepted, duplicates, rejected: [{index, event_id, error}]}       duplicates count as accepted
+503 with Retry-After: the log is away, or its readers are too far behind; send all of it again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_repo.errors import EventError, UnavailableError, shorten
+from feature_repo.eventlog.contract import EventWriter
+from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, order
+from feature_repo.events import NAMES, check_event, is_id
+from serving import prometheus
+from serving.errors import RequestError
+from serving.http.requests import parse_instant, parse_object
+from serving.params import Serving
+
+WAIT_STEP_S = 0.002
+YIELD_EVERY = 50  # events checked before others have their turn: 1 ms
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a POST; `last` is the newest position of the accepted events in each partition."""
+
+    accepted: int
+    duplicates: int
+    rejected: tuple[dict[str, Any], ...]
+    last: Mapping[int, str]
+
+    def body(self, applied: bool | None = None) -> bytes:
+        """JSON; `applied` only for ?wait=1: whether the accepted events are in the features."""
+        found = {"accepted": self.accepted, "duplicates": self.duplicates, "rejected": self.rejected}
+        return orjson.dumps(found if applied is None else {**found, "applied": applied})
+
+
+def parse_events(body: bytes, max_events: int) -> list[Any]:
+    """The list in {"events": [...]}; RequestError for anything around it that is wrong."""
+    fields = parse_object(body)
+    for name in fields:
+        if name != "events":
+            raise RequestError(name, fields[name], "the field events", next_step="drop it")
+    events = fields.get("events")
+    if not isinstance(events, list) or not 1 <= len(events) <= max_events:
+        found = f"{len(events)} events" if isinstance(events, list) else events
+        raise RequestError("events", found, f"a list of 1 to {max_events} events")
+    return events
+
+
+def canonical(raw: Any, now: int, learned: int, skew_us: int) -> dict[str, Any]:
+    """The event as data/raw has it, `event_ts` and `created_ts` (= `learned`) in us; raises EventError.
+
+    `ts` is another name for `event_ts`; without either the event happened `now`. Without `event_id` it gets a
+    random one: such an event cannot be resent safely.
+    """
+    if not isinstance(raw, dict):
+        raise EventError("event", raw, "an object")
+    event = {name: value for name, value in raw.items() if value is not None}
+    if "ts" in event:
+        if "event_ts" in event:
+            raise EventError("ts", event["ts"], "either ts or event_ts")
+        event["event_ts"] = event.pop("ts")
+    if "created_ts" in event:
+        raise EventError("created_ts", event["created_ts"], "nothing: it is set here")
+    try:
+        ts = now if (given := event.get("event_ts")) is None else parse_instant("event_ts", given)
+    except RequestError as error:
+        raise EventError("event_ts", given, error.allowed) from None
+    event.setdefault("event_id", uuid.uuid4().hex)
+    event.setdefault("consent", True)
+    event["event_ts"] = _moment(ts)
+    check_event(event, _moment(max(now, learned) + skew_us))
+    return {name: event.get(name) for name in NAMES} | {"event_ts": ts, "created_ts": learned}
+
+
+def _moment(us: int | None) -> datetime:
+    assert us is not None
+    return _EPOCH + timedelta(microseconds=us)
+
+
+class Ingress:
+    """The door for live events."""
+
+    def __init__(self, redis: Redis, writer: EventWriter, params: Serving) -> None:
+        self._redis: Any = redis
+        self.writer, self._params = writer, params
+
+    async def accept(self, raw: Sequence[Any], now: int, learned: int) -> Receipt:
+        """Check each event and write the good ones. `now` stamps events without a time; both in us.
+
+        `now` and `learned` (the wall clock) differ in a replay only. Raises UnavailableError when the
+        log does not take the events in time, or too many wait to be applied: the client keeps them and sends
+        all again, which is safe for events that carry an event_id.
+        """
+        skew_us = self._params.clock_skew_s * 1_000_000
+        good: list[dict[str, Any]] = []
+        rejected: list[dict[str, Any]] = []
+        for index, event in enumerate(raw):
+            if index % YIELD_EVERY == YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+            try:
+                good.append(canonical(event, now, learned, skew_us))
+            except EventError as error:
+                rejected.append({"index": index, "event_id": _named(event), "error": str(error)})
+        try:
+            async with asyncio.timeout(self._params.write_deadline_ms / 1000):
+                written = await self.writer.write(good)
+        except (UnavailableError, RedisError, OSError, TimeoutError) as error:
+            prometheus.EVENTS.labels("unavailable").inc(len(good))
+            if isinstance(error, UnavailableError):
+                raise
+            raise UnavailableError(f"events cannot be stored ({type(error).__name__})") from None
+        duplicates = sum(one.twice for one in written)
+        for outcome, count in (
+            ("accepted", len(good) - duplicates),
+            ("duplicate", duplicates),
+            ("rejected", len(rejected)),
+        ):
+            if count:
+                prometheus.EVENTS.labels(outcome).inc(count)
+        last: dict[int, str] = {}
+        for partition, position, _ in written:
+            last[partition] = max(last.get(partition, position), position, key=order)
+        return Receipt(len(good), duplicates, tuple(rejected), last)
+
+    async def publish_lag(self) -> None:
+        """Bring the metrics of the consumers' lag up to date: seen from here, it is told without them too."""
+        for group, behind in (await self.writer.lag()).items():
+            prometheus.BEHIND_EVENTS.labels(group).set(behind.events)
+            prometheus.BEHIND_SECONDS.labels(group).set(behind.seconds)
+
+    async def applied(self, last: Mapping[int, str], limit_s: float) -> bool:
+        """Wait until both groups have applied the positions `last`; False if they have not in `limit_s`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s
+        wanted = {applied_field(group, p): order(at) for p, at in last.items() for group in GROUPS}
+        while wanted:
+            try:
+                found = await self._redis.hmget(APPLIED, list(wanted))
+                if all(order(at) >= asked for at, asked in zip(found, wanted.values(), strict=True)):
+                    break
+            except (RedisError, OSError):
+                pass  # it may come back before the deadline
+            if loop.time() > deadline:
+                return False
+            await asyncio.sleep(WAIT_STEP_S)
+        return True
+
+
+def _named(event: Any) -> str | None:
+    """The event_id for the answer, if there is one to name."""
+    found: Mapping[str, Any] = event if isinstance(event, dict) else {}
+    name = found.get("event_id")
+    return name if name is None or is_id(name) else shorten(name)

@@ -1,0 +1,200 @@
+"""JSON or query string -> types.Request. Strict: what does not fit is refused by name, never repaired.
+
+null means absent, anywhere. Types are not converted: `limit: true`, `1.0` and `"12"` are all wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from feature_repo.events import SURFACES, is_id
+from serving.errors import RequestError
+from serving.types import Context, Request
+
+MAX_LIMIT = 100
+CONTEXT_FIELDS = ("device", "country", "channel", "page", "category")
+FIELDS = (
+    "surface",
+    "user_id",
+    "session_id",
+    "items",
+    "cart",
+    "exclude",
+    "context",
+    "limit",
+    "debug",
+    "as_of",
+)
+_LISTS = ("items", "cart", "exclude")
+_ID = "a string of 1 to 256 characters without control characters"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US = 946_684_800_000_000  # 2000-01-01, as for events
+_LAST_US = 4_102_444_800_000_000  # 2100-01-01
+_INSTANT = "microseconds since 1970 or ISO 8601 with a time zone, from 2000 to 2099"
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Refuses (400) what is not JSON, repeats a key or nests absurdly.
+
+    orjson settles the grammar (UTF-8, no NaN, no lone surrogates); the second pass finds repeated keys, which
+    orjson would silently resolve to the last.
+    """
+    try:
+        value = orjson.loads(body)
+        json.loads(body, object_pairs_hook=_distinct, parse_int=_skip, parse_float=_skip)
+    except RequestError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise RequestError(
+            "body", body[:60], "one JSON object in UTF-8", status=400, next_step=f"send valid JSON ({error})"
+        ) from None
+    if not isinstance(value, dict):
+        raise RequestError("body", value, "a JSON object", status=400, next_step="wrap it in {}")
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > 1:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RequestError(
+                twice, "given twice", "each key once", status=400, next_step=f"send {twice!a} once"
+            )
+
+
+def _skip(_: str) -> None:
+    return None
+
+
+def parse_recommend(body: bytes, max_items: int) -> Request:
+    """The body of POST /v1/recommend; `max_items` bounds each of items, cart and exclude."""
+    return build(parse_object(body), max_items)
+
+
+def parse_rank(body: bytes, max_items: int) -> Request:
+    """The body of POST /v1/rank: as recommend, but `items` is required and there is no `limit`."""
+    fields = parse_object(body)
+    if fields.get("limit") is not None:
+        raise RequestError(
+            "limit", fields["limit"], "no limit: every item of `items` comes back", next_step="drop limit"
+        )
+    request = build(fields, max_items)
+    if not request.items:
+        raise RequestError("items", fields.get("items"), f"a list of 1 to {max_items} item ids")
+    return request
+
+
+def parse_query(pairs: Iterable[tuple[str, str]], max_items: int) -> Request:
+    """The query string of GET /v1/recommend: lists by repetition, the context's fields side by side.
+
+    >>> parse_query([("surface", "pdp_fbt"), ("items", "a"), ("items", "b"), ("limit", "3")], 10).items
+    ('a', 'b')
+    """
+    allowed = (*(name for name in FIELDS if name != "context"), *CONTEXT_FIELDS)
+    fields: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    for name, text in pairs:
+        if name not in allowed:
+            raise RequestError(name, text, f"the parameters {', '.join(allowed)}", next_step="drop it")
+        if name in _LISTS:
+            fields.setdefault(name, []).append(text)
+            continue
+        into = context if name in CONTEXT_FIELDS else fields
+        if name in into:
+            raise RequestError(name, text, "one value", next_step="send it once")
+        into[name] = _from_text(name, text)
+    return build({**fields, "context": context}, max_items)
+
+
+def _from_text(name: str, text: str) -> Any:
+    if name == "limit":
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
+    if name == "debug":
+        return {"true": True, "1": True, "false": False, "0": False}.get(text, text)
+    if name == "as_of" and text.isascii() and text.isdigit() and len(text) < 20:
+        return int(text)
+    return text
+
+
+def build(fields: Mapping[str, Any], max_items: int) -> Request:
+    """A Request of checked fields; raises RequestError (422) naming the first that is wrong."""
+    for name in fields:
+        if name not in FIELDS:
+            raise RequestError(name, fields[name], f"the fields {', '.join(FIELDS)}", next_step="drop it")
+    surface = fields.get("surface")
+    if surface not in SURFACES:  # a tuple: an unhashable value is simply not in it
+        raise RequestError("surface", surface, f"one of {', '.join(SURFACES)}")
+    limit = fields.get("limit")
+    if limit is not None and (type(limit) is not int or not 1 <= limit <= MAX_LIMIT):
+        raise RequestError("limit", limit, f"a whole number from 1 to {MAX_LIMIT}")
+    debug = fields.get("debug")
+    if debug is not None and type(debug) is not bool:
+        raise RequestError("debug", debug, "true or false")
+    return Request(
+        surface=surface,
+        user_id=_id("user_id", fields.get("user_id")),
+        session_id=_id("session_id", fields.get("session_id")),
+        items=_ids("items", fields.get("items"), max_items),
+        cart=_ids("cart", fields.get("cart"), max_items),
+        exclude=_ids("exclude", fields.get("exclude"), max_items),
+        context=_context(fields.get("context")),
+        limit=12 if limit is None else limit,
+        debug=bool(debug),
+        as_of=parse_instant("as_of", fields.get("as_of")),
+    )
+
+
+def _id(name: str, value: Any) -> str | None:
+    if value is not None and not is_id(value):
+        raise RequestError(name, value, _ID)
+    return value
+
+
+def _ids(name: str, value: Any, max_items: int) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > max_items:
+        found = f"{len(value)} items" if isinstance(value, list) else value
+        raise RequestError(name, found, f"a list of at most {max_items} item ids")
+    for at, item in enumerate(value):
+        if not is_id(item):
+            raise RequestError(f"{name}[{at}]", item, _ID)
+    return tuple(value)
+
+
+def _context(value: Any) -> Context:
+    if value is None:
+        return Context()
+    if not isinstance(value, dict):
+        raise RequestError("context", value, f"an object with {', '.join(CONTEXT_FIELDS)}")
+    for name, text in value.items():
+        if name not in CONTEXT_FIELDS:
+            raise RequestError(f"context.{name}", text, f"the fields {', '.join(CONTEXT_FIELDS)}")
+        _id(f"context.{name}", text)
+    return Context(**value)
+
+
+def parse_instant(name: str, value: Any) -> int | None:
+    """Microseconds since 1970 from an int of them or from ISO 8601 text with a time zone.
+
+    >>> parse_instant("as_of", "2016-10-17T02:00:00+02:00")
+    1476662400000000
+    """
+    if value is None:
+        return None
+    us = value
+    if isinstance(value, str) and len(value) <= 40:
+        try:
+            moment = datetime.fromisoformat(value)
+            us = None if moment.tzinfo is None else (moment - _EPOCH) // timedelta(microseconds=1)
+        except (ValueError, OverflowError):
+            us = None
+    if type(us) is not int or not _FIRST_US <= us < _LAST_US:
+        raise RequestError(name, value, _INSTANT)
+    return us

@@ -1,0 +1,153 @@
+"""The log of what was shown, written behind the answer's back.
+
+    endcap:exposures   every answer: `exposure`, JSON
+    endcap:served      a sample of the live answers: `meta`, JSON {request_id, ts, arm, bundle, surface,
+                       user_id, session_id, schema, items}, and `features`, the model inputs of the candidates
+                       `items`, little-endian float32 (k, 28): what the ranker is trained on are candidates,
+                       and the winners alone would look drifted on every day
+
+The queue is bounded: when Redis is away for long, the oldest wait and the newest are dropped and counted. An
+answer never waits for the log. What an entry holds stands below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.schema import schema_hash
+from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.assemble.visitor import Visitor
+from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from serving import prometheus
+from serving.pipeline import Served
+from serving.types import Answer, Floats, Request, Rows
+
+EXPOSURES, SERVED = "endcap:exposures", "endcap:served"
+BATCH = 256
+PAUSE_S = 0.02  # gathers the answers of this long into one round trip
+RETRY_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class ExposureLog:
+    """A bounded queue and the task that writes it to Redis."""
+
+    def __init__(self, redis: Redis, kept: dict[str, int], queued: int) -> None:
+        """`kept`: stream -> entries that it holds, approximately; `queued`: entries that may wait here."""
+        self._redis, self._kept, self._queued = redis, kept, queued
+        self._waiting: deque[tuple[str, dict[Any, Any]]] = deque()
+
+    def add(self, exposure: dict[str, Any]) -> None:
+        """Take note of an answer; never blocks and never raises."""
+        self._queue(EXPOSURES, {"exposure": orjson.dumps(exposure)})
+
+    def add_sample(self, meta: dict[str, Any], features: Floats) -> None:
+        """Take note of the inputs (k, 28) behind an answer; never blocks and never raises."""
+        self._queue(SERVED, {"meta": orjson.dumps(meta), "features": features.astype("<f4").tobytes()})
+
+    def _queue(self, stream: str, fields: dict[Any, Any]) -> None:
+        if len(self._waiting) >= self._queued:
+            prometheus.LOGGED.labels(stream, "dropped").inc()
+        else:
+            self._waiting.append((stream, fields))
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await asyncio.sleep(PAUSE_S if await self.flush() else RETRY_S)
+
+    async def flush(self) -> bool:
+        """Write what waits; False if Redis refused, in which case it still waits."""
+        while self._waiting:
+            batch = [self._waiting[i] for i in range(min(BATCH, len(self._waiting)))]
+            try:
+                pipe = self._redis.pipeline(transaction=False)
+                for stream, fields in batch:
+                    pipe.xadd(stream, fields, maxlen=self._kept[stream], approximate=True)
+                await pipe.execute()
+            except (RedisError, OSError) as error:
+                log.warning("exposures: %d wait, Redis: %s", len(self._waiting), error)
+                return False
+            for stream, _ in batch:
+                self._waiting.popleft()
+                prometheus.LOGGED.labels(stream, "written").inc()
+        return True
+
+
+def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
+    """What was shown to whom by which release: the denominator of every rate. `ts` in us."""
+    return {
+        "request_id": answer.request_id,
+        "ts": ts,
+        "unit": request.user_id or request.session_id,
+        "user_id": request.user_id,
+        "session_id": request.session_id,
+        "arm": answer.arm,
+        "bundle": answer.bundle,
+        "surface": answer.surface,
+        "items": [slot.item_id for slot in answer.items],
+    }
+
+
+def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: ItemMatrix) -> dict[str, Any]:
+    """Who was asked for when (us), and the candidates in the order of their model inputs.
+
+    `schema` says what these inputs mean: feature_repo.assemble.schema.schema_hash.
+    """
+    return {
+        "request_id": answer.request_id,
+        "ts": ts,
+        "arm": answer.arm,
+        "bundle": answer.bundle,
+        "surface": request.surface,
+        "user_id": request.user_id,
+        "session_id": request.session_id,
+        "schema": schema_hash(),
+        "items": [matrix.ids[row] for row in served.ranked.rows],
+    }
+
+
+def explanation(served: Served, visitor: Visitor, matrix: ItemMatrix, replaying: bool) -> dict[str, Any]:
+    """`debug`: the instant of the features, the 28 values of every item shown, who was left out and why.
+
+    In a replay `features` holds every candidate, best first, and `stored` the rows that they were made of.
+    """
+    ranked = served.ranked
+    place = {matrix.ids[row]: at for at, row in enumerate(ranked.rows.tolist())}
+    told = place if replaying else {slot.item_id: place[slot.item_id] for slot in served.slots}
+    found = {
+        "now": visitor.now,
+        "columns": COLUMNS,
+        "features": {item: ranked.matrix[at].tolist() for item, at in told.items()},
+        "candidates": len(ranked.rows),
+        "removed": served.eligible.removed,
+    }
+    return found | {"stored": stored(visitor, matrix, ranked.rows)} if replaying else found
+
+
+def stored(visitor: Visitor, matrix: ItemMatrix, rows: Rows) -> dict[str, dict[str, Any]]:
+    """View -> column -> what was read: of shopper and visit a value, of the items a list along `rows`.
+
+    Category and brand of the catalogue are codes.
+    """
+    names = ("price", "margin", "stock", "available_from", "brand")
+    catalogue = {name: getattr(matrix, name) for name in names} | {"category_path": matrix.category}
+    return {
+        USER_HISTORY.name: dict(visitor.user),
+        SESSION_CONTEXT.name: dict(visitor.session),
+        ITEM_ACTIVITY.name: {name: column[rows].tolist() for name, column in matrix.activity.items()},
+        ITEM_CATALOGUE.name: {name: column[rows].tolist() for name, column in catalogue.items()},
+    }

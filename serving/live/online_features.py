@@ -1,0 +1,156 @@
+"""Online features: two rows per request in one Redis round trip, and the item matrix that is kept up to date.
+
+The only module of serving that imports Feast. `load_items` reads through Feast's own client; the rows of a
+request and of a refresh are read by online.rows, which decodes the same bytes several times as fast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import redis.asyncio
+from redis import Redis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix, Rows
+from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.store import open_store
+from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from feature_repo.folds.owner import visible
+from feature_repo.online import changes
+from feature_repo.online.rows import OnlineView, read_rows
+from serving.live.wire import Wire
+from serving.types import VisitorRows
+
+LOADED = 500  # items per read while nobody is served
+REFRESHED = 40  # items per round trip beside requests: some 0.4 ms of decoding, in which a request waits
+PAUSE_S = 0.001  # between two of them
+Row = dict[str, Any]
+UNTOUCHED: Row = ITEM_ACTIVITY.row(ITEM_ACTIVITY.new())
+
+
+class OnlineFeatures:
+    """Reads for one catalogue, `ids`, from the Redis at `url`. Errors pass through; nothing is retried."""
+
+    def __init__(self, url: str, ids: Sequence[str]) -> None:
+        self._ids = list(ids)
+        self._store = open_store(url)
+        project = self._store.project
+        self._user, self._session = OnlineView(USER_HISTORY, project), OnlineView(SESSION_CONTEXT, project)
+        self._activity = OnlineView(ITEM_ACTIVITY, project)
+        self._catalogue = OnlineView(ITEM_CATALOGUE, project)
+        self._redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+        self._wire = Wire(redis.asyncio.ConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0)))
+        self._seen = changes.Seen(0, 0)
+
+    async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
+        """The rows `user_history` and `session_context`, in one round trip.
+
+        None for an id that is None, for one without a row, and for a row that at `now` (us) is older than its
+        view allows.
+        """
+        asked = self._asked(user_id, session_id)
+        commands = [view.hmget(entity) for view, entity in asked]
+        return self._rows(asked, await self._wire.ask(commands) if asked else [], user_id, now)
+
+    def read_now(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
+        """`read` for callers without an event loop."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            asked = self._asked(user_id, session_id)
+            for view, entity in asked:
+                pipe.execute_command("HMGET", view.key(entity), *view.fields)
+            return self._rows(asked, pipe.execute() if asked else [], user_id, now)
+
+    def load_items(self) -> ItemMatrix:
+        """Catalogue and activity of every item, through Feast; an item without a row is unknown, no error."""
+        self._seen = changes.seen(self._redis)  # before the read: what changes meanwhile is read again
+        service = self._store.get_feature_service("items")
+        columns: dict[str, list[Any]] = {}
+        for ids in _chunks(self._ids, LOADED):
+            rows = [{ITEM_ACTIVITY.key: item} for item in ids]
+            answer = self._store.get_online_features(service, rows, full_feature_names=True).to_dict()
+            for name, values in answer.items():
+                columns.setdefault(name, []).extend(values)
+        prefix = f"{ITEM_CATALOGUE.name}__"
+        matrix = ItemMatrix(
+            self._ids, {c.name: columns.get(prefix + c.name, []) for c in ITEM_CATALOGUE.columns}
+        )
+        prefix = f"{ITEM_ACTIVITY.name}__"
+        found = [i for i, at in enumerate(columns.get(prefix + "at", [])) if at is not None]
+        values = {name: [columns[prefix + name][i] for i in found] for name in ACTIVITY} if found else {}
+        if found:
+            matrix.apply(np.array(found, np.int64), values)
+        return self._ready(matrix)
+
+    def refresh(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
+        """(a snapshot with what was announced since the last call, rows read); `matrix` itself for nothing.
+
+        Reads in small parts with pauses, so that a request in another thread hardly waits.
+        """
+        seen, items = changes.since(self._redis, self._seen)
+        known = matrix.ids if items is None else [item for item in items if item in matrix.row]
+        fresh = matrix.updated(*self._changed(matrix, known))
+        if items is None or seen.catalogue != self._seen.catalogue:
+            unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
+            parts = self._held(self._catalogue, matrix.ids)
+            rows = [held[1] if held else unknown for part in parts for _, held in part]
+            fresh = fresh.with_catalogue({name: [row[name] for row in rows] for name in unknown})
+        fresh = self._ready(fresh)
+        self._seen = seen
+        return fresh, len(known)
+
+    def _changed(self, matrix: ItemMatrix, items: Sequence[str]) -> tuple[Rows, dict[str, Any]]:
+        """Matrix rows and their new activity; an item whose row was deleted is untouched again.
+
+        Filled in parts: one long conversion would hold up requests.
+        """
+        rows, filled = np.empty(len(items), np.int64), 0
+        values = {name: np.empty(len(items), column.dtype) for name, column in matrix.activity.items()}
+        for part in self._held(self._activity, items):
+            found = [(matrix.row[item], held[1] if held else UNTOUCHED) for item, held in part]
+            span = slice(filled, filled + len(found))
+            rows[span] = [at for at, _ in found]
+            for name, column in values.items():
+                column[span] = [row[name] for _, row in found]
+            filled = span.stop
+        return rows[:filled], {name: column[:filled] for name, column in values.items()}
+
+    def _ready(self, matrix: ItemMatrix) -> ItemMatrix:
+        """Without outdated activity, and with its popularity computed: no request has to."""
+        fresh = matrix.as_of(changes.applied_ts(self._redis))
+        fresh.popularity()
+        return fresh
+
+    def _held(
+        self, view: OnlineView, items: Sequence[str]
+    ) -> Iterator[list[tuple[str, tuple[int, Row] | None]]]:
+        """Each item with its stored (ts, row), in small parts with pauses between them."""
+        for at, ids in enumerate(_chunks(items, REFRESHED)):
+            if at:
+                time.sleep(PAUSE_S)
+            yield list(zip(ids, read_rows(self._redis, view, ids), strict=True))
+
+    def _asked(self, user_id: str | None, session_id: str | None) -> list[tuple[OnlineView, str]]:
+        """The views to read and of whom, in the order of the replies."""
+        pairs = [(self._user, user_id), (self._session, session_id)]
+        return [(view, entity) for view, entity in pairs if entity is not None]
+
+    def _rows(
+        self, asked: Sequence[tuple[OnlineView, str]], replies: Sequence[Any], user_id: str | None, now: int
+    ) -> VisitorRows:
+        found = {view: view.fresh(reply, now) for (view, _), reply in zip(asked, replies, strict=True)}
+        user, session = found.get(self._user), found.get(self._session)
+        if session and not visible(session[1], user_id):
+            session = None
+        newest = max((held[0] for held in (user, session) if held), default=0)
+        return VisitorRows(user and user[1], session and session[1], newest)
+
+
+def _chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), size):
+        yield ids[start : start + size]

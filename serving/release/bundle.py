@@ -1,0 +1,234 @@
+"""A release bundle: towers, tables, ranker and settings that move together or not at all.
+
+    data/bundles/<digest>/manifest.json   user_tower.onnx item_ids.json item_vectors.npy covisit.npz ease.npz
+                                          als_items.npy rails.json ranker.txt catalogue.parquet
+
+`write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
+manifest and this program say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from scipy import sparse
+
+from feature_repo import params
+from feature_repo.assemble.schema import schema_hash
+from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.params import root
+from serving.errors import BundleError
+from serving.stages import forest
+from serving.stages.diversify import Diversify
+from serving.stages.index import Index, IndexParams, build
+from serving.stages.rank import Ranker
+from serving.stages.retrieve import Retrieve
+from serving.stages.tower import UserTower
+from serving.types import Floats, Rows
+
+FILES = (
+    "user_tower.onnx",
+    "item_ids.json",
+    "item_vectors.npy",
+    "covisit.npz",
+    "ease.npz",
+    "als_items.npy",
+    "rails.json",
+    "ranker.txt",
+    "catalogue.parquet",
+)
+SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
+SETTINGS = ("feature_service", "retrieve", "diversify")  # what else decides an answer; the digest covers it
+_AGAIN = "build it again with `endcap bundle`"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A loaded bundle; every table is aligned to `ids` (row i of each is item ids[i])."""
+
+    manifest: dict[str, Any]
+    digest: str
+    path: Path
+    ids: list[str]
+    item_vectors: Floats  # (N, d), L2-normalised
+    index: Index  # over item_vectors, exact or HNSW by the catalogue's size
+    tower: UserTower
+    covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
+    ease: sparse.csr_matrix
+    als_items: Floats  # (N, f)
+    rails: dict[str, list[str]]  # "popular": item ids, best first
+    ranker: Ranker
+    retrieve: Retrieve
+    diversify: Diversify
+
+    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
+        """See UserTower.user_vector."""
+        return self.tower.user_vector(items, ages, kinds, context)
+
+
+def space_id(files: Mapping[str, str]) -> str:
+    """The embedding space: 16 hex digits of tower, catalogue order, item vectors. `files`: name -> sha256."""
+    return _sha256("".join(files[name] for name in SPACE_FILES).encode())[:16]
+
+
+def bundle_digest(manifest: Mapping[str, Any]) -> str:
+    """16 hex digits over the sorted file hashes and the settings that decide an answer.
+
+    Two bundles of equal files but another diversity are two releases, hence the settings.
+    """
+    settings = {name: manifest[name] for name in SETTINGS}  # quotas' order counts: keys are not sorted
+    return _sha256(orjson.dumps([sorted(manifest["files"].items()), settings]))[:16]
+
+
+def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Path:
+    """Copy the files of `folder` to <into>/<digest> with a manifest, and give back that path.
+
+    `told` must hold SETTINGS (`retrieve` and `diversify` as in params.yaml) and may hold what people want
+    to know: metrics, data_span, git, dvc. `into` defaults to data/bundles. Writing the same twice gives the
+    same path. Raises BundleError for a missing file or setting.
+    """
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise BundleError(folder, "the file list", FILES, f"no {missing[0]}", "run the stage that makes it")
+    if missing := [name for name in SETTINGS if name not in told]:
+        raise BundleError(folder, "the manifest", SETTINGS, f"no {missing[0]}", "pass it to bundle.write")
+    files = {name: _sha256((folder / name).read_bytes()) for name in FILES}
+    manifest = {
+        **told,
+        "files": files,
+        "space": space_id(files),
+        "schema": schema_hash(),
+        "columns": list(COLUMNS),
+        "items": len(orjson.loads((folder / "item_ids.json").read_bytes())),
+    }
+    manifest["digest"] = bundle_digest(manifest)
+    into = into or root() / "data" / "bundles"
+    target, partial = into / manifest["digest"], into / f".{manifest['digest']}.partial"
+    if target.exists():
+        return target
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in FILES:
+        shutil.copyfile(folder / name, partial / name)
+    (partial / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    partial.rename(target)
+    return target
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The manifest of the bundle at `path`, after every check that needs no model in memory.
+
+    Raises BundleError naming the file, what was expected, what was found and what to do.
+    """
+    file = path / "manifest.json"
+    try:
+        manifest = orjson.loads(file.read_bytes())
+        files, digest = manifest["files"], manifest["digest"]
+        own = {name: manifest[name] for name in (*SETTINGS, "space", "schema", "columns", "items")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(file, "the manifest", "readable and complete", repr(error), _AGAIN) from None
+    _expect(file, "the file list", sorted(FILES), sorted(files))
+    for name in FILES:
+        _expect(path / name, "sha256", files[name], _file_hash(path / name))
+    _expect(file, "digest", digest, bundle_digest(manifest))
+    _expect(file, "embedding space", space_id(files), own["space"])
+    other = "check out the revision named in the manifest, or " + _AGAIN
+    _expect(file, "columns", list(COLUMNS), own["columns"], other)
+    _expect(file, "feature schema", schema_hash(), own["schema"], other)
+    return dict(manifest)
+
+
+def load(path: Path) -> Release:
+    """Verify and load the bundle at `path`; takes a second, so not on the event loop. Raises BundleError."""
+    manifest = verify(path)
+    ids = _read(path / "item_ids.json", lambda file: orjson.loads(file.read_bytes()))
+    vectors = _read(path / "item_vectors.npy", np.load)
+    tables = {name: _read(path / f"{name}.npz", _csr) for name in ("covisit", "ease")}
+    als = _read(path / "als_items.npy", np.load)
+    n = manifest["items"]
+    shapes = {
+        "item_ids.json": (len(ids), n),
+        "item_vectors.npy": (len(vectors), n),
+        "als_items.npy": (len(als), n),
+        "covisit.npz": (tables["covisit"].shape, (n, n)),
+        "ease.npz": (tables["ease"].shape, (n, n)),
+    }
+    for name, (found, expected) in shapes.items():
+        _expect(path / name, "size", expected, found)
+    tower = _read(path / "user_tower.onnx", UserTower)
+    release = Release(
+        manifest=manifest,
+        digest=manifest["digest"],
+        path=path,
+        ids=ids,
+        item_vectors=np.ascontiguousarray(vectors, np.float32),
+        index=build(vectors, params.load("index", IndexParams)),
+        tower=tower,
+        covisit=tables["covisit"],
+        ease=tables["ease"],
+        als_items=np.ascontiguousarray(als, np.float32),
+        rails=_read(path / "rails.json", lambda file: orjson.loads(file.read_bytes())),
+        ranker=_read(path / "ranker.txt", forest.load),
+        retrieve=Retrieve(**_settings(path, manifest, "retrieve", Retrieve)),
+        diversify=Diversify(**_settings(path, manifest, "diversify", Diversify)),
+    )
+    _try_out(release)
+    return release
+
+
+def _try_out(release: Release) -> None:
+    """One prediction of each model, so that a tower or a ranker of another shape is refused here."""
+    zeros = np.zeros((1, 20), np.int64)
+    found: Any
+    try:
+        vector = release.user_vector(zeros, zeros.astype(np.float32), zeros, np.zeros((1, 3), np.int64))
+        found = vector.shape
+    except Exception as error:  # onnxruntime raises its own types, none of them public
+        found = repr(error)
+    _expect(release.path / "user_tower.onnx", "output", release.item_vectors.shape[1:], found)
+    try:
+        found = release.ranker.predict(np.zeros((2, len(COLUMNS)), np.float32)).shape
+    except Exception as error:  # lleaves and LightGBM differ in what they raise
+        found = repr(error)
+    _expect(release.path / "ranker.txt", "output of 2 rows", (2,), found)
+
+
+def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[Any]) -> dict[str, Any]:
+    """A section of the manifest that has exactly the fields of this program's dataclass `kind`."""
+    found: dict[str, Any] = manifest[section]
+    _expect(path / "manifest.json", section, sorted(f.name for f in fields(kind)), sorted(found))
+    return found
+
+
+def _csr(file: Path) -> sparse.csr_matrix:
+    return sparse.csr_matrix(sparse.load_npz(file), dtype=np.float32)
+
+
+def _read(file: Path, reader: Callable[[Path], Any]) -> Any:
+    try:
+        return reader(file)
+    except Exception as error:  # each format's reader raises its own types
+        raise BundleError(file, "the content", "readable", repr(error), _AGAIN) from error
+
+
+def _expect(file: Path, what: str, expected: Any, found: Any, next_step: str = _AGAIN) -> None:
+    if expected != found:
+        raise BundleError(file, what, expected, found, next_step)
+
+
+def _file_hash(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        return f"missing ({error.strerror})"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

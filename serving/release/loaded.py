@@ -1,0 +1,174 @@
+"""The releases that a worker holds: champion, challenger and their item matrices, behind one pointer.
+
+The pointer is immutable and swapped whole, so a request sees one state from start to end. A poller follows
+`endcap:rollout`; a bundle is loaded in a thread and only then pointed to. A refused one changes nothing. A
+refresh puts another snapshot in the place of an item matrix; a request that has begun keeps its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from redis import Redis
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.errors import EndcapError
+from feature_repo.params import root
+from serving import prometheus
+from serving.errors import BundleError
+from serving.release import bundle, state
+from serving.release.state import RolloutState
+from serving.types import VisitorRows
+
+SWITCH_S = 0.0005  # how long a refreshing thread may hold a request up; Python's own 5 ms is half a budget
+RETRY_AFTER_S = 10.0  # a refused bundle is looked at again after this: somebody may have repaired it
+
+log = logging.getLogger(__name__)
+
+
+class Features(Protocol):
+    """Online features of one catalogue; live.online_features.OnlineFeatures is the one over Feast's Redis."""
+
+    async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
+        """Stored rows of the shopper and of the visit."""
+
+    def load_items(self) -> ItemMatrix:
+        """The whole item matrix."""
+
+    def refresh(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
+        """A snapshot with the rows that changed since (`matrix` itself for none), and how many were read."""
+
+
+@dataclass
+class Items:
+    """One catalogue: `matrix` is its newest snapshot, which nobody changes once it stands here."""
+
+    features: Features
+    matrix: ItemMatrix
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def refresh(self) -> int:
+        """Put a newer snapshot in place; how many rows were read. One caller at a time."""
+        with self._turn:
+            self.matrix, count = self.features.refresh(self.matrix)
+        return count
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A release ready to answer, with the items it ranks."""
+
+    release: bundle.Release
+    items: Items
+
+    @property
+    def features(self) -> Features:
+        return self.items.features
+
+    @property
+    def matrix(self) -> ItemMatrix:
+        return self.items.matrix
+
+    def as_of(self, now: int) -> Loaded:
+        """The same with the item matrix of this moment, which no refresh replaces, at `now` (us)."""
+        return replace(self, items=Items(self.features, self.matrix.as_of(now)))
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What serves at this moment; `challenger` is None without a canary, or when its bundle was refused."""
+
+    state: RolloutState
+    champion: Loaded
+    challenger: Loaded | None
+
+
+class Releases:
+    """Follows the rollout state of Redis; `current` is None until the first champion is loaded."""
+
+    def __init__(self, redis: Redis, open_features: Callable[[list[str]], Features]) -> None:
+        self._redis, self._open_features = redis, open_features
+        self._held: dict[str, Loaded] = {}  # digest -> what may be pointed to at once
+        self._refused: dict[str, float] = {}  # digest -> when, on the loop's clock
+        self.current: Current | None = None
+
+    async def poll(self) -> None:
+        """Look once, load what is missing, swap. Raises redis' errors; a refused bundle is logged instead."""
+        wanted = await asyncio.to_thread(state.read, self._redis)
+        if wanted is None or not self._behind(wanted):
+            return
+        champion = await self._load(wanted.champion)
+        challenger = await self._load(wanted.challenger) if wanted.challenger else None
+        if champion is None and self.current is not None:
+            champion = self.current.champion
+        if champion is None:
+            return
+        self.current = Current(wanted, champion, challenger)
+        keep = {r.digest for r in (wanted.champion, wanted.challenger, wanted.previous) if r}
+        self._held = {d: held for d, held in self._held.items() if d in keep or held is champion}
+        settle()
+        prometheus.RELEASE_VERSION.set(wanted.version)
+        log.info(
+            "rollout version %d: champion %s, challenger %s at %d %%",
+            *(wanted.version, champion.release.digest),
+            *(challenger.release.digest if challenger else None, wanted.percent),
+        )
+
+    def _behind(self, wanted: RolloutState) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self.current is None or self.current.state != wanted:
+            return True
+        named = [r.digest for r in (wanted.champion, wanted.challenger) if r]
+        return any(now - self._refused[d] > RETRY_AFTER_S for d in named if d in self._refused)
+
+    async def _load(self, wanted: state.Release) -> Loaded | None:
+        held = self._held.get(wanted.digest)
+        now = asyncio.get_running_loop().time()
+        if held or now - self._refused.get(wanted.digest, -RETRY_AFTER_S) < RETRY_AFTER_S:
+            return held
+        try:
+            found = await asyncio.to_thread(self._open, wanted)
+        except (EndcapError, OSError) as error:
+            self._refused[wanted.digest] = now
+            prometheus.SWAPS.labels("refused").inc()
+            log.error("release %s is not served: %s", wanted.digest, error)
+            return None
+        self._refused.pop(wanted.digest, None)
+        self._held[wanted.digest] = found
+        prometheus.SWAPS.labels("loaded").inc()
+        return found
+
+    def _open(self, wanted: state.Release) -> Loaded:
+        path = root() / wanted.path
+        release = bundle.load(path)
+        if release.digest != wanted.digest:
+            next_step = "release it again: the pointer and the folder disagree"
+            raise BundleError(path, "digest", wanted.digest, release.digest, next_step)
+        for held in self._held.values():
+            if held.release.ids == release.ids:  # same catalogue, same matrix
+                return Loaded(release, held.items)
+        features = self._open_features(release.ids)
+        return Loaded(release, Items(features, features.load_items()))
+
+    async def refresh(self) -> None:
+        """Read the items that changed, once per catalogue."""
+        for items in {id(held.items): held.items for held in self._held.values()}.values():
+            prometheus.ITEM_ROWS.inc(await asyncio.to_thread(items.refresh))
+
+
+def settle() -> None:
+    """Take what is loaded out of the garbage collector's sight, make it look less often, and threads yield.
+
+    A full collection walks every object of the models: p99 at 200 requests/s was 149 ms with it, 10 without.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 100)
+    sys.setswitchinterval(SWITCH_S)

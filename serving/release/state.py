@@ -1,0 +1,274 @@
+"""The release that serves, the one on trial (`endcap:rollout` in Redis) and who changed it (`endcap:audit`).
+
+Only this module reads or writes these keys. A change is compare-and-set on `version`, and its audit entry is
+written in the same transaction: there is no change without one. Workers poll `read`.
+
+    endcap:rollout        hash    the RolloutState below
+    endcap:audit          stream  one entry per change, never trimmed
+    endcap:looks          stream  one entry per look of the guard, the last LOOKS_KEPT
+    endcap:health:<arm>   hash    requests, errors, empty (counts since the step began), p99_ms (latest)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import orjson
+from redis import Redis, WatchError
+
+from feature_repo.errors import EndcapError
+from serving.release.router import ARMS
+
+ROLLOUT, AUDIT, LOOKS, HEALTH = "endcap:rollout", "endcap:audit", "endcap:looks", "endcap:health:"
+LOOKS_KEPT = 20_000
+
+
+class RolloutError(EndcapError):
+    """A change of the rollout that its present state does not allow."""
+
+
+class RolloutConflict(RolloutError):
+    """Somebody else changed the rollout first; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A bundle: its digest, and its folder relative to the project's root."""
+
+    digest: str
+    path: str
+
+
+@dataclass(frozen=True)
+class RolloutState:
+    """Who serves what. `percent` of the shoppers outside the holdout get the challenger.
+
+    `step` counts from 0 within the experiment; `started_us` is when the step began (microseconds UTC, the
+    clock of whoever began it); `since` is the same moment as a stream id, the clock of Redis.
+    """
+
+    version: int
+    champion: Release
+    challenger: Release | None = None
+    previous: Release | None = None
+    percent: int = 0
+    step: int = 0
+    started_us: int = 0
+    salt: str = ""
+    experiment: str = ""
+    since: str = "0-0"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent <= 100:
+            raise RolloutError(f"percent: {self.percent} is not allowed; allowed: 0 to 100")
+        if self.percent and self.challenger is None:
+            raise RolloutError(f"percent: {self.percent} without a challenger; start a canary first")
+
+
+@dataclass(frozen=True)
+class Act:
+    """Who changes the rollout, why, when (microseconds UTC), and on what numbers."""
+
+    who: str
+    why: str
+    now_us: int
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the workers counted for one arm since the step began, and their latest p99 in milliseconds."""
+
+    requests: int = 0
+    errors: int = 0
+    empty: int = 0
+    p99_ms: float = 0.0
+
+
+def read(redis: Redis) -> RolloutState | None:
+    """The present state; None before the first release is installed."""
+    return _from_hash(_fetch(redis))
+
+
+def install(redis: Redis, release: Release, act: Act) -> RolloutState:
+    """Make `release` the champion without a canary: the first release, or one that a person vouches for."""
+    state = read(redis)
+    if state is None:
+        return _commit(redis, None, RolloutState(1, release), "install", act)
+    _refuse_canary(state, "install a champion")
+    return _commit(redis, state, replace(state, champion=release, previous=state.champion), "install", act)
+
+
+def start_canary(
+    redis: Redis, state: RolloutState, challenger: Release, percent: int, experiment: str, act: Act
+) -> RolloutState:
+    """Show `challenger` to `percent` of the shoppers. The experiment's name is the salt of its assignment."""
+    _refuse_canary(state, "start another")
+    if not experiment:
+        raise RolloutError("experiment: '' is not allowed; allowed: a name that no experiment had before")
+    if challenger.digest == state.champion.digest:
+        raise RolloutError(f"challenger: {challenger.digest} is the champion already; release another bundle")
+    changed = replace(
+        state, challenger=challenger, percent=percent, step=0, salt=experiment, experiment=experiment
+    )
+    return _commit(redis, state, changed, "start_canary", act)
+
+
+def advance(redis: Redis, state: RolloutState, percent: int, act: Act) -> RolloutState:
+    """The next step: the challenger to `percent` of the shoppers, more than now."""
+    _require_canary(state)
+    if percent <= state.percent:
+        raise RolloutError(
+            f"percent: {percent} is not allowed; allowed: more than {state.percent}, up to 100"
+        )
+    return _commit(redis, state, replace(state, percent=percent, step=state.step + 1), "advance", act)
+
+
+def rollback(redis: Redis, state: RolloutState, act: Act) -> RolloutState:
+    """End the canary: the champion serves everybody again."""
+    _require_canary(state)
+    return _commit(redis, state, replace(state, challenger=None, percent=0, step=0), "rollback", act)
+
+
+def promote_champion(redis: Redis, state: RolloutState, act: Act) -> RolloutState:
+    """The challenger, at 100 %, becomes the champion; the champion is kept as `previous`."""
+    challenger = _require_canary(state)
+    if state.percent != 100:
+        raise RolloutError(f"percent: {state.percent} is not 100; advance the canary before promoting it")
+    changed = replace(state, champion=challenger, challenger=None, previous=state.champion, percent=0, step=0)
+    return _commit(redis, state, changed, "promote_champion", act)
+
+
+def revert_to_previous(redis: Redis, state: RolloutState, act: Act) -> RolloutState:
+    """Back to the release before the champion, ending any canary. Reverting twice changes nothing."""
+    if state.previous is None:
+        raise RolloutError("previous: there is no earlier release; install one with `endcap promote`")
+    changed = replace(
+        state, champion=state.previous, previous=state.champion, challenger=None, percent=0, step=0
+    )
+    return _commit(redis, state, changed, "revert_to_previous", act)
+
+
+def record(redis: Redis, what: str, act: Act) -> None:
+    """An audit entry for something that does not change the rollout (rules published, a person erased)."""
+    redis.xadd(AUDIT, _entry(what, act, version=None))
+
+
+def read_audit(redis: Redis, count: int = 100) -> list[dict[str, Any]]:
+    """The latest audit entries, newest first: id, at_us, who, what, why, numbers, version (or None)."""
+    entries: Any = redis.xrevrange(AUDIT, count=count)
+    return [_parsed_entry(stream_id, fields) for stream_id, fields in entries]
+
+
+def record_look(redis: Redis, look: Mapping[str, Any]) -> None:
+    """One look of the guard, with its numbers; the console draws the last LOOKS_KEPT."""
+    redis.xadd(LOOKS, {"look": orjson.dumps(look)}, maxlen=LOOKS_KEPT, approximate=True)
+
+
+def read_looks(redis: Redis, count: int = 1000) -> list[dict[str, Any]]:
+    """The latest looks of the guard, oldest first."""
+    looks: Any = redis.xrevrange(LOOKS, count=count)
+    return [orjson.loads(_texts(fields)["look"]) for _, fields in reversed(looks)]
+
+
+def publish_health(redis: Redis, arm: str, *, requests: int, errors: int, empty: int, p99_ms: float) -> None:
+    """Add what a worker counted since its last call (every second) and set its p99 of the same time."""
+    pipe = redis.pipeline(transaction=False)
+    for name, count in (("requests", requests), ("errors", errors), ("empty", empty)):
+        pipe.hincrby(HEALTH + arm, name, count)
+    pipe.hset(HEALTH + arm, "p99_ms", str(p99_ms))
+    pipe.execute()
+
+
+def read_health(redis: Redis, arm: str) -> Health:
+    """Counts of an arm since the step began; zeros before the first worker has reported."""
+    values: Any = redis.hgetall(HEALTH + arm)
+    found = _texts(values)
+    counts = {name: int(found.get(name, 0)) for name in ("requests", "errors", "empty")}
+    return Health(**counts, p99_ms=float(found.get("p99_ms", 0.0)))
+
+
+def _refuse_canary(state: RolloutState, wish: str) -> None:
+    if state.challenger is not None:
+        raise RolloutError(
+            f"challenger: {state.challenger.digest} is on trial at {state.percent} %; "
+            f"`endcap rollout stop` before you {wish}"
+        )
+
+
+def _require_canary(state: RolloutState) -> Release:
+    if state.challenger is None:
+        raise RolloutError("challenger: none is on trial; start one with `endcap rollout start`")
+    return state.challenger
+
+
+def _commit(
+    redis: Redis, expected: RolloutState | None, changed: RolloutState, what: str, act: Act
+) -> RolloutState:
+    """Write `changed` if the stored version is still the expected one; new step, new counts."""
+    with redis.pipeline() as pipe:
+        try:
+            pipe.watch(ROLLOUT)
+            stored = _from_hash(_fetch(pipe))
+            if (stored and stored.version) != (expected and expected.version):
+                raise WatchError
+            seconds, micros = redis.time()  # type: ignore[misc]
+            changed = replace(
+                changed,
+                version=expected.version + 1 if expected else 1,
+                started_us=act.now_us,
+                since=f"{seconds * 1000 + micros // 1000}-0",
+            )
+            pipe.multi()
+            pipe.hset(ROLLOUT, mapping=_to_hash(changed))
+            pipe.xadd(AUDIT, _entry(what, act, changed.version))
+            pipe.delete(*(HEALTH + arm for arm in ARMS))
+            pipe.execute()
+        except WatchError:
+            raise RolloutConflict(
+                f"rollout: changed by somebody else while `{what}` was under way; look at it and try again"
+            ) from None
+    return changed
+
+
+def _entry(what: str, act: Act, version: int | None) -> dict[Any, Any]:
+    entry = {"at_us": act.now_us, "who": act.who, "what": what, "why": act.why}
+    return entry | {"numbers": orjson.dumps(dict(act.numbers)), "version": version or ""}
+
+
+def _parsed_entry(stream_id: Any, fields: Mapping[Any, Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = dict(_texts(fields))
+    return entry | {
+        "id": _text(stream_id),
+        "at_us": int(entry["at_us"]),
+        "numbers": orjson.loads(entry["numbers"]),
+        "version": int(entry["version"]) if entry["version"] else None,
+    }
+
+
+def _to_hash(state: RolloutState) -> dict[Any, Any]:
+    return {name: orjson.dumps(value) for name, value in asdict(state).items()}
+
+
+def _from_hash(values: Mapping[Any, Any]) -> RolloutState | None:
+    if not values:
+        return None
+    found = {name: orjson.loads(text) for name, text in _texts(values).items()}
+    for name in ("champion", "challenger", "previous"):
+        found[name] = Release(**found[name]) if found[name] else None
+    return RolloutState(**found)
+
+
+def _fetch(redis: Any) -> dict[Any, Any]:
+    return redis.hgetall(ROLLOUT)
+
+
+def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    """Redis answers in bytes or in text, as its client was built."""
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,28 @@
+"""The ranker's turn: 28 columns for each candidate, one prediction, descending order."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.vectorize import assemble
+from feature_repo.assemble.visitor import History, Visitor
+from serving.types import Candidates, Floats, Ranked
+
+
+class Ranker(Protocol):
+    def predict(self, matrix: Floats) -> Floats:
+        """float32 (n, 28) -> (n,), greater is better."""
+
+
+def rank(
+    ranker: Ranker, candidates: Candidates, visitor: Visitor, past: History, matrix: ItemMatrix
+) -> Ranked:
+    """Candidates by descending score; equal scores keep the order of retrieval."""
+    features = assemble(visitor, past, matrix, candidates.rows, candidates.scores)
+    score = np.asarray(ranker.predict(features), np.float32) if len(features) else np.zeros(0, np.float32)
+    order = np.argsort(-score, kind="stable")
+    source = tuple(candidates.source[i] for i in order.tolist())
+    return Ranked(candidates.rows[order], score[order], source, features[order])

@@ -1,0 +1,198 @@
+"""Candidates: every source scores the catalogue, quotas blend the sources into K = 120 rows.
+
+Sources, each asked only while the list is not full, in the order of `quotas`:
+
+    shown     listed to this shopper in this visit, newest page first (the strongest signal on real data)
+    ease      EASE item-item weights summed over the history
+    covisit   directional co-visits, the newest contact weighing most
+    tower     dot product of the user tower with the item tower (content: works for an item on day one)
+    als       factors folded in from the history
+    popular   views of the last 7 days, what a visitor without history gets
+    fresh     items younger than `fresh_days`, by the tower
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.visitor import History, Scores, Visitor
+from feature_repo.events import encode_context
+from feature_repo.folds.fold import DAY_US
+from serving.stages.index import Index
+from serving.types import Candidates, Floats, Rows
+
+HISTORY = 20
+OVERFETCH = 2  # the index knows nothing of eligibility
+EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Retrieve:
+    """Section `retrieve` of params.yaml."""
+
+    k: int  # candidates that the ranker sees
+    quotas: dict[str, int]  # source -> how many it may bring
+    covisit_decay: float  # weight of the k-th newest contact is decay ** k
+    ease_decay: float
+    earlier_weight: float  # weight of a contact of an earlier visit
+    fresh_days: float
+
+
+class Table(Protocol):
+    """CSR (N, N): row = item of the history, columns = items scored."""
+
+    indptr: Any
+    indices: Any
+    data: Any
+
+
+class Retrievers(Protocol):
+    """The retrieval half of a release; every table is aligned to `ids`."""
+
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def item_vectors(self) -> Floats:
+        """(N, d), L2-normalised."""
+
+    @property
+    def index(self) -> Index:
+        """Over item_vectors."""
+
+    @property
+    def covisit(self) -> Table: ...
+    @property
+    def ease(self) -> Table: ...
+    @property
+    def als_items(self) -> Floats:
+        """(N, f)"""
+
+    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
+        """(1, 20), (1, 20), (1, 20), (1, 3) -> (d,), L2-normalised."""
+
+
+def retrieve(
+    params: Retrieve,
+    models: Retrievers,
+    visitor: Visitor,
+    past: History,
+    matrix: ItemMatrix,
+    eligible: Mask,
+) -> Candidates:
+    """At most `params.k` distinct eligible rows, the quotas' order first, then the tower's best."""
+    user = user_vector(models, visitor, past)
+    scores = score_catalogue(params, models, user, past)
+    found: dict[int, tuple[str, int]] = {}
+    for source, quota in (*params.quotas.items(), ("popular", params.k)):
+        if len(found) == params.k:
+            break  # a source that is not needed is not asked
+        ranked = _ranked(source, params, models, user, scores, visitor, past, matrix, eligible)
+        brought = 0
+        for rank, row in enumerate(ranked):
+            if brought == quota or len(found) == params.k:
+                break
+            if row not in found:
+                found[row] = (source, rank)
+                brought += 1
+    rows = np.fromiter(found, np.int64, len(found))
+    names, ranks = zip(*found.values(), strict=True) if found else ((), ())
+    return Candidates(rows, names, ranks, take(scores, rows))
+
+
+def score_catalogue(params: Retrieve, models: Retrievers, user: Floats, past: History) -> Scores:
+    """Each model's score of every catalogue item, float32 (N,) each; `user` as user_vector gives it."""
+    n = len(models.ids)
+    newest_first = np.arange(len(past.rows))[::-1]
+    place = np.where(past.current, 1.0, params.earlier_weight)
+    last = past.rows[-1:]
+    return Scores(
+        tower=models.item_vectors @ user,
+        covisit=_sum_rows(models.covisit, past.rows, params.covisit_decay**newest_first * place, n),
+        ease=_sum_rows(models.ease, past.rows, params.ease_decay**newest_first * place, n),
+        last_item=_sum_rows(models.ease, last, np.ones(len(last)), n),
+    )
+
+
+def take(scores: Scores, rows: Rows) -> Scores:
+    """The same scores for `rows` (n,) only."""
+    return Scores(scores.tower[rows], scores.covisit[rows], scores.ease[rows], scores.last_item[rows])
+
+
+def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
+    """Rows of the `k` best eligible scores above 0, best first; equal scores in order of row."""
+    rows = np.flatnonzero(eligible & (score > 0))
+    values = score[rows]
+    if k < len(rows):
+        best = np.sort(np.argpartition(values, -k)[-k:])
+        rows, values = rows[best], values[best]
+    ordered: list[int] = rows[np.argsort(-values, kind="stable")].tolist()
+    return ordered
+
+
+def user_vector(models: Retrievers, visitor: Visitor, past: History) -> Floats:
+    """The shopper in the space of the items: float32 (d,), from at most the 20 newest contacts."""
+    rows, ages, kinds = past.rows[-HISTORY:], past.ages[-HISTORY:], past.kinds[-HISTORY:]
+    start = HISTORY - len(rows)
+    items = np.zeros((1, HISTORY), np.int64)
+    stamps = np.zeros((1, HISTORY), np.float32)
+    contacts = np.zeros((1, HISTORY), np.int64)
+    items[0, start:], stamps[0, start:], contacts[0, start:] = rows + 1, ages, kinds
+    context = np.array([encode_context(visitor.device, visitor.channel, visitor.country)], np.int64)
+    return models.user_vector(items, stamps, contacts, context)
+
+
+def _sum_rows(table: Table, rows: Rows, weights: npt.NDArray[Any], n: int) -> Floats:
+    """sum_k weights[k] * table[rows[k]]: float32 (n,)."""
+    out = np.zeros(n, np.float32)
+    for row, weight in zip(rows.tolist(), weights.tolist(), strict=True):
+        span = slice(table.indptr[row], table.indptr[row + 1])
+        out[table.indices[span]] += np.float32(weight) * table.data[span]  # columns of one row are distinct
+    return out
+
+
+def als_scores(item_factors: Floats, rows: Rows) -> Floats:
+    """Scores of every item for a history folded in as binary feedback: float32 (N,).
+
+    W W_u' (W_u W_u' + I)^-1 1 with the whitened factors W (N, f) of collaborative.als: in the order of
+    the exact fold-in, at the price of a system as small as the history.
+    """
+    seen = item_factors[rows]  # (h, f)
+    weights = np.linalg.solve(seen @ seen.T + np.eye(len(rows), dtype=np.float32), np.ones(len(rows)))
+    scores: Floats = item_factors @ (seen.T @ weights).astype(np.float32)
+    return scores
+
+
+def _ranked(
+    source: str,
+    params: Retrieve,
+    models: Retrievers,
+    user: Floats,
+    scores: Scores,
+    visitor: Visitor,
+    past: History,
+    matrix: ItemMatrix,
+    eligible: Mask,
+) -> list[int]:
+    """Eligible rows that `source` brings, best first, at most k."""
+    if source == "shown":
+        shown = matrix.rows_of(visitor.session["shown_items"])[::-1]
+        return [row for row in shown.tolist() if eligible[row]]
+    if source == "popular":
+        return top(matrix.popularity() + EVERY, eligible, params.k)
+    if source == "tower":
+        rows, _ = models.index.search(user, OVERFETCH * params.k)
+        nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
+        return nearest
+    if source == "als":
+        return top(als_scores(models.als_items, past.rows), eligible, params.k) if len(past.rows) else []
+    if source == "fresh":
+        born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
+        young = eligible & (born > visitor.now - params.fresh_days * DAY_US)
+        return top(scores.tower + 2.0, young, params.quotas[source])
+    return top(getattr(scores, source), eligible, params.k)

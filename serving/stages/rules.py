@@ -1,0 +1,52 @@
+"""Who may be shown. A filter returns what it keeps and, per item removed, the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.visitor import Visitor
+from serving.types import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Eligibility:
+    """`mask` bool (N,), true where an item may be shown; `removed` item -> reason for this shopper's own."""
+
+    mask: npt.NDArray[np.bool_]
+    removed: dict[str, str]
+
+
+def eligibility(request: Request, visitor: Visitor, matrix: ItemMatrix) -> Eligibility:
+    """Nothing out of stock, not yet on sale, in the cart, already bought, named by the page, or excluded.
+
+    An unknown stock counts as in stock: a shop that does not tell is not an empty shop.
+    """
+    mask = (matrix.available_from <= visitor.now) & ~(matrix.stock <= 0)
+    removed: dict[str, str] = {}
+    for reason, items in (
+        ("excluded by the request", request.exclude),
+        ("is the item of this page", request.items),
+        ("in the cart", (*request.cart, *visitor.session["cart_items"])),
+        ("just bought", (*visitor.session["bought_items"], *visitor.user["bought_items"])),
+    ):
+        for item in items:
+            if (row := matrix.row.get(item)) is not None:
+                mask[row] = False
+                removed.setdefault(item, reason)
+    return Eligibility(mask, removed)
+
+
+def why_not(item: str, now: int, matrix: ItemMatrix, removed: dict[str, str]) -> str | None:
+    """The reason why `item` may not be shown, None if it may."""
+    row = matrix.row.get(item)
+    if row is None:
+        return "not in the catalogue of this release"
+    if matrix.stock[row] <= 0:
+        return "out of stock"
+    if matrix.available_from[row] > now:
+        return "not yet on sale"
+    return removed.get(item)

@@ -1,0 +1,33 @@
+"""The user tower at serving time: one ONNX session, one thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from serving.types import Floats, Rows
+
+
+class UserTower:
+    """user_tower.onnx: history and context -> a vector in the space of item_vectors.npy.
+
+    One intra-op thread that does not spin: a second thread makes the tail five times longer under load.
+    """
+
+    def __init__(self, path: Path) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
+        """(1, 20) int64, (1, 20) float32 seconds, (1, 20) int64, (1, 3) int64 -> (d,), L2-normalised.
+
+        `items`: 0 for padding, else catalogue row + 1, newest last. `kinds`: 0 padding, 1 view, 2 cart,
+        3 purchase. `context`: feature_repo.events.encode_context.
+        """
+        feeds = {"items": items, "ages": ages, "kinds": kinds, "context": context}
+        vector: Floats = np.asarray(self._session.run(["vector"], feeds)[0])[0]
+        return vector

@@ -1,0 +1,274 @@
+"""The whole path on a tiny shop, every part real, from the export to replay and faults over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import orjson
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.offline import build
+from feature_repo.offline.timeline import historical
+from feature_repo.params import shop
+from pipelines.ingest import ingest
+from pipelines.protocol import ranker_data
+from pipelines.protocol.queries import make_queries, product_events
+from pipelines.release import bundle, evaluate, gate
+from pipelines.simulate import simulate
+from pipelines.validate import validate
+from training.collaborative import als, item_item
+from training.ranking import ranker
+from training.two_tower import text, two_tower
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("prior", "final")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project folder with params of a tiny shop, in which every stage up to the bundle has run."""
+    folder = tmp_path_factory.mktemp("home")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["simulate"]["size"] = "tiny"
+    params["two_tower"] |= {"epochs": 2}
+    params["ranker"] |= {"max_rounds": 40, "min_data_in_leaf": 10, "threads": 1}
+    params["queries"] |= {"ranker": 400, "evaluate": 250}
+    params["gate"] |= {"min_queries": 50, "min_ratio": 0.5, "min_coverage": 0.1}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENDCAP_HOME", str(folder))
+        patch.chdir(folder)
+        for part in (simulate.main, ingest.main):
+            assert not part()
+        assert not validate.main(validate.What.raw)
+        build.main()
+        text.main()
+        for fit in STAGES:
+            als.main(fit)  # type: ignore[arg-type]
+            item_item.main(fit)  # type: ignore[arg-type]
+            two_tower.main(fit)  # type: ignore[arg-type]
+        ranker_data.main()
+        assert not validate.main(validate.What.training)
+        ranker.main()
+        evaluate.main()
+        assert not gate.main()
+        bundle.main()
+        yield folder
+
+
+def report(home: Path) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads((home / "data/reports/evaluate.json").read_bytes())
+    return found
+
+
+def test_our_lists_beat_popularity_and_cover_more(home: Path) -> None:
+    models = report(home)["models"]
+    assert models["endcap"]["ndcg_at_12"] > models["popularity"]["ndcg_at_12"]
+    assert models["endcap"]["coverage_at_12"] > models["popularity"]["coverage_at_12"]
+    assert models["endcap"]["ndcg_low"] <= models["endcap"]["ndcg_at_12"] <= models["endcap"]["ndcg_high"]
+    assert set(models) == {"endcap", "popularity", "covisit", "als", "ease"}
+
+
+def test_slices_partition_the_queries(home: Path) -> None:
+    found = report(home)
+    for pair in (("first_query", "later_query"), ("known_user", "anonymous")):
+        assert sum(found["slices"].get(name, {"queries": 0})["queries"] for name in pair) == found["queries"]
+
+
+def test_stages_give_the_same_bytes_again(home: Path) -> None:
+    files = [
+        "data/features/ranker_training.parquet",
+        "data/models/ranker/ranker.txt",
+        "data/reports/evaluate.json",
+    ]
+    before = [hashlib.sha256((home / name).read_bytes()).hexdigest() for name in files]
+    ranker_data.main()
+    ranker.main()
+    evaluate.main()
+    assert [hashlib.sha256((home / name).read_bytes()).hexdigest() for name in files] == before
+
+
+def test_training_values_are_those_that_feast_gives_for_the_instant(home: Path) -> None:
+    table = pq.read_table(home / "data/features/ranker_training.parquet").to_pandas()
+    constants = yaml.safe_load((home / "params.yaml").read_text())["queries"]
+    events = product_events(home / "data/raw")
+    rng = np.random.default_rng(constants["seed"])
+    queries = {
+        q.id: q for q in make_queries(events, shop().rank_from, shop().test_from, constants["ranker"], rng)
+    }
+    sample = table.sample(200, random_state=1)
+    asked = pd.DataFrame(
+        {
+            "item_id": sample["item_id"].tolist(),
+            "user_id": [queries[i].user_id for i in sample["query_id"]],
+            "session_id": [queries[i].session_id for i in sample["query_id"]],
+            "event_timestamp": pd.to_datetime(
+                [queries[i].now - 1 for i in sample["query_id"]], unit="us", utc=True
+            ).as_unit("us"),
+        }
+    )
+    rows = historical(asked, "ranker")
+    assert set(COLUMNS) < set(table.columns)
+    for found, stored, query in zip(
+        sample.to_dict("records"), rows.to_dict("records"), sample["query_id"], strict=True
+    ):
+        activity, catalogue = stored["item_activity"], stored["item_catalogue"]
+        views = 0.0
+        if activity:
+            views = activity["views_24h"] * 2 ** (-(queries[query].now - activity["at"]) / 86_400_000_000)
+        assert found["views_24h"] == pytest.approx(views, rel=1e-5, abs=1e-7)
+        assert found["price_log"] == pytest.approx(np.log(catalogue["price"]), rel=1e-5)
+        assert found["session_views"] == stored["session_context"]["views"]
+
+
+def test_a_gate_that_is_not_met_exits_1_and_says_by_how_much(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = home / "params.yaml"
+    kept, verdict = path.read_text(), (home / "data/reports/gate.json").read_bytes()
+    params = yaml.safe_load(kept)
+    params["gate"]["min_coverage"] = 0.999
+    path.write_text(yaml.safe_dump(params))
+    try:
+        assert gate.main() == 1
+        assert not orjson.loads((home / "data/reports/gate.json").read_bytes())["passed"]
+    finally:
+        path.write_text(kept)
+        (home / "data/reports/gate.json").write_bytes(verdict)
+    assert "missing by" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def live(home: Path) -> Iterator[dict[str, str]]:
+    """The stack of `endcap up` on free ports, with the release promoted and features as of the test cut."""
+    ports = [_free_port() for _ in range(3)]
+    names = ("ENDCAP_REDIS_PORT", "ENDCAP_SERVICE_PORT", "ENDCAP_CONSOLE_PORT")
+    env = {**os.environ, **dict(zip(names, map(str, ports), strict=True)), "ENDCAP_REPLAY": "1"}
+    env.pop("REDIS_URL", None)
+    env |= {"URL": f"http://127.0.0.1:{ports[1]}"}
+    try:
+        _endcap(env, "up", "redis")
+        _endcap(env, "promote", "--direct")
+        _endcap(env, "materialize", "--fresh", "--forget-log", "--as-of", shop().test_from.isoformat())
+        _endcap(env, "up")
+        yield env
+    finally:
+        _endcap(env, "down")
+
+
+def test_a_replay_over_http_gives_the_offline_lists_and_values(home: Path, live: dict[str, str]) -> None:
+    _endcap(live, "replay", "--queries", "60")
+    found = orjson.loads((home / "data/reports/replay.json").read_bytes())
+    assert found["asked"] == 60
+    assert found["equal_slots"] == found["slots"] > 500
+    assert found["unequal_values"] == {}
+    assert found["values"] > 500 * 28
+
+
+def test_an_event_changes_the_next_answer(live: dict[str, str]) -> None:
+    question = {"surface": "homepage_hero", "session_id": "fresh visit"}
+    with httpx.Client(base_url=live["URL"], timeout=20) as client:
+        before = client.post("/v1/recommend", json=question).json()["items"]
+        viewed = {"event_id": "e-1", "type": "product_viewed", "session_id": "fresh visit"}
+        item = before[5]["item_id"]
+        answer = client.post("/v1/events?wait=1", json={"events": [viewed | {"item_id": item}]})
+        assert answer.json()["applied"] is True
+        after = client.post("/v1/recommend", json=question).json()["items"]
+    assert [slot["item_id"] for slot in after] != [slot["item_id"] for slot in before]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "told"),
+    [
+        ("load", ("--rate", "20", "--seconds", "1"), r"20/s .* 0 *\n"),
+        ("stream", ("--rate", "200", "--seconds", "2"), r"200/s .* none\n(.*rows/s\n){2}"),
+    ],
+)
+def test_a_benchmark_of_the_running_shop_runs(
+    live: dict[str, str], script: str, options: tuple[str, ...], told: str
+) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--url", live["URL"], *options]
+    done = subprocess.run(command, env=live, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "budget" in done.stdout and re.search(told, done.stdout), done.stdout
+
+
+def test_answers_go_on_without_the_consumer_and_without_redis(live: dict[str, str]) -> None:
+    question = {"surface": "homepage_hero", "session_id": "s", "user_id": "u"}
+    with httpx.Client(base_url=live["URL"], timeout=20) as client:
+        for victim in ("stream", "redis"):
+            _endcap(live, "down", victim)
+            for _ in range(20):
+                answer = client.post("/v1/recommend", json=question)
+                assert answer.status_code == 200
+                assert len(answer.json()["items"]) == 12
+        _endcap(live, "up", "redis", "stream")
+        _until_not_degraded(client, question)
+
+
+ALONE = """
+ip link set lo up
+"$PYTHON" -m pipelines text && "$PYTHON" -m pipelines evaluate && "$PYTHON" -m pipelines up || exit 1
+"$PYTHON" -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())' "$ASK"
+status=$?
+"$PYTHON" -m pipelines down
+exit $status
+"""
+
+
+def test_stages_and_service_need_no_network(home: Path, live: dict[str, str]) -> None:
+    """In a network namespace that has nothing but a loopback interface."""
+    probe = subprocess.run(
+        ["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, text=True, check=False
+    )
+    if probe.returncode:
+        pytest.skip(f"network namespaces are not allowed here: {probe.stderr.strip()}")
+    _endcap(live, "down")
+    env = live | {"PYTHON": sys.executable, "ASK": f"{live['URL']}/v1/recommend?surface=homepage_hero"}
+    alone = subprocess.run(
+        ["unshare", "-rn", "sh", "-c", ALONE], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 0, alone.stdout[-2000:] + alone.stderr[-2000:]
+    assert '"served_from":"live"' in alone.stdout
+
+
+def _until_not_degraded(client: httpx.Client, question: dict[str, str]) -> None:
+    for _ in range(100):
+        if client.post("/v1/recommend", json=question).json()["degraded"] is None:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the service did not recover within 10 s after Redis came back")
+
+
+def _endcap(env: dict[str, str], *args: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", *args],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"endcap {' '.join(args)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,152 @@
+"""Detached processes: started once, found again, ended alone; a pid that became another is left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+
+from pipelines.local import process, stack
+from pipelines.local.process import Program, StackError
+
+ROOT = Path(__file__).resolve().parents[3]
+FORKING = (
+    "import subprocess, sys, time, pathlib;"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
+    "pathlib.Path(sys.argv[1]).write_text(str(child.pid)); time.sleep(60)"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    for record in process.recorded(tmp_path):
+        process.stop(record, tmp_path, 5)
+
+
+def forking(folder: Path) -> Program:
+    """A leader with one worker, ready when the worker runs."""
+    mark = folder / "worker"
+    return Program("forking", (sys.executable, "-c", FORKING, str(mark)), ready=mark.exists)
+
+
+def test_a_second_start_finds_the_first_and_stop_ends_leader_and_worker(folder: Path) -> None:
+    first = process.start(forking(folder), folder, 20)
+    assert process.start(forking(folder), folder, 20) == first
+    worker = psutil.Process(int((folder / "worker").read_text()))
+    assert {p.pid for p in first.members()} == {first.pid, worker.pid}
+    assert process.stop(first, folder, 5)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert process.find(folder, "forking") is None
+    assert not process.stop(first, folder, 5)
+
+
+def test_workers_of_a_killed_leader_are_ended_before_the_next_start(folder: Path) -> None:
+    first = process.start(forking(folder), folder, 20)
+    orphan = psutil.Process(int((folder / "worker").read_text()))
+    os.kill(first.pid, signal.SIGKILL)
+    os.waitpid(first.pid, 0)
+    assert process.find(folder, "forking") is None and orphan.is_running()
+    (folder / "worker").unlink()
+    second = process.start(forking(folder), folder, 20)
+    assert second.pid != first.pid
+    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_recycled_pid_is_left_alone(folder: Path) -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        started = psutil.Process(stranger.pid).create_time()
+        stale = process.Record("forking", stranger.pid, started - 3600, None)
+        assert stale.members() == []
+        assert not process.stop(stale, folder, 1)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_process_that_ends_early_is_reported_with_the_end_of_its_log(folder: Path) -> None:
+    broken = Program("broken", (sys.executable, "-c", "raise SystemExit('no licence')"), ready=lambda: False)
+    with pytest.raises(
+        StackError, match=r"(?s)broken ended with status 1; the end of .*broken.log:.*no licence"
+    ):
+        process.start(broken, folder, 20)
+    assert process.recorded(folder) == []
+
+
+def test_a_process_that_never_gets_ready_is_ended(folder: Path) -> None:
+    idle = Program("idle", (sys.executable, "-c", "import time; time.sleep(60)"), ready=lambda: False)
+    start = time.monotonic()
+    with pytest.raises(StackError, match="idle was not ready after 1 s"):
+        process.start(idle, folder, 1)
+    assert time.monotonic() - start < 10
+    assert process.recorded(folder) == []
+
+
+def test_a_taken_port_is_named_with_the_setting_that_changes_it(folder: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        program = replace(forking(folder), port=port, port_setting="ENDCAP_SERVICE_PORT")
+        with pytest.raises(StackError, match=f"port {port} for forking is not free.*set ENDCAP_SERVICE_PORT"):
+            process.start(program, folder, 5)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
+    monkeypatch.setenv("ENDCAP_REDIS_PORT", str(free_port()))
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    yield tmp_path
+    stack.take_down()
+
+
+def test_the_embedded_redis_keeps_what_it_accepted_over_kill_9(home: Path) -> None:
+    (record,) = stack.bring_up(("redis",))
+    assert record.port is not None
+    client = redis.Redis(port=record.port)
+    client.set("basket", "full")
+    os.kill(record.pid, signal.SIGKILL)
+    os.waitpid(record.pid, 0)
+    (again,) = stack.bring_up(("redis",))
+    assert again.pid != record.pid
+    assert client.get("basket") == b"full"
+    client.close()
+
+
+def test_up_twice_is_one_redis_and_down_ends_it(home: Path) -> None:
+    assert stack.bring_up(("redis",)) == stack.bring_up(("redis",))
+    assert stack.take_down() == ["redis"]
+    assert stack.take_down() == []
+
+
+def test_another_redis_is_used_and_not_started(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(StackError, match="REDIS_URL: no Redis answers there"):
+        stack.bring_up(("redis",))
+    assert "redis" not in stack.programs(stack.stack_params(), home / "run" / "simulated")
+
+
+def test_everything_listens_on_loopback_only(home: Path) -> None:
+    (record,) = stack.bring_up(("redis",))
+    listening = [c.laddr.ip for c in psutil.Process(record.pid).net_connections() if c.status == "LISTEN"]
+    assert listening == ["127.0.0.1"]

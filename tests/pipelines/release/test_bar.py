@@ -1,0 +1,214 @@
+"""The gate's decisions: what passes, what fails and by how much it says so."""
+
+from __future__ import annotations
+
+import copy
+import doctest
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.errors import DataError
+from pipelines.release import bar
+from pipelines.release import gate as job
+from pipelines.release.bar import Evaluation, GateError, GateParams, fingerprint, judge
+
+PARAMS = GateParams(
+    min_queries=100,
+    min_ratio=1.1,
+    tolerance=0.01,
+    min_coverage=0.6,
+    coverage_tolerance=0.05,
+    slice_tolerance=0.05,
+    min_slice_queries=50,
+)
+
+
+def report(ndcg: float = 0.30, coverage: float = 0.80, **changes: Any) -> dict[str, Any]:
+    """An evaluation whose best baseline, ease, has NDCG@12 0.25."""
+    models = {
+        name: {
+            "ndcg_at_12": value,
+            "ndcg_low": value - 0.01,
+            "ndcg_high": value + 0.01,
+            "coverage_at_12": cover,
+        }
+        for name, value, cover in (("endcap", ndcg, coverage), ("popularity", 0.1, 0.03), ("ease", 0.25, 0.6))
+    }
+    slices = {
+        "first_query": {"queries": 400, "ndcg_at_12": ndcg, "coverage_at_12": coverage},
+        "cold_item": {"queries": 20, "ndcg_at_12": 0.2, "coverage_at_12": 0.4},
+        "email": {"queries": 0, "ndcg_at_12": None, "coverage_at_12": None},
+    }
+    base = {"protocol": "session_continuation", "k": 12, "queries": 1000, "candidates": 445, "bundle": None}
+    span = {"from": "2026-02-23T00:00:00Z", "to": "2026-03-02T00:00:00Z"}
+    return base | {"span": span, "models": models, "slices": slices} | changes
+
+
+def evaluation(**changes: Any) -> Evaluation:
+    return Evaluation.from_report(report(**changes))
+
+
+def failed(candidate: Evaluation, champion: Evaluation | None = None) -> list[str]:
+    return [check.name for check in judge(candidate, PARAMS, champion).checks if not check.passed]
+
+
+def test_docstring_examples_hold() -> None:
+    assert doctest.testmod(bar) == (0, 1)
+
+
+def test_without_a_champion_the_bar_is_the_best_baseline() -> None:
+    verdict = judge(evaluation(ndcg=0.28), PARAMS)
+    assert (verdict.passed, verdict.against) == (True, "ease")
+    assert {check.name: check.needed for check in verdict.checks} == {
+        "queries": 100,
+        "ndcg_at_12": pytest.approx(0.275),
+        "coverage_at_12": 0.6,
+    }
+
+
+def test_a_failure_says_by_how_much() -> None:
+    verdict = judge(evaluation(ndcg=0.26, coverage=0.5), PARAMS)
+    assert not verdict.passed
+    assert verdict.shortfall() == (
+        "ndcg_at_12 is 0.2600, needed 0.2750 (ease x 1.1), missing by 0.0150; "
+        "coverage_at_12 is 0.5000, needed 0.6000 (the floor), missing by 0.1000"
+    )
+
+
+def test_a_champion_of_the_same_queries_is_the_bar_even_below_the_baselines() -> None:
+    assert failed(evaluation(ndcg=0.20), champion=evaluation(ndcg=0.20)) == []
+    assert failed(evaluation(ndcg=0.1981), champion=evaluation(ndcg=0.20)) == []
+    assert failed(evaluation(ndcg=0.1979), champion=evaluation(ndcg=0.20)) == ["ndcg_at_12"]
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"span": {"from": "2026-02-16T00:00:00Z", "to": "2026-02-23T00:00:00Z"}},
+        {"protocol": "next_item"},
+        {"queries": 999},
+        {"candidates": 446},
+    ],
+)
+def test_a_champion_of_other_queries_is_no_bar(elsewhere: dict[str, Any]) -> None:
+    verdict = judge(evaluation(ndcg=0.28), PARAMS, evaluation(ndcg=0.9, **elsewhere))
+    assert (verdict.passed, verdict.against) == (True, "ease")
+
+
+def test_coverage_may_not_fall_far_below_the_champions_even_above_the_floor() -> None:
+    assert failed(evaluation(coverage=0.76), evaluation(coverage=0.80)) == []
+    assert failed(evaluation(coverage=0.74), evaluation(coverage=0.80)) == ["coverage_at_12 kept"]
+
+
+def test_a_slice_that_got_worse_fails_though_the_mean_did_not() -> None:
+    worse = report()
+    worse["slices"]["first_query"]["ndcg_at_12"] = 0.30 * 0.94
+    assert failed(Evaluation.from_report(worse), evaluation()) == ["first_query ndcg_at_12"]
+
+
+def test_a_slice_with_few_queries_is_not_judged() -> None:
+    worse = report()
+    worse["slices"]["cold_item"]["ndcg_at_12"] = 0.0
+    assert failed(Evaluation.from_report(worse), evaluation()) == []
+
+
+def test_a_slice_that_was_lost_counts_as_nothing_found() -> None:
+    lost = report()
+    del lost["slices"]["first_query"]
+    assert failed(Evaluation.from_report(lost), evaluation()) == ["first_query ndcg_at_12"]
+
+
+def test_too_few_queries_prove_nothing() -> None:
+    assert failed(evaluation(queries=99)) == ["queries"]
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_better_model_never_fails_where_a_worse_one_passes(low: float, high: float, bar: float) -> None:
+    low, high = sorted((low, high))
+    for champion in (None, evaluation(ndcg=bar)):
+        assert set(failed(evaluation(ndcg=high), champion)) <= set(failed(evaluation(ndcg=low), champion))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.3"])
+def test_a_number_that_is_none_is_refused(value: Any) -> None:
+    broken = report()
+    broken["models"]["endcap"]["ndcg_at_12"] = value
+    with pytest.raises(GateError, match=r"models\.endcap\.ndcg_at_12: .* is not a number"):
+        Evaluation.from_report(broken)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda r: r.pop("span"), "'span'"),
+        (lambda r: r["models"].pop("endcap"), "endcap and at least one baseline"),
+        (lambda r: r.update(models={"endcap": r["models"]["endcap"]}), "at least one baseline"),
+    ],
+)
+def test_an_incomplete_report_is_refused(spoil: Callable[[dict[str, Any]], Any], message: str) -> None:
+    broken = report()
+    spoil(broken)
+    with pytest.raises(GateError, match=message):
+        Evaluation.from_report(broken)
+
+
+def test_the_fingerprint_is_of_the_content_not_of_the_layout() -> None:
+    turned = dict(reversed(report().items()))
+    assert fingerprint(turned) == fingerprint(report())
+    other = copy.deepcopy(turned)
+    other["models"]["ease"]["ndcg_at_12"] += 1e-9
+    assert fingerprint(other) != fingerprint(report())
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    params = yaml.safe_load((Path(__file__).parents[3] / "params.yaml").read_text())
+    params["gate"] = {name: getattr(PARAMS, name) for name in PARAMS.__dataclass_fields__}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    (tmp_path / "data" / "reports").mkdir(parents=True)
+    monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
+    return tmp_path
+
+
+def judged(home: Path, **changes: Any) -> tuple[int, dict[str, Any]]:
+    (home / job.EVALUATION).write_bytes(orjson.dumps(report(**changes)))
+    return job.main(), orjson.loads((home / job.VERDICT).read_bytes())
+
+
+def test_the_job_passes_and_leaves_its_verdict_and_picture(home: Path) -> None:
+    code, written = judged(home)
+    assert code == 0
+    assert written["passed"] is True
+    assert written["evaluation"] == fingerprint(report())
+    assert written["champion"] is None
+    assert (home / job.PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_job_fails_with_a_table_of_what_is_missing(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, written = judged(home, coverage=0.45)
+    assert code == 1
+    assert [check["name"] for check in written["checks"] if not check["passed"]] == ["coverage_at_12"]
+    printed = capsys.readouterr().out
+    assert "0.15 (25.0%)" in printed
+    assert "nothing is promoted" in printed
+
+
+def test_the_job_prints_its_verdict_for_machines(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / job.EVALUATION).write_bytes(orjson.dumps(report()))
+    assert job.main(as_json=True) == 0
+    assert orjson.loads(capsys.readouterr().out) == orjson.loads((home / job.VERDICT).read_bytes())
+
+
+def test_without_an_evaluation_the_job_says_what_to_run(home: Path) -> None:
+    with pytest.raises(DataError, match="run `endcap evaluate`"):
+        job.main()

@@ -1,0 +1,171 @@
+"""From an admitted bundle to the champion: the gate, the waiting challenger, the version in MLflow."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import mlflow
+import orjson
+import pytest
+from redis import Redis
+from shops.release import ACT, SPAN, Build, alias_holders, open_home, report, write_candidate
+
+from feature_repo.params import load
+from pipelines.release import aliases
+from pipelines.release import promote as promote_job
+from pipelines.release.admission import install_bundle
+from pipelines.release.bar import Evaluation, GateError, GateParams, judge
+from pipelines.release.gate import VERDICT, champion_report, verdict_json
+from pipelines.release.promote import promote
+from pipelines.release.registry import Registry, store
+from serving.errors import BundleError
+from serving.release import bundle, state
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_registry: Path, redis_url: str) -> Path:
+    return open_home(tmp_path, monkeypatch, empty_registry, redis_url)
+
+
+@pytest.fixture
+def redis(home: Path, redis_url: str) -> Iterator[Redis]:
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def build(home: Path) -> Build:
+    return partial(write_candidate, home)
+
+
+def test_the_first_promotion_makes_a_champion_that_serves_from_its_own_folder(
+    redis: Redis, build: Build, home: Path
+) -> None:
+    done = promote(build("one"), redis, Registry(), ACT)
+    assert (done.role, done.version, done.replaced) == ("champion", "1", None)
+    found = aliases.present(redis)
+    assert found.champion == done.release
+    assert bundle.verify(home / done.release.path)["digest"] == done.release.digest
+    assert alias_holders(Registry()) == dict(champion=done.release)
+    assert not list((home / "data" / "bundles").glob(".*"))
+
+
+def test_the_next_one_waits_as_challenger_and_changes_nothing_that_serves(redis: Redis, build: Build) -> None:
+    registry = Registry()
+    first = promote(build("one"), redis, registry, ACT).release
+    second = promote(build("two"), redis, registry, ACT)
+    assert (second.role, second.version) == ("challenger", "2")
+    found = aliases.present(redis)
+    assert (found.champion, found.version) == (first, 1)
+    assert aliases.waiting_challenger() == second.release
+    assert state.read_audit(redis)[0]["what"] == "register_challenger"
+
+
+def test_a_promoted_canary_moves_all_three_aliases(redis: Redis, build: Build) -> None:
+    registry = Registry()
+    first = promote(build("one"), redis, registry, ACT).release
+    second = promote(build("two"), redis, registry, ACT).release
+    present = aliases.present(redis)
+    full = state.start_canary(redis, present, second, 100, "second-1", ACT)
+    aliases.on_promoted(state.promote_champion(redis, full, ACT))
+    assert alias_holders(registry) == dict(champion=second, previous=first)
+
+
+def test_promoting_the_champion_again_changes_nothing(redis: Redis, build: Build) -> None:
+    registry, folder = Registry(), build("one")
+    first = promote(folder, redis, registry, ACT)
+    again = promote(folder, redis, registry, ACT, direct=True)
+    assert again == first
+    found = aliases.present(redis)
+    assert (found.version, found.previous) == (1, None)
+
+
+def test_a_failed_gate_promotes_nothing_and_says_by_how_much(redis: Redis, build: Build) -> None:
+    with pytest.raises(GateError, match=r"ndcg_at_12 is 0\.2100, needed 0\.2200, missing by 0\.0100"):
+        promote(build("weak", ndcg=0.21), redis, Registry(), ACT)
+    assert state.read(redis) is None
+    assert alias_holders(Registry()) == dict()
+
+
+def test_a_candidate_left_by_an_earlier_run_is_not_promoted_when_the_newest_gate_failed(
+    redis: Redis, build: Build, home: Path
+) -> None:
+    build("one")
+    weak = report(0.1)
+    failed = judge(Evaluation.from_report(weak), load("gate", GateParams))
+    (home / VERDICT).write_bytes(orjson.dumps(verdict_json(failed, weak, None)))
+    with pytest.raises(GateError, match=r"the newest one failed.*missing by 0\.1200"):
+        promote_job.main()
+    assert state.read(redis) is None
+
+
+def test_a_tampered_file_is_refused_and_leaves_nothing_behind(redis: Redis, build: Build, home: Path) -> None:
+    folder = build("one")
+    (folder / "ranker.txt").write_text("another ranker")
+    with pytest.raises(BundleError, match=r"ranker\.txt: sha256"):
+        promote(folder, redis, Registry(), ACT)
+    assert [path.name for path in (home / "data" / "bundles").iterdir()] == ["candidate"]
+
+
+def test_a_bundle_evaluated_again_brings_its_new_manifest(build: Build, home: Path) -> None:
+    first = install_bundle(build("one", ndcg=0.3))
+    assert install_bundle(build("one", ndcg=0.3)) == first
+    shutil.rmtree(home / "written")
+    assert install_bundle(build("one", ndcg=0.35)) == first
+    assert aliases.read_manifest(home / first.path)["metrics"]["models"]["endcap"]["ndcg_at_12"] == 0.35
+
+
+def test_no_promotion_while_a_canary_is_under_way(redis: Redis, build: Build) -> None:
+    registry = Registry()
+    promote(build("one"), redis, registry, ACT)
+    second = promote(build("two"), redis, registry, ACT).release
+    present = aliases.present(redis)
+    state.start_canary(redis, present, second, 10, "second-1", ACT)
+    with pytest.raises(aliases.ReleaseError, match=f"{second.digest} is on trial at 10 %"):
+        promote(build("three"), redis, registry, ACT, direct=True)
+
+
+def test_a_version_carries_its_gate_and_its_source_is_the_bundle(
+    redis: Redis, build: Build, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = promote(build("one"), redis, Registry(), ACT)
+    version = Registry().holder("champion")
+    assert version is not None
+    assert version.tags["gate"] == "passed"
+    assert version.tags["digest"] == done.release.digest
+    assert orjson.loads(version.tags["gate_checks"])["ndcg_at_12"] == [0.3, pytest.approx(0.22)]
+    assert version.tags["evaluated"] == f"{SPAN['from']} to {SPAN['to']}"
+    # Without an address MLflow makes a store in the working folder.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store()}")
+    fetched = mlflow.artifacts.download_artifacts("models:/endcap@champion")
+    assert Path(fetched).resolve() == (home / done.release.path).resolve()
+
+
+def test_the_gate_finds_the_champion_in_the_registry(redis: Redis, build: Build, home: Path) -> None:
+    assert champion_report() is None
+    done = promote(build("one", ndcg=0.31), redis, Registry(), ACT)
+    assert champion_report() == (done.release.digest, report(0.31))
+    shutil.rmtree(home / done.release.path)
+    assert champion_report() is None
+
+
+def test_the_promote_job_says_what_comes_next(
+    build: Build, redis: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build("one")
+    promote_job.main()
+    assert "is champion" in capsys.readouterr().out
+    build("two")
+    promote_job.main()
+    printed = capsys.readouterr().out
+    assert "is challenger" in printed
+    assert "`endcap rollout start`" in printed
+
+
+def test_without_redis_the_error_names_the_address(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    with pytest.raises(aliases.ReleaseError, match=r"redis://127\.0\.0\.1:1/0 does not answer; .*endcap up"):
+        promote_job.main()

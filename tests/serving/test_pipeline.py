@@ -1,0 +1,193 @@
+"""The request path over a bundle of real parts: candidates, order, diversity, eligibility, never too few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shops.tiny_bundle import catalogue, make, matrix
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.assemble.visitor import history
+from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT
+from feature_repo.folds.fold import DAY_US, Event
+from serving.pipeline import bestsellers, recommend, reorder, visitor_of
+from serving.release import bundle
+from serving.stages.diversify import Diversify, diversify
+from serving.stages.retrieve import als_scores, retrieve, score_catalogue, top, user_vector
+from serving.stages.rules import eligibility, why_not
+from serving.types import Ranked, Request
+
+NOW = 1_700_000_000_000_000
+N = 60
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bundle.Release]:
+    home: Path = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENDCAP_HOME", str(home))  # compiled rankers go below it
+        yield bundle.load(make(home, N))
+
+
+@pytest.fixture
+def items() -> ItemMatrix:
+    return matrix(catalogue(N))
+
+
+def session(*contacts: tuple[str, str]) -> dict[str, object]:
+    state = SESSION_CONTEXT.new()
+    for i, (kind, item) in enumerate(contacts):
+        state = SESSION_CONTEXT.step(state, Event(NOW - 1000 + i, kind, None, "s", item))
+    return SESSION_CONTEXT.row(state)
+
+
+def views(matrix: ItemMatrix, counts: dict[str, int]) -> None:
+    for item, count in counts.items():
+        state = ITEM_ACTIVITY.new()
+        for i in range(count):
+            state = ITEM_ACTIVITY.step(state, Event(NOW - 10_000 + i, "product_viewed", None, "s", item))
+        row = ITEM_ACTIVITY.row(state)
+        matrix.apply(np.array([matrix.row[item]]), {name: [value] for name, value in row.items()})
+
+
+def test_twelve_distinct_slots_in_order_for_a_visitor_nobody_knows(
+    release: bundle.Release, items: ItemMatrix
+) -> None:
+    request = Request("homepage_hero")
+    served = recommend(request, release, visitor_of(request, NOW, None, None), items)
+    assert [slot.slot for slot in served.slots] == list(range(12))
+    assert len({slot.item_id for slot in served.slots}) == 12
+
+
+def test_nothing_bought_in_the_cart_sold_out_excluded_or_of_this_page_is_shown(
+    release: bundle.Release, items: ItemMatrix
+) -> None:
+    row = session(("purchase_completed", "item-1"), ("add_to_cart", "item-2"), ("product_viewed", "item-3"))
+    request = Request("pdp_fbt", items=("item-3",), cart=("item-4",), exclude=("item-5",), limit=100)
+    served = recommend(request, release, visitor_of(request, NOW, None, row), items)
+    shown = {slot.item_id for slot in served.slots}
+    assert shown.isdisjoint({"item-1", "item-2", "item-3", "item-4", "item-5"})
+    assert shown.isdisjoint(f"item-{i}" for i in range(9, N, 10))  # stock 0
+    assert len(shown) == N - 6 - 5  # and everything else is
+    reasons = {
+        item: why_not(item, NOW, items, served.eligible.removed) for item in ("item-1", "item-2", "item-9")
+    }
+    assert reasons == {"item-1": "just bought", "item-2": "in the cart", "item-9": "out of stock"}
+    assert why_not("no such item", NOW, items, {}) == "not in the catalogue of this release"
+
+
+def test_an_item_before_its_first_day_of_sale_is_not_eligible(items: ItemMatrix) -> None:
+    items.available_from[7] = NOW + DAY_US
+    request = Request("homepage_hero")
+    mask = eligibility(request, visitor_of(request, NOW, None, None), items).mask
+    later = eligibility(request, visitor_of(request, NOW + 2 * DAY_US, None, None), items).mask
+    assert not mask[7]
+    assert later[7]
+
+
+def test_candidates_are_distinct_eligible_and_fill_k_where_the_catalogue_can(
+    release: bundle.Release, items: ItemMatrix
+) -> None:
+    request = Request("homepage_hero")
+    visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
+    mask = eligibility(request, visitor, items).mask
+    params = replace(release.retrieve, k=40)
+    found = retrieve(params, release, visitor, history(visitor, items), items, mask)
+    assert len(found.rows) == len(set(found.rows.tolist())) == 40
+    assert mask[found.rows].all()
+    everything = retrieve(release.retrieve, release, visitor, history(visitor, items), items, mask)
+    assert set(everything.rows.tolist()) == set(np.flatnonzero(mask).tolist())
+
+
+def test_no_source_brings_more_than_its_quota(release: bundle.Release, items: ItemMatrix) -> None:
+    request = Request("homepage_hero")
+    visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
+    mask = eligibility(request, visitor, items).mask
+    params = replace(release.retrieve, k=20, quotas={"ease": 4, "covisit": 3, "tower": 2, "popular": 50})
+    found = retrieve(params, release, visitor, history(visitor, items), items, mask)
+    assert [found.source.count(name) for name in params.quotas] == [4, 3, 2, 11]
+
+
+def test_an_item_item_score_is_the_sum_of_its_rows_weighed_by_recency(
+    release: bundle.Release, items: ItemMatrix
+) -> None:
+    row = session(("product_viewed", "item-3"), ("product_viewed", "item-8"))
+    visitor = visitor_of(Request("homepage_hero"), NOW, None, row)
+    past = history(visitor, items)
+    scores = score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past)
+    table, decay = release.covisit.toarray(), release.retrieve.covisit_decay
+    np.testing.assert_allclose(scores.covisit, table[8] + decay * table[3], rtol=1e-5)
+    np.testing.assert_allclose(scores.last_item, release.ease.toarray()[8], rtol=1e-5)
+
+
+def test_folding_in_one_item_ranks_its_nearest_factors_first() -> None:
+    factors = np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32)
+    assert np.argsort(-als_scores(factors, np.array([0]))).tolist() == [0, 1, 2]
+
+
+@given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=30), st.integers(1, 40), st.data())
+def test_top_is_the_head_of_a_stable_sort(values: list[float], k: int, data: st.DataObject) -> None:
+    score = np.array(values)
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    rows = top(score, mask, k)
+    allowed = [i for i in range(len(values)) if mask[i] and score[i] > 0]
+    assert [score[i] for i in rows] == sorted((score[i] for i in allowed), reverse=True)[:k]
+    assert set(rows) <= set(allowed)
+
+
+def ranked(items: ItemMatrix, score: list[float], views_7d: list[float] | None = None) -> Ranked:
+    features = np.zeros((len(score), 28), np.float32)
+    features[:, COLUMNS.index("views_7d")] = views_7d or [0.0] * len(score)
+    rows = np.arange(len(score))
+    return Ranked(rows, np.array(score, np.float32), ("tower",) * len(score), features)
+
+
+def test_without_discount_and_trade_off_the_ranker_decides_alone(items: ItemMatrix) -> None:
+    params = Diversify(popularity_discount=0, trade_off=0, category_weight=0.7)
+    assert diversify(params, ranked(items, [5, 4, 3, 2, 1]), items, 3) == [0, 1, 2]
+
+
+def test_more_trade_off_means_more_categories_on_the_shelf(items: ItemMatrix) -> None:
+    score = [float(100 - i // 3 - 40 * (i % 15 != 0)) for i in range(N)]  # one category leads by far
+    shelves = []
+    for trade_off in (0.0, 0.3, 0.6):
+        chosen = diversify(Diversify(0, trade_off, 0.7), ranked(items, score), items, 4)
+        shelves.append(len(set(items.category[chosen].tolist())))
+    assert shelves[0] == 1
+    assert shelves == sorted(shelves)
+    assert shelves[-1] > 1
+
+
+def test_the_popularity_discount_lets_an_equal_but_rarer_item_pass(items: ItemMatrix) -> None:
+    shelf = ranked(items, [1.0, 0.99, 0.0], [1000.0, 1.0, 1.0])
+    assert diversify(Diversify(0.0, 0, 0.7), shelf, items, 2) == [0, 1]
+    assert diversify(Diversify(0.2, 0, 0.7), shelf, items, 2) == [1, 0]
+
+
+def test_reorder_keeps_every_known_item_once(release: bundle.Release, items: ItemMatrix) -> None:
+    request = Request("category_sort", items=("item-9", "item-3", "item-9", "unknown", "item-7"))
+    served = reorder(request, release, visitor_of(request, NOW, None, None), items)
+    assert sorted(slot.item_id for slot in served.slots) == ["item-3", "item-7", "item-9"]
+
+
+def test_bestsellers_are_the_most_viewed_and_still_fill_the_shelf(items: ItemMatrix) -> None:
+    views(items, {"item-4": 9, "item-2": 5, "item-9": 50})  # item-9 is out of stock
+    request = Request("homepage_hero")
+    slots = bestsellers(request, visitor_of(request, NOW, None, None), items)
+    assert [slot.item_id for slot in slots[:2]] == ["item-4", "item-2"]
+    assert len(slots) == 12
+
+
+def test_a_contact_changes_the_next_list(release: bundle.Release, items: ItemMatrix) -> None:
+    request = Request("homepage_hero", session_id="s")
+    before = recommend(request, release, visitor_of(request, NOW, None, None), items)
+    row = session(("product_viewed", "item-3"))
+    after = recommend(request, release, visitor_of(request, NOW, None, row), items)
+    assert [s.item_id for s in before.slots] != [s.item_id for s in after.slots]

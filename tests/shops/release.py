@@ -1,0 +1,80 @@
+"""A shop that has candidates to promote: Redis, bundle folders and MLflow aliases, all real."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from feature_repo.params import load
+from pipelines.release import promote as promote_job
+from pipelines.release.bar import Evaluation, GateParams, judge
+from pipelines.release.gate import VERDICT, verdict_json
+from pipelines.release.registry import Registry, store
+from serving.release import bundle
+from serving.release.state import Act, Release
+from serving.stages.diversify import Diversify
+from serving.stages.retrieve import Retrieve
+
+ROOT = Path(__file__).resolve().parents[2]
+ACT = Act(who="pat", why="a test", now_us=1_767_225_600_000_000)
+SPAN = {"from": "2026-02-23T00:00:00Z", "to": "2026-03-02T00:00:00Z"}
+Build = Callable[..., Path]
+
+
+def open_home(folder: Path, patch: pytest.MonkeyPatch, registry: Path, redis_url: str) -> Path:
+    """A project folder of its own at `folder`, with a copy of the MLflow store `registry`."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["gate"]["min_ratio"] = 1.1  # the tests say by how much a candidate falls short
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    patch.setenv("ENDCAP_HOME", str(folder))
+    patch.setenv("REDIS_URL", redis_url)
+    store().parent.mkdir(parents=True)
+    shutil.copy(registry, store())
+    (folder / "data" / "reports").mkdir(parents=True)
+    return folder
+
+
+def report(ndcg: float, coverage: float = 0.8) -> dict[str, Any]:
+    """What `endcap evaluate` writes of a candidate with this NDCG@12 and this coverage@12."""
+    models = {
+        "endcap": {"ndcg_at_12": ndcg, "coverage_at_12": coverage},
+        "ease": {"ndcg_at_12": 0.2, "coverage_at_12": 0.6},
+    }
+    base = {"protocol": "session_continuation", "k": 12, "queries": 1000, "candidates": 445, "span": SPAN}
+    return {**base, "bundle": None, "models": models, "slices": {}}
+
+
+def write_candidate(home: Path, content: str, ndcg: float = 0.3, **changes: Any) -> Path:
+    """Writes data/bundles/candidate: files of the given content, judged as `endcap gate` does."""
+    parts = home / "parts"
+    parts.mkdir(exist_ok=True)
+    for name in bundle.FILES:
+        (parts / name).write_text('["a", "b"]' if name == "item_ids.json" else f"{name} {content}")
+    metrics = report(ndcg)
+    verdict = judge(Evaluation.from_report(metrics), load("gate", GateParams))
+    fields = {
+        "feature_service": "ranking_v1",
+        "retrieve": asdict(load("retrieve", Retrieve)),
+        "diversify": asdict(load("diversify", Diversify)),
+        "metrics": metrics,
+        "gate": verdict_json(verdict, metrics, None),
+    }
+    (home / VERDICT).write_bytes(orjson.dumps(fields["gate"]))
+    made = bundle.write(parts, fields | changes, home / "written")
+    candidate = home / promote_job.CANDIDATE
+    shutil.rmtree(candidate, ignore_errors=True)
+    shutil.copytree(made, candidate)
+    return candidate
+
+
+def alias_holders(registry: Registry) -> dict[str, Release]:
+    """Alias -> release of the MLflow aliases that are set."""
+    found = {alias: registry.holder(alias) for alias in ("champion", "challenger", "previous")}
+    return {alias: version.release for alias, version in found.items() if version}

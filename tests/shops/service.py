@@ -1,0 +1,137 @@
+"""The service as it runs: `endcap serve` in processes of its own, on a free port, over a Redis of its own.
+
+`pytest_plugins = ("service_fixture",)` in a test module brings `service`; it starts once per test session.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import redis
+from shops.storefront import act, make_home, release_of
+
+from feature_repo.features.catalogue import ITEM_CATALOGUE, KNOWN_FROM, catalogue_rows
+from feature_repo.features.views import DECLARED
+from feature_repo.offline.history import micros
+from feature_repo.online.rows import OnlineView, write_newer
+from pipelines.local.stack import redis_server
+from serving.release import state
+
+READY_S = 180
+PROJECT = "endcap"  # feature_store.yaml
+
+
+@dataclass
+class Service:
+    """A running service and what it stands on."""
+
+    url: str
+    redis_url: str
+    home: Path
+    bundle: Path
+    process: psutil.Popen
+    redis_process: psutil.Popen
+    log: Path
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=15)
+
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(self.redis_url)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer requests."""
+        children = self.process.children(recursive=True)
+        alive = [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in alive if "_bentoml_impl.worker.service" in p.cmdline()]
+
+    def store(self, view: str, entity: str, ts: int, row: Mapping[str, Any]) -> None:
+        """Put a feature row where the stream would, replacing an older one."""
+        declared = next(d for d in DECLARED if d.name == view)
+        with self.redis() as client:
+            assert write_newer(client, OnlineView(declared, PROJECT), [(entity, ts, row)]) == [entity]
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_S
+        while True:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=1).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the service did not get ready:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service with one bundle of 60 items as champion, nobody in the holdout, and no shopper known."""
+    folder = tmp_path_factory.mktemp("service")
+    home, bundle = make_home(folder / "home")
+    params = home / "params.yaml"
+    params.write_text(params.read_text().replace("holdout_share: 0.02", "holdout_share: 0.0"))
+    url, redis_port = f"http://127.0.0.1:{free_port()}", free_port()
+    redis_url, log = f"redis://127.0.0.1:{redis_port}/0", folder / "log"
+    options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    store = psutil.Popen([redis_server(), *options], stdout=subprocess.DEVNULL)
+    env = {**os.environ, "ENDCAP_HOME": str(home), "REDIS_URL": redis_url, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pipelines", "serve", "--port", url.rsplit(":", 1)[1]]
+    running = None
+    try:
+        _install(home, bundle, redis_url)
+        with log.open("wb") as out:
+            running = psutil.Popen(command, env=env, cwd=home, stdout=out, stderr=subprocess.STDOUT)
+        found = Service(url, redis_url, home, bundle, running, store, log)
+        found.wait_until_ready()
+        yield found
+    finally:
+        for process in filter(None, (running, store)):
+            stop(process)
+
+
+def stop(process: psutil.Popen) -> None:
+    """End a process and whatever it started."""
+    family = [process, *process.children(recursive=True)] if process.is_running() else []
+    if family:
+        process.terminate()
+    _, left = psutil.wait_procs(family, timeout=10)
+    for survivor in left:
+        survivor.kill()
+
+
+def _install(home: Path, bundle: Path, redis_url: str) -> None:
+    """The catalogue in the online store, the bundle as champion."""
+    with redis.Redis.from_url(redis_url) as client:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                client.ping()
+                break
+            except redis.RedisError:
+                time.sleep(0.02)
+        rows = catalogue_rows(bundle / "catalogue.parquet").to_pylist()
+        names = [c.name for c in ITEM_CATALOGUE.columns]
+        items = [(row["item_id"], micros(KNOWN_FROM), {name: row[name] for name in names}) for row in rows]
+        assert len(write_newer(client, OnlineView(ITEM_CATALOGUE, PROJECT), items)) == len(items)
+        assert pq.read_metadata(bundle / "catalogue.parquet").num_rows == len(items)
+        state.install(client, release_of(home, bundle), act())

@@ -1,0 +1,59 @@
+"""ALS: the contract, and a shopper folded in by our formula against the library's own solver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from implicit.cpu.als import AlternatingLeastSquares
+from scipy import sparse
+from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
+
+from serving.stages.retrieve import als_scores
+from training.collaborative.als import AlsParams, fit_als, fold_in, whitened
+from training.dataset import Contacts, session_matrix
+
+PARAMS = AlsParams(seed=3, factors=2, regularization=0.1, alpha=2.0, iterations=15)  # two colours
+
+
+def folded(factors: np.ndarray, history: Sequence[int]) -> np.ndarray:
+    rows = np.array(history, dtype=np.int64)
+    return fold_in(factors, rows, PARAMS.alpha, PARAMS.regularization)
+
+
+class TestAls(RetrievalContract):
+    def fit(self, contacts: Contacts, items: int) -> Scorer:
+        factors = fit_als(session_matrix(contacts, items), PARAMS)
+        return lambda histories: np.array([factors @ folded(factors, history) for history in histories])
+
+
+@pytest.mark.parametrize("history", [[3], [0, 2, 4], list(range(1, 20, 2))])
+def test_a_folded_in_session_equals_what_the_library_fits_for_it(history: list[int]) -> None:
+    factors = fit_als(session_matrix(contacts_of(checkerboard()), ITEMS), PARAMS)
+    library = AlternatingLeastSquares(
+        PARAMS.factors, PARAMS.regularization, PARAMS.alpha, num_threads=1, random_state=0
+    )
+    library.item_factors = factors
+    row = np.zeros((1, ITEMS), np.float32)
+    row[0, history] = 1
+    expected = library.recalculate_user(0, sparse.csr_matrix(row))
+    assert folded(factors, history) == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_item_without_a_session_has_no_factors() -> None:
+    factors = fit_als(session_matrix(contacts_of([[0, 1], [1, 3]]), 5), PARAMS)
+    assert factors.dtype == np.float32
+    assert factors.any(axis=1).tolist() == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("history", [[3], [0, 2, 4], list(range(1, 20, 2))])
+def test_whitened_factors_fold_in_to_the_same_scores_without_a_constant(history: list[int]) -> None:
+    rng = np.random.default_rng(5)
+    factors = rng.normal(size=(ITEMS, 4)).astype(np.float32)
+    params = replace(PARAMS, alpha=40.0, regularization=3.0)
+    rows = np.array(history, dtype=np.int64)
+    exact = factors @ fold_in(factors, rows, params.alpha, params.regularization)
+    served = als_scores(whitened(factors, params.alpha, params.regularization), rows)
+    assert served * params.alpha / (params.alpha - 1) == pytest.approx(exact, rel=1e-3, abs=1e-4)

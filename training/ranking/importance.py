@@ -1,0 +1,43 @@
+"""What a ranker's fit leaves for people: the curve, the columns' shares of the gain, one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+from training.ranking.lambdarank import Fitted
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+def write(fitted: Fitted, folder: Path) -> list[Path]:
+    """curve.csv (round, ndcg_at_12), importance.csv (column, share of gain) and ranker.png; their paths."""
+    curve = folder / "curve.csv"
+    lines = [f"{i},{value:.6f}" for i, value in enumerate(fitted.curve, 1)]
+    curve.write_text("\n".join(["round,ndcg_at_12", *lines]) + "\n")
+    shares = fitted.importance()
+    importance = folder / "importance.csv"
+    importance.write_text("\n".join(["column,share", *(f"{c},{s:.6f}" for c, s in shares.items())]) + "\n")
+    picture = folder / "ranker.png"
+    _draw(fitted, shares, picture)
+    return [curve, importance, picture]
+
+
+def _draw(fitted: Fitted, shares: dict[str, float], path: Path) -> None:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
+    left.plot(range(1, len(fitted.curve) + 1), fitted.curve, color="#1b6ca8")
+    left.axvline(fitted.best_round, color="#7a8793", linestyle=":")
+    left.annotate(f" {fitted.best_round} trees", (fitted.best_round, min(fitted.curve)), color="#7a8793")
+    left.set(xlabel="trees", ylabel="NDCG@12, validation")
+    left.set_title("Choosing the number of trees", loc="left")
+    names = list(shares)[::-1]
+    right.barh(names, [shares[name] for name in names], color="#1b6ca8")
+    right.set(xlabel="share of the gain")
+    right.set_title("What the ranker looks at", loc="left")
+    right.tick_params(axis="y", labelsize=7)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,138 @@
+"""The ranker: LightGBM lambdarank over exactly 28 columns.
+
+The number of trees is chosen by NDCG@12 on the validation span; then the ranker is fitted again on training
+and validation together, so that it has seen the weeks just before the release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightgbm as lgb
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.errors import DataError
+
+Floats = npt.NDArray[np.float32]
+SMOOTHED = 5  # rounds
+
+
+@dataclass(frozen=True)
+class RankerParams:
+    """Section `ranker` of params.yaml."""
+
+    seed: int
+    threads: int
+    max_rounds: int
+    patience: int  # rounds without a better NDCG@12 on the validation span
+    learning_rate: float
+    num_leaves: int
+    min_data_in_leaf: int
+    feature_fraction: float
+    lambda_l2: float
+    truncation: int  # pairs are weighed down to this place of the list
+    k: int  # NDCG@k
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Candidates of many queries, one after the other.
+
+    matrix float32 (n, 28) · label int8 (n,), greater is better · group int64 (q,), candidates of each query
+    """
+
+    matrix: Floats
+    label: npt.NDArray[np.int8]
+    group: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.matrix.shape != (len(self.label), len(COLUMNS)) or self.group.sum() != len(self.label):
+            raise DataError(
+                "ranker training set",
+                f"matrix {self.matrix.shape}, {len(self.label)} labels and groups of {self.group.sum()} rows "
+                f"do not fit together; columns must be {len(COLUMNS)}",
+                next_step="run `endcap ranker_data` again",
+            )
+
+    def __add__(self, other: Examples) -> Examples:
+        return Examples(
+            np.concatenate([self.matrix, other.matrix]),
+            np.concatenate([self.label, other.label]),
+            np.concatenate([self.group, other.group]),
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`booster` predicts (n, 28) -> (n,); `curve` is NDCG@k on the validation span after each tree."""
+
+    booster: lgb.Booster
+    best_round: int
+    curve: tuple[float, ...]
+
+    def importance(self) -> dict[str, float]:
+        """Share of the total gain per column, greatest first; sums to 1."""
+        gain = self.booster.feature_importance("gain")
+        share = gain / max(gain.sum(), 1e-12)
+        return {COLUMNS[i]: float(share[i]) for i in np.argsort(-share, kind="stable")}
+
+
+def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
+    """Choose the number of trees on `valid`, then fit both together with that number."""
+    curves: dict[str, dict[str, list[float]]] = {}
+    data = _dataset(train)
+    lgb.train(
+        _settings(params) | {"metric": "ndcg", "eval_at": [params.k]},
+        data,
+        params.max_rounds,
+        valid_sets=[_dataset(valid, data)],
+        callbacks=[lgb.early_stopping(params.patience, verbose=False), lgb.record_evaluation(curves)],
+    )
+    curve = tuple(curves["valid_0"][f"ndcg@{params.k}"])
+    best = best_round(curve)
+    return Fitted(lgb.train(_settings(params), _dataset(train + valid), best), best, curve)
+
+
+def best_round(curve: Sequence[float]) -> int:
+    """The round, from 1, around which NDCG is best: the greatest mean of `SMOOTHED` rounds.
+
+    A single round may shine by chance, the first above all, whose few distinct scores leave ties.
+
+    >>> best_round([0.9, 0.1, 0.1, 0.3, 0.5, 0.5, 0.5, 0.3, 0.1])
+    6
+    """
+    width = min(SMOOTHED, len(curve))
+    means = np.convolve(curve, np.full(width, 1 / width), "valid")
+    return int(np.argmax(means)) + width // 2 + 1
+
+
+def _dataset(examples: Examples, reference: lgb.Dataset | None = None) -> lgb.Dataset:
+    return lgb.Dataset(
+        examples.matrix,
+        examples.label,
+        group=examples.group,
+        feature_name=list(COLUMNS),
+        reference=reference,
+        free_raw_data=False,
+    )
+
+
+def _settings(params: RankerParams) -> dict[str, object]:
+    return {
+        "objective": "lambdarank",
+        "seed": params.seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": params.threads,
+        "learning_rate": params.learning_rate,
+        "num_leaves": params.num_leaves,
+        "min_data_in_leaf": params.min_data_in_leaf,
+        "feature_fraction": params.feature_fraction,
+        "lambda_l2": params.lambda_l2,
+        "lambdarank_truncation_level": params.truncation,
+        "label_gain": [0, 1, 3, 7],
+        "verbose": -1,
+    }

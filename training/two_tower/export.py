@@ -1,0 +1,69 @@
+"""What a fit leaves behind for serving: one ONNX file, one table of item vectors, the curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from training.two_tower.fit_towers import Epoch, FittedTowers
+from training.two_tower.towers import ServedTower
+from training.two_tower.windows import HISTORY
+
+INPUTS = ("items", "ages", "kinds", "context")
+
+
+def write_towers(fitted: FittedTowers, item_ids: Sequence[str], folder: Path) -> None:
+    """user_tower.onnx, item_vectors.npy, item_ids.json, curves.csv and curves.png into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    export_onnx(fitted.served, folder / "user_tower.onnx")
+    np.save(folder / "item_vectors.npy", fitted.item_vectors)
+    (folder / "item_ids.json").write_text(json.dumps(list(item_ids)))
+    write_curves(fitted.curves, folder)
+
+
+def export_onnx(served: ServedTower, path: Path) -> None:
+    """One file with its weights, any batch size, a history of exactly 20 places."""
+    example = (
+        torch.zeros(2, HISTORY, dtype=torch.int64),
+        torch.zeros(2, HISTORY),
+        torch.zeros(2, HISTORY, dtype=torch.int64),
+        torch.zeros(2, 3, dtype=torch.int64),
+    )
+    torch.onnx.export(
+        served.eval(),
+        example,
+        str(path),
+        input_names=list(INPUTS),
+        output_names=["vector"],
+        dynamic_axes={name: {0: "batch"} for name in (*INPUTS, "vector")},
+        opset_version=17,
+        dynamo=False,  # the other exporter puts the weights into a second file
+    )
+
+
+def write_curves(curves: Sequence[Epoch], folder: Path) -> None:
+    """curves.csv, one row per epoch, and the picture of it."""
+    rows = [{name: round(float(value), 6) for name, value in asdict(epoch).items()} for epoch in curves]
+    with (folder / "curves.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+    matplotlib.use("agg")
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in rows]
+    left.plot(epochs, [row["loss"] for row in rows], marker="o")
+    left.set(title="training loss", xlabel="epoch")
+    for name in ("ndcg_at_12", "recall_at_120"):
+        right.plot(epochs, [row[name] for row in rows], marker="o", label=name)
+    right.set(title="next new item, held-out days", xlabel="epoch", ylim=(0, 1))
+    right.legend()
+    figure.savefig(folder / "curves.png", dpi=110)
