@@ -27,7 +27,7 @@ from redis.retry import Retry  # noqa: E402
 from feature_repo.eventlog.keys import StreamParams  # noqa: E402
 from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.params import load  # noqa: E402
-from serving.http.api import Counter, build_app  # noqa: E402
+from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
@@ -75,7 +75,7 @@ class Endcap:
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         ingress = Ingress(self._redis, self._writer, PARAMS)
-        app.state.counter = Counter(storefront, ingress, PARAMS)
+        app.state.desk = Desk(storefront, ingress, PARAMS)
         await _attempt("first poll", self._releases.poll)
         self._tasks = [
             asyncio.create_task(_every(PARAMS.poll_s, "poll", self._releases.poll)),

@@ -97,12 +97,6 @@ class Contacts:
         """The same contacts sorted by session, then time."""
         return self.select(np.lexsort((np.arange(len(self)), self.ts, self.session)))
 
-    def session_starts(self) -> np.ndarray:
-        """int64 (n,): time of the first contact of each contact's session."""
-        starts = np.full(self.session.max(initial=-1) + 1, np.iinfo(np.int64).max)
-        np.minimum.at(starts, self.session, self.ts)
-        return starts[self.session]
-
 
 _CONTACTS = f"""
     with contacts as (

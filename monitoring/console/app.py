@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
 from monitoring.console import interval
-from monitoring.console.access import Gate, login
+from monitoring.console.access import TokenWall, login
 from monitoring.console.figures import Arms, reports, rollout_looks
 from monitoring.experiment.attribution import FeedbackParams
 from serving.release import state
@@ -98,7 +98,7 @@ def build_app(
             Route("/login", enter, methods=["GET", "POST"]),
             Route("/style.css", style),
         ],
-        middleware=[Middleware(Gate, token=token, templates=pages)],
+        middleware=[Middleware(TokenWall, token=token, templates=pages)],
     )
 
 

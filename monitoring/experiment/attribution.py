@@ -80,7 +80,7 @@ class Exposure:
 
 
 @dataclass
-class Tally:
+class SlotCounts:
     """Counts of one (arm, surface, day). A visitor is a unit with an exposure there."""
 
     exposures: int = 0
@@ -92,8 +92,8 @@ class Tally:
     buyers: int = 0
     revenue: float = 0.0
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+    def __add__(self, other: SlotCounts) -> SlotCounts:
+        return SlotCounts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def rates(self) -> dict[str, float | None]:
         """CTR per served slot; carts, conversion (buyers) and revenue per visitor; None without a visitor."""
@@ -125,7 +125,7 @@ class Feedback:
         self._shoppers: dict[tuple[str, str], ArmStatistics] = defaultdict(ArmStatistics)  # by arm, unit
         self._user_days: set[tuple[str, str, int]] = set()  # arm, unit, day
         self._statistics: dict[str, ArmStatistics] = defaultdict(ArmStatistics)
-        self._tallies: dict[tuple[str, str, int], Tally] = defaultdict(Tally)
+        self._tallies: dict[tuple[str, str, int], SlotCounts] = defaultdict(SlotCounts)
         self._people: dict[tuple[str, str, int, str], bool] = {}  # arm, surface, day, unit -> has bought
         self._forgot_at = 0
         self.first = 0  # time of the first exposure taken in, microseconds; 0 before it
@@ -148,7 +148,7 @@ class Feedback:
         """Sums over the arm's shoppers so far; exposures to nobody (unit None) are not in them."""
         return self._statistics[arm]
 
-    def tallies(self) -> dict[tuple[str, str, int], Tally]:
+    def tallies(self) -> dict[tuple[str, str, int], SlotCounts]:
         """By (arm, surface, days since 1970)."""
         return dict(self._tallies)
 
@@ -240,7 +240,7 @@ class Feedback:
         self._shoppers[exposure.arm, exposure.unit] = after
         self._statistics[exposure.arm] += after - before
 
-    def _tally(self, exposure: Exposure) -> Tally:
+    def _tally(self, exposure: Exposure) -> SlotCounts:
         return self._tallies[exposure.arm, exposure.surface, exposure.day]
 
     def _forget(self) -> None:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from feature_repo.events import TIMESTAMP
 from feature_repo.params import load, root
-from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams, Tally
+from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams, SlotCounts
 from monitoring.experiment.tail import Tail
 from pipelines.release import aliases
 from serving.release.router import ARMS
@@ -92,29 +92,31 @@ def write_slots(exposures: Iterable[Exposure], path: Path) -> int:
     return total
 
 
-def metric_rows(tallies: Mapping[tuple[str, str, int], Tally]) -> list[dict[str, Any]]:
-    """One row per arm, surface and day: the counts of Tally and its rates, in that order."""
+def metric_rows(tallies: Mapping[tuple[str, str, int], SlotCounts]) -> list[dict[str, Any]]:
+    """One row per arm, surface and day: the counts of SlotCounts and its rates, in that order."""
     return [
         {"day": date(1970, 1, 1) + timedelta(days=day), **_named((arm, surface), tally)}
         for (arm, surface, day), tally in sorted(tallies.items())
     ]
 
 
-def by_arm_and_surface(tallies: Mapping[tuple[str, str, int], Tally]) -> dict[tuple[str, str], Tally]:
+def by_arm_and_surface(
+    tallies: Mapping[tuple[str, str, int], SlotCounts],
+) -> dict[tuple[str, str], SlotCounts]:
     """Days added up; a visitor of two days counts twice, as in the experiment's user-days."""
-    totals: dict[tuple[str, str], Tally] = defaultdict(Tally)
+    totals: dict[tuple[str, str], SlotCounts] = defaultdict(SlotCounts)
     for (arm, surface, _), tally in sorted(tallies.items()):
         totals[arm, surface] += tally
     return dict(totals)
 
 
-def draw(totals: Mapping[tuple[str, str], Tally]) -> Figure:
+def draw(totals: Mapping[tuple[str, str], SlotCounts]) -> Figure:
     """One panel per rate, surfaces down, arms side by side."""
     figure = Figure(figsize=(14, 1.8 + 0.5 * len(totals)), layout="constrained")
     surfaces = sorted({surface for _, surface in totals})
     for panel, (rate, title) in zip(figure.subplots(1, len(RATES), sharey=True), RATES.items(), strict=True):
         for i, (arm, colour) in enumerate(zip(ARMS, ("#8d99ae", "#3a7d44", "#d08c2e"), strict=True)):
-            values = [totals.get((arm, surface), Tally()).rates()[rate] or 0.0 for surface in surfaces]
+            values = [totals.get((arm, surface), SlotCounts()).rates()[rate] or 0.0 for surface in surfaces]
             panel.barh(
                 [y + 0.27 * (i - 1) for y in range(len(surfaces))], values, 0.25, color=colour, label=arm
             )
@@ -149,7 +151,7 @@ def _slots(exposures: Iterable[Exposure]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _named(key: tuple[str, str], tally: Tally) -> dict[str, Any]:
+def _named(key: tuple[str, str], tally: SlotCounts) -> dict[str, Any]:
     return {"arm": key[0], "surface": key[1], **vars(tally), **tally.rates()}
 
 
@@ -161,6 +163,6 @@ def _shown(rate: str, value: float | None) -> str:
 
 METRICS = pa.schema(
     [("day", pa.date32()), ("arm", pa.string()), ("surface", pa.string())]
-    + [(name, pa.float64() if name == "revenue" else pa.int64()) for name in vars(Tally())]
+    + [(name, pa.float64() if name == "revenue" else pa.int64()) for name in vars(SlotCounts())]
     + [(name, pa.float64()) for name in RATES]
 )

@@ -16,13 +16,13 @@ from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step
 from monitoring.experiment.watch import Guard
 from pipelines.release import aliases, rollout
-from pipelines.simulate.observed import Summary
+from pipelines.simulate.observed import Observed
 from serving.release import bundle
 from serving.release import state as control
 
 BURYING = 5.0  # where a third is meant: the least viewed of the candidates fill the shelf
 Say = Callable[[str], None]
-Visitors = Callable[[int], Summary]  # that many shoppers come, and leave
+Visitors = Callable[[int], Observed]  # that many shoppers come, and leave
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
     params = dataclasses.replace(
         load("rollout", RolloutParams), steps=demo.steps, tightest_error=demo.tightest_error
     )
-    guard = Guard(
-        redis, params, load("feedback", FeedbackParams), aliases.on_promoted, aliases.on_rolled_back
-    )
+    guard = Guard(redis, params, load("feedback", FeedbackParams), aliases.follow)
     challenger = aliases.waiting_challenger()
     state, told = rollout.start(redis, params, aliases.act_of(why), challenger), ""
     for _ in range(0, demo.shoppers_at_most, demo.shoppers_per_look):

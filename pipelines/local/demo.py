@@ -30,7 +30,7 @@ from pipelines.local.canaries import DemoParams, SimulatedTime, Visitors, canary
 from pipelines.local.ports import console_url, service_url
 from pipelines.release.promote import CANDIDATE
 from pipelines.simulate.crowd import drive
-from pipelines.simulate.observed import Summary
+from pipelines.simulate.observed import Observed
 from pipelines.simulate.shopper import Manners
 from pipelines.simulate.world import World
 
@@ -127,7 +127,7 @@ def live(chosen: Shop, again: bool) -> None:
     dice = np.random.default_rng([params.seed, int(clock.now.timestamp())])
     gap = timedelta(seconds=load("shoppers", Manners).seconds_between)
 
-    def visitors(count: int) -> Summary:
+    def visitors(count: int) -> Observed:
         with tqdm(total=count, desc="  shoppers", leave=False, disable=None) as bar:
             seen = drive(service_url(), world, dice, shoppers=count, start=clock.now, on_progress=bar.update)
         clock.move_to(clock.now + count * gap)

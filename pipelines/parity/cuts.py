@@ -17,7 +17,7 @@ from feature_repo.events import PRODUCT_TYPES
 from feature_repo.offline.history import FILES, raw_events
 from feature_repo.params import root
 
-Visit = tuple[str | None, str]  # (user_id, session_id)
+Asked = tuple[str | None, str]  # (user_id, session_id)
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Cut:
     """An instant at which something happened, us, and who is asked for: visits with shoppers, and items."""
 
     at: int
-    visits: list[Visit]
+    visits: list[Asked]
     items: list[str]
 
 

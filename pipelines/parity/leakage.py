@@ -26,7 +26,7 @@ from feature_repo.offline.build import main as features
 from feature_repo.offline.history import instant
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, root, shop
-from pipelines.parity.cuts import Cut, Visit, choose, home_before
+from pipelines.parity.cuts import Asked, Cut, choose, home_before
 from pipelines.protocol.queries import make_queries, product_events
 
 
@@ -141,7 +141,7 @@ def _answers(cuts: list[Cut]) -> list[dict[str, dict[str, Any]]]:
     return found
 
 
-def _asked(instants: list[int], visits: list[Visit]) -> pd.DataFrame:
+def _asked(instants: list[int], visits: list[Asked]) -> pd.DataFrame:
     moments = pd.to_datetime(instants, unit="us", utc=True).as_unit("us")
     users, sessions = [user for user, _ in visits], [session for _, session in visits]
     return pd.DataFrame({"user_id": users, "session_id": sessions, "event_timestamp": moments})

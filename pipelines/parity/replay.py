@@ -35,7 +35,7 @@ from pipelines.local.ports import service_url
 from pipelines.parity.compare import Expected, Parity
 from pipelines.parity.standalone import CANDIDATE, standalone
 from pipelines.parity.summary import draw, show
-from pipelines.protocol.known import visits
+from pipelines.protocol.known import known_at
 from pipelines.protocol.queries import make_queries, product_events
 from serving.live.exposures import stored
 from serving.params import redis_url
@@ -101,7 +101,7 @@ def offline_answers(path: Path, limit: int) -> list[Expected]:
     points = make_queries(events, shop().test_from, None, None, np.random.default_rng(0))[:limit]
     release = bundle.load(path)
     answers = []
-    for query, request, visitor, matrix in visits(points, release.ids, 12, "offline answers"):
+    for query, request, visitor, matrix in known_at(points, release.models.ids, 12, "offline answers"):
         served = recommend(request, release, visitor, matrix)
         items = [slot.item_id for slot in served.slots]
         candidates = [matrix.ids[row] for row in served.ranked.rows]

@@ -20,8 +20,8 @@ from serving.pipeline import visitor_of
 from serving.types import Request
 
 
-class Visit(NamedTuple):
-    """One query with all that was known before its instant. `matrix` moves on with the next visit."""
+class Known(NamedTuple):
+    """One query with all that was known before its instant. `matrix` moves on with the next query."""
 
     query: Query
     request: Request
@@ -29,7 +29,7 @@ class Visit(NamedTuple):
     matrix: ItemMatrix
 
 
-def visits(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str) -> Iterator[Visit]:
+def known_at(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str) -> Iterator[Known]:
     """The queries in time order, their rows read through Feast (service `visitor`) point in time.
 
     `ids` is the catalogue, `limit` the slots asked for, `told` the word in front of the progress bar.
@@ -52,4 +52,4 @@ def visits(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str) 
     for query, user, session in zip(progress, users, sessions, strict=True):
         timeline.advance(query.now - 1)
         request = query.request(limit)
-        yield Visit(query, request, visitor_of(request, query.now, user, session), timeline.matrix)
+        yield Known(query, request, visitor_of(request, query.now, user, session), timeline.matrix)

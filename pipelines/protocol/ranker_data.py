@@ -22,11 +22,11 @@ from feature_repo.assemble.visitor import history
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.features.sources import served_folder
 from feature_repo.params import load, root, shop
-from pipelines.protocol.known import visits
+from pipelines.protocol.known import known_at
 from pipelines.protocol.logged import Example, logged_examples
-from pipelines.protocol.models import load_fit
+from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import Query, make_queries, product_events
-from serving.stages.retrieve import Retrieve, Retrievers, retrieve
+from serving.stages.retrieve import Models, Retrieve, retrieve
 from serving.stages.rules import eligibility
 
 OUT = "data/features/ranker_training.parquet"
@@ -74,14 +74,14 @@ def main() -> None:
     else:
         rng = np.random.default_rng(params.seed)
         queries = make_queries(events, active.rank_from, active.test_from, params.ranker, rng)
-        examples = recomputed_examples(queries, load_fit("prior"), load("retrieve", Retrieve))
+        examples = recomputed_examples(queries, load_models("prior"), load("retrieve", Retrieve))
     kept = write(examples, round(active.valid_from.timestamp() * 1e6), root() / OUT)
     print(f"{OUT}: {kept} queries, {params.source}, have a wanted item among their candidates")
 
 
-def recomputed_examples(queries: Sequence[Query], models: Retrievers, blend: Retrieve) -> Iterator[Example]:
+def recomputed_examples(queries: Sequence[Query], models: Models, blend: Retrieve) -> Iterator[Example]:
     """Each query as serving would have met it then, at least one of whose candidates was wanted."""
-    for query, request, visitor, matrix in visits(queries, models.ids, blend.k, "ranker data"):
+    for query, request, visitor, matrix in known_at(queries, models.ids, blend.k, "ranker data"):
         past = history(visitor, matrix)
         mask = eligibility(request, visitor, matrix).mask
         found = retrieve(blend, models, visitor, past, matrix, mask)

@@ -20,7 +20,7 @@ from feature_repo.errors import DataError
 from feature_repo.folds.fold import DAY_US
 from feature_repo.folds.parts import been_before
 from feature_repo.params import load, root, shop
-from pipelines.protocol.known import Visit, visits
+from pipelines.protocol.known import Known, known_at
 from pipelines.protocol.metrics import (
     arp,
     bootstrap_interval,
@@ -31,11 +31,11 @@ from pipelines.protocol.metrics import (
     novelty,
     recall_at,
 )
-from pipelines.protocol.models import Candidate, load_fit
+from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import Query, make_queries, product_events
 from pipelines.protocol.ranker_data import QueryParams
 from pipelines.release.scorecard import read_report, show, write_report
-from serving.pipeline import recommend
+from serving.pipeline import Bundle, recommend
 from serving.stages.diversify import Diversify
 from serving.stages.forest import StockForest
 from serving.stages.retrieve import EVERY, Retrieve, als_scores, score_catalogue, top, user_vector
@@ -76,34 +76,33 @@ def main(
 def evaluate() -> dict[str, Any]:
     """Ask every query of the test span; the report of data/reports/evaluate.json."""
     active, params = shop(), load("queries", QueryParams)
-    fit = load_fit("final")
-    ranker = StockForest(root() / "data" / "models" / "ranker" / "ranker.txt")
-    release = Candidate(
-        **vars(fit),
-        ranker=ranker,
+    models = load_models("final")
+    candidate = Bundle(
+        models=models,
+        ranker=StockForest(root() / "data" / "models" / "ranker" / "ranker.txt"),
         retrieve=load("retrieve", Retrieve),
         diversify=load("diversify", Diversify),
     )
     events = product_events(root() / "data" / "raw")
     rng = np.random.default_rng(params.seed)
     queries = make_queries(events, active.test_from, None, params.evaluate, rng)
-    row = {item: i for i, item in enumerate(fit.ids)}
-    mask = np.zeros(len(fit.ids), np.bool_)
+    row = {item: i for i, item in enumerate(models.ids)}
+    mask = np.zeros(len(models.ids), np.bool_)
     mask[[row[item] for item in set(events["item_id"]) if item in row]] = True
     if not queries:
         problem = f"no session with two items since {active.test_from.isoformat()}"
         raise DataError("data/raw/events.parquet", problem, next_step="move test_from of the shop")
     lists = {name: Lists() for name in (OURS, *BASELINES)}
     slices: list[dict[str, bool]] = []
-    for visit in visits(queries, fit.ids, K, "evaluate"):
-        relevant = {row[item] for item in visit.query.relevant if item in row}
-        _ask(release, visit, relevant, mask, lists)
-        slices.append(_slices(visit, relevant))
+    for known in known_at(queries, models.ids, K, "evaluate"):
+        relevant = {row[item] for item in known.query.relevant if item in row}
+        _ask(candidate, known, relevant, mask, lists)
+        slices.append(_slices(known, relevant))
     wanted = np.array([len(q.relevant) for q in queries])
-    views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(fit.ids))
+    views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(models.ids))
     sessions = np.array([q.session_id for q in queries])
-    models = {name: _metrics(found, wanted, mask, views, sessions, rng) for name, found in lists.items()}
-    models[OURS]["recall_at_120"] = float(np.mean(lists[OURS].retrieved))
+    metrics = {name: _metrics(found, wanted, mask, views, sessions, rng) for name, found in lists.items()}
+    metrics[OURS]["recall_at_120"] = float(np.mean(lists[OURS].retrieved))
     return {
         "protocol": "session_continuation",
         "shop": active.name,
@@ -111,27 +110,28 @@ def evaluate() -> dict[str, Any]:
         "queries": len(queries),
         "candidates": int(mask.sum()),
         "span": {"from": active.test_from.isoformat(), "to": _instant(queries)},
-        "models": models,
+        "models": metrics,
         "slices": _slice_metrics(lists[OURS], wanted, slices, int(mask.sum())),
     }
 
 
 def _ask(
-    release: Candidate, visit: Visit, relevant: set[int], mask: npt.NDArray[np.bool_], lists: dict[str, Lists]
+    candidate: Bundle, known: Known, relevant: set[int], mask: npt.NDArray[np.bool_], lists: dict[str, Lists]
 ) -> None:
-    _, request, visitor, matrix = visit
-    served = recommend(request, release, visitor, matrix)
+    _, request, visitor, matrix = known
+    served = recommend(request, candidate, visitor, matrix)
     lists[OURS].add(np.array([matrix.row[slot.item_id] for slot in served.slots], np.int64), relevant)
     brought = len(relevant.intersection(served.candidates.rows.tolist()))
-    lists[OURS].retrieved.append(brought / len(visit.query.relevant))
+    lists[OURS].retrieved.append(brought / len(known.query.relevant))
     past = history(visitor, matrix)
     allowed = mask.copy()
-    allowed[matrix.rows_of(visit.query.history)] = False
-    scores = score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past)
+    allowed[matrix.rows_of(known.query.history)] = False
+    user = user_vector(candidate.models, visitor, past)
+    scores = score_catalogue(candidate.retrieve, candidate.models, user, past)
     by_name: dict[str, npt.NDArray[Any]] = {
         "popularity": matrix.popularity() + EVERY,
         "covisit": scores.covisit,
-        "als": als_scores(release.als_items, past.rows),
+        "als": als_scores(candidate.models.als_items, past.rows),
         "ease": scores.ease,
     }
     for name, score in by_name.items():
@@ -162,15 +162,15 @@ def _metrics(
     }
 
 
-def _slices(visit: Visit, relevant: set[int]) -> dict[str, bool]:
+def _slices(known: Known, relevant: set[int]) -> dict[str, bool]:
     """The slices that a query belongs to; a cold item has been seen for less than COLD_DAYS."""
-    query, _, visitor, matrix = visit
-    known = been_before(visitor.user, visitor.session_id)
+    query, _, visitor, matrix = known
+    returning = been_before(visitor.user, visitor.session_id)
     return {
         "first_query": len(query.history) == 1,
         "later_query": len(query.history) > 1,
-        "known_user": known,
-        "anonymous": not known,
+        "known_user": returning,
+        "anonymous": not returning,
         "cold_item": any(_cold(matrix, row, query.now) for row in relevant),
     }
 

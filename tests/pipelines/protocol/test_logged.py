@@ -26,12 +26,12 @@ from feature_repo.folds.fold import DAY_US
 from feature_repo.offline.build import main as features
 from feature_repo.offline.history import instant
 from pipelines.protocol import served
-from pipelines.protocol.known import visits
+from pipelines.protocol.known import known_at
 from pipelines.protocol.logged import Example, logged_examples
 from pipelines.protocol.queries import Query, make_queries, product_events
 from pipelines.protocol.ranker_data import recomputed_examples
 from serving.live.exposures import SERVED, ExposureLog, sample
-from serving.pipeline import recommend
+from serving.pipeline import Bundle, recommend
 from serving.release import bundle
 from serving.types import Answer
 
@@ -44,7 +44,7 @@ class Logged(NamedTuple):
 
     events: pd.DataFrame
     queries: list[Query]
-    release: bundle.Release
+    release: Bundle
     folder: Path
 
 
@@ -68,12 +68,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
         yield Logged(contacts, queries, release, served_folder())
 
 
-async def _answer(queries: list[Query], release: bundle.Release, url: str) -> None:
+async def _answer(queries: list[Query], release: Bundle, url: str) -> None:
     """Every query through the request path, and what it samples through the log, as serving does."""
     async with AsyncRedis.from_url(url) as redis:
         await redis.flushall()
         log = ExposureLog(redis, {SERVED: 100_000}, 100_000)
-        for query, request, visitor, matrix in visits(queries, release.ids, 12, "answers"):
+        for query, request, visitor, matrix in known_at(queries, release.models.ids, 12, "answers"):
             found = recommend(request, release, visitor, matrix)
             known = (request.surface, found.slots, "champion", release.digest, "live", None, 0, 1.0)
             answer = Answer(f"{query.id:06d}", *known)
@@ -105,7 +105,7 @@ def by_item(example: Example) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def test_logged_rows_equal_the_recomputed_ones(shop: Logged) -> None:
-    recomputed = list(recomputed_examples(shop.queries, shop.release, shop.release.retrieve))
+    recomputed = list(recomputed_examples(shop.queries, shop.release.models, shop.release.retrieve))
     logged = read(shop, shop.folder)
     assert len(logged) == len(recomputed) > 90
     assert sum(int(example.label.sum()) for example in logged) > 200
@@ -192,7 +192,7 @@ def test_an_event_at_the_instant_of_a_query_is_not_seen(
     queries = make_queries(product_events(home / "data" / "raw"), FROM, None, None, np.random.default_rng(0))
     ids = ["item 0", "item 1", "item 2"]
     seen = []
-    for query, _, visitor, matrix in visits(queries, ids, 12, "visits"):
+    for query, _, visitor, matrix in known_at(queries, ids, 12, "visits"):
         views = matrix.count("views_24h", query.now, np.arange(3)).round(6).tolist()
         seen.append(
             (query.now, visitor.now, visitor.session["contact_items"], visitor.user["views_30d"], views)

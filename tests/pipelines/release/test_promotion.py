@@ -70,7 +70,7 @@ def test_a_promoted_canary_moves_all_three_aliases(redis: Redis, build: Build) -
     second = promote(build("two"), redis, registry, ACT).release
     present = aliases.present(redis)
     full = state.start_canary(redis, present, second, 100, "second-1", ACT)
-    aliases.on_promoted(state.promote_champion(redis, full, ACT))
+    aliases.follow(state.promote_champion(redis, full, ACT))
     assert alias_holders(registry) == dict(champion=second, previous=first)
 
 
