@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import orjson
 
+from feature_repo.clock import instant
 from feature_repo.errors import EventError
 from feature_repo.events import check_event
 from feature_repo.features.adoption import credited
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event, Fold, State
-from feature_repo.offline.history import instant
 
 LATEST_US = 4_102_444_800_000_000  # year 2100: the door compares with the clock, the stream does not
 LATEST = instant(LATEST_US)

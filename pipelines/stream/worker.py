@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import RedisError, WatchError
 
+from feature_repo.clock import DAY_S, HOUR_US
 from feature_repo.errors import EventError, FeatureError
 from feature_repo.eventlog.contract import Entry, EventLog, Holder, LeaseLostError
 from feature_repo.eventlog.keys import (
@@ -59,7 +60,6 @@ from pipelines.stream.rewind import Horizon, read_horizon
 
 FOLDS_OF = {VISITORS: folds.VISITORS, ITEMS: folds.ITEMS}
 DEAD_KEPT = 10_000
-DAY_S, HOUR_US = 86_400, 3_600_000_000
 RETRY_S = 0.2  # between two looks at a Redis that is away, or at somebody else's lease
 
 # KEYS: lease; ARGV: holder, ms

@@ -15,21 +15,22 @@ from pipelines import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE, STORE_YAML = ROOT / "feature_repo/features/store.py", ROOT / "feature_repo/feature_store.yaml"
-    ROOT / "feature_repo" / "features" / "store.py",
-    ROOT / "feature_repo" / "feature_store.yaml",
-)
 # Job -> what runs in the processes that it starts, beside its own code.
 STARTED = {"replay": ("pipelines/stream/stream.py", "pipelines/local/serve.py", "serving/service.py")}
 # Not made by a stage: a live shop writes it, and `endcap features` makes it empty.
 LIVE = {"data/logs/served"}
 PACKAGES = ("feature_repo", "training", "serving", "monitoring", "pipelines")
-# Reached by every job, without influence on any output: messages, switches, the reading of params.yaml itself
-# (whose sections are named one by one), and MLflow's log of a run.
+# Reached by every job, without influence on any output: units of time, names of places, the way a file is
+# replaced, messages, switches, the reading of params.yaml itself (whose sections are named one by one), and
+# MLflow's log of a run.
 PLUMBING = {
+    "feature_repo/clock.py",
     "feature_repo/errors.py",
+    "feature_repo/files.py",
     "feature_repo/params.py",
+    "feature_repo/places.py",
+    "feature_repo/ports.py",
     "feature_repo/quiet.py",
-    "pipelines/local/ports.py",
     "training/tracking.py",
 }
 

@@ -22,7 +22,7 @@ from feature_repo.eventlog.keys import DEAD, KafkaTopic, kafka_topic, partition_
 from feature_repo.eventlog.open import open_log, open_tail
 from feature_repo.eventlog.redis_reader import RedisLog
 
-pytest_plugins = ("kafka_fixture",)
+pytest_plugins = ("shops.kafka",)
 
 
 @pytest.fixture

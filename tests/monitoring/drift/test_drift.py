@@ -20,8 +20,9 @@ from feature_repo.errors import DataError
 from feature_repo.params import load
 from monitoring.drift import distances as drift_module
 from monitoring.drift import drift as job
-from monitoring.drift.distances import SERVED, Drift, DriftParams, compare, read_served
+from monitoring.drift.distances import Drift, DriftParams, compare, read_served
 from monitoring.drift.page import write_page
+from serving.live.exposures import SERVED, encode
 
 ROOT = Path(__file__).resolve().parents[3]
 START_US, HOUR_US = 1_767_225_600_000_000, 3_600_000_000
@@ -44,8 +45,10 @@ def send(redis: Redis, rows: np.ndarray, hours: float = 30.0, schema: str = sche
     """What serving does: one entry per sampled answer."""
     for at, answer in enumerate(rows):
         ts = START_US + int(at * hours * HOUR_US / max(len(rows) - 1, 1))
-        meta = {"request_id": f"r{at}", "ts": ts, "arm": "champion", "schema": schema}
-        redis.xadd(SERVED, {"features": answer.astype("<f4").tobytes(), "meta": orjson.dumps(meta)})
+        items = [f"i{n}" for n in range(len(answer))]
+        meta = {"request_id": f"r{at}", "ts": ts, "arm": "champion", "schema": schema, "items": items}
+        who = dict.fromkeys(("bundle", "surface", "user_id", "session_id"))
+        redis.xadd(SERVED, encode(meta | who, answer))
 
 
 def training(rng: np.random.Generator, answers: int = 1000) -> pd.DataFrame:
@@ -159,7 +162,7 @@ def test_the_page_shows_the_same_distances(home: Path, tmp_path: Path) -> None:
 
 def test_an_entry_that_is_no_rows_of_28_is_refused(redis: Redis) -> None:
     redis.xadd(SERVED, {"features": b"\0" * 100, "meta": orjson.dumps({"schema": schema_hash()})})
-    with pytest.raises(DataError, match="has 100 bytes, not rows of 28 float32"):
+    with pytest.raises(DataError, match="has 100 bytes for 0 candidates of 28 float32"):
         read_served(redis, 10)
 
 
