@@ -33,18 +33,13 @@ class Look:
 
 
 class Guard:
-    """Watches whatever canary `endcap:rollout` holds. Hooks get the new state, after the change."""
+    """Watches whatever canary `endcap:rollout` holds. `follow` gets a new state after the change."""
 
     def __init__(
-        self,
-        redis: Redis,
-        params: RolloutParams,
-        feedback_params: FeedbackParams,
-        on_promoted: Hook,
-        on_rolled_back: Hook,
+        self, redis: Redis, params: RolloutParams, feedback_params: FeedbackParams, follow: Hook
     ) -> None:
         self._redis, self._params, self._feedback_params = redis, params, feedback_params
-        self._on_promoted, self._on_rolled_back = on_promoted, on_rolled_back
+        self._follow = follow
         self._version: int | None = None  # of the step that is being watched
         self._feedback = Feedback(feedback_params)
         self._tail = Tail(redis)
@@ -100,19 +95,19 @@ class Guard:
             return Look(decision, state)
         if decision.verdict is Verdict.ROLLBACK:
             state = control.rollback(self._redis, state, act)
-            return Look(decision, state, _followed(self._on_rolled_back, state))
-        return Look(decision, *advanced(self._redis, state, act, self._params, self._on_promoted))
+            return Look(decision, state, _followed(self._follow, state))
+        return Look(decision, *advanced(self._redis, state, act, self._params, self._follow))
 
 
 def advanced(
-    redis: Redis, state: RolloutState, act: Act, params: RolloutParams, on_promoted: Hook
+    redis: Redis, state: RolloutState, act: Act, params: RolloutParams, follow: Hook
 ) -> tuple[RolloutState, str | None]:
     """The state one step further (after 100 %: promoted), and what could not follow it."""
     further = [step.percent for step in params.steps if step.percent > state.percent]
     if further:
         return control.advance(redis, state, further[0], act), None
     state = control.promote_champion(redis, state, act)
-    return state, _followed(on_promoted, state)
+    return state, _followed(follow, state)
 
 
 def step_at(percent: int, params: RolloutParams) -> Step:

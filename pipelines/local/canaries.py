@@ -63,9 +63,7 @@ def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
     params = dataclasses.replace(
         load("rollout", RolloutParams), steps=demo.steps, tightest_error=demo.tightest_error
     )
-    guard = Guard(
-        redis, params, load("feedback", FeedbackParams), aliases.on_promoted, aliases.on_rolled_back
-    )
+    guard = Guard(redis, params, load("feedback", FeedbackParams), aliases.follow)
     challenger = aliases.waiting_challenger()
     state, told = rollout.start(redis, params, aliases.act_of(why), challenger), ""
     for _ in range(0, demo.shoppers_at_most, demo.shoppers_per_look):

@@ -30,20 +30,15 @@ class ReleaseError(EndcapError):
     """A release that cannot be installed or gone back to."""
 
 
-def on_promoted(state: RolloutState) -> None:
-    """Aliases after the challenger became the champion. Raises RegistryError; what serves is not touched."""
-    mirror(state, open_registry())
-
-
-def on_rolled_back(state: RolloutState) -> None:
-    """Aliases after a canary ended or the champion was taken back. Errors as `on_promoted`."""
+def follow(state: RolloutState) -> None:
+    """Let the aliases follow what serves already. Raises RegistryError; what serves is not touched."""
     mirror(state, open_registry())
 
 
 def repair(redis: Redis) -> RolloutState:
     """Make the aliases repeat what Redis says serves."""
     state = present(redis)
-    mirror(state, open_registry())
+    follow(state)
     return state
 
 

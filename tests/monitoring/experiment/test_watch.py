@@ -17,27 +17,19 @@ from serving.release.router import CHALLENGER, CHAMPION
 from serving.release.state import RolloutState
 
 
-class Hooks:
-    """Remembers which states it was told of."""
-
-    def __init__(self) -> None:
-        self.promoted: list[RolloutState] = []
-        self.rolled_back: list[RolloutState] = []
-
-
 @pytest.fixture
 def redis(redis_url: str) -> Redis:
     return Redis.from_url(redis_url)
 
 
 @pytest.fixture
-def hooks() -> Hooks:
-    return Hooks()
+def followed() -> list[RolloutState]:
+    return []
 
 
 @pytest.fixture
-def guard(redis: Redis, hooks: Hooks) -> Guard:
-    return Guard(redis, PARAMS, FEEDBACK, hooks.promoted.append, hooks.rolled_back.append)
+def guard(redis: Redis, followed: list[RolloutState]) -> Guard:
+    return Guard(redis, PARAMS, FEEDBACK, followed.append)
 
 
 @pytest.fixture
@@ -63,7 +55,7 @@ def watched(guard: Guard, redis: Redis, shop: Shop, per_look: int = 500, looks: 
 
 
 def test_a_bad_challenger_is_rolled_back_while_it_serves_few(
-    redis: Redis, guard: Guard, hooks: Hooks, canary: RolloutState
+    redis: Redis, guard: Guard, followed: list[RolloutState], canary: RolloutState
 ) -> None:
     said = watched(guard, redis, Shop(redis, {CHAMPION: 0.1, CHALLENGER: 0.03}))
     state = control.read(redis)
@@ -71,7 +63,7 @@ def test_a_bad_challenger_is_rolled_back_while_it_serves_few(
     assert (state.champion, state.challenger, state.percent) == (OLD, None, 0)
     assert said[-1] == "1"
     assert any("ROLLBACK, CTR is credibly down by more than 3%" in line for line in said)
-    assert (hooks.promoted, hooks.rolled_back) == ([], [state])
+    assert followed == [state]
     entry = control.read_audit(redis, count=1)[0]
     assert (entry["who"], entry["what"]) == ("guard", "rollback")
     assert entry["numbers"]["upper"] < -0.03
@@ -79,14 +71,14 @@ def test_a_bad_challenger_is_rolled_back_while_it_serves_few(
 
 
 def test_a_good_challenger_goes_up_step_by_step_and_becomes_the_champion(
-    redis: Redis, guard: Guard, hooks: Hooks, canary: RolloutState
+    redis: Redis, guard: Guard, followed: list[RolloutState], canary: RolloutState
 ) -> None:
     said = watched(guard, redis, Shop(redis, {CHAMPION: 0.05, CHALLENGER: 0.08}))
     state = control.read(redis)
     assert state is not None
     assert (state.champion, state.previous, state.challenger) == (NEW, OLD, None)
     assert said[-1] == "0"
-    assert (hooks.promoted, hooks.rolled_back) == ([state], [])
+    assert followed == [state]
     assert audited(redis) == ["install", "start_canary", "advance", "advance", "promote_champion"]
     assert [line.split(":")[0] for line in said if "ADVANCE" in line] == [
         "canary 10 %",
@@ -131,23 +123,23 @@ def test_a_new_step_starts_new_statistics(redis: Redis, guard: Guard, canary: Ro
 
 
 def test_exposures_by_workers_that_had_not_noticed_the_step_yet_do_not_count(
-    redis: Redis, hooks: Hooks, canary: RolloutState
+    redis: Redis, followed: list[RolloutState], canary: RolloutState
 ) -> None:
     patient = replace(PARAMS, grace_ms=60_000)
     Shop(redis, {}).open(50)
-    look = Guard(redis, patient, FEEDBACK, hooks.promoted.append, hooks.rolled_back.append).look(NOON)
+    look = Guard(redis, patient, FEEDBACK, followed.append).look(NOON)
     assert look is not None
     assert (look.decision.user_days, look.decision.champion_user_days) == (0, 0)
 
 
 def test_a_restarted_guard_sees_what_the_old_one_saw(
-    redis: Redis, guard: Guard, hooks: Hooks, canary: RolloutState
+    redis: Redis, guard: Guard, followed: list[RolloutState], canary: RolloutState
 ) -> None:
     shop = Shop(redis, {})
     for _ in range(3):
         shop.open(100)
         before = guard.look(NOON)
-    other = Guard(redis, PARAMS, FEEDBACK, hooks.promoted.append, hooks.rolled_back.append)
+    other = Guard(redis, PARAMS, FEEDBACK, followed.append)
     after = other.look(NOON)
     assert before is not None
     assert after is not None
@@ -180,7 +172,7 @@ def test_an_alias_that_cannot_be_moved_does_not_undo_the_rollback(redis: Redis, 
         raise EndcapError("mlflow: does not answer")
 
     control.publish_health(redis, CHALLENGER, requests=50, errors=40, empty=0, p99_ms=9.0)
-    look = Guard(redis, PARAMS, FEEDBACK, broken, broken).look(NOON)
+    look = Guard(redis, PARAMS, FEEDBACK, broken).look(NOON)
     assert look is not None
     assert look.trouble == "mlflow: does not answer"
     state = control.read(redis)

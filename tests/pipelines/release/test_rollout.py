@@ -35,7 +35,7 @@ def ignore(_: RolloutState) -> None:
 
 @pytest.fixture
 def guard(redis: Redis) -> Guard:
-    return Guard(redis, PARAMS, FEEDBACK, ignore, ignore)
+    return Guard(redis, PARAMS, FEEDBACK, ignore)
 
 
 @pytest.fixture
