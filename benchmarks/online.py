@@ -34,10 +34,11 @@ from redis import Redis
 
 from feature_repo.assemble.vectorize import assemble
 from feature_repo.assemble.visitor import Scores, Visitor, history
+from feature_repo.clock import DAY_US, MINUTE_US
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
-from feature_repo.folds.fold import DAY_US, MINUTE_US, Event
+from feature_repo.folds.fold import Event
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
 from feature_repo.quiet import hush

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.folds.fold import DAY_US
+from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
 from feature_repo.folds.parts import Counts
 
 Rows = npt.NDArray[np.int64]
@@ -23,7 +22,6 @@ Doubles = npt.NDArray[np.float64]
 
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
-MAX_AGE_US = ITEM_ACTIVITY.max_age_days * DAY_US
 PRICE_BANDS = 5
 
 

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from feast import FileSource
 from feast.data_source import DataSource
 
-from feature_repo.params import root
+from feature_repo.places import feature_file
 
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
-
-
-def feature_file(view: str) -> Path:
-    """data/features/<view>.parquet, absolute."""
-    return root().resolve() / "data" / "features" / f"{view}.parquet"
-
-
-def served_folder() -> Path:
-    """data/logs/served, absolute: what `endcap served` keeps of the live answers; empty in a new shop."""
-    return root().resolve() / "data" / "logs" / "served"
 
 
 def source(view: str) -> DataSource:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,14 +20,9 @@ from feature_repo.features.entities import BY_KEY
 from feature_repo.features.services import services
 from feature_repo.features.views import views
 from feature_repo.params import shop
+from feature_repo.ports import redis_url
 
 FOLDER = Path(__file__).resolve().parents[1]
-DEFAULT_REDIS = "redis://127.0.0.1:6380/0"
-
-
-def redis_url() -> str:
-    """$REDIS_URL, else where `endcap up` starts its own Redis by default."""
-    return os.environ.get("REDIS_URL", DEFAULT_REDIS)
 
 
 def open_store(url: str | None = None) -> FeatureStore:

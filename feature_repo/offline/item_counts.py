@@ -17,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.folds.fold import DAY_US, Fold
+from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
+from feature_repo.folds.fold import Fold
 from feature_repo.folds.parts import Counts, First
 from feature_repo.offline.history import of_fold, schema
 
-MAX_AGE_US = ITEM_ACTIVITY.max_age_days * DAY_US
 SPAN = 900.0  # half-lives from one reference to the next
 
 Ints = npt.NDArray[np.int64]

@@ -14,13 +14,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+from feature_repo.clock import DAY_US, SECOND_US, micros
 from monitoring.experiment.sequential import ArmStatistics
 
-SECOND = 1_000_000  # microseconds
-DAY = 86_400 * SECOND
 COUNTED = ("click", "add_to_cart", "purchase_completed")
 
 
@@ -76,7 +74,7 @@ class Exposure:
     @property
     def day(self) -> int:
         """Days since 1970-01-01 UTC."""
-        return self.ts // DAY
+        return self.ts // DAY_US
 
 
 @dataclass
@@ -114,9 +112,9 @@ class Feedback:
     """
 
     def __init__(self, params: FeedbackParams, *, journal: bool = False) -> None:
-        self._click_window = int(params.click_window_s * SECOND)
-        self._order_window = int(params.order_window_s * SECOND)
-        self._lateness = int(params.lateness_s * SECOND)
+        self._click_window = int(params.click_window_s * SECOND_US)
+        self._order_window = int(params.order_window_s * SECOND_US)
+        self._lateness = int(params.lateness_s * SECOND_US)
         self._journal: list[Exposure] | None = [] if journal else None
         self._open: dict[str, Exposure] = {}  # by request_id, until the click window closes
         self._clicks: dict[tuple[str, str, str], list[Exposure]] = defaultdict(list)  # oldest first
@@ -137,7 +135,7 @@ class Feedback:
             self._show(Exposure.parse(record))
         for event in events:
             if event["type"] in COUNTED and event.get("item_id") and event["event_id"] not in self._seen:
-                self._waiting[event["event_id"]] = {**event, "us": microseconds(event["event_ts"])}
+                self._waiting[event["event_id"]] = {**event, "us": _instant(event["event_ts"])}
         for event in sorted(self._waiting.values(), key=lambda e: (e["us"], e["event_id"])):
             if self._join(event):
                 self._seen[event["event_id"]] = event["us"]
@@ -254,22 +252,14 @@ class Feedback:
         _drop(self._seen, lambda _, us: us < orders_from)
         _drop(self._waiting, lambda _, event: event["us"] < self.watermark - self._lateness)
         _drop(self._clicks, lambda _, kept: kept[-1].ts < orders_from)
-        closed = orders_from // DAY  # days before this one can change no more
+        closed = orders_from // DAY_US  # days before this one can change no more
         self._user_days = {key for key in self._user_days if key[2] >= closed}
         _drop(self._people, lambda key, _: key[2] < closed)
 
 
-def microseconds(ts: Any) -> int:
-    """Event time as the stream may carry it: microseconds, a datetime, or ISO text with a time zone.
-
-    >>> microseconds("2026-01-01T00:00:00Z") == microseconds(1767225600000000)
-    True
-    """
-    if isinstance(ts, int):
-        return ts
-    moment = datetime.fromisoformat(ts) if isinstance(ts, str) else ts
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
+def _instant(ts: Any) -> int:
+    """Event time as the stream may carry it: microseconds, a datetime, or ISO text."""
+    return ts if isinstance(ts, int) else micros(ts)
 
 
 def _drop(kept: dict[Any, Any], stale: Callable[[Any, Any], bool]) -> None:

@@ -15,18 +15,18 @@ from typing import Annotated, Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 from matplotlib.figure import Figure
 
 from feature_repo.events import TIMESTAMP
-from feature_repo.params import load, root
+from feature_repo.files import chunks, write_parquet
+from feature_repo.online.connection import connect
+from feature_repo.params import load
+from feature_repo.places import FEEDBACK, at
 from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams, SlotCounts
 from monitoring.experiment.tail import Tail
-from pipelines.release import aliases
 from serving.release.router import ARMS
 
-FOLDER = Path("data/feedback")  # relative to root()
 SLOTS = pa.schema(
     [
         pa.field("request_id", pa.string(), nullable=False),
@@ -58,18 +58,19 @@ RATES = {
 def main(json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> int:
     """Join exposures to clicks, carts and purchases; write rows, rates and a picture to data/feedback."""
     feedback = Feedback(load("feedback", FeedbackParams), journal=True)
-    Tail(aliases.connect()).feed(feedback)
-    folder = root() / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    Tail(connect()).feed(feedback)
+    folder = at(FEEDBACK)
     rows = write_slots(feedback.exposures(), folder / "slots.parquet")
     metrics = metric_rows(feedback.tallies())
-    pq.write_table(pa.Table.from_pylist(metrics, METRICS), folder / "metrics.parquet", compression="zstd")
+    write_parquet(folder / "metrics.parquet", METRICS, [pa.Table.from_pylist(metrics, METRICS)])
     totals = by_arm_and_surface(feedback.tallies())
     draw(totals).savefig(folder / "metrics.svg")
     if json_output:
         print(orjson.dumps([_named(key, tally) for key, tally in totals.items()]).decode())
         return 0
-    print(f"{rows:,} slots joined, in {FOLDER}/slots.parquet; rates in {FOLDER}/metrics.parquet, metrics.svg")
+    print(
+        f"{rows:,} slots joined, in {FEEDBACK}/slots.parquet; rates beside it in metrics.parquet, metrics.svg"
+    )
     for (arm, surface), tally in totals.items():
         told = ", ".join(f"{name.replace('_', ' ')} {_shown(name, v)}" for name, v in tally.rates().items())
         print(f"{arm:<11} {surface:<26} {tally.visitors:>8,} visitors  {told}")
@@ -78,18 +79,8 @@ def main(json_output: Annotated[bool, typer.Option("--json", help="For machines.
 
 def write_slots(exposures: Iterable[Exposure], path: Path) -> int:
     """One row of SLOTS per slot served, in order of arrival; returns how many. All of the file or nothing."""
-    total, building = 0, path.with_suffix(".building")
-    with pq.ParquetWriter(building, SLOTS, compression="zstd") as writer:
-        batch: list[dict[str, Any]] = []
-        for row in _slots(exposures):
-            batch.append(row)
-            if len(batch) == ROWS_PER_BATCH:
-                writer.write_table(pa.Table.from_pylist(batch, SLOTS))
-                batch = []
-            total += 1
-        writer.write_table(pa.Table.from_pylist(batch, SLOTS))
-    building.replace(path)
-    return total
+    batches = chunks(_slots(exposures), ROWS_PER_BATCH)
+    return write_parquet(path, SLOTS, (pa.Table.from_pylist(batch, SLOTS) for batch in batches))
 
 
 def metric_rows(tallies: Mapping[tuple[str, str, int], SlotCounts]) -> list[dict[str, Any]]:

@@ -33,14 +33,10 @@ class Look:
 
 
 class Guard:
-    """Watches whatever canary `endcap:rollout` holds. `follow` gets the new state, after the change."""
+    """Watches whatever canary `endcap:rollout` holds. `follow` gets a new state after the change."""
 
     def __init__(
-        self,
-        redis: Redis,
-        params: RolloutParams,
-        feedback_params: FeedbackParams,
-        follow: Hook,
+        self, redis: Redis, params: RolloutParams, feedback_params: FeedbackParams, follow: Hook
     ) -> None:
         self._redis, self._params, self._feedback_params = redis, params, feedback_params
         self._follow = follow

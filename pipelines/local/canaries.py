@@ -11,7 +11,9 @@ from datetime import datetime
 from pathlib import Path
 
 from feature_repo.errors import EndcapError
-from feature_repo.params import load, root
+from feature_repo.online.connection import connect
+from feature_repo.params import load
+from feature_repo.places import CHALLENGERS, at
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step
 from monitoring.experiment.watch import Guard
@@ -49,7 +51,7 @@ def misset(candidate: Path) -> Path:
     """
     manifest = json.loads((candidate / "manifest.json").read_text())
     wrong = manifest["diversify"] | {"popularity_discount": BURYING}
-    return bundle.write(candidate, manifest | {"diversify": wrong}, root() / "run" / "challengers")
+    return bundle.write(candidate, manifest | {"diversify": wrong}, at(CHALLENGERS))
 
 
 def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
@@ -57,7 +59,7 @@ def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
 
     Raises CanaryError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
     """
-    redis = aliases.connect()
+    redis = connect()
     params = dataclasses.replace(
         load("rollout", RolloutParams), steps=demo.steps, tightest_error=demo.tightest_error
     )

@@ -22,6 +22,9 @@ Hits = npt.NDArray[np.bool_]
 Lists = Sequence[Sequence[int]] | npt.NDArray[np.integer[Any]]  # catalogue rows, best first; -1 = empty place
 
 
+OURS = "endcap"  # our whole path, among the models of a report
+
+
 class MetricError(EndcapError):
     """Lists or counts that a metric is not defined for."""
 

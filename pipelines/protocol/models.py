@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from feature_repo.errors import DataError
 from feature_repo.params import load
+from feature_repo.places import existing, fit_dir
 from serving.stages.index import IndexParams, build
 from serving.stages.retrieve import Models
 from serving.stages.tower import UserTower
-from training.dataset import fit_dir, read_catalogue
+from training.dataset import read_catalogue
 
 # Where each file of a bundle comes from, relative to data/models/<fit>.
 TABLES = {
@@ -26,10 +26,7 @@ TABLES = {
 
 def fit_file(fit: str, name: str) -> Path:
     """Where stage outputs of `fit` hold the bundle file `name`. Raises DataError if it is not there."""
-    path = fit_dir(fit) / TABLES[name] / name
-    if not path.exists():
-        raise DataError(path, "is missing", next_step=f"run `endcap {TABLES[name]} --fit {fit}`")
-    return path
+    return existing(fit_dir(fit) / TABLES[name] / name, f"{TABLES[name]} --fit {fit}")
 
 
 def load_models(fit: str) -> Models:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from redis import Redis, RedisError
+from redis import Redis
 
 from feature_repo.errors import EndcapError
-from serving.params import redis_url
 from serving.release import state as rollout
 from serving.release.state import Act, Release, RolloutState
 
@@ -32,14 +31,14 @@ class ReleaseError(EndcapError):
 
 
 def follow(state: RolloutState) -> None:
-    """Aliases after a promotion or a rollback. Raises RegistryError; what serves is not touched."""
+    """Let the aliases follow what serves already. Raises RegistryError; what serves is not touched."""
     mirror(state, open_registry())
 
 
 def repair(redis: Redis) -> RolloutState:
     """Make the aliases repeat what Redis says serves."""
     state = present(redis)
-    mirror(state, open_registry())
+    follow(state)
     return state
 
 
@@ -70,16 +69,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"bundle: {path} does not exist; build it with `dvc repro` or name one with --bundle"
         )
     return orjson.loads(path.read_bytes())
-
-
-def connect() -> Redis:
-    """Redis of the control state. Raises ReleaseError where none answers."""
-    redis = Redis.from_url(redis_url(), socket_connect_timeout=2)
-    try:
-        redis.ping()
-    except RedisError as error:
-        raise ReleaseError(f"REDIS_URL: {redis_url()} does not answer; start it with `endcap up`") from error
-    return redis
 
 
 def act_of(why: str, numbers: Mapping[str, Any] | None = None) -> Act:

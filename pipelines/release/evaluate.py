@@ -16,12 +16,14 @@ import typer
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import history
+from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import DataError
-from feature_repo.folds.fold import DAY_US
 from feature_repo.folds.parts import been_before
-from feature_repo.params import load, root, shop
+from feature_repo.params import load, shop
+from feature_repo.places import EVENTS, TREES, existing
 from pipelines.protocol.known import Known, known_at
 from pipelines.protocol.metrics import (
+    OURS,
     arp,
     bootstrap_interval,
     coverage,
@@ -32,8 +34,7 @@ from pipelines.protocol.metrics import (
     recall_at,
 )
 from pipelines.protocol.models import load_models
-from pipelines.protocol.queries import Query, make_queries, product_events
-from pipelines.protocol.ranker_data import QueryParams
+from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from pipelines.release.scorecard import read_report, show, write_report
 from serving.pipeline import Bundle, recommend
 from serving.stages.diversify import Diversify
@@ -41,7 +42,6 @@ from serving.stages.forest import StockForest
 from serving.stages.retrieve import EVERY, Retrieve, als_scores, score_catalogue, top, user_vector
 
 K = 12
-OURS = "endcap"
 BASELINES = ("popularity", "covisit", "als", "ease")
 COLD_DAYS = 7
 Rows = npt.NDArray[np.int64]
@@ -79,11 +79,11 @@ def evaluate() -> dict[str, Any]:
     models = load_models("final")
     candidate = Bundle(
         models=models,
-        ranker=StockForest(root() / "data" / "models" / "ranker" / "ranker.txt"),
+        ranker=StockForest(existing(TREES, "ranker")),
         retrieve=load("retrieve", Retrieve),
         diversify=load("diversify", Diversify),
     )
-    events = product_events(root() / "data" / "raw")
+    events = product_events()
     rng = np.random.default_rng(params.seed)
     queries = make_queries(events, active.test_from, None, params.evaluate, rng)
     row = {item: i for i, item in enumerate(models.ids)}
@@ -91,7 +91,7 @@ def evaluate() -> dict[str, Any]:
     mask[[row[item] for item in set(events["item_id"]) if item in row]] = True
     if not queries:
         problem = f"no session with two items since {active.test_from.isoformat()}"
-        raise DataError("data/raw/events.parquet", problem, next_step="move test_from of the shop")
+        raise DataError(EVENTS, problem, next_step="move test_from of the shop")
     lists = {name: Lists() for name in (OURS, *BASELINES)}
     slices: list[dict[str, bool]] = []
     for known in known_at(queries, models.ids, K, "evaluate"):
@@ -109,7 +109,10 @@ def evaluate() -> dict[str, Any]:
         "k": K,
         "queries": len(queries),
         "candidates": int(mask.sum()),
-        "span": {"from": active.test_from.isoformat(), "to": _instant(queries)},
+        "span": {
+            "from": active.test_from.isoformat(),
+            "to": instant(queries[-1].now).isoformat(timespec="microseconds"),
+        },
         "models": metrics,
         "slices": _slice_metrics(lists[OURS], wanted, slices, int(mask.sum())),
     }
@@ -195,7 +198,3 @@ def _slice_metrics(
                 "coverage_at_12": len(np.unique(rows[inside][rows[inside] >= 0])) / candidates,
             }
     return out
-
-
-def _instant(queries: list[Query]) -> str:
-    return str(np.datetime64(queries[-1].now, "us")) + "+00:00"

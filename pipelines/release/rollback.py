@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from redis import Redis
 
+from feature_repo.online.connection import connect
 from feature_repo.params import root
-from pipelines.release.aliases import ReleaseError, act_of, connect, follow, present
+from pipelines.release.aliases import ReleaseError, act_of, follow, present
 from serving.release import state as rollout
 from serving.release.state import Act, RolloutState
 

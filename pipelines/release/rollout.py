@@ -13,6 +13,7 @@ import orjson
 import typer
 from redis import Redis
 
+from feature_repo.online.connection import connect
 from feature_repo.params import load
 from monitoring.experiment import plan
 from monitoring.experiment.attribution import FeedbackParams
@@ -64,7 +65,7 @@ def main(
             "clustering": clustering,
         }
         return plan.run(given, params, runs, picture, say)
-    redis = aliases.connect()
+    redis = connect()
     if action is Action.start:
         say(*_told(start(redis, params, aliases.act_of(why), aliases.waiting_challenger())))
     elif action is Action.status:

@@ -23,7 +23,9 @@ from scipy import sparse
 from feature_repo import params
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
-from feature_repo.params import root
+from feature_repo.events import HISTORY
+from feature_repo.files import whole
+from feature_repo.places import BUNDLES, at
 from serving.errors import BundleError
 from serving.pipeline import Bundle
 from serving.stages import forest
@@ -83,16 +85,14 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
         "items": len(orjson.loads((folder / "item_ids.json").read_bytes())),
     }
     manifest["digest"] = bundle_digest(manifest)
-    into = into or root() / "data" / "bundles"
-    target, partial = into / manifest["digest"], into / f".{manifest['digest']}.partial"
+    target = (into or at(BUNDLES)) / manifest["digest"]
     if target.exists():
         return target
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in FILES:
-        shutil.copyfile(folder / name, partial / name)
-    (partial / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    partial.rename(target)
+    with whole(target) as draft:
+        draft.mkdir()
+        for name in FILES:
+            shutil.copyfile(folder / name, draft / name)
+        (draft / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     return target
 
 
@@ -158,7 +158,7 @@ def load(path: Path) -> Bundle:
 
 def _try_out(path: Path, bundle: Bundle) -> None:
     """One prediction of each model, so that a tower or a ranker of another shape is refused here."""
-    zeros, context = np.zeros((1, 20), np.int64), np.zeros((1, 3), np.int64)
+    zeros, context = np.zeros((1, HISTORY), np.int64), np.zeros((1, 3), np.int64)
     tower = bundle.models.tower
     found: Any
     try:

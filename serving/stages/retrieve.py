@@ -22,13 +22,12 @@ from scipy import sparse
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import History, Scores, Visitor
-from feature_repo.events import encode_context
-from feature_repo.folds.fold import DAY_US
+from feature_repo.clock import DAY_US
+from feature_repo.events import HISTORY, encode_context
 from serving.stages.index import Index
 from serving.stages.tower import UserTower
 from serving.types import Candidates, Floats, Rows
 
-HISTORY = 20
 OVERFETCH = 2  # the index knows nothing of eligibility
 EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
 Mask = npt.NDArray[np.bool_]

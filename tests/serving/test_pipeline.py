@@ -15,8 +15,9 @@ from shops.tiny_bundle import catalogue, make, matrix
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.assemble.visitor import history
+from feature_repo.clock import DAY_US
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT
-from feature_repo.folds.fold import DAY_US, Event
+from feature_repo.folds.fold import Event
 from serving.pipeline import Bundle, bestsellers, recommend, reorder, visitor_of
 from serving.release import bundle
 from serving.stages.diversify import Diversify, diversify

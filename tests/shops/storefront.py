@@ -152,7 +152,7 @@ def open_shop(
     state.install(blocking, release_of(home, bundle), act())
     features = StillFeatures(tiny_bundle.matrix(pq.read_table(bundle / "catalogue.parquet")))
     releases = Releases(blocking, lambda ids: features)
-    exposures = ExposureLog(background, params.kept(), params.exposures_queued)
+    exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
     storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
     app = build_app()

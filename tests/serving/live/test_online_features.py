@@ -22,14 +22,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from shops.small import ITEMS, START, open_home, random_events, write_raw
 
 from feature_repo.assemble.matrix import ACTIVITY
+from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import FeatureError
 from feature_repo.features import store
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.features.views import DECLARED
-from feature_repo.folds.fold import DAY_US
 from feature_repo.offline.build import main as features
-from feature_repo.offline.history import instant
 from feature_repo.offline.timeline import historical, matrix_at
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
