@@ -2,7 +2,7 @@
 
 GX's pages load styles, scripts and a counting picture from eight hosts. Whoever opened one would tell them
 so, and without a network would see bare text. Here every such reference is cut out and one small style
-sheet put in.
+sheet put in. And they carry the clock and random ids, which go as well.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from pipelines.validate.findings import TableResult
 
 _SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>", re.S)
 _REMOTE = re.compile(r"<(?:link|img)\b[^>]*(?:href|src)=\"https?://[^>]*>", re.S)
+# What GX makes anew in every run: ids of its scripts' anchors, and the clock.
+_ANCHOR = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CLOCK = re.compile(r"\b20\d{6}T\d{6}\.\d{6}Z")
 _STYLE = """<style>
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c2024; }
 body { margin: 0 auto; max-width: 72rem; padding: 1rem; }
@@ -37,7 +40,7 @@ footer, .modal, .btn { display: none; }
 def finish(folder: Path, results: Mapping[str, TableResult]) -> None:
     """Cut other hosts out of the pages that GX has built and write the index; GX's own needs scripts."""
     for page in folder.rglob("*.html"):
-        page.write_text(local_only(page.read_text()))
+        page.write_text(repeatable(local_only(page.read_text())))
     lines = []
     for name, result in results.items():
         (page,) = (folder / "validations" / name).rglob("*.html")
@@ -63,3 +66,14 @@ def local_only(html: str) -> str:
     '</head><a href="https://b.example">b</a>'
     """
     return _REMOTE.sub("", _SCRIPT.sub("", html)).replace("</head>", f"{_STYLE}</head>", 1)
+
+
+def repeatable(html: str) -> str:
+    """The page without what differs from run to run: the same data gives the same bytes.
+
+    >>> repeatable('<p id="b-55a0a4a5-9e88-4ee7-b29c-5a724bf16b81">20261127T075234.212006Z</p>')
+    '<p id="b-0"></p>'
+    """
+    known: dict[str, int] = {}
+    numbered = _ANCHOR.sub(lambda found: str(known.setdefault(found[0], len(known))), html)
+    return _CLOCK.sub("", numbered)

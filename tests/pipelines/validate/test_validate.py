@@ -112,12 +112,18 @@ def test_good_raw_data_passes_with_pages_that_need_no_network(
     assert "<td>300 of 300</td>" in (home / "data/reports/data_docs/raw/index.html").read_text()
 
 
-def test_results_are_the_same_bytes_in_every_run(home: Path) -> None:
-    path = home / "data" / "reports" / "validate_raw.json"
+def test_results_and_pages_are_the_same_bytes_in_every_run(home: Path) -> None:
+    reports = home / "data" / "reports"
+    path = reports / "validate_raw.json"
+
+    def pages() -> dict[Path, bytes]:
+        return {page: page.read_bytes() for page in (reports / "data_docs").rglob("*") if page.is_file()}
+
     assert cli.run(["validate", "raw"]) == 0
-    first = path.read_bytes()
+    first, shown = path.read_bytes(), pages()
     assert cli.run(["validate", "raw"]) == 0
     assert path.read_bytes() == first
+    assert pages() == shown and len(shown) >= 4
     results = json.loads(first)
     assert set(results["tables"]) == {"events", "impressions", "items"}
     assert results["tables"]["events"]["rows"] == 300
