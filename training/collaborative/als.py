@@ -59,22 +59,11 @@ def fit_als(sessions: sparse.csr_matrix, params: AlsParams) -> np.ndarray:
     return factors
 
 
-def fold_in(item_factors: np.ndarray, rows: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
-    """Factors float32 (f,) of a shopper with the catalogue rows `rows`; score of an item = factors @ item.
-
-    x = (Y'Y + (alpha - 1) Y_u'Y_u + regularization I)^-1 alpha Y_u' 1, the step that fits a session in
-    training. Y'Y of the catalogue can be computed once.
-    """
-    seen = item_factors[rows].astype(np.float64)
-    every = item_factors.astype(np.float64)
-    gram = every.T @ every + (alpha - 1) * seen.T @ seen + regularization * np.eye(every.shape[1])
-    return np.linalg.solve(gram, alpha * seen.sum(axis=0)).astype(np.float32)
-
-
 def whitened(item_factors: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
     """Factors W float32 (items, f) with which serving folds in without a constant or a catalogue-wide sum.
 
-    With A = Y'Y + regularization I = LL' and W = sqrt(alpha - 1) Y L^-T, `fold_in` scores every item by
+    With A = Y'Y + regularization I = LL' and W = sqrt(alpha - 1) Y L^-T, the step that fits a session in
+    training, x = (A + (alpha - 1) Y_u'Y_u)^-1 alpha Y_u' 1, scores every item by
     W W_u' (W_u W_u' + I)^-1 1, up to the factor alpha / (alpha - 1): the push-through identity.
     """
     every = item_factors.astype(np.float64)
