@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import os
 import random
 import time
 import uuid
@@ -36,7 +35,7 @@ from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from feature_repo.online.rows import OnlineView
-from feature_repo.ports import embedded_redis_url, redis_url
+from feature_repo.ports import redis_url
 from feature_repo.quiet import hush
 
 GIVE_UP_S = 5.0
@@ -201,5 +200,4 @@ async def some_items(url: str) -> list[str]:
 
 if __name__ == "__main__":
     hush()
-    os.environ.setdefault("REDIS_URL", embedded_redis_url())
     uvloop.run(main())

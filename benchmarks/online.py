@@ -40,9 +40,10 @@ from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
 from feature_repo.online import changes
+from feature_repo.online.connection import answers
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
 from feature_repo.quiet import hush
-from pipelines.local.stack import redis_answers, redis_server
+from pipelines.local.stack import redis_server
 from serving.live import online_features as reader
 from serving.live.online_features import OnlineFeatures
 from serving.release.loaded import settle
@@ -69,7 +70,7 @@ def bare_redis() -> Iterator[str]:
         server = subprocess.Popen([redis_server(), *options], stdout=subprocess.DEVNULL)
         url = f"redis://127.0.0.1:{port}/0"
         try:
-            while not redis_answers(url):
+            while not answers(url):
                 time.sleep(0.05)
             yield url
         finally:

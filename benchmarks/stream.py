@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import time
 import uuid
@@ -39,7 +38,7 @@ from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from feature_repo.online.rows import OnlineView
 from feature_repo.params import load
-from feature_repo.ports import embedded_redis_url, redis_url
+from feature_repo.ports import redis_url
 from feature_repo.quiet import hush
 
 BUDGET = 3_000  # events/s, DESIGN.md section 10
@@ -171,5 +170,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     hush()
-    os.environ.setdefault("REDIS_URL", embedded_redis_url())
     uvloop.run(main())

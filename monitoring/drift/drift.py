@@ -9,8 +9,6 @@ from typing import Annotated, Any
 import orjson
 import pandas as pd
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
@@ -19,6 +17,7 @@ from feature_repo.files import whole
 from feature_repo.online.connection import connect
 from feature_repo.params import load
 from feature_repo.places import DRIFT, FEEDBACK, RANKER_TRAINING, REPORTS, at, existing
+from feature_repo.terminal import console, table
 from monitoring.drift.distances import Drift, DriftParams, compare, read_served, sample_training
 from serving.live.exposures import SERVED
 
@@ -86,10 +85,8 @@ def _parquet(path: Path, columns: list[str], job: str = "ranker_data") -> pd.Dat
 
 
 def _tell(drift: Drift) -> None:
-    console = Console()
-    shown = Table(title="Features, live against training", title_justify="left")
-    for name in ("feature", "class", "finding", "distance", "limit", "mean then", "mean now", "missing"):
-        shown.add_column(name, justify="left" if name in ("feature", "class", "finding") else "right")
+    names = ("feature", "class", "finding", ">distance", ">limit", ">mean then", ">mean now", ">missing")
+    out, shown = console(), table("Features, live against training", names)
     order = sorted(drift.columns, key=lambda c: (not c.drifted, -(c.distance or 0) / c.limit))
     for column in order:
         shown.add_row(
@@ -103,17 +100,17 @@ def _tell(drift: Drift) -> None:
             f"{column.missing_training:.0%} -> {column.missing_live:.0%}",
             style="yellow" if column.drifted else None,
         )
-    console.print(shown)
+    out.print(shown)
     drifted = sum(column.drifted for column in drift.columns)
-    console.print(
+    out.print(
         f"{drifted} of {len(drift.columns)} features moved; known shoppers: {drift.known_training:.0%} of "
         f"training rows, {drift.known_live:.0%} of {drift.answers} answers in {drift.hours:.1f} hours"
     )
     if drift.not_judged:
-        console.print(f"not judged: {', '.join(drift.not_judged)} (live rows span less than a day)")
+        out.print(f"not judged: {', '.join(drift.not_judged)} (live rows span less than a day)")
     if not drift.enough:
-        console.print("too few answers: the distances are mostly chance", style="bold")
-    console.print(f"distributions: {PAGE}")
+        out.print("too few answers: the distances are mostly chance", style="bold")
+    out.print(f"distributions: {PAGE}")
 
 
 def _number(value: float | None) -> str:

@@ -27,6 +27,7 @@ from feature_repo.offline.timeline import historical
 from feature_repo.online.changes import applied_ts
 from feature_repo.online.connection import connect
 from feature_repo.online.rows import OnlineView
+from feature_repo.terminal import console, table
 
 SERVICES = {"user_id": "visitor", "session_id": "visitor", "item_id": "items"}
 
@@ -37,28 +38,27 @@ def main(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="The table of docs/features.md.")] = False,
 ) -> int:
     """List the features, or show one's value for one entity, offline beside online."""
-    console = Console(highlight=False)
     if as_markdown:
         print(markdown())
     elif name is None:
-        console.print(listing())
+        console().print(listing())
     else:
-        return show(console, name, entity)
+        return show(console(), name, entity)
     return 0
 
 
 def listing() -> Table:
     """Every stored column with its unit and the ranker's column made of it."""
-    table = Table("view", "stored", "type", "unit", "ranker", "meaning")
+    shown = table(None, ("view", "stored", "type", "unit", "ranker", "meaning"))
     for declared in DECLARED:
         for column in declared.columns:
             made = [r.column for r in declared.readings if r.of[:1] == (column.name,)]
-            table.add_row(declared.name, column.name, column.dtype, column.unit, ", ".join(made), column.doc)
-        table.add_section()
-    return table
+            shown.add_row(declared.name, column.name, column.dtype, column.unit, ", ".join(made), column.doc)
+        shown.add_section()
+    return shown
 
 
-def show(console: Console, name: str, entity: str | None) -> int:
+def show(out: Console, name: str, entity: str | None) -> int:
     """Print one feature; with `entity` its values on both sides, exit code 1 where they differ."""
     found = 0
     different = False
@@ -68,15 +68,15 @@ def show(console: Console, name: str, entity: str | None) -> int:
         if not columns and not readings:
             continue
         found += 1
-        console.print(f"{declared.name}: {declared.doc} Key {declared.key}.")
+        out.print(f"{declared.name}: {declared.doc} Key {declared.key}.")
         for column in columns:
-            console.print(f"  stored   {column.name} ({column.dtype}, {column.unit}): {column.doc}")
+            out.print(f"  stored   {column.name} ({column.dtype}, {column.unit}): {column.doc}")
         for reading in readings:
-            console.print(f"  ranker   {reading.column} ({reading.unit}): {reading.doc}")
+            out.print(f"  ranker   {reading.column} ({reading.unit}): {reading.doc}")
         if entity is not None:
             now = clock()
             offline, online = stored(declared, entity, now), live(declared, entity, now)
-            table = Table(f"{entity} at {instant(now):%Y-%m-%d %H:%M:%S}", "offline", "online")
+            shown = table(None, (f"{entity} at {instant(now):%Y-%m-%d %H:%M:%S}", "offline", "online"))
             pairs = [
                 (c.name, *(side[c.name] if side else None for side in (offline, online))) for c in columns
             ]
@@ -86,12 +86,12 @@ def show(console: Console, name: str, entity: str | None) -> int:
             for label, one, other in pairs:
                 same = _same(one, other)
                 different |= not same
-                table.add_row(label, _told(one), _told(other) if same else f"[red]{_told(other)}[/red]")
-            console.print(table)
+                shown.add_row(label, _told(one), _told(other) if same else f"[red]{_told(other)}[/red]")
+            out.print(shown)
     for reading in (*REQUEST, *CROSSES):
         if name == reading.column:
             found += 1
-            console.print(f"ranker   {name} ({reading.unit}): {reading.doc}, when it is asked for")
+            out.print(f"ranker   {name} ({reading.unit}): {reading.doc}, when it is asked for")
             if entity is not None:
                 raise ParamsError(
                     f"entity: {entity!r} is not allowed for {name}, which belongs to a request; allowed: "

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from feature_repo.clock import instant
@@ -25,7 +23,9 @@ from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, shop
 from feature_repo.places import RAW, at, existing, feature_file
-from pipelines.parity.cuts import Asked, Cut, choose, home_before
+from feature_repo.terminal import console, table
+from pipelines.parity.cuts import Cut, choose, home_before
+from pipelines.protocol.known import asked_at
 from pipelines.protocol.queries import make_queries, product_events
 
 
@@ -67,14 +67,13 @@ def main() -> int:
     cuts = choose(at(RAW), params.cuts, params.sessions, params.items, params.seed)
     compared, leaks = compare(cuts)
     found = Counter((leak.view, leak.column) for leak in leaks)
-    table = Table(title=f"features against a backfill of earlier events, at {len(cuts)} instants")
-    for title in ("view", "columns", "rows compared", "columns that know the future"):
-        table.add_column(title, justify="right" if title in ("columns", "rows compared") else "left")
+    title = f"features against a backfill of earlier events, at {len(cuts)} instants"
+    shown = table(title, ("view", ">columns", ">rows compared", "columns that know the future"))
     for view in DECLARED:
         wrong = [f"{column} ({n} rows)" for (name, column), n in found.items() if name == view.name]
         rows = str(compared[view.name])
-        table.add_row(view.name, str(len(view.columns)), rows, ", ".join(wrong) or "none")
-    Console().print(table)
+        shown.add_row(view.name, str(len(view.columns)), rows, ", ".join(wrong) or "none")
+    console().print(shown)
     for culprit in found:
         print(f"LEAK {next(leak for leak in leaks if (leak.view, leak.column) == culprit)}")
     if leaks:
@@ -112,7 +111,7 @@ def known_labels(params: LeakageParams) -> tuple[int, int]:
     queries = make_queries(events, active.rank_from, active.test_from, params.queries, rng)
     if not queries:
         return 0, 0
-    asked = _asked([q.now - 1 for q in queries], [(q.user_id, q.session_id) for q in queries])
+    asked = asked_at([q.now - 1 for q in queries], [(q.user_id, q.session_id) for q in queries])
     rows = historical(asked, "visitor")["session_context"]
     known = [
         bool(q.relevant & set(row["contact_items"])) for q, row in zip(queries, rows, strict=True) if row
@@ -124,7 +123,7 @@ def _answers(cuts: list[Cut]) -> list[dict[str, dict[str, Any]]]:
     """Per cut: view -> key -> its row just before the cut, by the feature store of the active home."""
     visits = [(cut.at - 1, visit) for cut in cuts for visit in cut.visits]
     items = [(cut.at - 1, item) for cut in cuts for item in cut.items]
-    visitors = historical(_asked([at for at, _ in visits], [visit for _, visit in visits]), "visitor")
+    visitors = historical(asked_at([at for at, _ in visits], [visit for _, visit in visits]), "visitor")
     asked = {"item_id": [item for _, item in items], "event_timestamp": [instant(at) for at, _ in items]}
     answers = historical(pd.DataFrame(asked), "items")
     found: list[dict[str, dict[str, Any]]] = []
@@ -137,12 +136,6 @@ def _answers(cuts: list[Cut]) -> list[dict[str, dict[str, Any]]]:
             rows[view.name] = {key: row for key, row in pairs if key is not None}
         found.append(rows)
     return found
-
-
-def _asked(instants: list[int], visits: list[Asked]) -> pd.DataFrame:
-    moments = pd.to_datetime(instants, unit="us", utc=True).as_unit("us")
-    users, sessions = [user for user, _ in visits], [session for _, session in visits]
-    return pd.DataFrame({"user_id": users, "session_id": sessions, "event_timestamp": moments})
 
 
 def _differing(view: str, key: str, at: int, row: Any, earlier: Any) -> list[Leak]:

@@ -43,12 +43,12 @@ def standalone() -> Iterator[str]:
     ENDCAP_HOME, REDIS_URL and the ports of the environment are those of this shop until it is stopped.
     Raises StackError for a process that does not start, BundleError for a candidate that cannot be served.
     """
-    handler = signal.signal(signal.SIGTERM, _end)
     ports = dict(zip(map(variable, PORTS), map(str, _free_ports(len(PORTS))), strict=True))
     with tempfile.TemporaryDirectory(prefix="endcap-replay-") as folder:
         _make(Path(folder))
         with home(Path(folder), ENDCAP_REPLAY="1", **ports):
             os.environ["REDIS_URL"] = embedded_redis_url()
+            handler = signal.signal(signal.SIGTERM, _end)
             try:
                 stack.bring_up(("redis",))
                 _release()

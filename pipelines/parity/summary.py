@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
+
+from feature_repo.terminal import console, table
 
 EQUAL, UNEQUAL = "#3a7d44", "#c0392b"
 
 
 def show(report: dict[str, Any]) -> None:
     """Print what `Parity.report` tells."""
-    console = Console(highlight=False)
-    summary = Table(title="Replay over HTTP against offline", title_justify="left")
-    for name in ("what", "online", "offline"):
-        summary.add_column(name, justify="left" if name == "what" else "right")
+    out, summary = console(), table("Replay over HTTP against offline", ("what", ">online", ">offline"))
     told = report["answered_by_champion"]
     summary.add_row("query points asked", f"{report['asked']:,}", "")
     summary.add_row("asked again, the machine was busy", f"{report['asked_again']:,}", "")
@@ -32,10 +29,9 @@ def show(report: dict[str, Any]) -> None:
         summary.add_row(name, f"{report[equal]:,}", f"of {report[total]:,}")
     unequal = sum(report["unequal_values"].values())
     summary.add_row("values equal", f"{report['values'] - unequal:,}", f"of {report['values']:,}")
-    console.print(summary)
-    features = Table(title="The 28 values of every candidate", title_justify="left")
-    for name in ("feature", "compared", "unequal", "largest difference"):
-        features.add_column(name, justify="left" if name == "feature" else "right")
+    out.print(summary)
+    names = ("feature", ">compared", ">unequal", ">largest difference")
+    features = table("The 28 values of every candidate", names)
     for column, found in report["features"].items():
         features.add_row(
             column,
@@ -44,10 +40,10 @@ def show(report: dict[str, Any]) -> None:
             f"{found['largest_difference']:.3g}" if found["unequal"] else "-",
             style="red" if found["unequal"] else None,
         )
-    console.print(features)
+    out.print(features)
     for column, found in report["features"].items():
         for example in found["mismatches"]:
-            console.print(
+            out.print(
                 f"{column} of {example['item_id']}, query {example['query']}, visit {example['session_id']}: "
                 f"online {example['online']}, offline {example['offline']}; made of "
                 f"{', '.join(found['made_of']) or 'the request'}",

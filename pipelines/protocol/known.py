@@ -29,6 +29,13 @@ class Known(NamedTuple):
     matrix: ItemMatrix
 
 
+def asked_at(instants: Sequence[int], who: Sequence[tuple[str | None, str]]) -> pd.DataFrame:
+    """What Feast is asked: (user_id, session_id) at each instant (us)."""
+    moments = pd.to_datetime(instants, unit="us", utc=True).as_unit("us")
+    users, sessions = [user for user, _ in who], [session for _, session in who]
+    return pd.DataFrame({"user_id": users, "session_id": sessions, "event_timestamp": moments})
+
+
 def known_at(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str) -> Iterator[Known]:
     """The queries in time order, their rows read through Feast (service `visitor`) point in time.
 
@@ -36,15 +43,7 @@ def known_at(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str
     """
     if not queries:
         return
-    asked = pd.DataFrame(
-        {
-            "user_id": [q.user_id for q in queries],
-            "session_id": [q.session_id for q in queries],
-            "event_timestamp": pd.to_datetime([q.now - 1 for q in queries], unit="us", utc=True).as_unit(
-                "us"
-            ),
-        }
-    )
+    asked = asked_at([q.now - 1 for q in queries], [(q.user_id, q.session_id) for q in queries])
     answers = historical(asked, "visitor")
     users, sessions = answers["user_history"].tolist(), answers["session_context"].tolist()
     timeline = ItemTimeline.at(ids, queries[0].now - 1)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib
 import orjson
 import typer
-from rich.console import Console
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from feature_repo.params import load, root
 from feature_repo.places import EVALUATION, VERDICT, at, existing
+from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
 from pipelines.release.bar import Evaluation, GateParams, Verdict, fingerprint, judge
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -29,25 +27,15 @@ def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | No
         "champion": champion,
         "evaluation": fingerprint(report),
         "checks": [
-            {
-                "name": check.name,
-                "value": check.value,
-                "needed": check.needed,
-                "because": check.because,
-                "passed": check.passed,
-                "missing": check.missing,
-            }
-            for check in verdict.checks
+            asdict(check) | {"passed": check.passed, "missing": check.missing} for check in verdict.checks
         ],
     }
 
 
-def table(verdict: Verdict) -> Table:
+def told(verdict: Verdict) -> Table:
     """The checks for a person: metric, value, needed, missing by."""
     bar = "the champion" if verdict.against == "champion" else f"the best baseline, {verdict.against}"
-    shown = Table(title=f"Gate against {bar}", title_justify="left")
-    for name in ("metric", "value", "needed", "because", "missing by"):
-        shown.add_column(name, justify="left" if name in ("metric", "because") else "right")
+    shown = table(f"Gate against {bar}", ("metric", ">value", ">needed", "because", ">missing by"))
     for check in verdict.checks:
         if check.passed:
             missing, style = "-", None
@@ -62,7 +50,8 @@ def table(verdict: Verdict) -> Table:
 def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
     """NDCG@12 with its interval and coverage@12 of every model, each with the line that ours must reach."""
     models = sorted(report["models"], key=lambda name: (name != OURS, -report["models"][name]["ndcg_at_12"]))
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2)
     for panel, metric, title in zip(
         panels, ("ndcg_at_12", "coverage_at_12"), ("NDCG@12", "coverage@12"), strict=True
     ):
@@ -87,7 +76,6 @@ def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle("gate passed" if verdict.passed else "gate FAILED", x=0.99, ha="right", fontsize=10)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def champion_report() -> tuple[str, dict[str, Any]] | None:
@@ -120,9 +108,9 @@ def main(
     if as_json:
         print(written.decode())
         return 0 if verdict.passed else 1
-    console = Console()
-    console.print(table(verdict))
+    out = console()
+    out.print(told(verdict))
     if champion and in_the_bar is None:
-        console.print("The champion was measured on other queries, so the best baseline is the bar.")
-    console.print("passed" if verdict.passed else "FAILED: nothing is promoted", style="bold")
+        out.print("The champion was measured on other queries, so the best baseline is the bar.")
+    out.print("passed" if verdict.passed else "FAILED: nothing is promoted", style="bold")
     return 0 if verdict.passed else 1

@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import orjson
-from rich.console import Console
-from rich.table import Table
+from matplotlib.figure import Figure
 
 from feature_repo.places import EVALUATION, at, existing
+from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 COLUMNS = (
     ("ndcg_at_12", "NDCG@12", ".3f"),
@@ -47,35 +43,32 @@ def read_report() -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> None:
     """The report as tables on the terminal: models, then slices of ours."""
-    console = Console(highlight=False)
+    out = console()
     title = f"{report['shop']}: {report['queries']:,} queries since {report['span']['from'][:10]}, "
-    table = Table(title=title + f"{report['candidates']:,} candidates", title_justify="left")
-    table.add_column("model")
-    for _, name, _ in COLUMNS:
-        table.add_column(name, justify="right")
+    columns = ("model", *(f">{name}" for _, name, _ in COLUMNS))
+    models = table(title + f"{report['candidates']:,} candidates", columns)
     best_first = sorted(report["models"].items(), key=lambda entry: -entry[1]["ndcg_at_12"])
     for name, metrics in best_first:
         cells = [format(metrics[key], spec) for key, _, spec in COLUMNS]
-        table.add_row(name, *cells, style="bold" if name == OURS else None)
-    console.print(table)
+        models.add_row(name, *cells, style="bold" if name == OURS else None)
+    out.print(models)
     ours = report["models"][OURS]
-    console.print(
+    out.print(
         f"{OURS}: NDCG@12 95 % interval {ours['ndcg_low']:.3f} to {ours['ndcg_high']:.3f}, "
         "sessions resampled;\n"
         f"recall of the 120 candidates {ours['recall_at_120']:.3f}"
     )
-    slices = Table(title=f"slices of {OURS}", title_justify="left")
-    for name in ("slice", "queries", "NDCG@12", "coverage"):
-        slices.add_column(name, justify="left" if name == "slice" else "right")
+    slices = table(f"slices of {OURS}", ("slice", ">queries", ">NDCG@12", ">coverage"))
     for name, found in report["slices"].items():
         numbers = (f"{found['queries']:,}", f"{found['ndcg_at_12']:.3f}", f"{found['coverage_at_12']:.2f}")
         slices.add_row(name.replace("_", " "), *numbers)
-    console.print(slices)
+    out.print(slices)
 
 
 def _picture(report: dict[str, Any], path: Path) -> None:
     """NDCG@12 with its interval against coverage: one point per model."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     for name, metrics in report["models"].items():
         ours = name == OURS
         spread = [
@@ -91,4 +84,3 @@ def _picture(report: dict[str, Any], path: Path) -> None:
     axes.set_title(f"Session continuation, {report['shop']}: {report['queries']:,} queries", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)

@@ -6,8 +6,6 @@ from collections import Counter
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from feature_repo.errors import shorten
 from feature_repo.eventlog.contract import EventLog
@@ -15,6 +13,7 @@ from feature_repo.eventlog.keys import DEAD, StreamParams
 from feature_repo.eventlog.open import open_log
 from feature_repo.online.connection import connect
 from feature_repo.params import load
+from feature_repo.terminal import console, table
 
 
 class DeadLetter(NamedTuple):
@@ -74,12 +73,13 @@ def show(letters: list[DeadLetter], newest: int) -> None:
     if not letters:
         print("no event was refused by a fold")
         return
-    table = Table(title=f"{len(letters):,} events could not be applied", title_justify="left")
-    for name in ("events", "group", "reason"):
-        table.add_column(name, justify="right" if name == "events" else "left")
+    out, shown = (
+        console(),
+        table(f"{len(letters):,} events could not be applied", (">events", "group", "reason")),
+    )
     for (group, reason), count in Counter((one.group, one.reason) for one in letters).most_common():
-        table.add_row(f"{count:,}", group, reason)
-    console = Console(highlight=False)
-    console.print(table)
+        shown.add_row(f"{count:,}", group, reason)
+    out = console()
+    out.print(shown)
     for one in letters[len(letters) - newest :]:
-        console.print(f"{one.partition}:{one.position} {shorten(one.raw)}", markup=False)
+        out.print(f"{one.partition}:{one.position} {shorten(one.raw)}", markup=False)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, ParamsError
-from feature_repo.eventlog.keys import StreamParams
+from feature_repo.eventlog.keys import APPLIED, DEAD, DONE, HORIZON, SEEN, StreamParams
 from feature_repo.eventlog.open import open_log
 from feature_repo.events import EARLIEST
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
@@ -38,14 +38,8 @@ from feature_repo.params import load, shop
 from feature_repo.places import RAW, at, existing, feature_file
 from pipelines.stream.rewind import Horizon, consumers_kept_out, set_horizon
 
-STREAMED = (
-    b"endcap:stream:applied",
-    b"endcap:stream:horizon",
-    b"endcap:done:*",
-    b"endcap:applied_ts",
-    b"endcap:items:*",
-)
-LOGGED = (b"endcap:dead", b"endcap:seen:*")
+STREAMED = (APPLIED, HORIZON, f"{DONE}*", changes.APPLIED_TS, "endcap:items:*")
+LOGGED = (DEAD, f"{SEEN}*")
 
 
 @dataclass(frozen=True)

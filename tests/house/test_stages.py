@@ -31,6 +31,7 @@ PLUMBING = {
     "feature_repo/places.py",
     "feature_repo/ports.py",
     "feature_repo/quiet.py",
+    "feature_repo/terminal.py",
     "training/tracking.py",
 }
 

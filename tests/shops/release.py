@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from feature_repo.params import load
-from pipelines.release import promote as promote_job
+from feature_repo.places import CANDIDATE, VERDICT
 from pipelines.release.bar import Evaluation, GateParams, judge
-from pipelines.release.gate import VERDICT, verdict_json
+from pipelines.release.gate import verdict_json
 from pipelines.release.registry import Registry, store
 from serving.release import bundle
 from serving.release.state import Act, Release
@@ -68,7 +68,7 @@ def write_candidate(home: Path, content: str, ndcg: float = 0.3, **changes: Any)
     }
     (home / VERDICT).write_bytes(orjson.dumps(fields["gate"]))
     made = bundle.write(parts, fields | changes, home / "written")
-    candidate = home / promote_job.CANDIDATE
+    candidate = home / CANDIDATE
     shutil.rmtree(candidate, ignore_errors=True)
     shutil.copytree(made, candidate)
     return candidate

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
 from training.ranking.lambdarank import Fitted
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 def write(fitted: Fitted, folder: Path) -> list[Path]:
@@ -26,7 +23,8 @@ def write(fitted: Fitted, folder: Path) -> list[Path]:
 
 
 def _draw(fitted: Fitted, shares: dict[str, float], path: Path) -> None:
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.plot(range(1, len(fitted.curve) + 1), fitted.curve, color="#1b6ca8")
     left.axvline(fitted.best_round, color="#7a8793", linestyle=":")
     left.annotate(f" {fitted.best_round} trees", (fitted.best_round, min(fitted.curve)), color="#7a8793")
@@ -40,4 +38,3 @@ def _draw(fitted: Fitted, shares: dict[str, float], path: Path) -> None:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)

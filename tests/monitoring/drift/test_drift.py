@@ -19,6 +19,7 @@ from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import DataError
 from feature_repo.params import load
+from feature_repo.places import DRIFT, RANKER_TRAINING
 from monitoring.drift import distances as drift_module
 from monitoring.drift import drift as job
 from monitoring.drift.distances import Drift, DriftParams, compare, read_served
@@ -192,8 +193,8 @@ def test_answers_of_another_feature_schema_are_left_out_and_counted_by_name(redi
 
 @pytest.fixture
 def trained(home: Path) -> Path:
-    (home / job.TRAINING).parent.mkdir(parents=True)
-    training(np.random.default_rng(1)).assign(query=0).to_parquet(home / job.TRAINING)
+    (home / RANKER_TRAINING).parent.mkdir(parents=True)
+    training(np.random.default_rng(1)).assign(query=0).to_parquet(home / RANKER_TRAINING)
     return home
 
 
@@ -211,7 +212,7 @@ def test_the_job_leaves_a_page_that_needs_no_network(
     page = (trained / job.PAGE).read_text()
     assert "price_log" in page
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", page)
-    written: dict[str, Any] = orjson.loads((trained / job.NUMBERS).read_bytes())
+    written: dict[str, Any] = orjson.loads((trained / DRIFT).read_bytes())
     assert written["share_drifted"] == pytest.approx(1 / 28)
     assert [c["name"] for c in written["columns"] if c["drifted"]] == ["price_log"]
     kept = pd.read_parquet(trained / job.LIVE)
@@ -224,12 +225,12 @@ def test_drift_fails_the_job_where_more_moved_than_is_allowed(
     live = training(np.random.default_rng(2), 50).assign(request_id="r", ts=START_US, price_log=9.0)
     live.to_parquet(trained / "live.parquet")
     assert job.main(live=Path("live.parquet"), fail_over=0.01, as_json=True) == 1
-    assert orjson.loads(capsys.readouterr().out) == orjson.loads((trained / job.NUMBERS).read_bytes())
+    assert orjson.loads(capsys.readouterr().out) == orjson.loads((trained / DRIFT).read_bytes())
 
 
 def test_without_training_rows_or_live_rows_the_job_says_what_to_run(trained: Path) -> None:
     with pytest.raises(DataError, match="send the service some requests"):
         job.main()
-    (trained / job.TRAINING).unlink()
+    (trained / RANKER_TRAINING).unlink()
     with pytest.raises(DataError, match="run `endcap ranker_data`"):
         job.main()

@@ -122,7 +122,7 @@ def test_logged_rows_equal_the_recomputed_ones(shop: Logged) -> None:
 
 
 def test_a_file_that_is_not_finished_is_not_read(shop: Logged, folder: Path) -> None:
-    (folder / "1.0-2.0.part").write_bytes(b"half a file")
+    (folder / ".1.0-2.0.parquet.17").write_bytes(b"half a file")
     assert len(read(shop, folder)) == len(read(shop, shop.folder))
 
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import DataError
+from feature_repo.places import EVALUATION, VERDICT
 from pipelines.release import bar
 from pipelines.release import gate as job
 from pipelines.release.bar import Evaluation, GateError, GateParams, fingerprint, judge
@@ -179,8 +180,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def judged(home: Path, **changes: Any) -> tuple[int, dict[str, Any]]:
-    (home / job.EVALUATION).write_bytes(orjson.dumps(report(**changes)))
-    return job.main(), orjson.loads((home / job.VERDICT).read_bytes())
+    (home / EVALUATION).write_bytes(orjson.dumps(report(**changes)))
+    return job.main(), orjson.loads((home / VERDICT).read_bytes())
 
 
 def test_the_job_passes_and_leaves_its_verdict_and_picture(home: Path) -> None:
@@ -189,7 +190,7 @@ def test_the_job_passes_and_leaves_its_verdict_and_picture(home: Path) -> None:
     assert written["passed"] is True
     assert written["evaluation"] == fingerprint(report())
     assert written["champion"] is None
-    assert (home / job.PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert (home / VERDICT).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_job_fails_with_a_table_of_what_is_missing(
@@ -204,9 +205,9 @@ def test_the_job_fails_with_a_table_of_what_is_missing(
 
 
 def test_the_job_prints_its_verdict_for_machines(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (home / job.EVALUATION).write_bytes(orjson.dumps(report()))
+    (home / EVALUATION).write_bytes(orjson.dumps(report()))
     assert job.main(as_json=True) == 0
-    assert orjson.loads(capsys.readouterr().out) == orjson.loads((home / job.VERDICT).read_bytes())
+    assert orjson.loads(capsys.readouterr().out) == orjson.loads((home / VERDICT).read_bytes())
 
 
 def test_without_an_evaluation_the_job_says_what_to_run(home: Path) -> None:

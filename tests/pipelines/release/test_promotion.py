@@ -15,11 +15,12 @@ from shops.release import ACT, SPAN, Build, alias_holders, open_home, report, wr
 
 from feature_repo.errors import UnavailableError
 from feature_repo.params import load
+from feature_repo.places import VERDICT
 from pipelines.release import aliases
 from pipelines.release import promote as promote_job
 from pipelines.release.admission import install_bundle
 from pipelines.release.bar import Evaluation, GateError, GateParams, judge
-from pipelines.release.gate import VERDICT, champion_report, verdict_json
+from pipelines.release.gate import champion_report, verdict_json
 from pipelines.release.promote import promote
 from pipelines.release.registry import Registry, store
 from serving.errors import BundleError
