@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from feature_repo.errors import DataError
 from feature_repo.events import TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.features.stored import FOLDS
 from feature_repo.folds.fold import DAY_US, Column, Reading
 
 KNOWN_FROM = datetime(2000, 1, 1, tzinfo=UTC)  # the earliest instant that the door lets an event have
@@ -37,6 +38,23 @@ def _age_days(matrix: Any, now: int, rows: Any) -> Any:
     first = matrix.available_from[rows]
     first = np.where(first > 0, first, matrix.activity["first_ts"][rows])
     return np.where(first > 0, (now - first) / DAY_US, np.nan)
+
+
+class Declared(Protocol):
+    """What a view needs of a fold, or of the catalogue."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def max_age_days(self) -> int: ...
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+    @property
+    def readings(self) -> tuple[Reading, ...]: ...
+    @property
+    def doc(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,8 @@ ITEM_CATALOGUE = Static(
         Reading("age_days", "days", "on sale, else since its first event", ("available_from",), _age_days),
     ),
 )
+
+DECLARED: tuple[Declared, ...] = (*FOLDS, ITEM_CATALOGUE)
 
 
 def catalogue_rows(items: Path) -> pa.Table:

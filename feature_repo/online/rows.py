@@ -21,7 +21,7 @@ from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from feature_repo.errors import FeatureError
-from feature_repo.features.views import Declared
+from feature_repo.features.catalogue import Declared
 from feature_repo.folds.fold import DAY_US
 
 VALUE_FIELDS = {  # dtype -> field of Feast's Value

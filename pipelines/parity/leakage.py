@@ -20,8 +20,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from feature_repo.errors import DataError
+from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.sources import feature_file
-from feature_repo.features.views import DECLARED
 from feature_repo.offline.build import main as features
 from feature_repo.offline.history import instant
 from feature_repo.offline.timeline import historical

@@ -24,11 +24,10 @@ from tqdm import tqdm
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_log
-from feature_repo.features.catalogue import KNOWN_FROM
+from feature_repo.features.catalogue import DECLARED, KNOWN_FROM
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP, feature_file
 from feature_repo.features.store import open_store, redis_url
 from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.features.views import DECLARED
 from feature_repo.offline.history import FILES, instant, micros
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, write_newer

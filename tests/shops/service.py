@@ -22,8 +22,7 @@ import pytest
 import redis
 from shops.storefront import act, make_home, release_of
 
-from feature_repo.features.catalogue import ITEM_CATALOGUE, KNOWN_FROM, catalogue_rows
-from feature_repo.features.views import DECLARED
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, KNOWN_FROM, catalogue_rows
 from feature_repo.offline.history import micros
 from feature_repo.online.rows import OnlineView, write_newer
 from pipelines.local.stack import redis_server

@@ -13,10 +13,10 @@ from redis import Redis
 from shops.small import EVENTS_TOTAL, START, open_home, random_events, write_raw
 
 from feature_repo.errors import DataError, EndcapError, ParamsError
+from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.sources import feature_file
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
-from feature_repo.features.views import DECLARED
 from feature_repo.folds.fold import DAY_US
 from feature_repo.offline.build import main as features
 from feature_repo.offline.history import instant, micros

@@ -24,9 +24,8 @@ from shops.small import ITEMS, START, open_home, random_events, write_raw
 from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix
 from feature_repo.errors import FeatureError
 from feature_repo.features import store
-from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.features.views import DECLARED
 from feature_repo.folds.fold import DAY_US
 from feature_repo.offline.build import main as features
 from feature_repo.offline.history import instant
