@@ -23,7 +23,7 @@ from serving.release import state
 if TYPE_CHECKING:
     from shops.service import Service
 
-pytest_plugins = ("service_fixture",)
+pytest_plugins = ("shops.service",)
 
 VIEW = {"type": "product_viewed", "session_id": "s1", "item_id": "item-1"}
 

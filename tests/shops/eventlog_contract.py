@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import orjson
 import pytest
 import redis.asyncio
 from shops.stream import stream_params, wait_until
@@ -17,7 +18,7 @@ from shops.stream import stream_params, wait_until
 from feature_repo.errors import UnavailableError
 from feature_repo.eventlog.contract import Entry, EventLog, EventWriter, Holder, Lag
 from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, order, partition_of
-from feature_repo.eventlog.open import open_log, open_writer
+from feature_repo.eventlog.open import open_log, open_tail, open_writer
 
 T = TypeVar("T")
 LEASE = "endcap:stream:lease:contract"
@@ -165,3 +166,12 @@ class EventLogContract:
         assert sum(1 for at in log.ends().values() if at) == 1
         log.open(dict.fromkeys(range(4)))
         assert len(self.read(log, 6)) == 6 and log.read(10, 20) == []
+
+    def test_a_watcher_reads_every_event_once_and_goes_on(self, redis: Any, log: Any) -> None:
+        tail = open_tail(redis, stream_params(), "0-0", limit=100)
+        assert tail.next() == []
+        for number in range(10):
+            log.append(number % 4, orjson.dumps({"n": number}), None)
+        assert sorted(record["n"] for record in tail.next()) == list(range(10))
+        log.append(2, orjson.dumps({"n": 10}), None)
+        assert tail.next() == [{"n": 10}] and tail.next() == []

@@ -1,6 +1,6 @@
 """Kafka inside the test process: librdkafka's own mock broker, on a socket that any process can reach.
 
-`pytest_plugins = ("kafka_fixture",)` in a test module brings `kafka`: ENDCAP_EVENT_LOG names a new topic of
+`pytest_plugins = ("shops.kafka",)` in a test module brings `kafka`: ENDCAP_EVENT_LOG names a new topic of
 four partitions. The mock knows no instants (offsets_for_times) and cannot make topics of another size.
 """
 

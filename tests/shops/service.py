@@ -1,6 +1,6 @@
 """The service as it runs: `endcap serve` in processes of its own, on a free port, over a Redis of its own.
 
-`pytest_plugins = ("service_fixture",)` in a test module brings `service`; it starts once per test session.
+`pytest_plugins = ("shops.service",)` in a test module brings `service`; it starts once per test session.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ from feature_repo.eventlog.contract import Holder
 from feature_repo.eventlog.kafka_client import Offsets, client_options
 from feature_repo.eventlog.kafka_reader import KafkaLog
 from feature_repo.eventlog.keys import DEAD, KafkaTopic, kafka_topic, partition_of
-from feature_repo.eventlog.open import open_log, open_tail
+from feature_repo.eventlog.open import open_log
 from feature_repo.eventlog.redis_reader import RedisLog
 
-pytest_plugins = ("kafka_fixture",)
+pytest_plugins = ("shops.kafka",)
 
 
 @pytest.fixture
@@ -60,15 +60,6 @@ class TestKafkaLog(EventLogContract):
         assert len(written("redis://127.0.0.1:1/0", write)) == 2
         log.open(dict.fromkeys(range(4)))
         assert len(self.read(log, 2)) == 2
-
-    def test_a_watcher_reads_every_event_once_and_goes_on(self, redis: Any, log: Any) -> None:
-        tail = open_tail(redis, "0-0")
-        assert tail.next() == []
-        for number in range(10):
-            log.append(number % 4, orjson.dumps({"n": number}), None)
-        assert sorted(record["n"] for record in tail.next()) == list(range(10))
-        log.append(2, orjson.dumps({"n": 10}), None)
-        assert tail.next() == [{"n": 10}] and tail.next() == []
 
     def test_the_stream_over_it_makes_the_rows_that_the_folds_make(self, redis: Any, log: Any) -> None:
         for one in (*LIVE[:150], *LIVE[100:150]):

@@ -14,7 +14,7 @@ from shops.kafka import new_topic
 from shops.small import open_home
 from shops.stream import assert_same, behind, folded, keys_of, pending, rows, started, wait_until
 
-pytest_plugins = ("kafka_fixture",)
+pytest_plugins = ("shops.kafka",)
 
 ROUNDS = int(os.environ.get("ENDCAP_FAULT_ROUNDS", "1"))
 KILLS = ["consumer", "consumer", "redis", "redis", "service"]
