@@ -22,7 +22,7 @@ from feature_repo.assemble.visitor import history
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.features.sources import served_folder
 from feature_repo.params import load, root, shop
-from pipelines.protocol.known import visits
+from pipelines.protocol.known import Visit, answers
 from pipelines.protocol.logged import Example, logged_examples
 from pipelines.protocol.models import load_fit
 from pipelines.protocol.queries import Query, make_queries, product_events
@@ -54,6 +54,7 @@ class QueryParams:
     seed: int
     ranker: int  # queries of the ranker's training and validation
     evaluate: int  # queries of the evaluation
+    processes: int  # that ask side by side, each with an item matrix of its own
 
 
 def main() -> None:
@@ -74,22 +75,33 @@ def main() -> None:
     else:
         rng = np.random.default_rng(params.seed)
         queries = make_queries(events, active.rank_from, active.test_from, params.ranker, rng)
-        examples = recomputed_examples(queries, load_fit("prior"), load("retrieve", Retrieve))
+        examples = recomputed_examples(
+            queries, load_fit("prior"), load("retrieve", Retrieve), params.processes
+        )
     kept = write(examples, round(active.valid_from.timestamp() * 1e6), root() / OUT)
     print(f"{OUT}: {kept} queries, {params.source}, have a wanted item among their candidates")
 
 
-def recomputed_examples(queries: Sequence[Query], models: Retrievers, blend: Retrieve) -> Iterator[Example]:
+def recomputed_examples(
+    queries: Sequence[Query], models: Retrievers, blend: Retrieve, processes: int = 1
+) -> Iterator[Example]:
     """Each query as serving would have met it then, at least one of whose candidates was wanted."""
-    for query, request, visitor, matrix in visits(queries, models.ids, blend.k, "ranker data"):
+
+    def example(visit: Visit) -> Example | None:
+        query, request, visitor, matrix = visit
         past = history(visitor, matrix)
         mask = eligibility(request, visitor, matrix).mask
         found = retrieve(blend, models, visitor, past, matrix, mask)
         items = [matrix.ids[row] for row in found.rows]
         label = np.array([item in query.relevant for item in items], np.int8)
-        if label.any():
-            columns = assemble(visitor, past, matrix, found.rows, found.scores)
-            yield Example(query.id, query.now, items, label, columns)
+        if not label.any():
+            return None
+        columns = assemble(visitor, past, matrix, found.rows, found.scores)
+        return Example(query.id, query.now, items, label, columns)
+
+    for found in answers(queries, models.ids, blend.k, "ranker data", example, processes):
+        if found is not None:
+            yield found
 
 
 def write(examples: Iterable[Example], valid_from: int, path: Path) -> int:

@@ -7,8 +7,7 @@ the same fit and the same stored rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ from feature_repo.errors import DataError
 from feature_repo.folds.fold import DAY_US
 from feature_repo.folds.parts import been_before
 from feature_repo.params import load, root, shop
-from pipelines.protocol.known import Visit, visits
+from pipelines.protocol.known import Visit, answers
 from pipelines.protocol.metrics import (
     arp,
     bootstrap_interval,
@@ -47,19 +46,20 @@ COLD_DAYS = 7
 Rows = npt.NDArray[np.int64]
 
 
-@dataclass
-class Lists:
+class Answer(NamedTuple):
+    """What every model listed for one query: rows (K,), -1 for an empty place; and what was wanted."""
+
+    rows: dict[str, Rows]
+    relevant: frozenset[int]
+    retrieved: float  # recall of our candidates
+    slices: dict[str, bool]
+
+
+class Lists(NamedTuple):
     """What one model listed: rows (q, K), -1 for an empty place, and whether each place was wanted."""
 
-    rows: list[Rows] = field(default_factory=list)
-    hits: list[npt.NDArray[np.bool_]] = field(default_factory=list)
-    retrieved: list[float] = field(default_factory=list)  # recall of the candidates, ours only
-
-    def add(self, rows: Rows, relevant: set[int]) -> None:
-        places = np.full(K, -1, np.int64)
-        places[: len(rows)] = rows[:K]
-        self.rows.append(places)
-        self.hits.append(np.array([row in relevant for row in places.tolist()]))
+    rows: Rows
+    hits: npt.NDArray[np.bool_]
 
 
 def main(
@@ -93,17 +93,18 @@ def evaluate() -> dict[str, Any]:
     if not queries:
         problem = f"no session with two items since {active.test_from.isoformat()}"
         raise DataError("data/raw/events.parquet", problem, next_step="move test_from of the shop")
-    lists = {name: Lists() for name in (OURS, *BASELINES)}
-    slices: list[dict[str, bool]] = []
-    for visit in visits(queries, fit.ids, K, "evaluate"):
-        relevant = {row[item] for item in visit.query.relevant if item in row}
-        _ask(release, visit, relevant, mask, lists)
-        slices.append(_slices(visit, relevant))
+
+    def answer(visit: Visit) -> Answer:
+        relevant = frozenset(row[item] for item in visit.query.relevant if item in row)
+        return _asked(release, visit, relevant, mask)
+
+    answered = list(answers(queries, fit.ids, K, "evaluate", answer, params.processes))
+    lists = {name: _lists(name, answered) for name in (OURS, *BASELINES)}
     wanted = np.array([len(q.relevant) for q in queries])
     views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(fit.ids))
     sessions = np.array([q.session_id for q in queries])
     models = {name: _metrics(found, wanted, mask, views, sessions, rng) for name, found in lists.items()}
-    models[OURS]["recall_at_120"] = float(np.mean(lists[OURS].retrieved))
+    models[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))
     return {
         "protocol": "session_continuation",
         "shop": active.name,
@@ -112,18 +113,14 @@ def evaluate() -> dict[str, Any]:
         "candidates": int(mask.sum()),
         "span": {"from": active.test_from.isoformat(), "to": _instant(queries)},
         "models": models,
-        "slices": _slice_metrics(lists[OURS], wanted, slices, int(mask.sum())),
+        "slices": _slice_metrics(lists[OURS], wanted, [a.slices for a in answered], int(mask.sum())),
     }
 
 
-def _ask(
-    release: Candidate, visit: Visit, relevant: set[int], mask: npt.NDArray[np.bool_], lists: dict[str, Lists]
-) -> None:
+def _asked(release: Candidate, visit: Visit, relevant: frozenset[int], mask: npt.NDArray[np.bool_]) -> Answer:
     _, request, visitor, matrix = visit
     served = recommend(request, release, visitor, matrix)
-    lists[OURS].add(np.array([matrix.row[slot.item_id] for slot in served.slots], np.int64), relevant)
     brought = len(relevant.intersection(served.candidates.rows.tolist()))
-    lists[OURS].retrieved.append(brought / len(visit.query.relevant))
     past = history(visitor, matrix)
     allowed = mask.copy()
     allowed[matrix.rows_of(visit.query.history)] = False
@@ -134,8 +131,18 @@ def _ask(
         "als": als_scores(release.als_items, past.rows),
         "ease": scores.ease,
     }
-    for name, score in by_name.items():
-        lists[name].add(np.array(top(score, allowed, K), np.int64), relevant)
+    rows = {OURS: _places([matrix.row[slot.item_id] for slot in served.slots])}
+    rows |= {name: _places(top(score, allowed, K)) for name, score in by_name.items()}
+    return Answer(rows, relevant, brought / len(visit.query.relevant), _slices(visit, relevant))
+
+
+def _places(rows: list[int]) -> Rows:
+    return np.array([*rows[:K], *[-1] * (K - len(rows))], np.int64)
+
+
+def _lists(name: str, answered: list[Answer]) -> Lists:
+    rows = np.array([found.rows[name] for found in answered])
+    return Lists(rows, np.array([[r in a.relevant for r in a.rows[name].tolist()] for a in answered]))
 
 
 def _metrics(
@@ -146,7 +153,7 @@ def _metrics(
     sessions: npt.NDArray[np.str_],
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    rows, hits = np.array(found.rows), np.array(found.hits)
+    rows, hits = found
     ndcg = ndcg_at(hits, wanted, K)
     low, high = bootstrap_interval(ndcg, rng, clusters=sessions)
     counted = np.where((rows >= 0) & mask[rows], rows, -1)
@@ -162,7 +169,7 @@ def _metrics(
     }
 
 
-def _slices(visit: Visit, relevant: set[int]) -> dict[str, bool]:
+def _slices(visit: Visit, relevant: frozenset[int]) -> dict[str, bool]:
     """The slices that a query belongs to; a cold item has been seen for less than COLD_DAYS."""
     query, _, visitor, matrix = visit
     known = been_before(visitor.user, visitor.session_id)
@@ -183,7 +190,7 @@ def _cold(matrix: ItemMatrix, row: int, now: int) -> bool:
 def _slice_metrics(
     ours: Lists, wanted: npt.NDArray[np.int64], slices: list[dict[str, bool]], candidates: int
 ) -> dict[str, dict[str, float]]:
-    rows, hits = np.array(ours.rows), np.array(ours.hits)
+    rows, hits = ours
     ndcg = ndcg_at(hits, wanted, K)
     out = {}
     for name in slices[0]:

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from feature_repo.params import load, shop
 from training.dataset import Fit, cut_of, fit_dir, raw, read_catalogue, read_contacts, session_matrix
+from training.fits import CHOICE, fitted
 from training.tracking import tracked
 
 
@@ -28,8 +29,12 @@ class AlsParams:
     iterations: int
 
 
-def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: before test_from")]) -> None:
+def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
     """Factorise sessions x items by alternating least squares."""
+    fitted(_fit, fit)
+
+
+def _fit(fit: Fit) -> str:
     params = load("als", AlsParams)
     cut = cut_of(fit, shop())
     catalogue = read_catalogue()
@@ -42,7 +47,7 @@ def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: 
         np.save(folder / "als_items.npy", whitened(factors, params.alpha, params.regularization))
         log.metrics({"sessions": sessions.shape[0], "warm_items": int(factors.any(axis=1).sum())})
         log.artifact(folder)
-    print(f"als {fit}: {sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}")
+    return f"als {fit}: {sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}"
 
 
 def fit_als(sessions: sparse.csr_matrix, params: AlsParams) -> np.ndarray:

@@ -13,6 +13,7 @@ from training.collaborative.covisit import CovisitParams, fit_covisit
 from training.collaborative.ease import EaseParams, fit_ease
 from training.collaborative.neighbours import best_of_dense, best_of_sparse
 from training.dataset import Fit, cut_of, fit_dir, raw, read_catalogue, read_contacts, session_matrix
+from training.fits import CHOICE, fitted
 from training.tracking import tracked
 
 
@@ -25,8 +26,12 @@ class ItemItemParams:
     ease: EaseParams
 
 
-def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: before test_from")]) -> None:
+def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
     """Fit co-visits and EASE and keep the best neighbours of every item."""
+    fitted(_fit, fit)
+
+
+def _fit(fit: Fit) -> str:
     params = load("item_item", ItemItemParams)
     cut = cut_of(fit, shop())
     catalogue = read_catalogue()
@@ -44,4 +49,4 @@ def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: 
             sparse.save_npz(folder / f"{name}.npz", table)
         log.metrics({"warm_items": len(warm), **{f"{name}_entries": t.nnz for name, t in tables.items()}})
         log.artifact(folder)
-    print(f"item_item {fit}: {len(warm)} warm items, " + ", ".join(f"{n} {t.nnz}" for n, t in tables.items()))
+    return f"item_item {fit}: {len(warm)} warm items, " + ", ".join(f"{n} {t.nnz}" for n, t in tables.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 import typer
@@ -12,6 +12,7 @@ from tqdm import tqdm
 from feature_repo.errors import DataError
 from feature_repo.params import load, root, shop
 from training.dataset import Fit, cut_of, fit_dir, raw, read_catalogue, read_contacts
+from training.fits import CHOICE, fitted
 from training.tracking import tracked
 from training.two_tower.export import write_towers
 from training.two_tower.fit_towers import Epoch, fit_towers
@@ -19,8 +20,12 @@ from training.two_tower.item_features import item_features
 from training.two_tower.towers import TwoTowerParams
 
 
-def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: before test_from")]) -> None:
+def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
     """Train the two towers on everything before the fit's cut."""
+    fitted(_fit, fit)
+
+
+def _fit(fit: Fit) -> str:
     params = load("two_tower", TwoTowerParams)
     cut = cut_of(fit, shop())
     catalogue = read_catalogue()
@@ -36,7 +41,7 @@ def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: 
     logged = {**asdict(params), "cut": cut.isoformat()}
     with (
         tracked(f"two_tower {fit}", logged, inputs, "tower") as log,
-        tqdm(total=params.epochs, disable=None) as bar,
+        tqdm(desc=fit, total=params.epochs, position=get_args(Fit).index(fit), disable=None) as bar,
     ):
 
         def on_epoch(epoch: Epoch) -> None:
@@ -46,7 +51,9 @@ def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: 
             log.metrics(values, step=epoch.epoch)
 
         features = item_features(catalogue, text)
-        fitted = fit_towers(contacts, features, params, round(cut.timestamp() * 1e6), on_epoch)
+        towers = fit_towers(contacts, features, params, round(cut.timestamp() * 1e6), on_epoch)
         folder = fit_dir(fit) / "two_tower"
-        write_towers(fitted, catalogue.item_ids, folder)
+        write_towers(towers, catalogue.item_ids, folder)
         log.artifact(folder)
+    best = max(towers.curves, key=lambda epoch: epoch.ndcg_at_12)
+    return f"two_tower {fit}: epoch {best.epoch} of {len(towers.curves)}, NDCG@12 {best.ndcg_at_12:.3f}"
