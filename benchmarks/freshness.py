@@ -32,12 +32,12 @@ from load import Connections, drive, loopback
 from redis import Redis
 
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from feature_repo.features.store import open_store, redis_url
+from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from feature_repo.online.rows import OnlineView
+from feature_repo.ports import embedded_redis_url, redis_url
 from feature_repo.quiet import hush
-from pipelines.local.ports import embedded_redis_url
 
 GIVE_UP_S = 5.0
 BUDGET_MS = 50.0  # DESIGN.md section 10

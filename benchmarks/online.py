@@ -34,17 +34,18 @@ from redis import Redis
 
 from feature_repo.assemble.vectorize import assemble
 from feature_repo.assemble.visitor import Scores, Visitor, history
+from feature_repo.clock import DAY_US, MINUTE_US
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
-from feature_repo.folds.fold import DAY_US, MINUTE_US, Event
+from feature_repo.folds.fold import Event
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
 from feature_repo.quiet import hush
 from pipelines.local.stack import redis_answers, redis_server
 from serving.live import online_features as reader
 from serving.live.online_features import OnlineFeatures
-from serving.release.loaded import Items, settle
+from serving.release.loaded import settle
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUDGET_MS = 1.0
@@ -136,7 +137,8 @@ async def compare(url: str, ids: list[str], rate: int, seconds: float) -> None:
     store, ours = open_store(url), OnlineFeatures(url, ids)
     redis, client, project = Redis.from_url(url), redis_asyncio.Redis.from_url(url), store.project
     fill(redis, project, ids)
-    items, rng = Items(ours, ours.load_items()), np.random.default_rng(0)
+    ours.load_items()
+    rng = np.random.default_rng(0)
     settle()
     drawn = rng.integers(0, len(ids), (1000, CANDIDATES))
     scores = Scores(*(np.zeros(CANDIDATES, np.float32) for _ in range(4)))
@@ -151,18 +153,18 @@ async def compare(url: str, ids: list[str], rate: int, seconds: float) -> None:
 
     async def stage(i: int) -> None:
         await ours.read(f"U{i % SHOPPERS}", f"S{i % SHOPPERS}", NOW)
-        matrix, chosen = items.matrix.as_of(NOW), drawn[i % 1000]
+        matrix, chosen = ours.matrix.as_of(NOW), drawn[i % 1000]
         for column in matrix.activity.values():
             column[chosen]
 
     async def assembled(i: int) -> None:
-        user, session, _ = await ours.read(f"U{i % SHOPPERS}", f"S{i % SHOPPERS}", NOW)
-        matrix = items.matrix.as_of(NOW)
+        user, session, *_ = await ours.read(f"U{i % SHOPPERS}", f"S{i % SHOPPERS}", NOW)
+        matrix = ours.matrix.as_of(NOW)
         visitor = Visitor(NOW, "homepage_hero", f"S{i % SHOPPERS}", user=user, session=session)  # type: ignore[arg-type]
         assemble(visitor, history(visitor, matrix), matrix, drawn[i % 1000], scores)
 
     async def gather(i: int) -> None:
-        matrix = items.matrix
+        matrix = ours.matrix
         for column in matrix.activity.values():
             column[drawn[i % 1000]]
 
@@ -199,7 +201,7 @@ async def compare(url: str, ids: list[str], rate: int, seconds: float) -> None:
                 for at in range(0, len(ids), 500):
                     await asyncio.to_thread(changes.announce, redis, ids[at : at + 500])
                 began = time.perf_counter()
-                await asyncio.to_thread(items.refresh)
+                await asyncio.to_thread(ours.refresh)
                 costs.append((time.perf_counter() - began) * 1000)
 
         storming = asyncio.create_task(storm())
@@ -209,13 +211,13 @@ async def compare(url: str, ids: list[str], rate: int, seconds: float) -> None:
         print(f"    {len(refreshes)} refreshes of {len(ids):,} rows, {np.median(refreshes):.0f} ms each")
     began = time.perf_counter()
     for at in range(100):
-        few = items.matrix.updated(drawn[at], {name: np.ones(CANDIDATES) for name in items.matrix.activity})
+        few = ours.matrix.updated(drawn[at], {name: np.ones(CANDIDATES) for name in ours.matrix.activity})
         few.popularity()
     cost = (time.perf_counter() - began) * 10
     print(f"\nsnapshot with {CANDIDATES} other rows, popularity included: {cost:.2f} ms")
     changes.announce(redis, ids[:100])
     began = time.perf_counter()
-    items.refresh()
+    ours.refresh()
     cost = (time.perf_counter() - began) * 1000
     print(f"refresh of 100 rows, as twice a second in a live shop: {cost:.1f} ms")
 

@@ -34,13 +34,13 @@ from feature_repo.eventlog.contract import EventLog
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_log
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from feature_repo.features.store import open_store, redis_url
+from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from feature_repo.online.rows import OnlineView
 from feature_repo.params import load
+from feature_repo.ports import embedded_redis_url, redis_url
 from feature_repo.quiet import hush
-from pipelines.local.ports import embedded_redis_url
 
 BUDGET = 3_000  # events/s, DESIGN.md section 10
 MAX_RATE, MAX_SECONDS = 20_000, 60

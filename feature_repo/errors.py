@@ -7,7 +7,7 @@ EndcapError
 ├── FeatureError       a feature row that does not fit its definition
 ├── DefinitionError    features that are declared in a way that cannot work
 ├── RequestError       what a client sent (HTTP 4xx)                  serving/errors.py
-├── UnavailableError   what cannot be answered or kept now (HTTP 503)
+├── UnavailableError   what cannot be answered, kept or reached now (HTTP 503)
 ├── BundleError        a release that must not be served              serving/errors.py
 ├── RolloutError       a change that the rollout's state forbids      serving/release/state.py
 │   └── RolloutConflict    somebody else changed it first
@@ -56,14 +56,18 @@ class EventError(EndcapError):
 
 
 class UnavailableError(EndcapError):
-    """The honest answer when a write cannot be kept or no release is loaded yet: 503 with Retry-After."""
+    """The honest answer when a write cannot be kept, no release is loaded yet or Redis is away.
 
-    def __init__(self, what: str, retry_after_s: int = 1) -> None:
+    Over HTTP it is a 503 with Retry-After.
+    """
+
+    def __init__(self, what: str, retry_after_s: int = 1, next_step: str | None = None) -> None:
         self.what, self.retry_after_s = what, retry_after_s
-        super().__init__(f"{what}. Next: try again in {retry_after_s} s.")
+        self.next_step = next_step or f"try again in {retry_after_s} s"
+        super().__init__(f"{what}. Next: {self.next_step}.")
 
     def body(self) -> bytes:
-        return orjson.dumps({"error": {"reason": self.what, "next": f"try again in {self.retry_after_s} s"}})
+        return orjson.dumps({"error": {"reason": self.what, "next": self.next_step}})
 
 
 class FeatureError(EndcapError):

@@ -31,6 +31,7 @@ TYPES = (
 )
 # The three that count as contact with a product. A click leads to a view: counting both would count twice.
 PRODUCT_TYPES = ("product_viewed", "add_to_cart", "purchase_completed")
+HISTORY = 20  # contacts of a shopper that the folds keep and the models see, the newest
 ITEMLESS_TYPES = ("search", "scroll")
 
 # Closed words that become small integers, the same in training and serving; code 0 means unknown.

@@ -6,17 +6,21 @@ import dataclasses
 import os
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from feature_repo.clock import instant, micros
 from feature_repo.errors import ParamsError
 
 T = TypeVar("T")
+CHOSEN = Path("data/shop.yaml")  # what `endcap shop NAME` wrote
 
 
 def root() -> Path:
@@ -29,6 +33,18 @@ def root() -> Path:
         if (folder / "params.yaml").exists():
             return folder
     raise ParamsError(f"params.yaml: not found in {here} or above; run inside the project or set ENDCAP_HOME")
+
+
+@contextmanager
+def home(folder: Path, **environ: str) -> Iterator[None]:
+    """Stand in another project folder, with these environment variables besides; then all is as before."""
+    before = dict(os.environ)
+    os.environ.update(environ, ENDCAP_HOME=str(folder))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def load(section: str, kind: type[T]) -> T:
@@ -91,11 +107,10 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _instant(value: Any, where: str) -> datetime:
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if not isinstance(value, datetime):
-        raise ParamsError(f"{where}: {value!r} is not an instant; allowed: 2016-10-17T00:00:00Z")
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if isinstance(value, str | datetime):
+        with suppress(ValueError, OverflowError):
+            return instant(micros(value))
+    raise ParamsError(f"{where}: {value!r} is not an instant; allowed: 2016-10-17T00:00:00Z")
 
 
 @dataclass(frozen=True)
@@ -117,9 +132,9 @@ class Shop:
 
 def shop() -> Shop:
     """The active shop: data/shop.yaml if `endcap shop NAME` wrote one, else `shop` of params.yaml."""
-    chosen = root() / "data" / "shop.yaml"
+    chosen = root() / CHOSEN
     if chosen.exists():
-        return _build(yaml.safe_load(chosen.read_text()), Shop, "data/shop.yaml")
+        return _build(yaml.safe_load(chosen.read_text()), Shop, str(CHOSEN))
     path = root() / "params.yaml"
     sections = _read(path, path.stat().st_mtime_ns)
     return named_shop(sections["shop"])

@@ -1,0 +1,1 @@
+"""The `endcap` command, and the jobs that join the packages."""

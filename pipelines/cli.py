@@ -18,7 +18,6 @@ from typing import Any
 
 from feature_repo.errors import EndcapError
 from feature_repo.quiet import hush
-from pipelines.local.ports import embedded_redis_url
 
 # Job -> "module" or "module:function", in the order of the work.
 JOBS: dict[str, dict[str, str]] = {
@@ -123,7 +122,8 @@ def complain(message: str) -> None:
 
 
 def run(args: Sequence[str]) -> int:
-    """Exit code of `endcap *args`; an EndcapError becomes one line, anything else keeps its traceback."""
+    """Exit code of `endcap *args`; an EndcapError or a Redis that goes away becomes one line, anything
+    else keeps its traceback."""
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -136,8 +136,6 @@ def run(args: Sequence[str]) -> int:
     module, function = found[job].split(":")
     hush()
     try:
-        # Redis is where `endcap up` puts it unless the environment says otherwise: one answer for every job.
-        os.environ.setdefault("REDIS_URL", embedded_redis_url())
         began, stage = time.monotonic(), os.environ.pop("DVC_STAGE", "")  # not for what the job starts
         code = call(job, getattr(importlib.import_module(module), function), args[1:])
         if stage and code == 0:
@@ -146,9 +144,22 @@ def run(args: Sequence[str]) -> int:
     except EndcapError as error:
         complain(str(error))
         return 1
+    except Exception as error:
+        if not _redis_went_away(error):
+            raise
+        from feature_repo.online.connection import unavailable
+
+        complain(f"{unavailable()} ({error})")
+        return 1
     except KeyboardInterrupt:
         complain(f"{job} was interrupted")
         return 130
+
+
+def _redis_went_away(error: Exception) -> bool:
+    """In the middle of a job, which has then imported redis; `endcap --help` must not."""
+    redis = sys.modules.get("redis")
+    return redis is not None and isinstance(error, redis.ConnectionError | redis.TimeoutError)
 
 
 def main() -> None:

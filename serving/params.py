@@ -31,15 +31,6 @@ class Serving:
     served_kept: int  # entries of endcap:served, approximately
     edge_ttl_s: int  # how long a cache in front may keep a GET answer
 
-    def kept(self) -> dict[str, int]:
-        """Stream -> entries that it holds."""
-        return {"endcap:exposures": self.exposures_kept, "endcap:served": self.served_kept}
-
-
-def redis_url() -> str:
-    """REDIS_URL, else the port of the Redis that `make demo` starts."""
-    return os.environ.get("REDIS_URL", "redis://127.0.0.1:6380/0")
-
 
 def replaying() -> bool:
     """True where ENDCAP_REPLAY=1: the clock is the data's, `as_of` is honoured."""

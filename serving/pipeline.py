@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from serving.stages.diversify import Diversify, diversify
 from serving.stages.rank import Ranker, rank
 from serving.stages.retrieve import (
     EVERY,
+    Models,
     Retrieve,
-    Retrievers,
     retrieve,
     score_catalogue,
     take,
@@ -28,15 +28,25 @@ from serving.stages.rules import Eligibility, eligibility
 from serving.types import Candidates, Ranked, Request, Slot
 
 
-class Release(Retrievers, Protocol):
-    """What a request needs of a bundle: the retrieval models, the ranker and the release's own settings."""
+@dataclass(frozen=True)
+class Bundle:
+    """A release in memory: models, ranker and settings that move together or not at all.
+
+    A candidate that no bundle was written of yet has no manifest and no rails.
+    """
+
+    models: Models
+    ranker: Ranker
+    retrieve: Retrieve
+    diversify: Diversify
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    rails: Mapping[str, list[str]] = field(default_factory=dict)  # "popular": item ids, best first
 
     @property
-    def ranker(self) -> Ranker: ...
-    @property
-    def retrieve(self) -> Retrieve: ...
-    @property
-    def diversify(self) -> Diversify: ...
+    def digest(self) -> str:
+        """16 hex digits, the name of the release; serving.release.bundle says of what."""
+        digest: str = self.manifest["digest"]
+        return digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +89,31 @@ def visitor_of(
     )
 
 
-def recommend(request: Request, release: Release, visitor: Visitor, matrix: ItemMatrix) -> Served:
+def recommend(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix) -> Served:
     """Fill `request.limit` slots; fewer only where the catalogue has no more eligible items."""
     took = Laps()
     past = history(visitor, matrix)
     eligible = eligibility(request, visitor, matrix)
     took.lap("filter")
-    candidates = retrieve(release.retrieve, release, visitor, past, matrix, eligible.mask)
+    candidates = retrieve(bundle.retrieve, bundle.models, visitor, past, matrix, eligible.mask)
     took.lap("retrieve")
-    ranked = rank(release.ranker, candidates, visitor, past, matrix)
+    ranked = rank(bundle.ranker, candidates, visitor, past, matrix)
     took.lap("rank")
-    chosen = diversify(release.diversify, ranked, matrix, request.limit)
+    chosen = diversify(bundle.diversify, ranked, matrix, request.limit)
     took.lap("diversify")
     return Served(_slots(ranked, chosen, matrix), candidates, ranked, eligible, took)
 
 
-def reorder(request: Request, release: Release, visitor: Visitor, matrix: ItemMatrix) -> Served:
+def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix) -> Served:
     """Order the items that the storefront lists (category pages): no filter, no diversity, none is lost."""
     took = Laps()
     rows = matrix.rows_of(list(dict.fromkeys(request.items)))
     past = history(visitor, matrix)
-    scores = take(score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past), rows)
+    user = user_vector(bundle.models, visitor, past)
+    scores = take(score_catalogue(bundle.retrieve, bundle.models, user, past), rows)
     candidates = Candidates(rows, ("listed",) * len(rows), tuple(range(len(rows))), scores)
     took.lap("retrieve")
-    ranked = rank(release.ranker, candidates, visitor, past, matrix)
+    ranked = rank(bundle.ranker, candidates, visitor, past, matrix)
     took.lap("rank")
     eligible = Eligibility(np.ones(len(matrix), np.bool_), {})
     return Served(_slots(ranked, list(range(len(rows))), matrix), candidates, ranked, eligible, took)
@@ -116,6 +127,12 @@ def bestsellers(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple
     return tuple(
         Slot(matrix.ids[row], slot, round(float(popular[row]), 6), "popular") for slot, row in enumerate(rows)
     )
+
+
+def listed(request: Request, _: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
+    """No model: the items of the request that the catalogue knows, in the storefront's own order."""
+    known = [item for item in dict.fromkeys(request.items) if item in matrix.row]
+    return tuple(Slot(item, slot, 0.0, "listed") for slot, item in enumerate(known))
 
 
 def _slots(ranked: Ranked, chosen: list[int], matrix: ItemMatrix) -> tuple[Slot, ...]:

@@ -27,11 +27,12 @@ from redis.retry import Retry  # noqa: E402
 from feature_repo.eventlog.keys import StreamParams  # noqa: E402
 from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.params import load  # noqa: E402
-from serving.http.api import Counter, build_app  # noqa: E402
+from feature_repo.ports import redis_url  # noqa: E402
+from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
-from serving.params import Serving, redis_url, replaying  # noqa: E402
+from serving.params import Serving, replaying  # noqa: E402
 from serving.release.health import ArmHealth  # noqa: E402
 from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
@@ -67,7 +68,7 @@ class Endcap:
         self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
         self._blocking = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
         self._releases = Releases(self._blocking, lambda ids: _online_features(url, ids))
-        self._exposures = ExposureLog(self._redis, PARAMS.kept(), PARAMS.exposures_queued)
+        self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
         storefront = Storefront(
@@ -75,7 +76,7 @@ class Endcap:
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         ingress = Ingress(self._redis, self._writer, PARAMS)
-        app.state.counter = Counter(storefront, ingress, PARAMS)
+        app.state.desk = Desk(storefront, ingress, PARAMS)
         await _attempt("first poll", self._releases.poll)
         self._tasks = [
             asyncio.create_task(_every(PARAMS.poll_s, "poll", self._releases.poll)),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.assemble.visitor import History, Scores, Visitor
+from feature_repo.assemble.visitor import Scores
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -43,14 +43,18 @@ class Request:
 
 
 class VisitorRows(NamedTuple):
-    """The stored rows of a shopper and a visit, None where there is none or it is too old."""
+    """The stored rows of a shopper and a visit, None where there is none or it is too old.
+
+    The visit's may be another shopper's: pipeline.visitor_of decides what is seen of it.
+    """
 
     user: Mapping[str, Any] | None
     session: Mapping[str, Any] | None
-    newest: int  # instant of the newer of the two, us; 0 without rows
+    user_ts: int = 0  # instant of the row, us; 0 without one
+    session_ts: int = 0
 
 
-NO_ROWS = VisitorRows(None, None, 0)
+NO_ROWS = VisitorRows(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +106,3 @@ class Answer:
     took_ms: float
     warnings: tuple[str, ...] = ()
     debug: dict[str, Any] | None = None
-
-
-__all__ = [
-    "NO_ROWS",
-    "Answer",
-    "Candidates",
-    "Context",
-    "Floats",
-    "History",
-    "Ranked",
-    "Request",
-    "Rows",
-    "Scores",
-    "Slot",
-    "Visitor",
-    "VisitorRows",
-]

@@ -1,0 +1,1 @@
+"""What is fitted: the contacts that models learn from, and the log of a run."""

@@ -5,12 +5,13 @@ Nothing here knows the time of day: what a fit may see is decided by `cut` alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,12 @@ from scipy import sparse
 
 from feature_repo.errors import DataError
 from feature_repo.events import KINDS, PRODUCT_TYPES, encode_context
-from feature_repo.params import Shop, root
+from feature_repo.offline.duck import connect
+from feature_repo.params import Shop, shop
+from feature_repo.places import EVENTS, ITEMS, at, existing, fit_dir
+
+if TYPE_CHECKING:
+    from training.tracking import Run
 
 Fit = Literal["prior", "final"]
 
@@ -26,19 +32,6 @@ Fit = Literal["prior", "final"]
 def cut_of(fit: Fit, shop: Shop) -> datetime:
     """The instant before which a fit may look: `prior` feeds the ranker's training, `final` is released."""
     return {"prior": shop.rank_from, "final": shop.test_from}[fit]
-
-
-def fit_dir(fit: str) -> Path:
-    """data/models/<fit>, where every retrieval artefact of one fit lies."""
-    return root() / "data" / "models" / fit
-
-
-def raw(name: str) -> Path:
-    """data/raw/<name>.parquet. Raises DataError when it is not there."""
-    path = root() / "data" / "raw" / f"{name}.parquet"
-    if not path.exists():
-        raise DataError(path, "is missing", next_step="run `endcap ingest`")
-    return path
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Catalogue:
 
 def read_catalogue() -> Catalogue:
     """The whole catalogue, cold items included. Raises DataError when it is missing or empty."""
-    path = raw("items")
+    path = existing(ITEMS, "ingest")
     table = pq.read_table(path)
     if table.num_rows == 0:
         raise DataError(path, "has no item", rows=0, next_step="run `endcap ingest` on a catalogue")
@@ -97,12 +90,6 @@ class Contacts:
         """The same contacts sorted by session, then time."""
         return self.select(np.lexsort((np.arange(len(self)), self.ts, self.session)))
 
-    def session_starts(self) -> np.ndarray:
-        """int64 (n,): time of the first contact of each contact's session."""
-        starts = np.full(self.session.max(initial=-1) + 1, np.iinfo(np.int64).max)
-        np.minimum.at(starts, self.session, self.ts)
-        return starts[self.session]
-
 
 _CONTACTS = f"""
     with contacts as (
@@ -125,9 +112,8 @@ def read_contacts(catalogue: Catalogue, cut: datetime) -> Contacts:
 
     Raises DataError when there is none: a model fitted on nothing must not be released.
     """
-    path = raw("events")
-    with duckdb.connect() as db:
-        db.execute("set threads = 2")
+    path = existing(EVENTS, "ingest")
+    with connect(threads=2) as db:
         db.register(
             "catalogue",
             pa.table({"item_id": catalogue.table.column("item_id"), "row": np.arange(len(catalogue))}),
@@ -156,3 +142,34 @@ def session_matrix(contacts: Contacts, items: int) -> sparse.csr_matrix:
     shape = (int(contacts.session.max(initial=-1)) + 1, items)
     ones = np.ones(len(pairs), dtype=np.float32)
     return sparse.csr_matrix((ones, (pairs // items, pairs % items)), shape=shape)
+
+
+class Job(NamedTuple):
+    """The fit of one model: what it may see, where its files go, and the run that is told of them."""
+
+    catalogue: Catalogue
+    contacts: Contacts  # before `cut`
+    cut: datetime
+    folder: Path  # data/models/<fit>/<model>
+    run: Run
+
+
+@contextmanager
+def fitting(
+    model: str, fit: Fit, params: Any, *inputs: Path, service: str = "none: raw contacts"
+) -> Iterator[Job]:
+    """Everything that the jobs of the models share; at the end the files of the folder go to the run.
+
+    `params` is the model's section of params.yaml; `inputs`: files that it reads beside events and items;
+    `service`: the Feast service that it reads.
+    """
+    from training.tracking import tracked  # MLflow takes seconds to import, and who reads data needs none
+
+    cut, catalogue = cut_of(fit, shop()), read_catalogue()
+    contacts = read_contacts(catalogue, cut)
+    folder = fit_dir(fit) / model
+    folder.mkdir(parents=True, exist_ok=True)
+    logged = {**asdict(params), "cut": cut.isoformat()}
+    with tracked(f"{model} {fit}", logged, (at(EVENTS), at(ITEMS), *inputs), service) as run:
+        yield Job(catalogue, contacts, cut, folder, run)
+        run.artifact(folder)

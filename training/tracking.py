@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from feature_repo.params import root, shop
+from feature_repo.places import EVENTS, at
 
 EXPERIMENT = "endcap"
 
@@ -103,7 +104,7 @@ def _experiment(client: MlflowClient) -> str:
 
 def _parent(client: MlflowClient, experiment: str) -> str:
     """The run that the models of one release share: found by what data/raw holds, else created."""
-    data = digest(root() / "data" / "raw" / "events.parquet")
+    data = digest(at(EVENTS))
     known = client.search_runs([experiment], f"tags.data = '{data}' and tags.role = 'parent'", max_results=1)
     if known:
         return str(known[0].info.run_id)

@@ -1,0 +1,1 @@
+"""From stored rows to the ranker's 28 columns, and the hash of what they mean."""

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.assemble.matrix import ItemMatrix, Rows
+from feature_repo.assemble.matrix import Doubles, ItemMatrix, Rows
 from feature_repo.assemble.visitor import History, Scores, Visitor
 from feature_repo.folds.fold import Reading
 
-Doubles = npt.NDArray[np.float64]
 RECENCY = 0.8  # weight of the k-th newest contact: RECENCY ** k
 
 

@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.folds.fold import DAY_US
+from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
 from feature_repo.folds.parts import Counts
 
 Rows = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
-MAX_AGE_US = ITEM_ACTIVITY.max_age_days * DAY_US
 PRICE_BANDS = 5
 
 
@@ -46,7 +44,7 @@ class ItemMatrix:
             c.name: np.zeros(len(self.ids), np.int64 if c.dtype == "int64" else np.float64)
             for c in ITEM_ACTIVITY.columns
         }
-        self._popularity: Floats | None = None
+        self._popularity: Doubles | None = None
         self._span: tuple[int, int] | None = None
         self._set_catalogue(catalogue)
 
@@ -66,7 +64,7 @@ class ItemMatrix:
             self.price_log = np.where(self.price > 0, np.log(self.price), np.nan)
         self.price_band = _bands(self.price)
 
-    def popularity(self) -> Floats:
+    def popularity(self) -> Doubles:
         """Views of the last 7 days as a share of the greatest, (N,); computed again only after `apply`.
 
         All counts decay at one rate, so their order and shares do not depend on the instant they are
@@ -122,10 +120,10 @@ class ItemMatrix:
             self._span = int(touched.min(initial=never)), int(touched.max(initial=0))
         return self._span
 
-    def count(self, name: str, now: int, rows: Rows | slice = slice(None)) -> Floats:
+    def count(self, name: str, now: int, rows: Rows | slice = slice(None)) -> Doubles:
         """A decayed count of `rows` brought to `now` (us): float64 (n,)."""
         age = now - self.activity["at"][rows]
-        value: Floats = self.activity[name][rows] * np.exp2(-age / COUNTERS[name])
+        value: Doubles = self.activity[name][rows] * np.exp2(-age / COUNTERS[name])
         return value
 
     def rows_of(self, items: Sequence[str]) -> Rows:
@@ -143,7 +141,7 @@ def department(path: str) -> str:
     return parts[1] if len(parts) > 1 else parts[0]
 
 
-def _numbers(values: Sequence[object]) -> Floats:
+def _numbers(values: Sequence[object]) -> Doubles:
     return np.array([np.nan if v is None else v for v in values], np.float64)
 
 
@@ -152,7 +150,7 @@ def _codes(values: Sequence[str]) -> npt.NDArray[np.int32]:
     return np.array([names.get(v, 0) for v in values], np.int32)
 
 
-def _bands(price: Floats) -> npt.NDArray[np.int32]:
+def _bands(price: Doubles) -> npt.NDArray[np.int32]:
     known = ~np.isnan(price)
     bands = np.zeros(len(price), np.int32)
     if known.any():

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.assemble.matrix import ItemMatrix, Rows
+from feature_repo.events import HISTORY
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 
 Floats = npt.NDArray[np.float32]
@@ -61,7 +62,7 @@ class Scores:
     last_item: Floats
 
 
-def history(visitor: Visitor, matrix: ItemMatrix, limit: int = 20) -> History:
+def history(visitor: Visitor, matrix: ItemMatrix, limit: int = HISTORY) -> History:
     """Contacts of earlier visits, of this visit and of the request, merged; unknown items are left out.
 
     An item seen in several places stands once, at its newest contact.

@@ -13,11 +13,10 @@ from typing import Any
 import orjson
 from redis import Redis
 
+from feature_repo.clock import HOUR_MS
 from feature_repo.eventlog.contract import Entry, Holder, Lag, LeaseLostError, Positions
 from feature_repo.eventlog.keys import StreamParams, order, stream_key, stream_keys
 from feature_repo.eventlog.lua import append, lag_arguments, lags
-
-HOUR_MS = 3_600_000
 
 # KEYS: lease, partitions; ARGV: group, holder, then the position of each partition. Nothing stays pending of
 # what earlier readers took: it is delivered again unless it stands at or before the position.

@@ -1,0 +1,1 @@
+"""Every stored feature, the catalogue, and their Feast views, services and store."""

@@ -8,7 +8,6 @@ gets point-in-time prices by writing one row per change here; nothing else chang
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.clock import DAY_US
 from feature_repo.errors import DataError
-from feature_repo.events import TIMESTAMP
+from feature_repo.events import EARLIEST, TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.stored import FOLDS
-from feature_repo.folds.fold import DAY_US, Column, Reading
-
-KNOWN_FROM = datetime(2000, 1, 1, tzinfo=UTC)  # the earliest instant that the door lets an event have
+from feature_repo.folds.fold import Column, Reading
+from feature_repo.places import existing
 
 
 def _price_log(matrix: Any, now: int, rows: Any) -> Any:
@@ -97,15 +96,13 @@ def catalogue_rows(items: Path) -> pa.Table:
 
     Raises DataError when the file or one of its columns is missing.
     """
-    if not items.exists():
-        raise DataError(items, "the file is missing", next_step="run `endcap ingest`")
     names = [c.name for c in ITEM_CATALOGUE.columns]
-    table = pq.read_table(items)
+    table = pq.read_table(existing(items, "ingest"))
     if missing := sorted({ITEM_CATALOGUE.key, *names} - set(table.column_names)):
         raise DataError(
             items, f"column '{missing[0]}' is missing", rows=len(table), next_step="run `endcap ingest` again"
         )
-    instant = pa.array([KNOWN_FROM] * len(table), TIMESTAMP)
+    instant = pa.array([EARLIEST] * len(table), TIMESTAMP)
     opening = pc.fill_null(pc.cast(table["available_from"], TIMESTAMP).cast(pa.int64()), 0)
     return pa.table(
         {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feature_repo.params import root
+from feature_repo.places import feature_file
 
 if TYPE_CHECKING:
     from feast.data_source import DataSource
@@ -14,22 +13,12 @@ EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
 
 
-def feature_file(view: str) -> Path:
-    """data/features/<view>.parquet, absolute."""
-    return root().resolve() / "data" / "features" / f"{view}.parquet"
-
-
-def served_folder() -> Path:
-    """data/logs/served, absolute: what `endcap served` keeps of the live answers; empty in a new shop."""
-    return root().resolve() / "data" / "logs" / "served"
-
-
 def source(view: str) -> DataSource:
     """The offline rows of `view`: its key, `event_timestamp`, `created_timestamp` and its columns.
 
     A shop on Spark returns a SparkSource here: that offline store refuses file sources.
     """
-    from feast import FileSource  # 5 s that those who ask for a path alone do not need
+    from feast import FileSource  # 5 s that those who ask for a column's name alone do not need
 
     return FileSource(
         name=view,

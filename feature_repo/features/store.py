@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,14 +20,9 @@ from feature_repo.features.entities import BY_KEY
 from feature_repo.features.services import services
 from feature_repo.features.views import views
 from feature_repo.params import shop
+from feature_repo.ports import redis_url
 
 FOLDER = Path(__file__).resolve().parents[1]
-DEFAULT_REDIS = "redis://127.0.0.1:6380/0"
-
-
-def redis_url() -> str:
-    """$REDIS_URL, else where `endcap up` starts its own Redis by default."""
-    return os.environ.get("REDIS_URL", DEFAULT_REDIS)
 
 
 def open_store(url: str | None = None) -> FeatureStore:
@@ -43,7 +37,7 @@ def open_store(url: str | None = None) -> FeatureStore:
     with (folder / "registry.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         declared = views()
-        digest = definitions_digest(declared)
+        digest = registry_digest(declared)
         known = applied.read_text() if applied.exists() and (folder / "registry.db").exists() else ""
         if known != digest:
             store.apply([*BY_KEY.values(), *declared.values(), *services(declared)])
@@ -79,8 +73,8 @@ def connection_string(url: str) -> str:
     return f"{parts.hostname}:{parts.port or 6379}{rest}"
 
 
-def definitions_digest(declared: dict[str, FeatureView]) -> str:
-    """sha256 over every view and service as Feast would store them: the schema hash of a release."""
+def registry_digest(declared: dict[str, FeatureView]) -> str:
+    """sha256 of all views and services as Feast's registry holds them; another one: apply them again."""
     specs = [view.to_proto().spec for view in declared.values()]
     specs += [service.to_proto().spec for service in services(declared)]
     content = b"".join(spec.SerializeToString(deterministic=True) for spec in specs)

@@ -11,14 +11,14 @@ must go (docs/features.md shows it, from this line to the live answer).
 
 from __future__ import annotations
 
-from feature_repo.events import PRODUCT_TYPES
-from feature_repo.folds.fold import DAY_US, MINUTE_US, Fold
+from feature_repo.clock import DAY_US, MINUTE_US
+from feature_repo.events import HISTORY, PRODUCT_TYPES
+from feature_repo.folds.fold import Fold
 from feature_repo.folds.owner import Owner, SessionFold
 from feature_repo.folds.parts import Cart, Counts, Decayed, First, Last, Recent, Tally, Visits
 from feature_repo.folds.rates import ClickRate
 from feature_repo.folds.shown import Shown
 
-HISTORY = 20  # the towers see the last 20 contacts
 BOUGHT = 50
 CART = 50
 SHOWN = 96  # three of the longest listing pages seen on real data
@@ -85,5 +85,6 @@ ITEM_ACTIVITY = Fold(
         ClickRate("clicks_7d", "exposure_7d", column="ctr_7d"),
     ),
 )
+MAX_AGE_US = ITEM_ACTIVITY.max_age_days * DAY_US  # of an item's counts
 
 FOLDS: tuple[Fold, ...] = (USER_HISTORY, SESSION_CONTEXT, ITEM_ACTIVITY)

@@ -1,0 +1,1 @@
+"""What a fold is, the parts that folds are made of, who owns what a visit did."""

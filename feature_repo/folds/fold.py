@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-DAY_US = 86_400_000_000
-MINUTE_US = 60_000_000
+from feature_repo.clock import DAY_US
 
 State = dict[str, Any]
 DEFAULTS: Mapping[str, Any] = {

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from feature_repo.offline.history import micros
+from feature_repo.clock import micros
 
 QUESTION = "__question"  # number of the question, from 0
 BLOCK = 65_536  # questions per chunk of an answer: an arrow list holds at most 2^31 values

@@ -132,7 +132,7 @@ class AsofRetrievalJob(RetrievalJob):
         self._metadata, self._full_feature_names = metadata, full_feature_names
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        with connect(self._config.offline_store.memory_limit) as connection:
+        with connect(memory_limit=self._config.offline_store.memory_limit) as connection:
             return self._answer(connection)
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:

@@ -9,10 +9,10 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from feature_repo.features.catalogue import ITEM_CATALOGUE, Declared, catalogue_rows
-from feature_repo.features.sources import feature_file, served_folder
 from feature_repo.offline.backfill import Limits, rows
 from feature_repo.offline.history import schema, write
-from feature_repo.params import load, root
+from feature_repo.params import load
+from feature_repo.places import ITEMS, RAW, SERVED_LOG, at, feature_file
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,9 @@ class FeaturesParams(Limits):
 def main() -> None:
     """Run the folds over all recorded events and write one parquet file per feature view."""
     params = load("features", FeaturesParams)
-    served_folder().mkdir(parents=True, exist_ok=True)  # the stage ranker_data depends on it from the start
-    raw = root() / "data" / "raw"
-    _write(ITEM_CATALOGUE, [catalogue_rows(raw / "items.parquet")], params)
-    for fold, parts in rows(raw, params):
+    at(SERVED_LOG).mkdir(parents=True, exist_ok=True)  # the stage ranker_data depends on it from the start
+    _write(ITEM_CATALOGUE, [catalogue_rows(at(ITEMS))], params)
+    for fold, parts in rows(at(RAW), params):
         _write(fold, parts, params)
 
 

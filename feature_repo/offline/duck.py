@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import duckdb
 
 
-def connect(memory_limit: str) -> duckdb.DuckDBPyConnection:
-    """An in-memory database that spills to disk beyond `memory_limit`, for example "4GB"."""
-    settings = {"memory_limit": memory_limit, "autoinstall_known_extensions": False}
-    connection = duckdb.connect(config=settings)  # type: ignore[arg-type]
+def connect(**settings: Any) -> duckdb.DuckDBPyConnection:
+    """An in-memory database with DuckDB's `settings`: memory_limit="4GB", beyond which it spills to disk."""
+    fixed = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    connection = duckdb.connect(config=settings | fixed)
     connection.execute("SET enable_progress_bar = false")
     connection.execute("SET TimeZone = 'UTC'")
     return connection

@@ -11,22 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from feature_repo.errors import DataError
 from feature_repo.events import TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.stored import USER_HISTORY
+from feature_repo.files import chunks, write_parquet
 from feature_repo.folds.fold import Column, Event, Fold
 from feature_repo.offline.duck import connect
+from feature_repo.places import existing
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FILES = ("events.parquet", "impressions.parquet")
 ARROW_TYPES = {
     "int64": pa.int64(),
@@ -85,14 +83,7 @@ def schema(key: str, columns: Iterable[Column]) -> pa.Schema:
 def tables(fold: Fold, rows: Iterable[Row], chunk: int) -> Iterator[pa.Table]:
     """`rows` as tables of at most `chunk` rows, in the schema of the fold's offline file."""
     shape = schema(fold.key, fold.columns)
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == chunk:
-            yield _table(shape, batch)
-            batch = []
-    if batch:
-        yield _table(shape, batch)
+    yield from (_table(shape, some) for some in chunks(rows, chunk))
 
 
 def _table(shape: pa.Schema, rows: list[Row]) -> pa.Table:
@@ -110,12 +101,10 @@ def raw_events(raw: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
     Without consent an event has no user here, so it reaches no user's history. Raises DataError when a
     file is missing.
     """
-    for name in FILES:
-        if not (raw / name).exists():
-            raise DataError(raw / name, "the file is missing", next_step="run `endcap ingest`")
-    connection = connect(memory)
+    files = [existing(raw / name, "ingest") for name in FILES]
+    connection = connect(memory_limit=memory)
     rest = [name for name in Event._fields if name not in ("ts", "user_id")]
-    union = " UNION ALL ".join(f"SELECT * FROM read_parquet('{_quoted(raw / name)}')" for name in FILES)
+    union = " UNION ALL ".join(f"SELECT * FROM read_parquet('{_quoted(file)}')" for file in files)
     connection.execute(
         f"CREATE VIEW events AS SELECT event_id, epoch_us(event_ts) AS ts, epoch_us(created_ts) AS created,"
         f" CASE WHEN consent THEN user_id END AS user_id, {', '.join(rest)} FROM ({union})"
@@ -152,14 +141,7 @@ def sorted_facts(connection: duckdb.DuckDBPyConnection, fold: Fold, chunk: int) 
 
 def write(path: Path, shape: pa.Schema, parts: Iterable[pa.Table], row_group: int) -> int:
     """Write `parts` to `path`, replacing it whole at the end; the number of rows. Same input, same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, rows = path.with_suffix(".unfinished"), 0
-    with pq.ParquetWriter(unfinished, shape, compression="zstd", **_encodings(shape)) as writer:
-        for part in parts:
-            writer.write_table(part, row_group)
-            rows += len(part)
-    unfinished.replace(path)
-    return rows
+    return write_parquet(path, shape, parts, row_group, **_encodings(shape))
 
 
 def _encodings(shape: pa.Schema) -> dict[str, Any]:
@@ -173,25 +155,6 @@ def _encodings(shape: pa.Schema) -> dict[str, Any]:
     texts = [f.name for f in shape if pa.types.is_string(f.type)]
     lists = [f"{f.name}.list.element" for f in shape if pa.types.is_list(f.type)]
     return {"column_encoding": encoding, "use_dictionary": texts + lists}
-
-
-def instant(us: int) -> datetime:
-    """Microseconds since 1970 as an aware datetime.
-
-    >>> instant(1_476_662_400_000_000).isoformat()
-    '2016-10-17T00:00:00+00:00'
-    """
-    return datetime.fromtimestamp(us // 1_000_000, UTC).replace(microsecond=us % 1_000_000)
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since 1970 of a datetime, a naive one taken as UTC; the inverse of `instant`.
-
-    >>> micros(datetime(2016, 10, 17))
-    1476662400000000
-    """
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - EPOCH) // timedelta(microseconds=1)
 
 
 def _quoted(path: Path) -> str:

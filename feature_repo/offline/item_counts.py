@@ -17,19 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.folds.fold import DAY_US, Fold
+from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
+from feature_repo.folds.fold import Fold
 from feature_repo.folds.parts import Counts, First
 from feature_repo.offline.history import of_fold, schema
 
-MAX_AGE_US = ITEM_ACTIVITY.max_age_days * DAY_US
 SPAN = 900.0  # half-lives from one reference to the next
 
 Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 
-def decayed_sums(ts: Ints, weights: Floats, half_life_us: int) -> Floats:
+def decayed_sums(ts: Ints, weights: Doubles, half_life_us: int) -> Doubles:
     """The count after each event: ts int64 (n,) us ascending, weights float64 (n,) >= 0 -> float64 (n,).
 
     >>> decayed_sums(np.array([0, 10, 10, 20]), np.array([1.0, 1.0, 0.0, 2.0]), 10)
@@ -101,7 +100,7 @@ def _sorts(kinds: list[str], kind: Ints, place: Ints) -> tuple[list[Sort], Ints]
     return sorts, inverse.astype(np.int32)
 
 
-def _item(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[str, Ints | Floats]:
+def _item(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[str, Ints | Doubles]:
     """One item's rows, one per instant: column name -> (m,). After too long a pause it starts anew."""
     created = np.maximum.accumulate(created)
     starts = np.flatnonzero(np.diff(ts) > MAX_AGE_US) + 1 if MAX_AGE_US else np.empty(0, np.int64)
@@ -110,9 +109,9 @@ def _item(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[str, I
     return parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
 
 
-def _unbroken(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[str, Ints | Floats]:
+def _unbroken(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[str, Ints | Doubles]:
     last = np.flatnonzero(np.diff(ts, append=ts[-1] + 1))  # the last event of each instant
-    columns: dict[str, Ints | Floats] = {"created": created[last]}
+    columns: dict[str, Ints | Doubles] = {"created": created[last]}
     for part in ITEM_ACTIVITY.parts:
         if isinstance(part, Counts):
             columns["at"] = ts[last]
@@ -125,7 +124,7 @@ def _unbroken(ts: Ints, created: Ints, sorts: list[Sort], sort: Ints) -> dict[st
     return columns
 
 
-def _table(items: list[str], parts: list[dict[str, Ints | Floats]]) -> pa.Table:
+def _table(items: list[str], parts: list[dict[str, Ints | Doubles]]) -> pa.Table:
     shape = schema(ITEM_ACTIVITY.key, ITEM_ACTIVITY.columns)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     key = np.repeat(np.arange(len(items)), [len(part["created"]) for part in parts])

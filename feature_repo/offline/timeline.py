@@ -18,15 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix
+from feature_repo.clock import instant
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.entities import BY_KEY
-from feature_repo.features.sources import EVENT_TIMESTAMP, feature_file
+from feature_repo.features.sources import EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
-from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.folds.fold import DAY_US
-from feature_repo.offline.history import instant
-
-MAX_AGE_US = ITEM_ACTIVITY.max_age_days * DAY_US
+from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
+from feature_repo.places import feature_file
 
 
 def historical(entities: pd.DataFrame, service: str) -> pd.DataFrame:

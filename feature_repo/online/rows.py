@@ -20,9 +20,9 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from feature_repo.clock import DAY_US
 from feature_repo.errors import FeatureError
 from feature_repo.features.catalogue import Declared
-from feature_repo.folds.fold import DAY_US
 
 VALUE_FIELDS = {  # dtype -> field of Feast's Value
     "int64": "int64_val",

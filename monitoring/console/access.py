@@ -40,7 +40,7 @@ def console_token(folder: Path) -> str:
     return file.read_text().strip()
 
 
-class Gate:
+class TokenWall:
     """ASGI middleware: 401 without the token, and the headers of every answer."""
 
     def __init__(self, app: ASGIApp, token: str, templates: Jinja2Templates) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
+from feature_repo.clock import instant
 from monitoring.console import interval
-from monitoring.console.access import Gate, login
+from monitoring.console.access import TokenWall, login
 from monitoring.console.figures import Arms, reports, rollout_looks
 from monitoring.experiment.attribution import FeedbackParams
 from serving.release import state
@@ -98,7 +99,7 @@ def build_app(
             Route("/login", enter, methods=["GET", "POST"]),
             Route("/style.css", style),
         ],
-        middleware=[Middleware(Gate, token=token, templates=pages)],
+        middleware=[Middleware(TokenWall, token=token, templates=pages)],
     )
 
 
@@ -115,7 +116,7 @@ def when(us: int | datetime) -> str:
     >>> when(1_767_225_600_000_000)
     '2026-01-01 00:00:00'
     """
-    moment = us if isinstance(us, datetime) else datetime.fromtimestamp(us // 1_000_000, UTC)
+    moment = us if isinstance(us, datetime) else instant(us)
     return f"{moment:%Y-%m-%d %H:%M:%S}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis import Redis
 
-from monitoring.experiment.attribution import Feedback, FeedbackParams, Tally
+from monitoring.experiment.attribution import Feedback, FeedbackParams, SlotCounts
 from monitoring.experiment.tail import Tail
 from serving.release import state
 from serving.release.router import ARMS
@@ -26,7 +26,7 @@ class ArmRow:
 
     arm: str
     digest: str
-    tally: Tally
+    tally: SlotCounts
     health: Health
 
     @property
@@ -59,7 +59,7 @@ class Arms:
             ArmRow(
                 arm=arm,
                 digest=release.digest,
-                tally=sum((tally for key, tally in tallies.items() if key[0] == arm), Tally()),
+                tally=sum((tally for key, tally in tallies.items() if key[0] == arm), SlotCounts()),
                 health=state.read_health(self._redis, arm),
             )
             for arm, release in releases.items()

@@ -1,0 +1,1 @@
+"""What is served against what the ranker was trained on."""

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import orjson
 import pandas as pd
 from redis import Redis
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import wasserstein_distance
 
-from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import CLASSES, COLUMNS
+from feature_repo.clock import HOUR_US
 from feature_repo.errors import DataError
+from serving.live.exposures import SERVED, decode
 
-SERVED = "endcap:served"  # stream that serving samples its answers into
 DAY_HOURS = 24.0
-HOUR_US = 3.6e9
 CATEGORIES = ("user_is_known", "hour_of_day", "device")  # codes: their order means nothing
 CLASS_OF = {column: name for name, columns in CLASSES.items() for column in columns}
 
@@ -98,27 +95,12 @@ def read_served(redis: Redis, newest: int) -> tuple[pd.DataFrame, Counter[str]]:
     """(the newest sampled answers, oldest first: request_id, ts (us UTC), arm and COLUMNS, a row per item;
     schema -> how many of them are left out, their columns meaning something else).
 
-    An entry holds `features`, little-endian float32 (candidates, 28), and `meta`, JSON {request_id, ts, arm,
-    schema}. Raises DataError for an entry of our schema that is not that.
+    Errors as serving.live.exposures.decode.
     """
-    ours, others = schema_hash(), Counter[str]()
-    entries: Any = redis.xrevrange(SERVED, count=newest)
-    blocks: list[np.ndarray] = []
-    metas: list[dict[str, Any]] = []
-    for entry, fields in reversed(entries):
-        raw, meta = fields[b"features"], orjson.loads(fields[b"meta"])
-        if (schema := meta.get("schema", "none")) != ours:
-            others[schema] += 1
-            continue
-        if len(raw) % (4 * len(COLUMNS)):
-            raise DataError(
-                SERVED,
-                f"entry {entry.decode()} has {len(raw)} bytes, not rows of {len(COLUMNS)} float32",
-                next_step=f"delete it with XDEL {SERVED}",
-            )
-        block = np.frombuffer(raw, "<f4").reshape(-1, len(COLUMNS))
-        blocks.append(block)
-        metas += [meta] * len(block)
+    others, entries = Counter[str](), redis.xrevrange(SERVED, count=newest)
+    answers = list(decode(reversed(entries), others))  # type: ignore[arg-type]
+    blocks = [features for _, features in answers]
+    metas = [meta for meta, features in answers for _ in features]
     matrix = np.concatenate([np.empty((0, len(COLUMNS)), np.float32), *blocks])
     told = pd.DataFrame(metas, columns=["request_id", "ts", "arm"]).astype({"ts": "int64"})
     return pd.concat([told, pd.DataFrame(matrix, columns=list(COLUMNS))], axis=1), others

@@ -15,18 +15,19 @@ from rich.table import Table
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import DataError
-from feature_repo.params import load, root
-from monitoring.drift.distances import SERVED, Drift, DriftParams, compare, read_served, sample_training
-from pipelines.release.aliases import connect
+from feature_repo.files import whole
+from feature_repo.online.connection import connect
+from feature_repo.params import load
+from feature_repo.places import DRIFT, FEEDBACK, RANKER_TRAINING, REPORTS, at, existing
+from monitoring.drift.distances import Drift, DriftParams, compare, read_served, sample_training
+from serving.live.exposures import SERVED
 
-TRAINING = Path("data/features/ranker_training.parquet")
-LIVE = Path("data/feedback/live_features.parquet")
-PAGE = Path("data/reports/drift.html")
-NUMBERS = Path("data/reports/drift.json")
+LIVE = FEEDBACK / "live_features.parquet"
+PAGE = DRIFT.with_suffix(".html")
 
 
 def main(
-    training: Annotated[Path, typer.Option(help="parquet file that has the 28 columns")] = TRAINING,
+    training: Annotated[Path, typer.Option(help="parquet file that has the 28 columns")] = RANKER_TRAINING,
     live: Annotated[Path | None, typer.Option(help="parquet file of live rows; default: from Redis")] = None,
     fail_over: Annotated[
         float | None, typer.Option(min=0, max=1, help="exit 1 if a larger share of features drifted")
@@ -35,15 +36,15 @@ def main(
 ) -> int:
     """Compare served features and traffic mix with the training rows; a finding, no failure."""
     params = load("drift", DriftParams)
-    reference = sample_training(_parquet(training, [*COLUMNS], "run `endcap ranker_data`"), params)
-    rows = _fetch(params) if live is None else _parquet(live, ["request_id", "ts", *COLUMNS], "name a file")
+    reference = sample_training(_parquet(training, [*COLUMNS]), params)
+    rows = _fetch(params) if live is None else _parquet(live, ["request_id", "ts", *COLUMNS], "drift")
     drift = compare(reference, rows, params)
-    (root() / PAGE).parent.mkdir(parents=True, exist_ok=True)
+    at(REPORTS).mkdir(parents=True, exist_ok=True)
     from monitoring.drift.page import write_page  # Evidently takes seconds to import
 
-    write_page(reference, rows, params, root() / PAGE, drift.not_judged)
+    write_page(reference, rows, params, at(PAGE), drift.not_judged)
     written = orjson.dumps(drift_json(drift), option=orjson.OPT_INDENT_2)
-    (root() / NUMBERS).write_bytes(written)
+    at(DRIFT).write_bytes(written)
     if as_json:
         print(written.decode())
     else:
@@ -72,19 +73,16 @@ def _fetch(params: DriftParams) -> pd.DataFrame:
     if not len(rows):
         problem = f"holds no answer of feature schema {schema_hash()}"
         raise DataError(SERVED, problem, next_step="send the service some requests")
-    (root() / LIVE).parent.mkdir(parents=True, exist_ok=True)
-    rows.to_parquet(root() / LIVE, compression="zstd", index=False)
+    with whole(at(LIVE)) as draft:
+        rows.to_parquet(draft, compression="zstd", index=False)
     return rows
 
 
-def _parquet(path: Path, columns: list[str], next_step: str) -> pd.DataFrame:
-    file = root() / path
-    if not file.exists():
-        raise DataError(path, "not found", next_step=next_step)
+def _parquet(path: Path, columns: list[str], job: str = "ranker_data") -> pd.DataFrame:
     try:
-        return pd.read_parquet(file, columns=columns)
+        return pd.read_parquet(existing(path, job), columns=columns)
     except (ValueError, OSError) as error:  # pyarrow: a column is missing, the file is truncated
-        raise DataError(path, str(error).partition("\n")[0], next_step=next_step) from error
+        raise DataError(path, str(error).partition("\n")[0], next_step=f"run `endcap {job}` again") from error
 
 
 def _tell(drift: Drift) -> None:

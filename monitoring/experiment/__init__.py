@@ -1,0 +1,1 @@
+"""Clicks credited to lists, the sequential test, the guard and the plan of a canary."""

@@ -14,13 +14,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+from feature_repo.clock import DAY_US, SECOND_US, micros
 from monitoring.experiment.sequential import ArmStatistics
 
-SECOND = 1_000_000  # microseconds
-DAY = 86_400 * SECOND
 COUNTED = ("click", "add_to_cart", "purchase_completed")
 
 
@@ -76,11 +74,11 @@ class Exposure:
     @property
     def day(self) -> int:
         """Days since 1970-01-01 UTC."""
-        return self.ts // DAY
+        return self.ts // DAY_US
 
 
 @dataclass
-class Tally:
+class SlotCounts:
     """Counts of one (arm, surface, day). A visitor is a unit with an exposure there."""
 
     exposures: int = 0
@@ -92,8 +90,8 @@ class Tally:
     buyers: int = 0
     revenue: float = 0.0
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+    def __add__(self, other: SlotCounts) -> SlotCounts:
+        return SlotCounts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def rates(self) -> dict[str, float | None]:
         """CTR per served slot; carts, conversion (buyers) and revenue per visitor; None without a visitor."""
@@ -114,9 +112,9 @@ class Feedback:
     """
 
     def __init__(self, params: FeedbackParams, *, journal: bool = False) -> None:
-        self._click_window = int(params.click_window_s * SECOND)
-        self._order_window = int(params.order_window_s * SECOND)
-        self._lateness = int(params.lateness_s * SECOND)
+        self._click_window = int(params.click_window_s * SECOND_US)
+        self._order_window = int(params.order_window_s * SECOND_US)
+        self._lateness = int(params.lateness_s * SECOND_US)
         self._journal: list[Exposure] | None = [] if journal else None
         self._open: dict[str, Exposure] = {}  # by request_id, until the click window closes
         self._clicks: dict[tuple[str, str, str], list[Exposure]] = defaultdict(list)  # oldest first
@@ -125,7 +123,7 @@ class Feedback:
         self._shoppers: dict[tuple[str, str], ArmStatistics] = defaultdict(ArmStatistics)  # by arm, unit
         self._user_days: set[tuple[str, str, int]] = set()  # arm, unit, day
         self._statistics: dict[str, ArmStatistics] = defaultdict(ArmStatistics)
-        self._tallies: dict[tuple[str, str, int], Tally] = defaultdict(Tally)
+        self._tallies: dict[tuple[str, str, int], SlotCounts] = defaultdict(SlotCounts)
         self._people: dict[tuple[str, str, int, str], bool] = {}  # arm, surface, day, unit -> has bought
         self._forgot_at = 0
         self.first = 0  # time of the first exposure taken in, microseconds; 0 before it
@@ -137,7 +135,7 @@ class Feedback:
             self._show(Exposure.parse(record))
         for event in events:
             if event["type"] in COUNTED and event.get("item_id") and event["event_id"] not in self._seen:
-                self._waiting[event["event_id"]] = {**event, "us": microseconds(event["event_ts"])}
+                self._waiting[event["event_id"]] = {**event, "us": _instant(event["event_ts"])}
         for event in sorted(self._waiting.values(), key=lambda e: (e["us"], e["event_id"])):
             if self._join(event):
                 self._seen[event["event_id"]] = event["us"]
@@ -148,7 +146,7 @@ class Feedback:
         """Sums over the arm's shoppers so far; exposures to nobody (unit None) are not in them."""
         return self._statistics[arm]
 
-    def tallies(self) -> dict[tuple[str, str, int], Tally]:
+    def tallies(self) -> dict[tuple[str, str, int], SlotCounts]:
         """By (arm, surface, days since 1970)."""
         return dict(self._tallies)
 
@@ -240,7 +238,7 @@ class Feedback:
         self._shoppers[exposure.arm, exposure.unit] = after
         self._statistics[exposure.arm] += after - before
 
-    def _tally(self, exposure: Exposure) -> Tally:
+    def _tally(self, exposure: Exposure) -> SlotCounts:
         return self._tallies[exposure.arm, exposure.surface, exposure.day]
 
     def _forget(self) -> None:
@@ -254,22 +252,14 @@ class Feedback:
         _drop(self._seen, lambda _, us: us < orders_from)
         _drop(self._waiting, lambda _, event: event["us"] < self.watermark - self._lateness)
         _drop(self._clicks, lambda _, kept: kept[-1].ts < orders_from)
-        closed = orders_from // DAY  # days before this one can change no more
+        closed = orders_from // DAY_US  # days before this one can change no more
         self._user_days = {key for key in self._user_days if key[2] >= closed}
         _drop(self._people, lambda key, _: key[2] < closed)
 
 
-def microseconds(ts: Any) -> int:
-    """Event time as the stream may carry it: microseconds, a datetime, or ISO text with a time zone.
-
-    >>> microseconds("2026-01-01T00:00:00Z") == microseconds(1767225600000000)
-    True
-    """
-    if isinstance(ts, int):
-        return ts
-    moment = datetime.fromisoformat(ts) if isinstance(ts, str) else ts
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
+def _instant(ts: Any) -> int:
+    """Event time as the stream may carry it: microseconds, a datetime, or ISO text."""
+    return ts if isinstance(ts, int) else micros(ts)
 
 
 def _drop(kept: dict[Any, Any], stale: Callable[[Any, Any], bool]) -> None:

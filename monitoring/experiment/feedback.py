@@ -15,18 +15,18 @@ from typing import Annotated, Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 from matplotlib.figure import Figure
 
 from feature_repo.events import TIMESTAMP
-from feature_repo.params import load, root
-from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams, Tally
+from feature_repo.files import chunks, write_parquet
+from feature_repo.online.connection import connect
+from feature_repo.params import load
+from feature_repo.places import FEEDBACK, at
+from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams, SlotCounts
 from monitoring.experiment.tail import Tail
-from pipelines.release import aliases
 from serving.release.router import ARMS
 
-FOLDER = Path("data/feedback")  # relative to root()
 SLOTS = pa.schema(
     [
         pa.field("request_id", pa.string(), nullable=False),
@@ -58,18 +58,19 @@ RATES = {
 def main(json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> int:
     """Join exposures to clicks, carts and purchases; write rows, rates and a picture to data/feedback."""
     feedback = Feedback(load("feedback", FeedbackParams), journal=True)
-    Tail(aliases.connect()).feed(feedback)
-    folder = root() / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    Tail(connect()).feed(feedback)
+    folder = at(FEEDBACK)
     rows = write_slots(feedback.exposures(), folder / "slots.parquet")
     metrics = metric_rows(feedback.tallies())
-    pq.write_table(pa.Table.from_pylist(metrics, METRICS), folder / "metrics.parquet", compression="zstd")
+    write_parquet(folder / "metrics.parquet", METRICS, [pa.Table.from_pylist(metrics, METRICS)])
     totals = by_arm_and_surface(feedback.tallies())
     draw(totals).savefig(folder / "metrics.svg")
     if json_output:
         print(orjson.dumps([_named(key, tally) for key, tally in totals.items()]).decode())
         return 0
-    print(f"{rows:,} slots joined, in {FOLDER}/slots.parquet; rates in {FOLDER}/metrics.parquet, metrics.svg")
+    print(
+        f"{rows:,} slots joined, in {FEEDBACK}/slots.parquet; rates beside it in metrics.parquet, metrics.svg"
+    )
     for (arm, surface), tally in totals.items():
         told = ", ".join(f"{name.replace('_', ' ')} {_shown(name, v)}" for name, v in tally.rates().items())
         print(f"{arm:<11} {surface:<26} {tally.visitors:>8,} visitors  {told}")
@@ -78,43 +79,35 @@ def main(json_output: Annotated[bool, typer.Option("--json", help="For machines.
 
 def write_slots(exposures: Iterable[Exposure], path: Path) -> int:
     """One row of SLOTS per slot served, in order of arrival; returns how many. All of the file or nothing."""
-    total, building = 0, path.with_suffix(".building")
-    with pq.ParquetWriter(building, SLOTS, compression="zstd") as writer:
-        batch: list[dict[str, Any]] = []
-        for row in _slots(exposures):
-            batch.append(row)
-            if len(batch) == ROWS_PER_BATCH:
-                writer.write_table(pa.Table.from_pylist(batch, SLOTS))
-                batch = []
-            total += 1
-        writer.write_table(pa.Table.from_pylist(batch, SLOTS))
-    building.replace(path)
-    return total
+    batches = chunks(_slots(exposures), ROWS_PER_BATCH)
+    return write_parquet(path, SLOTS, (pa.Table.from_pylist(batch, SLOTS) for batch in batches))
 
 
-def metric_rows(tallies: Mapping[tuple[str, str, int], Tally]) -> list[dict[str, Any]]:
-    """One row per arm, surface and day: the counts of Tally and its rates, in that order."""
+def metric_rows(tallies: Mapping[tuple[str, str, int], SlotCounts]) -> list[dict[str, Any]]:
+    """One row per arm, surface and day: the counts of SlotCounts and its rates, in that order."""
     return [
         {"day": date(1970, 1, 1) + timedelta(days=day), **_named((arm, surface), tally)}
         for (arm, surface, day), tally in sorted(tallies.items())
     ]
 
 
-def by_arm_and_surface(tallies: Mapping[tuple[str, str, int], Tally]) -> dict[tuple[str, str], Tally]:
+def by_arm_and_surface(
+    tallies: Mapping[tuple[str, str, int], SlotCounts],
+) -> dict[tuple[str, str], SlotCounts]:
     """Days added up; a visitor of two days counts twice, as in the experiment's user-days."""
-    totals: dict[tuple[str, str], Tally] = defaultdict(Tally)
+    totals: dict[tuple[str, str], SlotCounts] = defaultdict(SlotCounts)
     for (arm, surface, _), tally in sorted(tallies.items()):
         totals[arm, surface] += tally
     return dict(totals)
 
 
-def draw(totals: Mapping[tuple[str, str], Tally]) -> Figure:
+def draw(totals: Mapping[tuple[str, str], SlotCounts]) -> Figure:
     """One panel per rate, surfaces down, arms side by side."""
     figure = Figure(figsize=(14, 1.8 + 0.5 * len(totals)), layout="constrained")
     surfaces = sorted({surface for _, surface in totals})
     for panel, (rate, title) in zip(figure.subplots(1, len(RATES), sharey=True), RATES.items(), strict=True):
         for i, (arm, colour) in enumerate(zip(ARMS, ("#8d99ae", "#3a7d44", "#d08c2e"), strict=True)):
-            values = [totals.get((arm, surface), Tally()).rates()[rate] or 0.0 for surface in surfaces]
+            values = [totals.get((arm, surface), SlotCounts()).rates()[rate] or 0.0 for surface in surfaces]
             panel.barh(
                 [y + 0.27 * (i - 1) for y in range(len(surfaces))], values, 0.25, color=colour, label=arm
             )
@@ -149,7 +142,7 @@ def _slots(exposures: Iterable[Exposure]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _named(key: tuple[str, str], tally: Tally) -> dict[str, Any]:
+def _named(key: tuple[str, str], tally: SlotCounts) -> dict[str, Any]:
     return {"arm": key[0], "surface": key[1], **vars(tally), **tally.rates()}
 
 
@@ -161,6 +154,6 @@ def _shown(rate: str, value: float | None) -> str:
 
 METRICS = pa.schema(
     [("day", pa.date32()), ("arm", pa.string()), ("surface", pa.string())]
-    + [(name, pa.float64() if name == "revenue" else pa.int64()) for name in vars(Tally())]
+    + [(name, pa.float64() if name == "revenue" else pa.int64()) for name in vars(SlotCounts())]
     + [(name, pa.float64()) for name in RATES]
 )

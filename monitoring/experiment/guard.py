@@ -16,8 +16,8 @@ from monitoring.experiment.sequential import ArmStatistics, Interval, Number, co
 from serving.release.state import Health
 
 
-class Verdict(Enum):
-    """What the guard says about the canary."""
+class Move(Enum):
+    """What the guard does with the canary."""
 
     ADVANCE = "ADVANCE"
     HOLD = "HOLD"
@@ -95,9 +95,9 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Decision:
-    """One look: the verdict, why, and every number it rests on. CTRs are clicks per served slot."""
+    """One look: the move, why, and every number it rests on. CTRs are clicks per served slot."""
 
-    verdict: Verdict
+    move: Move
     reason: str
     percent: int
     user_days: int
@@ -113,7 +113,8 @@ class Decision:
 
     def numbers(self) -> dict[str, Any]:
         """For the audit and the looks; an unbounded limit becomes None."""
-        values = asdict(self) | {"verdict": self.verdict.value}
+        values = {"verdict": self.move.value, **asdict(self)}
+        del values["move"]
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
 
     def line(self) -> str:
@@ -124,7 +125,7 @@ class Decision:
             if np.isfinite(self.lower) and np.isfinite(self.upper):
                 bounds = f"difference {self.estimate:+.1%} [{self.lower:+.1%}, {self.upper:+.1%}]"
             head += f" vs {self.champion_ctr:.2%}, {bounds}"
-        return f"{head}: {self.verdict.value}, {self.reason}"
+        return f"{head}: {self.move.value}, {self.reason}"
 
 
 def judge(canary: ArmStatistics, champion: ArmStatistics, planned: int, params: RolloutParams) -> Judgement:
@@ -168,13 +169,13 @@ def decide(
         judgement = judge(canary, champion, planned, params)
         interval = judgement.interval
     if trip := _tripped(health, champion_health, slow_looks, evidence, switches):
-        verdict, reason = Verdict.ROLLBACK, trip
+        move, reason = Move.ROLLBACK, trip
     elif compared:
-        verdict, reason = _by_clicks(judgement, canary.user_days, planned, params)
+        move, reason = _by_clicks(judgement, canary.user_days, planned, params)
     else:
-        verdict, reason = _by_soak(canary.user_days, planned)
+        move, reason = _by_soak(canary.user_days, planned)
     return Decision(
-        verdict=verdict,
+        move=move,
         reason=reason,
         percent=step.percent,
         user_days=int(canary.user_days),
@@ -197,26 +198,26 @@ def is_slow(health: Health, champion_health: Health, switches: Switches) -> bool
 
 def _by_clicks(
     judgement: Judgement, user_days: Number, planned: int, params: RolloutParams
-) -> tuple[Verdict, str]:
+) -> tuple[Move, str]:
     margin = f"{params.margin:.0%}"
     if judgement.harmful:
-        return Verdict.ROLLBACK, f"CTR is credibly down by more than {margin}"
+        return Move.ROLLBACK, f"CTR is credibly down by more than {margin}"
     if judgement.harmless:
-        return Verdict.ADVANCE, f"a drop over {margin} is excluded"
+        return Move.ADVANCE, f"a drop over {margin} is excluded"
     if judgement.held:
-        return Verdict.ADVANCE, f"held its {planned:,} user-days with no sign of harm"
+        return Move.ADVANCE, f"held its {planned:,} user-days with no sign of harm"
     if user_days < planned:
-        return Verdict.HOLD, f"{planned - user_days:,} user-days to go"
+        return Move.HOLD, f"{planned - user_days:,} user-days to go"
     return (
-        Verdict.HOLD,
+        Move.HOLD,
         f"over its {planned:,} user-days, but the estimate is a sign of harm or not there yet",
     )
 
 
-def _by_soak(user_days: Number, planned: int) -> tuple[Verdict, str]:
+def _by_soak(user_days: Number, planned: int) -> tuple[Move, str]:
     if user_days < planned:
-        return Verdict.HOLD, f"{planned - user_days:,} user-days to go"
-    return Verdict.ADVANCE, f"healthy over {planned:,} user-days"
+        return Move.HOLD, f"{planned - user_days:,} user-days to go"
+    return Move.ADVANCE, f"healthy over {planned:,} user-days"
 
 
 def _tripped(

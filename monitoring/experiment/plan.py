@@ -13,13 +13,15 @@ from matplotlib.ticker import PercentFormatter
 from redis import Redis, RedisError
 from tqdm import tqdm
 
+from feature_repo.clock import DAY_US, MINUTE_US
+from feature_repo.errors import UnavailableError
+from feature_repo.online.connection import connect
 from feature_repo.params import load
-from monitoring.experiment.attribution import DAY, Feedback, FeedbackParams
+from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step, Traffic
 from monitoring.experiment.rehearsal import Rehearsal, Shoppers, rehearse, watched
 from monitoring.experiment.sequential import compare
 from monitoring.experiment.tail import Tail
-from serving.params import redis_url
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, RouterParams
 
 DROPS = (-0.05, 0.0, 0.03, 0.05, 0.10, 0.20, 0.30)
@@ -75,12 +77,12 @@ def measured(redis: Redis, params: RolloutParams, feedback_params: FeedbackParam
     if (
         together.shoppers < params.burn_in_shoppers
         or together.clicks < params.burn_in_clicks
-        or elapsed < DAY / 1440
+        or elapsed < MINUTE_US
     ):
         return None
     seen = Shoppers.measured(together)
     # Shoppers come back within a day: a stretch shorter than a day counts as the day it is a part of.
-    days = max(elapsed / DAY, 1.0)
+    days = max(elapsed / DAY_US, 1.0)
     return Traffic(sum(arm.user_days for arm in arms) / days, seen.ctr, seen.impressions, seen.clustering)
 
 
@@ -95,8 +97,8 @@ def run(
     traffic, source = params.assumed, "assumed (params.yaml)"
     if any(value is None for value in given.values()):
         try:
-            found = measured(Redis.from_url(redis_url()), params, load("feedback", FeedbackParams))
-        except RedisError:
+            found = measured(connect(), params, load("feedback", FeedbackParams))
+        except (UnavailableError, RedisError):
             found = None
         if found:
             traffic, source = found, "measured in the exposure stream"

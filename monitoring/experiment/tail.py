@@ -11,8 +11,8 @@ from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_tail
 from feature_repo.params import load
 from monitoring.experiment.attribution import Feedback
+from serving.live.exposures import EXPOSURES
 
-EXPOSURES = "endcap:exposures"
 BATCH = 5_000
 
 

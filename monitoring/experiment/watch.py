@@ -14,7 +14,7 @@ from redis import Redis
 
 from feature_repo.errors import EndcapError
 from monitoring.experiment.attribution import Feedback, FeedbackParams
-from monitoring.experiment.guard import Decision, RolloutParams, Step, Verdict, decide, is_slow
+from monitoring.experiment.guard import Decision, Move, RolloutParams, Step, decide, is_slow
 from monitoring.experiment.tail import Tail
 from serving.release import state as control
 from serving.release.router import CHALLENGER, CHAMPION
@@ -33,23 +33,18 @@ class Look:
 
 
 class Guard:
-    """Watches whatever canary `endcap:rollout` holds. Hooks get the new state, after the change."""
+    """Watches whatever canary `endcap:rollout` holds. `follow` gets a new state after the change."""
 
     def __init__(
-        self,
-        redis: Redis,
-        params: RolloutParams,
-        feedback_params: FeedbackParams,
-        on_promoted: Hook,
-        on_rolled_back: Hook,
+        self, redis: Redis, params: RolloutParams, feedback_params: FeedbackParams, follow: Hook
     ) -> None:
         self._redis, self._params, self._feedback_params = redis, params, feedback_params
-        self._on_promoted, self._on_rolled_back = on_promoted, on_rolled_back
+        self._follow = follow
         self._version: int | None = None  # of the step that is being watched
         self._feedback = Feedback(feedback_params)
         self._tail = Tail(redis)
         self._slow_looks, self._requests = 0, 0
-        self._last: tuple[int, int, Verdict] | None = None
+        self._last: tuple[int, int, Move] | None = None
 
     def look(self, now_us: int) -> Look | None:
         """Read what arrived, decide and act; None while no canary is on trial."""
@@ -89,30 +84,30 @@ class Guard:
 
     def _record(self, decision: Decision, state: RolloutState, now_us: int) -> None:
         """Looks that saw nothing new are not worth an entry."""
-        seen = (decision.user_days, decision.champion_user_days, decision.verdict)
+        seen = (decision.user_days, decision.champion_user_days, decision.move)
         if seen != self._last:
             self._last = seen
             look = {"at_us": now_us, "experiment": state.experiment, "version": state.version}
             control.record_look(self._redis, look | {"reason": decision.reason} | decision.numbers())
 
     def _act(self, decision: Decision, state: RolloutState, act: Act) -> Look:
-        if decision.verdict is Verdict.HOLD:
+        if decision.move is Move.HOLD:
             return Look(decision, state)
-        if decision.verdict is Verdict.ROLLBACK:
+        if decision.move is Move.ROLLBACK:
             state = control.rollback(self._redis, state, act)
-            return Look(decision, state, _followed(self._on_rolled_back, state))
-        return Look(decision, *advanced(self._redis, state, act, self._params, self._on_promoted))
+            return Look(decision, state, _followed(self._follow, state))
+        return Look(decision, *advanced(self._redis, state, act, self._params, self._follow))
 
 
 def advanced(
-    redis: Redis, state: RolloutState, act: Act, params: RolloutParams, on_promoted: Hook
+    redis: Redis, state: RolloutState, act: Act, params: RolloutParams, follow: Hook
 ) -> tuple[RolloutState, str | None]:
     """The state one step further (after 100 %: promoted), and what could not follow it."""
     further = [step.percent for step in params.steps if step.percent > state.percent]
     if further:
         return control.advance(redis, state, further[0], act), None
     state = control.promote_champion(redis, state, act)
-    return state, _followed(on_promoted, state)
+    return state, _followed(follow, state)
 
 
 def step_at(percent: int, params: RolloutParams) -> Step:

@@ -14,12 +14,14 @@ from typing import Annotated
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
 from feature_repo import params
 from feature_repo.errors import DataError
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
+from feature_repo.files import write_parquet
+from feature_repo.offline.duck import connect
+from feature_repo.places import DATA, at
 from pipelines.ingest.adapters import PARTS, Adapter, adapter_of
 from pipelines.ingest.cells import Extract
 from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules
@@ -46,7 +48,7 @@ def main(
     """Read the shop's export into data/raw; refused rows go to data/quarantine."""
     shop, constants = params.shop(), params.load("ingest", IngestParams)
     newest = constants.latest if latest is None else latest.replace(tzinfo=UTC)
-    report = ingest(shop.name, adapter_of(shop), params.root() / "data", constants, newest)
+    report = ingest(shop.name, adapter_of(shop), at(DATA), constants, newest)
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.as_text())
     return 0
 
@@ -103,13 +105,16 @@ def _write_raw(folder: Path, events: Intake, items: Intake, constants: IngestPar
 
 def _write(path: Path, schema: pa.Schema, rows: pa.RecordBatchReader, constants: IngestParams) -> Output:
     """One parquet file of `schema`: zstd, fixed row groups, hence the same bytes for the same rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     output = Output()
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal output
         for batch in rows:
             group = pa.Table.from_batches([batch]).cast(schema)
-            writer.write_table(group, row_group_size=constants.row_group_rows)
             output = output + Output.of(group)
+            yield group
+
+    write_parquet(path, schema, tables(), constants.row_group_rows)
     return output
 
 
@@ -145,23 +150,14 @@ def _scratch(data: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-@contextmanager
-def _connection(scratch: Path, constants: IngestParams) -> Iterator[duckdb.DuckDBPyConnection]:
-    """DuckDB with a bounded memory that spills beside the data and never fetches an extension."""
-    connection = duckdb.connect(
-        config={
-            "memory_limit": constants.memory_limit,
-            "threads": constants.threads,
-            "temp_directory": str(scratch / "spill"),
-            "preserve_insertion_order": False,  # every query that needs an order states it
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
+def _connection(scratch: Path, constants: IngestParams) -> duckdb.DuckDBPyConnection:
+    """DuckDB with a bounded memory that spills beside the data."""
+    return connect(
+        memory_limit=constants.memory_limit,
+        threads=constants.threads,
+        temp_directory=str(scratch / "spill"),
+        preserve_insertion_order=False,  # every query that needs an order states it
     )
-    try:
-        yield connection
-    finally:
-        connection.close()
 
 
 def _publish(scratch: Path, data: Path) -> None:

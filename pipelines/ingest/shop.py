@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from feature_repo.errors import DataError
-from feature_repo.params import Shop, named_shop, root
+from feature_repo.params import CHOSEN, Shop, named_shop, root
 
 
 def choose(name: str, source: Path | None = None) -> Shop:
@@ -34,7 +34,7 @@ def choose(name: str, source: Path | None = None) -> Shop:
     text = f"# Written by `endcap shop {name}`; dvc.lock belongs to this shop.\n" + yaml.safe_dump(
         values, sort_keys=False
     )
-    file = root() / "data" / "shop.yaml"
+    file = root() / CHOSEN
     file.parent.mkdir(exist_ok=True)
     if not file.exists() or file.read_text() != text:
         file.write_text(text)

@@ -33,6 +33,7 @@ import yaml
 
 from feature_repo.errors import DataError
 from feature_repo.events import ITEM_SCHEMA, SCHEMA, TIMESTAMP
+from feature_repo.offline.duck import connect
 from pipelines.ingest.cells import (
     Extract,
     canonical_query,
@@ -221,7 +222,7 @@ def _instant(table: pa.Table, column: str, mapped: Mapped, path: Path) -> tuple[
 
 def _local_times(table: pa.Table, column: str) -> pa.ChunkedArray:
     """The column as timestamps without a zone; null where it is none."""
-    with duckdb.connect() as connection:
+    with connect() as connection:
         texts = connection.from_arrow(table)
         return texts.select(f"TRY_CAST({quoted(column)} AS TIMESTAMP) AS local").to_arrow_table()["local"]
 

@@ -1,0 +1,1 @@
+"""A running shop on one machine, and the demo."""

@@ -11,18 +11,20 @@ from datetime import datetime
 from pathlib import Path
 
 from feature_repo.errors import EndcapError
-from feature_repo.params import load, root
+from feature_repo.online.connection import connect
+from feature_repo.params import load
+from feature_repo.places import CHALLENGERS, at
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step
 from monitoring.experiment.watch import Guard
 from pipelines.release import aliases, rollout
-from pipelines.simulate.observed import Summary
+from pipelines.simulate.observed import Observed
 from serving.release import bundle
 from serving.release import state as control
 
 BURYING = 5.0  # where a third is meant: the least viewed of the candidates fill the shelf
 Say = Callable[[str], None]
-Visitors = Callable[[int], Summary]  # that many shoppers come, and leave
+Visitors = Callable[[int], Observed]  # that many shoppers come, and leave
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def misset(candidate: Path) -> Path:
     """
     manifest = json.loads((candidate / "manifest.json").read_text())
     wrong = manifest["diversify"] | {"popularity_discount": BURYING}
-    return bundle.write(candidate, manifest | {"diversify": wrong}, root() / "run" / "challengers")
+    return bundle.write(candidate, manifest | {"diversify": wrong}, at(CHALLENGERS))
 
 
 def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
@@ -57,13 +59,11 @@ def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
 
     Raises CanaryError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
     """
-    redis = aliases.connect()
+    redis = connect()
     params = dataclasses.replace(
         load("rollout", RolloutParams), steps=demo.steps, tightest_error=demo.tightest_error
     )
-    guard = Guard(
-        redis, params, load("feedback", FeedbackParams), aliases.on_promoted, aliases.on_rolled_back
-    )
+    guard = Guard(redis, params, load("feedback", FeedbackParams), aliases.follow)
     challenger = aliases.waiting_challenger()
     state, told = rollout.start(redis, params, aliases.act_of(why), challenger), ""
     for _ in range(0, demo.shoppers_at_most, demo.shoppers_per_look):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from feature_repo.online.connection import client
 from feature_repo.params import load, root, shop
+from feature_repo.places import DATA, at
+from feature_repo.ports import HOST, stack_params
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams
-from pipelines.local.ports import HOST, stack_params
-from serving.params import redis_url
 
 
 def main(
@@ -30,10 +30,10 @@ def main(
     token = console_token(folder)
     port = port or stack_params().console_port
     # Without Redis the console still comes up and says so; its pages do not wait for retries.
-    redis = Redis.from_url(redis_url(), retry=Retry(NoBackoff(), 0), socket_timeout=5)
+    redis = client(retry=Retry(NoBackoff(), 0), socket_timeout=5)
     app = build_app(
         redis,
-        root() / "data",
+        at(DATA),
         token,
         load("console", ConsoleParams),
         load("feedback", FeedbackParams),

@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from feature_repo.errors import EndcapError
 from feature_repo.params import Shop, load, root, shop
+from feature_repo.places import CANDIDATE, EVENTS, at
+from feature_repo.ports import console_url, service_url
 from pipelines.ingest.shop import choose
 from pipelines.local import stack
 from pipelines.local.canaries import DemoParams, SimulatedTime, Visitors, canary, misset
-from pipelines.local.ports import console_url, service_url
-from pipelines.release.promote import CANDIDATE
 from pipelines.simulate.crowd import drive
-from pipelines.simulate.observed import Summary
+from pipelines.simulate.observed import Observed
 from pipelines.simulate.shopper import Manners
 from pipelines.simulate.world import World
 
@@ -99,7 +99,7 @@ def sample_answer() -> dict[str, Any]:
 
 
 def _last_visitor() -> str:
-    events = pq.ParquetFile(root() / "data" / "raw" / "events.parquet")
+    events = pq.ParquetFile(at(EVENTS))
     for group in reversed(range(events.num_row_groups)):  # the file is sorted by time
         users = events.read_row_group(group, columns=["user_id"]).column("user_id").drop_null()
         if len(users):
@@ -127,7 +127,7 @@ def live(chosen: Shop, again: bool) -> None:
     dice = np.random.default_rng([params.seed, int(clock.now.timestamp())])
     gap = timedelta(seconds=load("shoppers", Manners).seconds_between)
 
-    def visitors(count: int) -> Summary:
+    def visitors(count: int) -> Observed:
         with tqdm(total=count, desc="  shoppers", leave=False, disable=None) as bar:
             seen = drive(service_url(), world, dice, shoppers=count, start=clock.now, on_progress=bar.update)
         clock.move_to(clock.now + count * gap)
@@ -174,7 +174,7 @@ def _digest(bundle: Path) -> str:
 
 
 def _last_event() -> datetime:
-    events = pq.ParquetFile(root() / "data" / "raw" / "events.parquet")
+    events = pq.ParquetFile(at(EVENTS))
     return (
         events.read_row_group(events.num_row_groups - 1, columns=["event_ts"]).column("event_ts")[-1].as_py()
     )

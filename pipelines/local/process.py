@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from feature_repo.errors import EndcapError
+from feature_repo.files import whole
 
 LOG_LINES_SHOWN = 12
 POLL_S = 0.1
@@ -123,10 +124,8 @@ def start(program: Program, folder: Path, timeout_s: float) -> Record:
             start_new_session=True,
         )
     record = Record(program.name, child.pid, psutil.Process(child.pid).create_time(), program.port)
-    path = pid_file(folder, program.name)
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(asdict(record)))
-    draft.replace(path)
+    with whole(pid_file(folder, program.name)) as draft:
+        draft.write_text(json.dumps(asdict(record)))
     deadline = time.monotonic() + timeout_s
     while not program.ready():
         if child.poll() is not None:

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from feature_repo.params import root, shop
-from pipelines.local.ports import HOST, stack_params
-from serving.params import redis_url
+from feature_repo.ports import HOST, redis_url, stack_params
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from redis import RedisError
 
 from feature_repo.errors import ParamsError
 from feature_repo.eventlog.keys import StreamParams
+from feature_repo.online.connection import answers, client
 from feature_repo.params import load, root, shop
+from feature_repo.places import RUN, at
+from feature_repo.ports import HOST, StackParams, embedded_redis_url, redis_url, stack_params
 from pipelines.local import process
-from pipelines.local.ports import HOST, StackParams, embedded_redis_url, stack_params
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
 
@@ -32,7 +35,7 @@ NAMES = ("redis", "stream", "service", "console")  # in the order of starting
 
 def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     """Name -> how it is run. `folder` is run/<shop>; without `redis` when $REDIS_URL names another server."""
-    url = os.environ.get("REDIS_URL", embedded_redis_url())
+    url = redis_url()
     # A folder of the environment first on PATH: `endcap` and `bentoml` are those of this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     env = {"REDIS_URL": url, "ENDCAP_HOME": str(root()), "PATH": path}
@@ -46,7 +49,7 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
                 *(redis_server(), "--bind", HOST, "--port", str(params.redis_port), "--dir", str(data)),
                 *(*DURABLE, "--daemonize", "no"),
             ),
-            ready=lambda: redis_answers(url),
+            ready=lambda: answers(url),
             port=params.redis_port,
             port_setting="ENDCAP_REDIS_PORT (or REDIS_URL to use that server)",
         )
@@ -86,26 +89,13 @@ def redis_server() -> str:
     return found
 
 
-def redis_answers(url: str) -> bool:
-    """PING within a second."""
-    import redis
-
-    try:
-        with redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False
-
-
 def consumers_read(url: str, partitions: int) -> bool:
     """True while every task of the stream is held by a consumer."""
-    import redis
-
+    leases = [task.lease for task in tasks(partitions)]
     try:
-        with redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1) as client:
-            leases = [task.lease for task in tasks(partitions)]
-            return client.exists(*leases) == len(leases)
-    except redis.RedisError:
+        with client(url, socket_timeout=1) as redis:
+            return redis.exists(*leases) == len(leases)
+    except RedisError:
         return False
 
 
@@ -141,7 +131,7 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
     (folder / "redis").mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(folder):
         found = programs(params, folder)
-        if "redis" not in found and not redis_answers(os.environ["REDIS_URL"]):
+        if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")
         return [
             process.start(found[name], folder, params.ready_timeout_s)
@@ -165,7 +155,7 @@ def take_down(names: tuple[str, ...] = NAMES) -> list[str]:
 
 
 def _shop_folders() -> list[Path]:
-    return sorted({path.parent for path in (root() / "run").glob("*/*.pid")})
+    return sorted({path.parent for path in at(RUN).glob("*/*.pid")})
 
 
 def up(

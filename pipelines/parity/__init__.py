@@ -1,0 +1,1 @@
+"""Offline equals online, and nothing knows the future."""

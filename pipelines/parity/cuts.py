@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import duckdb
 import pandas as pd
 
 from feature_repo.events import PRODUCT_TYPES
+from feature_repo.offline.duck import connect
 from feature_repo.offline.history import FILES, raw_events
-from feature_repo.params import root
+from feature_repo.params import CHOSEN, home
+from feature_repo.places import ITEMS, RAW, at
 
-Visit = tuple[str | None, str]  # (user_id, session_id)
+Asked = tuple[str | None, str]  # (user_id, session_id)
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Cut:
     """An instant at which something happened, us, and who is asked for: visits with shoppers, and items."""
 
     at: int
-    visits: list[Visit]
+    visits: list[Asked]
     items: list[str]
 
 
@@ -63,25 +63,19 @@ def choose(raw: Path, count: int, sessions: int, items: int, seed: int) -> list[
 @contextmanager
 def home_before(cut: Cut) -> Iterator[None]:
     """A project folder with the events before the cut that concern its visits, shoppers and items."""
-    here, home = root(), os.environ.get("ENDCAP_HOME")
     with TemporaryDirectory(prefix="endcap-leakage-") as folder:
         there = Path(folder)
-        (there / "data" / "raw").mkdir(parents=True)
-        for name in ("params.yaml", "data/shop.yaml", "data/raw/items.parquet"):
-            if (here / name).exists():
-                shutil.copy(here / name, there / name)
-        _copy_events(here / "data" / "raw", there / "data" / "raw", cut)
-        os.environ["ENDCAP_HOME"] = folder
-        try:
+        (there / RAW).mkdir(parents=True)
+        for name in (Path("params.yaml"), CHOSEN, ITEMS):
+            if at(name).exists():
+                shutil.copy(at(name), there / name)
+        _copy_events(at(RAW), there / RAW, cut)
+        with home(there):
             yield
-        finally:
-            os.environ.pop("ENDCAP_HOME")
-            if home is not None:
-                os.environ["ENDCAP_HOME"] = home
 
 
 def _copy_events(source: Path, target: Path, cut: Cut) -> None:
-    connection = duckdb.connect()
+    connection = connect()
     connection.register("sessions", pd.DataFrame({"session_id": [s for _, s in cut.visits]}))
     users = {user for user, _ in cut.visits if user is not None}
     connection.register("users", pd.DataFrame({"user_id": sorted(users)}, dtype="string"))

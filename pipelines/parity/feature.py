@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
@@ -17,14 +16,15 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.reference import markdown
 from feature_repo.assemble.vectorize import COLUMNS, REQUEST
 from feature_repo.assemble.visitor import Visitor
+from feature_repo.clock import instant
 from feature_repo.errors import EndcapError, ParamsError
 from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, Declared
-from feature_repo.features.store import open_store, redis_url
+from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY
 from feature_repo.folds.fold import Reading
-from feature_repo.offline.history import instant
 from feature_repo.offline.timeline import historical
 from feature_repo.online.changes import applied_ts
+from feature_repo.online.connection import connect
 from feature_repo.online.rows import OnlineView
 
 SERVICES = {"user_id": "visitor", "session_id": "visitor", "item_id": "items"}
@@ -104,7 +104,7 @@ def show(console: Console, name: str, entity: str | None) -> int:
 
 def clock() -> int:
     """The instant up to which the online features know the shop, us."""
-    with Redis.from_url(redis_url()) as redis:
+    with connect() as redis:
         if now := applied_ts(redis):
             return now
     raise EndcapError(
@@ -125,7 +125,7 @@ def stored(declared: Declared, entity: str, now: int) -> dict[str, Any] | None:
 def live(declared: Declared, entity: str, now: int) -> dict[str, Any] | None:
     """The online row, as serving reads it: none where it is too old at `now`."""
     view = OnlineView(declared, open_store().project)
-    with Redis.from_url(redis_url()) as redis:
+    with connect() as redis:
         found = view.fresh(redis.hmget(view.key(entity), view.fields), now)
     return found[1] if found else None
 

@@ -19,14 +19,13 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from feature_repo.errors import DataError
+from feature_repo.clock import instant
 from feature_repo.features.catalogue import DECLARED
-from feature_repo.features.sources import feature_file
 from feature_repo.offline.build import main as features
-from feature_repo.offline.history import instant
 from feature_repo.offline.timeline import historical
-from feature_repo.params import load, root, shop
-from pipelines.parity.cuts import Cut, Visit, choose, home_before
+from feature_repo.params import load, shop
+from feature_repo.places import RAW, at, existing, feature_file
+from pipelines.parity.cuts import Asked, Cut, choose, home_before
 from pipelines.protocol.queries import make_queries, product_events
 
 
@@ -64,9 +63,8 @@ def main() -> int:
     """Compare stored features with what earlier events alone give; 1 and the culprits if they differ."""
     params = load("leakage", LeakageParams)
     for view in DECLARED:
-        if not feature_file(view.name).exists():
-            raise DataError(feature_file(view.name), "the file is missing", next_step="run `endcap features`")
-    cuts = choose(root() / "data" / "raw", params.cuts, params.sessions, params.items, params.seed)
+        existing(feature_file(view.name), "features")
+    cuts = choose(at(RAW), params.cuts, params.sessions, params.items, params.seed)
     compared, leaks = compare(cuts)
     found = Counter((leak.view, leak.column) for leak in leaks)
     table = Table(title=f"features against a backfill of earlier events, at {len(cuts)} instants")
@@ -110,7 +108,7 @@ def known_labels(params: LeakageParams) -> tuple[int, int]:
     query knows the rest. More than a few are a leak.
     """
     active, rng = shop(), np.random.default_rng(params.seed)
-    events = product_events(root() / "data" / "raw")
+    events = product_events()
     queries = make_queries(events, active.rank_from, active.test_from, params.queries, rng)
     if not queries:
         return 0, 0
@@ -141,7 +139,7 @@ def _answers(cuts: list[Cut]) -> list[dict[str, dict[str, Any]]]:
     return found
 
 
-def _asked(instants: list[int], visits: list[Visit]) -> pd.DataFrame:
+def _asked(instants: list[int], visits: list[Asked]) -> pd.DataFrame:
     moments = pd.to_datetime(instants, unit="us", utc=True).as_unit("us")
     users, sessions = [user for user, _ in visits], [session for _, session in visits]
     return pd.DataFrame({"user_id": users, "session_id": sessions, "event_timestamp": moments})

@@ -26,23 +26,23 @@ import typer
 from redis import Redis
 from tqdm import tqdm
 
+from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
-from feature_repo.offline.history import instant, micros
 from feature_repo.online import changes
+from feature_repo.online.connection import connect
 from feature_repo.params import Shop, load, root, shop
-from pipelines.local.ports import service_url
+from feature_repo.places import CANDIDATE, EVENTS, IMPRESSIONS, PARITY, REPLAY, at, existing
+from feature_repo.ports import service_url
 from pipelines.parity.compare import Expected, Parity
-from pipelines.parity.standalone import CANDIDATE, standalone
+from pipelines.parity.standalone import standalone
 from pipelines.parity.summary import draw, show
-from pipelines.protocol.known import visits
+from pipelines.protocol.known import known_at
 from pipelines.protocol.queries import make_queries, product_events
 from serving.live.exposures import stored
-from serving.params import redis_url
 from serving.pipeline import recommend
 from serving.release import bundle, state
 
-RUNNING, STANDALONE = "data/reports/replay", "data/reports/parity"
 ATTEMPTS = 5  # at an answer that came without features because the machine was busy
 
 
@@ -71,14 +71,13 @@ def main(
         raise ParamsError("--url: not allowed with --standalone, which starts a service; name one of the two")
     params = load("replay", Replay)
     if not alone:
-        with _redis() as redis:
+        with connect() as redis:
             check_as_of_cut(redis, shop())
-    path = root() / CANDIDATE if alone else _champion_path()
+    path = at(CANDIDATE) if alone else _champion_path()
+    report_file = PARITY if alone else REPLAY
     expected = offline_answers(path, queries or params.queries)
     if not expected:
-        raise DataError(
-            "data/raw/events.parquet", "has no query point after the cut", next_step="move the cut"
-        )
+        raise DataError(EVENTS, "has no query point after the cut", next_step="move the cut")
     history = events_until(expected[-1].query.now)
     if alone:
         with standalone() as started:
@@ -88,20 +87,20 @@ def main(
     report = {"bundle": bundle.verify(path)["digest"], **found.report()}
     failures = found.failures(params.min_equal, params.min_answered)
     report["passed"] = not failures
-    _write(STANDALONE if alone else RUNNING, report)
+    _write(report_file, report)
     show(report)
     if failures:
-        where = f"the culprits stand above and in {STANDALONE if alone else RUNNING}.json"
+        where = f"the culprits stand above and in {report_file}"
         raise EndcapError(f"replay: {'; '.join(failures)}. Next: {where}")
 
 
 def offline_answers(path: Path, limit: int) -> list[Expected]:
     """The first `limit` query points after the cut, by the bundle at `path` from offline features."""
-    events = product_events(root() / "data" / "raw")
+    events = product_events()
     points = make_queries(events, shop().test_from, None, None, np.random.default_rng(0))[:limit]
     release = bundle.load(path)
     answers = []
-    for query, request, visitor, matrix in visits(points, release.ids, 12):
+    for query, request, visitor, matrix in known_at(points, release.models.ids, 12):
         served = recommend(request, release, visitor, matrix)
         items = [slot.item_id for slot in served.slots]
         candidates = [matrix.ids[row] for row in served.ranked.rows]
@@ -131,11 +130,11 @@ def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], p
     return found
 
 
-def _write(name: str, report: dict[str, Any]) -> None:
+def _write(place: Path, report: dict[str, Any]) -> None:
     """The report and its picture; the same comparison gives the same bytes."""
-    path = root() / name
+    path = at(place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     draw(report).savefig(path.with_suffix(".png"), dpi=110)
 
 
@@ -152,12 +151,8 @@ def check_as_of_cut(redis: Redis, active: Shop) -> None:
         )
 
 
-def _redis() -> Redis:
-    return Redis.from_url(redis_url())
-
-
 def _champion_path() -> Path:
-    with _redis() as redis:
+    with connect() as redis:
         current = state.read(redis)
     if current is None:
         raise EndcapError("replay: no champion is released; run `endcap promote` first")
@@ -169,8 +164,7 @@ def events_until(now: int) -> list[dict[str, Any]]:
     start = pa.scalar(shop().test_from, TIMESTAMP)
     end = pa.scalar(now, pa.int64()).cast(TIMESTAMP)
     inside = (pc.field("event_ts") >= start) & (pc.field("event_ts") < end)
-    raw = root() / "data" / "raw"
-    parts = [pq.read_table(raw / name, filters=inside) for name in ("events.parquet", "impressions.parquet")]
+    parts = [pq.read_table(existing(place, "ingest"), filters=inside) for place in (EVENTS, IMPRESSIONS)]
     table = pa.concat_tables(parts).sort_by([("event_ts", "ascending"), ("event_id", "ascending")])
     table = table.drop_columns(["created_ts"])
     instants = table["event_ts"].cast(pa.int64())

@@ -18,18 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from redis import Redis
 
 from feature_repo.features.store import open_store
-from feature_repo.params import load, root, shop
+from feature_repo.online.connection import connect
+from feature_repo.params import home, load, root, shop
+from feature_repo.places import CANDIDATE, DATA, at
+from feature_repo.ports import HOST, PORTS, embedded_redis_url, service_url, variable
 from pipelines.local import stack
-from pipelines.local.ports import HOST, embedded_redis_url, service_url
 from pipelines.stream.materialize import MaterializeParams, materialize
 from serving.release import bundle, state
 from serving.release.state import Act, Release
 
-CANDIDATE = "data/bundles/candidate"
-PORTS = ("ENDCAP_REDIS_PORT", "ENDCAP_SERVICE_PORT", "ENDCAP_CONSOLE_PORT")
 PROCESSES = ("redis", "stream", "service")
 CHANGED: dict[str, dict[str, Any]] = {  # of params.yaml, in this shop
     "router": {"holdout_share": 0.0},
@@ -44,38 +43,39 @@ def standalone() -> Iterator[str]:
     ENDCAP_HOME, REDIS_URL and the ports of the environment are those of this shop until it is stopped.
     Raises StackError for a process that does not start, BundleError for a candidate that cannot be served.
     """
-    before, handler = dict(os.environ), signal.signal(signal.SIGTERM, _end)
+    handler = signal.signal(signal.SIGTERM, _end)
+    ports = dict(zip(map(variable, PORTS), map(str, _free_ports(len(PORTS))), strict=True))
     with tempfile.TemporaryDirectory(prefix="endcap-replay-") as folder:
-        try:
-            _enter(Path(folder))
-            stack.bring_up(("redis",))
-            url = os.environ["REDIS_URL"]
-            digest = bundle.verify(root() / CANDIDATE)["digest"]
-            with Redis.from_url(url) as redis:
-                act = Act("replay", "endcap replay --standalone", time.time_ns() // 1000)
-                state.install(redis, Release(digest, CANDIDATE), act)
-                chunk = load("materialize", MaterializeParams).chunk_rows
-                materialize(redis, open_store(url), shop().test_from, chunk, fresh=False)
-            stack.bring_up(PROCESSES)
-            yield service_url()
-        finally:
-            stack.take_down()
-            os.environ.clear()
-            os.environ.update(before)
-            signal.signal(signal.SIGTERM, handler)
+        _make(Path(folder))
+        with home(Path(folder), ENDCAP_REPLAY="1", **ports):
+            os.environ["REDIS_URL"] = embedded_redis_url()
+            try:
+                stack.bring_up(("redis",))
+                _release()
+                stack.bring_up(PROCESSES)
+                yield service_url()
+            finally:
+                stack.take_down()
+                signal.signal(signal.SIGTERM, handler)
 
 
-def _enter(home: Path) -> None:
-    """Make `home` a project folder of the active shop, and the environment that of its processes."""
+def _make(home: Path) -> None:
+    """Make `home` a project folder of the active shop."""
     params = yaml.safe_load((root() / "params.yaml").read_text())
     for section, values in CHANGED.items():
         params[section] |= values
     (home / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    (home / "data").symlink_to((root() / "data").resolve())
-    os.environ["ENDCAP_HOME"] = str(home)
-    os.environ["ENDCAP_REPLAY"] = "1"
-    os.environ |= dict(zip(PORTS, map(str, _free_ports(len(PORTS))), strict=True))
-    os.environ["REDIS_URL"] = embedded_redis_url()
+    (home / DATA).symlink_to(at(DATA))
+
+
+def _release() -> None:
+    """Let the candidate be the champion, with features as of the start of the test span."""
+    digest = bundle.verify(at(CANDIDATE))["digest"]
+    with connect() as redis:
+        act = Act("replay", "endcap replay --standalone", time.time_ns() // 1000)
+        state.install(redis, Release(digest, str(CANDIDATE)), act)
+        chunk = load("materialize", MaterializeParams).chunk_rows
+        materialize(redis, open_store(), shop().test_from, chunk, fresh=False)
 
 
 def _free_ports(count: int) -> list[int]:

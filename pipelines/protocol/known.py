@@ -25,8 +25,8 @@ T = TypeVar("T")
 CHUNK = 250  # queries that a process answers before it hands them over
 
 
-class Visit(NamedTuple):
-    """One query with all that was known before its instant. `matrix` moves on with the next visit."""
+class Known(NamedTuple):
+    """One query with all that was known before its instant. `matrix` moves on with the next query."""
 
     query: Query
     request: Request
@@ -39,19 +39,19 @@ def answers(
     ids: Sequence[str],
     limit: int,
     told: str,
-    answer: Callable[[Visit], T],
+    answer: Callable[[Known], T],
     processes: int,
 ) -> Iterator[T]:
-    """`answer` of every visit in time order, asked by `processes` at once: the same whatever their number.
+    """`answer` of every query in time order, by `processes` side by side: the same whatever their number.
 
     `ids` is the catalogue, `limit` the slots asked for, `told` the word in front of the progress bar.
     """
     chunks = [queries[at : at + CHUNK] for at in range(0, len(queries), CHUNK)]
 
     def work(part: int, parts: int) -> Iterator[list[T]]:
-        mine = [query for chunk in chunks[part::parts] for query in chunk]
-        found = map(answer, visits(mine, ids, limit))
-        for chunk in chunks[part::parts]:
+        mine = chunks[part::parts]
+        found = map(answer, known_at([query for chunk in mine for query in chunk], ids, limit))
+        for chunk in mine:
             yield list(islice(found, len(chunk)))
 
     with tqdm(total=len(queries), desc=told, unit=" queries", disable=None) as progress:
@@ -60,7 +60,7 @@ def answers(
             yield from done
 
 
-def visits(queries: Sequence[Query], ids: Sequence[str], limit: int) -> Iterator[Visit]:
+def known_at(queries: Sequence[Query], ids: Sequence[str], limit: int) -> Iterator[Known]:
     """The queries in time order, their rows read through Feast (service `visitor`) point in time."""
     if not queries:
         return
@@ -73,10 +73,10 @@ def visits(queries: Sequence[Query], ids: Sequence[str], limit: int) -> Iterator
             ),
         }
     )
-    answers = historical(asked, "visitor")
-    users, sessions = answers["user_history"].tolist(), answers["session_context"].tolist()
+    rows = historical(asked, "visitor")
+    users, sessions = rows["user_history"].tolist(), rows["session_context"].tolist()
     timeline = ItemTimeline.at(ids, queries[0].now - 1)
     for query, user, session in zip(queries, users, sessions, strict=True):
         timeline.advance(query.now - 1)
         request = query.request(limit)
-        yield Visit(query, request, visitor_of(request, query.now, user, session), timeline.matrix)
+        yield Known(query, request, visitor_of(request, query.now, user, session), timeline.matrix)

@@ -20,11 +20,10 @@ import pyarrow.parquet as pq
 
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.clock import HOUR_US, micros
 from feature_repo.errors import DataError
 from feature_repo.events import TIMESTAMP
-from feature_repo.offline.history import micros
 
-HOUR_US = 3_600_000_000
 SCHEMA = pa.schema(  # of the files that `endcap served` writes
     [
         pa.field("request_id", pa.string(), nullable=False),

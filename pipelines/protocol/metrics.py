@@ -16,17 +16,20 @@ import numpy.typing as npt
 from feature_repo.errors import EndcapError
 
 Item = TypeVar("Item", bound=Hashable)
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 Hits = npt.NDArray[np.bool_]
 Lists = Sequence[Sequence[int]] | npt.NDArray[np.integer[Any]]  # catalogue rows, best first; -1 = empty place
+
+
+OURS = "endcap"  # our whole path, among the models of a report
 
 
 class MetricError(EndcapError):
     """Lists or counts that a metric is not defined for."""
 
 
-def discounts(k: int) -> Floats:
+def discounts(k: int) -> Doubles:
     """Weight of place 1..k, float64 (k,): 1 / log2(1 + place) (Järvelin and Kekäläinen, 2002).
 
     >>> discounts(3).round(4).tolist()
@@ -53,7 +56,7 @@ def ndcg(ranked: Sequence[Item], relevant: AbstractSet[Item], k: int = 12) -> fl
     return float(ndcg_at(hits, np.array([len(relevant)]), k)[0])
 
 
-def ndcg_at(hits: Hits, relevant_counts: Counts, k: int = 12) -> Floats:
+def ndcg_at(hits: Hits, relevant_counts: Counts, k: int = 12) -> Doubles:
     """NDCG@k of every query, float64 (q,), from hits bool (q, >= 1 places) and relevant_counts int (q,).
 
     Lists shorter than k are lists whose last places are empty.
@@ -68,7 +71,7 @@ def ndcg_at(hits: Hits, relevant_counts: Counts, k: int = 12) -> Floats:
     return dcg / ideal[np.minimum(relevant_counts, k)]
 
 
-def recall_at(hits: Hits, relevant_counts: Counts, k: int) -> Floats:
+def recall_at(hits: Hits, relevant_counts: Counts, k: int) -> Doubles:
     """Share of the relevant items that stand in the first k places, float64 (q,).
 
     >>> recall_at(np.array([[True, False, True, True]]), np.array([4]), 3).tolist()
@@ -142,7 +145,7 @@ def gini(counts: Counts) -> float:
 
 
 def bootstrap_interval(
-    values: Floats,
+    values: Doubles,
     rng: np.random.Generator,
     draws: int = 1000,
     level: float = 0.95,
@@ -200,7 +203,7 @@ def _flat(lists: Lists) -> tuple[Counts, Counts]:
     return rows[rows >= 0], at[rows >= 0]
 
 
-def _mean_of_lists(lists: Lists, values: Floats) -> float:
+def _mean_of_lists(lists: Lists, values: Doubles) -> float:
     rows, at = _flat(lists)
     if not len(rows):
         raise MetricError("lists: all are empty; allowed: at least one listed item")

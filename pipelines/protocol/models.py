@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
-from feature_repo.errors import DataError
 from feature_repo.params import load
-from serving.stages.diversify import Diversify
-from serving.stages.index import Index, IndexParams, build
-from serving.stages.rank import Ranker
-from serving.stages.retrieve import Retrieve
+from feature_repo.places import existing, fit_dir
+from serving.stages.index import IndexParams, build
+from serving.stages.retrieve import Models
 from serving.stages.tower import UserTower
-from serving.types import Floats, Rows
-from training.dataset import fit_dir, read_catalogue
+from training.dataset import read_catalogue
 
 # Where each file of a bundle comes from, relative to data/models/<fit>.
 TABLES = {
@@ -28,44 +24,15 @@ TABLES = {
 }
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The retrieval half of a release (serving.stages.retrieve.Retrievers), every table aligned to `ids`."""
-
-    ids: list[str]
-    item_vectors: Floats  # (N, d)
-    index: Index  # over item_vectors
-    tower: UserTower
-    covisit: sparse.csr_matrix  # (N, N)
-    ease: sparse.csr_matrix  # (N, N)
-    als_items: Floats  # (N, f)
-
-    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
-        """See UserTower.user_vector."""
-        return self.tower.user_vector(items, ages, kinds, context)
-
-
-@dataclass(frozen=True)
-class Candidate(Fit):
-    """A fit with its ranker and settings: what the bundle will hold, asked before it is built."""
-
-    ranker: Ranker
-    retrieve: Retrieve
-    diversify: Diversify
-
-
 def fit_file(fit: str, name: str) -> Path:
     """Where stage outputs of `fit` hold the bundle file `name`. Raises DataError if it is not there."""
-    path = fit_dir(fit) / TABLES[name] / name
-    if not path.exists():
-        raise DataError(path, "is missing", next_step=f"run `endcap {TABLES[name]} --fit {fit}`")
-    return path
+    return existing(fit_dir(fit) / TABLES[name] / name, f"{TABLES[name]} --fit {fit}")
 
 
-def load_fit(fit: str) -> Fit:
-    """Models of `fit` ("prior" or "final") over the whole catalogue, in the order of items.parquet."""
+def load_models(fit: str) -> Models:
+    """The models of `fit` ("prior" or "final") over the whole catalogue, in the order of items.parquet."""
     vectors = np.load(fit_file(fit, "item_vectors.npy"))
-    return Fit(
+    return Models(
         ids=read_catalogue().item_ids,
         item_vectors=vectors,
         index=build(vectors, load("index", IndexParams)),

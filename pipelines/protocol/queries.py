@@ -16,7 +16,9 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.clock import micros
 from feature_repo.events import PRODUCT_TYPES
+from feature_repo.places import EVENTS, RAW, existing
 from serving.types import Context, Request
 
 MAX_ITEMS = 20
@@ -32,6 +34,18 @@ _COLUMNS = [
     "country",
     "channel",
 ]
+
+
+@dataclass(frozen=True)
+class QueryParams:
+    """Section `queries` of params.yaml."""
+
+    source: str  # of the ranker's training set, one of ranker_data.SOURCES
+    wait_hours: float  # logged: how long after an answer a contact of the visit counts as its label
+    seed: int
+    ranker: int  # queries of the ranker's training and validation
+    evaluate: int  # queries of the evaluation
+    processes: int  # that ask side by side, each with an item matrix of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +73,10 @@ class Query:
         )
 
 
-def product_events(raw: Path) -> pd.DataFrame:
+def product_events(raw: Path = RAW) -> pd.DataFrame:
     """Product events of data/raw/events.parquet in order (event_ts, event_id); event_ts in us, int64."""
-    table = pq.read_table(
-        raw / "events.parquet", columns=_COLUMNS, filters=pc.field("type").isin(PRODUCT_TYPES)
-    )
+    path = existing(raw / EVENTS.name, "ingest")
+    table = pq.read_table(path, columns=_COLUMNS, filters=pc.field("type").isin(PRODUCT_TYPES))
     frame = table.to_pandas()
     frame["event_ts"] = frame["event_ts"].astype("datetime64[us, UTC]").astype("int64")
     return frame.sort_values(["event_ts", "event_id"], kind="stable", ignore_index=True)
@@ -74,9 +87,9 @@ def make_queries(
 ) -> list[Query]:
     """Queries of the sessions in [start, end) in time order; about `limit`, whole sessions drawn by `rng`."""
     first = events.groupby("session_id")["event_ts"].transform("min")
-    inside = first >= _us(start)
+    inside = first >= micros(start)
     if end is not None:
-        inside &= first < _us(end)
+        inside &= first < micros(end)
     asked = events[inside]
     known = asked.groupby("session_id")["user_id"].ffill()  # whom the storefront knew by then
     contacts = asked.assign(user_id=known.where(known.notna(), None)).drop_duplicates(
@@ -116,7 +129,3 @@ def _session_queries(contacts: pd.DataFrame) -> list[Query]:
         )
         for k in range(1, min(len(items), MAX_ITEMS))
     ]
-
-
-def _us(instant: datetime) -> int:
-    return round(instant.timestamp() * 1_000_000)

@@ -10,26 +10,25 @@ With `queries.source: logged` the rows are what serving logged in that span inst
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_repo.assemble.vectorize import COLUMNS, assemble
 from feature_repo.assemble.visitor import history
+from feature_repo.clock import micros
 from feature_repo.errors import DataError, ParamsError
-from feature_repo.features.sources import served_folder
-from feature_repo.params import load, root, shop
-from pipelines.protocol.known import Visit, answers
+from feature_repo.files import chunks, write_parquet
+from feature_repo.params import load, shop
+from feature_repo.places import RANKER_TRAINING, SERVED_LOG, at
+from pipelines.protocol.known import Known, answers
 from pipelines.protocol.logged import Example, logged_examples
-from pipelines.protocol.models import load_fit
-from pipelines.protocol.queries import Query, make_queries, product_events
-from serving.stages.retrieve import Retrieve, Retrievers, retrieve
+from pipelines.protocol.models import load_models
+from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
+from serving.stages.retrieve import Models, Retrieve, retrieve
 from serving.stages.rules import eligibility
 
-OUT = "data/features/ranker_training.parquet"
 SCHEMA = pa.schema(
     [
         pa.field("query_id", pa.int64(), nullable=False),
@@ -40,21 +39,7 @@ SCHEMA = pa.schema(
     ]
 )
 CHUNK = 500  # queries per row group
-
-
 SOURCES = ("recomputed", "logged")
-
-
-@dataclass(frozen=True)
-class QueryParams:
-    """Section `queries` of params.yaml."""
-
-    source: str  # of the ranker's training set, one of SOURCES
-    wait_hours: float  # logged: how long after an answer a contact of the visit counts as its label
-    seed: int
-    ranker: int  # queries of the ranker's training and validation
-    evaluate: int  # queries of the evaluation
-    processes: int  # that ask side by side, each with an item matrix of its own
 
 
 def main() -> None:
@@ -63,12 +48,12 @@ def main() -> None:
     if params.source not in SOURCES:
         allowed = ", ".join(SOURCES)
         raise ParamsError(f"queries.source: {params.source!r} is not allowed; allowed: {allowed}")
-    events = product_events(root() / "data" / "raw")
+    events = product_events()
     if params.source == "logged":
         span = active.rank_from, active.test_from
-        examples, left = logged_examples(served_folder(), events, *span, params.wait_hours)
+        examples, left = logged_examples(at(SERVED_LOG), events, *span, params.wait_hours)
         print(
-            f"data/logs/served: left out are {left.unfinished:,} answers that had not waited "
+            f"{SERVED_LOG}: left out are {left.unfinished:,} answers that had not waited "
             f"{params.wait_hours:g} h when the span or the events ended, and {left.other_schema:,} of "
             "another feature schema"
         )
@@ -76,19 +61,19 @@ def main() -> None:
         rng = np.random.default_rng(params.seed)
         queries = make_queries(events, active.rank_from, active.test_from, params.ranker, rng)
         examples = recomputed_examples(
-            queries, load_fit("prior"), load("retrieve", Retrieve), params.processes
+            queries, load_models("prior"), load("retrieve", Retrieve), params.processes
         )
-    kept = write(examples, round(active.valid_from.timestamp() * 1e6), root() / OUT)
-    print(f"{OUT}: {kept} queries, {params.source}, have a wanted item among their candidates")
+    kept = write(examples, micros(active.valid_from), at(RANKER_TRAINING))
+    print(f"{RANKER_TRAINING}: {kept} queries, {params.source}, have a wanted item among their candidates")
 
 
 def recomputed_examples(
-    queries: Sequence[Query], models: Retrievers, blend: Retrieve, processes: int = 1
+    queries: Sequence[Query], models: Models, blend: Retrieve, processes: int = 1
 ) -> Iterator[Example]:
     """Each query as serving would have met it then, at least one of whose candidates was wanted."""
 
-    def example(visit: Visit) -> Example | None:
-        query, request, visitor, matrix = visit
+    def example(known: Known) -> Example | None:
+        query, request, visitor, matrix = known
         past = history(visitor, matrix)
         mask = eligibility(request, visitor, matrix).mask
         found = retrieve(blend, models, visitor, past, matrix, mask)
@@ -99,31 +84,27 @@ def recomputed_examples(
         columns = assemble(visitor, past, matrix, found.rows, found.scores)
         return Example(query.id, query.now, items, label, columns)
 
-    for found in answers(queries, models.ids, blend.k, "ranker data", example, processes):
-        if found is not None:
-            yield found
+    asked = answers(queries, models.ids, blend.k, "ranker data", example, processes)
+    return (found for found in asked if found is not None)
 
 
 def write(examples: Iterable[Example], valid_from: int, path: Path) -> int:
     """Write SCHEMA, from `valid_from` (us) on as the split `valid`; how many examples. All or nothing."""
     kept = 0
-    part = path.with_name(path.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(part, SCHEMA, compression="zstd") as writer:
-        chunk: list[pa.RecordBatch] = []
-        for example in examples:
-            chunk.append(_batch(example, "train" if example.now < valid_from else "valid"))
-            kept += 1
-            if len(chunk) == CHUNK:
-                writer.write_table(pa.Table.from_batches(chunk))
-                chunk = []
-        if chunk:
-            writer.write_table(pa.Table.from_batches(chunk))
-    if not kept:
-        part.unlink()
-        problem = "no query has a wanted item among its candidates"
-        raise DataError(OUT, problem, next_step="check the cuts of the shop, the fit `prior` or the log")
-    part.replace(path)
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal kept
+        for some in chunks(examples, CHUNK):
+            kept += len(some)
+            splits = ("train" if example.now < valid_from else "valid" for example in some)
+            yield pa.Table.from_batches(map(_batch, some, splits))
+        if not kept:
+            problem = "no query has a wanted item among its candidates"
+            raise DataError(
+                RANKER_TRAINING, problem, next_step="check the cuts of the shop, the fit `prior` or the log"
+            )
+
+    write_parquet(path, SCHEMA, tables())
     return kept
 
 

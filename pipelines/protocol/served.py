@@ -9,24 +9,21 @@ more often than they are replaced. Answers of another feature schema than this p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 from redis import Redis
 
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
-from feature_repo.errors import DataError
 from feature_repo.events import TIMESTAMP
-from feature_repo.features.sources import served_folder
+from feature_repo.files import write_parquet
+from feature_repo.online.connection import connect
+from feature_repo.places import SERVED_LOG, at
 from pipelines.protocol.logged import SCHEMA
-from pipelines.release.aliases import connect
-from serving.live.exposures import SERVED
+from serving.live.exposures import SERVED, decode
+from serving.types import Floats
 
 PART = 500  # entries per file
 SAME = ("request_id", "arm", "bundle", "surface", "user_id", "session_id", "schema")  # an answer has once
@@ -35,8 +32,8 @@ SAME = ("request_id", "arm", "bundle", "surface", "user_id", "session_id", "sche
 def main() -> None:
     """Append the answers that were sampled since the last run to data/logs/served."""
     with connect() as redis:
-        answers, rows, others = append(redis, served_folder())
-    print(f"data/logs/served: {answers:,} more answers, {rows:,} candidates")
+        answers, rows, others = append(redis, at(SERVED_LOG))
+    print(f"{SERVED_LOG}: {answers:,} more answers, {rows:,} candidates")
     for schema, left in others.items():
         print(f"{left:,} answers of feature schema {schema} are left out; ours is {schema_hash()}")
 
@@ -45,7 +42,7 @@ def append(redis: Redis, folder: Path) -> tuple[int, int, Counter[str]]:
     """(answers, rows) written: what the stream holds after the newest entry of `folder`; and per schema that
     is not ours, how many answers are left out.
 
-    Raises DataError for an entry of our schema that does not hold 28 values per candidate.
+    Errors as serving.live.exposures.decode.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = max((_last_of(path) for path in folder.glob("*.parquet")), default=(0, 0))
@@ -53,13 +50,11 @@ def append(redis: Redis, folder: Path) -> tuple[int, int, Counter[str]]:
     others = Counter[str]()
     while entries := _after(redis, last):
         first, last = _number(entries[0][0]), _number(entries[-1][0])
-        ours = list(_ours(entries, others))
+        ours = list(decode(entries, others))
         if not ours:
             continue
-        table = pa.Table.from_batches(list(_batches(ours)), SCHEMA)
-        path = folder / f"{_name(first)}-{_name(last)}.parquet"
-        pq.write_table(table, path.with_suffix(".part"), compression="zstd")
-        path.with_suffix(".part").replace(path)
+        table = pa.Table.from_batches([_batch(*answer) for answer in ours], SCHEMA)
+        write_parquet(folder / f"{_name(first)}-{_name(last)}.parquet", SCHEMA, [table])
         answers, rows = answers + len(ours), rows + len(table)
     return answers, rows, others
 
@@ -68,33 +63,13 @@ def _after(redis: Redis, last: tuple[int, int]) -> Any:
     return redis.xrange(SERVED, min=f"({last[0]}-{last[1]}", count=PART)
 
 
-def _ours(entries: Any, others: Counter[str]) -> Iterator[tuple[bytes, dict[str, Any], bytes]]:
-    """(number, meta, features) of the entries of our schema; the rest is counted in `others`."""
-    for number, fields in entries:
-        meta = orjson.loads(fields[b"meta"])
-        if meta.get("schema") == schema_hash():
-            yield number, meta, fields[b"features"]
-        else:
-            others[meta.get("schema", "none")] += 1
-
-
-def _batches(entries: Any) -> Iterator[pa.RecordBatch]:
-    for number, meta, raw in entries:
-        items = meta.get("items", [])
-        if len(raw) != 4 * len(COLUMNS) * len(items):
-            raise DataError(
-                SERVED,
-                f"entry {number.decode()} has {len(raw)} bytes for {len(items)} candidates of {len(COLUMNS)} "
-                "float32",
-                next_step=f"another version wrote it: delete it with XDEL {SERVED} {number.decode()}",
-            )
-        matrix = np.frombuffer(raw, "<f4").reshape(-1, len(COLUMNS))
-        columns: dict[str, pa.Array] = {"item_id": pa.array(items, pa.string())}
-        columns |= {name: pa.array(matrix[:, at], from_pandas=True) for at, name in enumerate(COLUMNS)}
-        columns["served_ts"] = pa.array([meta["ts"]] * len(items), pa.int64()).cast(TIMESTAMP)
-        columns |= {name: pa.array([meta[name]] * len(items), pa.string()) for name in SAME}
-        arrays = [columns[field.name] for field in SCHEMA]
-        yield pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+def _batch(meta: dict[str, Any], features: Floats) -> pa.RecordBatch:
+    items = meta["items"]
+    columns: dict[str, pa.Array] = {"item_id": pa.array(items, pa.string())}
+    columns |= {name: pa.array(features[:, at], from_pandas=True) for at, name in enumerate(COLUMNS)}
+    columns["served_ts"] = pa.array([meta["ts"]] * len(items), pa.int64()).cast(TIMESTAMP)
+    columns |= {name: pa.array([meta[name]] * len(items), pa.string()) for name in SAME}
+    return pa.RecordBatch.from_arrays([columns[field.name] for field in SCHEMA], schema=SCHEMA)
 
 
 def _number(entry: bytes) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""From an evaluation through the bar to a champion, and back."""

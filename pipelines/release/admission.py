@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from feature_repo.files import whole
 from feature_repo.params import root
+from feature_repo.places import BUNDLES
 from pipelines.release.aliases import read_manifest
 from pipelines.release.bar import Evaluation, GateError, GateParams, Verdict, fingerprint, judge
 from serving.release import bundle
@@ -62,20 +63,18 @@ def install_bundle(source: Path) -> Release:
     manifest only. Raises BundleError if a file is not what the manifest says.
     """
     digest = read_manifest(source)["digest"]
-    release = Release(digest, f"data/bundles/{digest}")
+    release = Release(digest, str(BUNDLES / digest))
     target = root() / release.path
     if target.exists() and target.samefile(source):
         bundle.verify(target)
         return release
-    building = target.with_name(f".{digest}.{os.getpid()}")
-    shutil.copytree(source, building)
-    try:
-        bundle.verify(building)
-        if target.exists():
-            (building / "manifest.json").replace(target / "manifest.json")
-        else:
-            building.rename(target)
-        bundle.verify(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    if target.exists():
+        bundle.verify(source)
+        with whole(target / "manifest.json") as draft:
+            shutil.copyfile(source / "manifest.json", draft)
+    else:
+        with whole(target) as draft:
+            shutil.copytree(source, draft)
+            bundle.verify(draft)
+    bundle.verify(target)
     return release

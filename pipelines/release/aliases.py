@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from redis import Redis, RedisError
+from redis import Redis
 
 from feature_repo.errors import EndcapError
-from serving.params import redis_url
 from serving.release import state as rollout
 from serving.release.state import Act, Release, RolloutState
 
@@ -31,20 +30,15 @@ class ReleaseError(EndcapError):
     """A release that cannot be installed or gone back to."""
 
 
-def on_promoted(state: RolloutState) -> None:
-    """Aliases after the challenger became the champion. Raises RegistryError; what serves is not touched."""
-    mirror(state, open_registry())
-
-
-def on_rolled_back(state: RolloutState) -> None:
-    """Aliases after a canary ended or the champion was taken back. Errors as `on_promoted`."""
+def follow(state: RolloutState) -> None:
+    """Let the aliases follow what serves already. Raises RegistryError; what serves is not touched."""
     mirror(state, open_registry())
 
 
 def repair(redis: Redis) -> RolloutState:
     """Make the aliases repeat what Redis says serves."""
     state = present(redis)
-    mirror(state, open_registry())
+    follow(state)
     return state
 
 
@@ -75,16 +69,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"bundle: {path} does not exist; build it with `dvc repro` or name one with --bundle"
         )
     return orjson.loads(path.read_bytes())
-
-
-def connect() -> Redis:
-    """Redis of the control state. Raises ReleaseError where none answers."""
-    redis = Redis.from_url(redis_url(), socket_connect_timeout=2)
-    try:
-        redis.ping()
-    except RedisError as error:
-        raise ReleaseError(f"REDIS_URL: {redis_url()} does not answer; start it with `endcap up`") from error
-    return redis
 
 
 def act_of(why: str, numbers: Mapping[str, Any] | None = None) -> Act:

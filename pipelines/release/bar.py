@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 
 from feature_repo.errors import EndcapError
+from pipelines.protocol.metrics import OURS
 
-OURS = "endcap"
 METRICS = ("ndcg_at_12", "coverage_at_12")
 
 

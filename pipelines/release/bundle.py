@@ -11,8 +11,9 @@ from pathlib import Path
 import orjson
 import pyarrow.parquet as pq
 
-from feature_repo.errors import DataError
+from feature_repo.clock import DAY_US, micros
 from feature_repo.params import load, root, shop
+from feature_repo.places import BUNDLES, CANDIDATE, EVALUATION, TREES, VERDICT, at, existing
 from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
 from serving.release import bundle
@@ -20,19 +21,17 @@ from serving.stages.diversify import Diversify
 from serving.stages.retrieve import Retrieve
 from training.dataset import read_catalogue
 
-CANDIDATE = "data/bundles/candidate"
-RANKER = "data/models/ranker/ranker.txt"
 RAIL = 1000  # items of the popularity rail, enough to fill any list after every filter
 
 
 def main() -> None:
     """Put the final fit, the ranker and their settings into data/bundles/candidate."""
-    reports = root() / "data" / "reports"
-    with tempfile.TemporaryDirectory(dir=_folder("data/bundles"), prefix=".build-") as name:
+    at(BUNDLES).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=at(BUNDLES), prefix=".build-") as name:
         folder = Path(name)
         for file in TABLES:
             shutil.copyfile(fit_file("final", file), folder / file)
-        shutil.copyfile(_existing(RANKER, "endcap ranker"), folder / "ranker.txt")
+        shutil.copyfile(existing(TREES, "ranker"), folder / "ranker.txt")
         catalogue = read_catalogue()
         (folder / "item_ids.json").write_bytes(orjson.dumps(catalogue.item_ids))
         (folder / "rails.json").write_bytes(orjson.dumps({"popular": _popular()}))
@@ -44,11 +43,11 @@ def main() -> None:
             "shop": shop().name,
             "data_span": {"until": shop().test_from.isoformat()},
             "revision": {"git": _git("rev-parse", "HEAD")},
-            "metrics": orjson.loads(_existing(reports / "evaluate.json", "endcap evaluate").read_bytes()),
-            "gate": orjson.loads(_existing(reports / "gate.json", "endcap gate").read_bytes()),
+            "metrics": orjson.loads(existing(EVALUATION, "evaluate").read_bytes()),
+            "gate": orjson.loads(existing(VERDICT, "gate").read_bytes()),
         }
         built = bundle.write(folder, fields, Path(tempfile.mkdtemp(dir=folder)))
-        target = root() / CANDIDATE
+        target = at(CANDIDATE)
         shutil.rmtree(target, ignore_errors=True)
         built.rename(target)
     manifest = orjson.loads((target / "manifest.json").read_bytes())
@@ -57,25 +56,12 @@ def main() -> None:
 
 def _popular() -> list[str]:
     """Items by product events of the 14 days before the test span, most first; ties by id."""
-    events = product_events(root() / "data" / "raw")
-    until = round(shop().test_from.timestamp() * 1e6)
-    recent = events[(events["event_ts"] < until) & (events["event_ts"] >= until - 14 * 86_400_000_000)]
+    events = product_events()
+    until = micros(shop().test_from)
+    recent = events[(events["event_ts"] < until) & (events["event_ts"] >= until - 14 * DAY_US)]
     counts = recent["item_id"].value_counts()
     ordered: list[str] = sorted(counts.index, key=lambda item: (-counts[item], item))
     return ordered[:RAIL]
-
-
-def _existing(path: str | Path, job: str) -> Path:
-    full = root() / path
-    if not full.exists():
-        raise DataError(path, "is missing", next_step=f"run `{job}`")
-    return full
-
-
-def _folder(path: str) -> Path:
-    folder = root() / path
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _git(*command: str) -> str | None:

@@ -15,12 +15,14 @@ import typer
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import history
+from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import DataError
-from feature_repo.folds.fold import DAY_US
 from feature_repo.folds.parts import been_before
-from feature_repo.params import load, root, shop
-from pipelines.protocol.known import Visit, answers
+from feature_repo.params import load, shop
+from feature_repo.places import EVENTS, TREES, existing
+from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import (
+    OURS,
     arp,
     bootstrap_interval,
     coverage,
@@ -30,24 +32,22 @@ from pipelines.protocol.metrics import (
     novelty,
     recall_at,
 )
-from pipelines.protocol.models import Candidate, load_fit
-from pipelines.protocol.queries import Query, make_queries, product_events
-from pipelines.protocol.ranker_data import QueryParams
+from pipelines.protocol.models import load_models
+from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from pipelines.release.scorecard import read_report, show, write_report
-from serving.pipeline import recommend
+from serving.pipeline import Bundle, recommend
 from serving.stages.diversify import Diversify
 from serving.stages.forest import StockForest
 from serving.stages.retrieve import EVERY, Retrieve, als_scores, score_catalogue, top, user_vector
 
 K = 12
-OURS = "endcap"
 BASELINES = ("popularity", "covisit", "als", "ease")
 COLD_DAYS = 7
 Rows = npt.NDArray[np.int64]
 
 
 class Answer(NamedTuple):
-    """What every model listed for one query: rows (K,), -1 for an empty place; and what was wanted."""
+    """What every model listed for one query, rows (K,) with -1 for an empty place, and what was wanted."""
 
     rows: dict[str, Rows]
     relevant: frozenset[int]
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """What one model listed: rows (q, K), -1 for an empty place, and whether each place was wanted."""
+    """What one model listed: rows (q, K), and whether each place was wanted."""
 
     rows: Rows
     hits: npt.NDArray[np.bool_]
@@ -76,64 +76,67 @@ def main(
 def evaluate() -> dict[str, Any]:
     """Ask every query of the test span; the report of data/reports/evaluate.json."""
     active, params = shop(), load("queries", QueryParams)
-    fit = load_fit("final")
-    ranker = StockForest(root() / "data" / "models" / "ranker" / "ranker.txt")
-    release = Candidate(
-        **vars(fit),
-        ranker=ranker,
+    models = load_models("final")
+    candidate = Bundle(
+        models=models,
+        ranker=StockForest(existing(TREES, "ranker")),
         retrieve=load("retrieve", Retrieve),
         diversify=load("diversify", Diversify),
     )
-    events = product_events(root() / "data" / "raw")
+    events = product_events()
     rng = np.random.default_rng(params.seed)
     queries = make_queries(events, active.test_from, None, params.evaluate, rng)
-    row = {item: i for i, item in enumerate(fit.ids)}
-    mask = np.zeros(len(fit.ids), np.bool_)
+    row = {item: i for i, item in enumerate(models.ids)}
+    mask = np.zeros(len(models.ids), np.bool_)
     mask[[row[item] for item in set(events["item_id"]) if item in row]] = True
     if not queries:
         problem = f"no session with two items since {active.test_from.isoformat()}"
-        raise DataError("data/raw/events.parquet", problem, next_step="move test_from of the shop")
+        raise DataError(EVENTS, problem, next_step="move test_from of the shop")
 
-    def answer(visit: Visit) -> Answer:
-        relevant = frozenset(row[item] for item in visit.query.relevant if item in row)
-        return _asked(release, visit, relevant, mask)
+    def answer(known: Known) -> Answer:
+        relevant = frozenset(row[item] for item in known.query.relevant if item in row)
+        return _asked(candidate, known, relevant, mask)
 
-    answered = list(answers(queries, fit.ids, K, "evaluate", answer, params.processes))
+    answered = list(answers(queries, models.ids, K, "evaluate", answer, params.processes))
     lists = {name: _lists(name, answered) for name in (OURS, *BASELINES)}
     wanted = np.array([len(q.relevant) for q in queries])
-    views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(fit.ids))
+    views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(models.ids))
     sessions = np.array([q.session_id for q in queries])
-    models = {name: _metrics(found, wanted, mask, views, sessions, rng) for name, found in lists.items()}
-    models[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))
+    metrics = {name: _metrics(found, wanted, mask, views, sessions, rng) for name, found in lists.items()}
+    metrics[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))
     return {
         "protocol": "session_continuation",
         "shop": active.name,
         "k": K,
         "queries": len(queries),
         "candidates": int(mask.sum()),
-        "span": {"from": active.test_from.isoformat(), "to": _instant(queries)},
-        "models": models,
+        "span": {
+            "from": active.test_from.isoformat(),
+            "to": instant(queries[-1].now).isoformat(timespec="microseconds"),
+        },
+        "models": metrics,
         "slices": _slice_metrics(lists[OURS], wanted, [a.slices for a in answered], int(mask.sum())),
     }
 
 
-def _asked(release: Candidate, visit: Visit, relevant: frozenset[int], mask: npt.NDArray[np.bool_]) -> Answer:
-    _, request, visitor, matrix = visit
-    served = recommend(request, release, visitor, matrix)
+def _asked(candidate: Bundle, known: Known, relevant: frozenset[int], mask: npt.NDArray[np.bool_]) -> Answer:
+    _, request, visitor, matrix = known
+    served = recommend(request, candidate, visitor, matrix)
     brought = len(relevant.intersection(served.candidates.rows.tolist()))
     past = history(visitor, matrix)
     allowed = mask.copy()
-    allowed[matrix.rows_of(visit.query.history)] = False
-    scores = score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past)
+    allowed[matrix.rows_of(known.query.history)] = False
+    user = user_vector(candidate.models, visitor, past)
+    scores = score_catalogue(candidate.retrieve, candidate.models, user, past)
     by_name: dict[str, npt.NDArray[Any]] = {
         "popularity": matrix.popularity() + EVERY,
         "covisit": scores.covisit,
-        "als": als_scores(release.als_items, past.rows),
+        "als": als_scores(candidate.models.als_items, past.rows),
         "ease": scores.ease,
     }
     rows = {OURS: _places([matrix.row[slot.item_id] for slot in served.slots])}
     rows |= {name: _places(top(score, allowed, K)) for name, score in by_name.items()}
-    return Answer(rows, relevant, brought / len(visit.query.relevant), _slices(visit, relevant))
+    return Answer(rows, relevant, brought / len(known.query.relevant), _slices(known, relevant))
 
 
 def _places(rows: list[int]) -> Rows:
@@ -169,15 +172,15 @@ def _metrics(
     }
 
 
-def _slices(visit: Visit, relevant: frozenset[int]) -> dict[str, bool]:
+def _slices(known: Known, relevant: frozenset[int]) -> dict[str, bool]:
     """The slices that a query belongs to; a cold item has been seen for less than COLD_DAYS."""
-    query, _, visitor, matrix = visit
-    known = been_before(visitor.user, visitor.session_id)
+    query, _, visitor, matrix = known
+    returning = been_before(visitor.user, visitor.session_id)
     return {
         "first_query": len(query.history) == 1,
         "later_query": len(query.history) > 1,
-        "known_user": known,
-        "anonymous": not known,
+        "known_user": returning,
+        "anonymous": not returning,
         "cold_item": any(_cold(matrix, row, query.now) for row in relevant),
     }
 
@@ -202,7 +205,3 @@ def _slice_metrics(
                 "coverage_at_12": len(np.unique(rows[inside][rows[inside] >= 0])) / candidates,
             }
     return out
-
-
-def _instant(queries: list[Query]) -> str:
-    return str(np.datetime64(queries[-1].now, "us")) + "+00:00"

@@ -12,16 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.errors import DataError
 from feature_repo.params import load, root
-from pipelines.release.bar import OURS, Evaluation, GateParams, Verdict, fingerprint, judge
+from feature_repo.places import EVALUATION, VERDICT, at, existing
+from pipelines.protocol.metrics import OURS
+from pipelines.release.bar import Evaluation, GateParams, Verdict, fingerprint, judge
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-
-EVALUATION = Path("data/reports/evaluate.json")
-VERDICT = Path("data/reports/gate.json")
-PICTURE = Path("data/reports/gate.png")
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -111,18 +108,15 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="print gate.json instead of the table")] = False,
 ) -> int:
     """Judge the newest evaluation: exit 1, with what is missing, if it must not be released."""
-    source = root() / EVALUATION
-    if not source.exists():
-        raise DataError(EVALUATION, "not found", next_step="run `endcap evaluate`")
-    report = orjson.loads(source.read_bytes())
+    report = orjson.loads(existing(EVALUATION, "evaluate").read_bytes())
     candidate, champion = Evaluation.from_report(report), champion_report()
     verdict = judge(
         candidate, load("gate", GateParams), Evaluation.from_report(champion[1]) if champion else None
     )
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None
     written = orjson.dumps(verdict_json(verdict, report, in_the_bar), option=orjson.OPT_INDENT_2)
-    (root() / VERDICT).write_bytes(written)
-    picture(report, verdict, root() / PICTURE)
+    at(VERDICT).write_bytes(written)
+    picture(report, verdict, at(VERDICT).with_suffix(".png"))
     if as_json:
         print(written.decode())
         return 0 if verdict.passed else 1

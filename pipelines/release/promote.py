@@ -11,26 +11,23 @@ import orjson
 import typer
 from redis import Redis
 
+from feature_repo.online.connection import connect
 from feature_repo.params import load, root
+from feature_repo.places import CANDIDATE, PARITY, VERDICT, at
 from pipelines.release.admission import admit, install_bundle
 from pipelines.release.aliases import (
     CHALLENGER,
     CHAMPION,
     ReleaseError,
     act_of,
-    connect,
     mirror,
     read_manifest,
     repair,
 )
 from pipelines.release.bar import GateParams, Verdict
-from pipelines.release.gate import VERDICT
 from pipelines.release.registry import Registry
 from serving.release import state as rollout
 from serving.release.state import Act, Release
-
-CANDIDATE = Path("data/bundles/candidate")  # where `endcap bundle` builds, relative to root()
-PARITY = Path("data/reports/parity.json")  # what `endcap replay --standalone` found
 
 
 @dataclass(frozen=True)
@@ -110,9 +107,9 @@ def check_replay(folder: Path) -> None:
     A candidate that was not replayed is told so and let through: the gate judges quality, `dvc repro replay`
     proves parity. Other bundles than the pipeline's candidate have no report.
     """
-    if folder.resolve() != (root() / CANDIDATE).resolve():
+    if folder.resolve() != at(CANDIDATE).resolve():
         return
-    path, digest = root() / PARITY, read_manifest(folder)["digest"]
+    path, digest = at(PARITY), read_manifest(folder)["digest"]
     report = orjson.loads(path.read_bytes()) if path.exists() else {}
     if report.get("bundle") != digest:
         print(f"{digest} was not replayed: `dvc repro replay` compares it with its offline answers")
@@ -126,8 +123,8 @@ def check_replay(folder: Path) -> None:
 
 def _latest_gate(folder: Path) -> dict[str, Any] | None:
     """The newest verdict where `folder` is the pipeline's candidate: other bundles are of other runs."""
-    path = root() / VERDICT
-    if not path.exists() or folder.resolve() != (root() / CANDIDATE).resolve():
+    path = at(VERDICT)
+    if not path.exists() or folder.resolve() != at(CANDIDATE).resolve():
         return None
     return orjson.loads(path.read_bytes())
 

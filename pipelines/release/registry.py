@@ -110,11 +110,6 @@ class Registry:
             ) from error
 
 
-def bundle_folder(version: Version) -> Path:
-    """Where the release lies on this machine."""
-    return root() / version.release.path
-
-
 def _version(found: ModelVersion) -> Version:
     tags: dict[str, Any] = dict(found.tags)
     return Version(str(found.version), Release(tags["digest"], tags["path"]), tags)

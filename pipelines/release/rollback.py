@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from redis import Redis
 
+from feature_repo.online.connection import connect
 from feature_repo.params import root
-from pipelines.release.aliases import ReleaseError, act_of, connect, on_rolled_back, present
+from pipelines.release.aliases import ReleaseError, act_of, follow, present
 from serving.release import state as rollout
 from serving.release.state import Act, RolloutState
 
@@ -17,7 +18,7 @@ def rollback(redis: Redis, act: Act) -> RolloutState:
     """Move the pointer that workers poll to the previous release; a canary under way ends.
 
     Raises RolloutError without an earlier release, ReleaseError if its folder is gone. The aliases are for
-    `on_rolled_back`, afterwards.
+    `follow`, afterwards.
     """
     state = present(redis)
     if state.previous and not (root() / state.previous.path / "manifest.json").exists():
@@ -34,4 +35,4 @@ def main(why: Annotated[str, typer.Option(help="for the audit log")] = "endcap r
     if before.challenger:
         print(f"canary ended: {before.challenger.digest} was at {before.percent} %")
     print(f"`endcap rollback` again goes back to {before.champion.digest}", flush=True)
-    on_rolled_back(state)
+    follow(state)

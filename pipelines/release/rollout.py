@@ -13,6 +13,7 @@ import orjson
 import typer
 from redis import Redis
 
+from feature_repo.online.connection import connect
 from feature_repo.params import load
 from monitoring.experiment import plan
 from monitoring.experiment.attribution import FeedbackParams
@@ -64,7 +65,7 @@ def main(
             "clustering": clustering,
         }
         return plan.run(given, params, runs, picture, say)
-    redis = aliases.connect()
+    redis = connect()
     if action is Action.start:
         say(*_told(start(redis, params, aliases.act_of(why), aliases.waiting_challenger())))
     elif action is Action.status:
@@ -73,18 +74,16 @@ def main(
         for look in control.read_looks(redis, count=1) if state and state.challenger else []:
             say(f"last look: {look['verdict']}, {look['reason']}", look)
     elif action is Action.stop:
-        state = control.rollback(redis, _present(redis), aliases.act_of(why))
+        state = control.rollback(redis, aliases.present(redis), aliases.act_of(why))
         say(*_told(state))
-        aliases.on_rolled_back(state)
+        aliases.follow(state)
     elif action is Action.advance:
-        state = _present(redis)
-        state, trouble = advanced(redis, state, aliases.act_of(why), params, aliases.on_promoted)
+        state = aliases.present(redis)
+        state, trouble = advanced(redis, state, aliases.act_of(why), params, aliases.follow)
         say(*_told(state))
         _warn(trouble, say)
     else:
-        guard = Guard(
-            redis, params, load("feedback", FeedbackParams), aliases.on_promoted, aliases.on_rolled_back
-        )
+        guard = Guard(redis, params, load("feedback", FeedbackParams), aliases.follow)
         return watch(guard, redis, poll, until_decided, say)
     return 0
 
@@ -95,7 +94,7 @@ def start(redis: Redis, params: RolloutParams, act: Act, challenger: Release | N
         raise RolloutError(
             "challenger: none is registered; `endcap promote` registers one that passes the gate"
         )
-    state = _present(redis)
+    state = aliases.present(redis)
     experiment = f"{challenger.digest[:12]}-{state.version}"
     return control.start_canary(redis, state, challenger, params.steps[0].percent, experiment, act)
 
@@ -142,13 +141,6 @@ def _tell_change(look: Look, before: RolloutState | None, say: Callable[[str, An
 def _warn(trouble: str | None, say: Callable[[str, Any], None]) -> None:
     if trouble:
         say(f"what serves has changed, but: {trouble}", {"trouble": trouble})
-
-
-def _present(redis: Redis) -> RolloutState:
-    state = control.read(redis)
-    if state is None:
-        raise RolloutError("champion: nothing was ever promoted; run `endcap promote` first")
-    return state
 
 
 def _told(state: RolloutState) -> tuple[str, dict[str, Any]]:

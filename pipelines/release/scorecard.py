@@ -10,14 +10,12 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.errors import DataError
-from feature_repo.params import root
+from feature_repo.places import EVALUATION, at, existing
+from pipelines.protocol.metrics import OURS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-OURS = "endcap"
-FILE = Path("data/reports/evaluate.json")
 COLUMNS = (
     ("ndcg_at_12", "NDCG@12", ".3f"),
     ("coverage_at_12", "coverage", ".2f"),
@@ -30,7 +28,7 @@ COLUMNS = (
 
 def write_report(report: dict[str, Any]) -> None:
     """evaluate.json, evaluate.csv (a row per model, for `dvc plots`) and evaluate.png."""
-    file = root() / FILE
+    file = at(EVALUATION)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     rows = ["model,ndcg_at_12,coverage_at_12"]
@@ -43,10 +41,7 @@ def write_report(report: dict[str, Any]) -> None:
 
 def read_report() -> dict[str, Any]:
     """The last evaluation. Raises DataError if there is none."""
-    file = root() / FILE
-    if not file.exists():
-        raise DataError(FILE, "is missing", next_step="run `endcap evaluate`, or `dvc repro`")
-    report: dict[str, Any] = orjson.loads(file.read_bytes())
+    report: dict[str, Any] = orjson.loads(existing(EVALUATION, "evaluate").read_bytes())
     return report
 
 

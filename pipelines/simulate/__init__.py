@@ -1,0 +1,1 @@
+"""A shop that never was: its assortment, its shoppers, their journeys."""

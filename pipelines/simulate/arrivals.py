@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feature_repo.clock import DAY_US, HOUR_US
 from pipelines.simulate.world import World
 
 # Share of a day's sessions per hour (UTC): quiet nights, a lunch bump, a long evening.
@@ -15,8 +16,6 @@ _HOURS = np.array(
 _WEEKDAYS = np.array(
     [1.05, 1.0, 0.98, 1.0, 0.92, 1.0, 1.2]
 )  # Monday first: the week of the shop, Sunday peak
-DAY_US = 86_400_000_000
-_HOUR_US = DAY_US // 24
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def arrivals(after_day: np.ndarray, days: int, growth: float, rng: np.random.Gen
     earliest = np.interp(after_day * 24, np.arange(len(total)), total)
     share = rng.uniform(earliest, 1.0)
     return np.minimum(
-        (np.interp(share, total, np.arange(len(total))) * _HOUR_US).astype(np.int64), days * DAY_US - 1
+        (np.interp(share, total, np.arange(len(total))) * HOUR_US).astype(np.int64), days * DAY_US - 1
     )
 
 

@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 
 from feature_repo import params
-from pipelines.simulate.observed import Summary, Tally
-from pipelines.simulate.shopper import Manners, Visit
+from pipelines.simulate.observed import Observed
+from pipelines.simulate.shopper import Manners, Shopper
 from pipelines.simulate.world import World
 
 
@@ -32,7 +32,7 @@ def drive(
     rate: float | None = None,
     manners: Manners | None = None,
     on_progress: Callable[[int], object] | None = None,
-) -> Summary:
+) -> Observed:
     """Send `shoppers` people to the endpoint at `url`, and return when the last has left.
 
     start            simulated instant at which the first arrives (aware)
@@ -51,24 +51,24 @@ def drive(
     run = f"{rng.integers(1 << 32):08x}"  # two runs with the same start must not share event ids
     arrivals = iter(enumerate(rng.spawn(shoppers)))
 
-    async def serve_queue(client: httpx.AsyncClient, opened: float) -> Summary:
-        tally = Tally()
+    async def serve_queue(client: httpx.AsyncClient, opened: float) -> Observed:
+        seen = Observed()
         for number, dice in arrivals:
             if rate is not None:
                 await asyncio.sleep(max(0.0, opened + number / rate - time.perf_counter()))
-            await Visit(client, world, dice, f"v{run}-{number}", start + number * gap, habits, tally).run()
-            tally.shoppers += 1
+            await Shopper(client, world, dice, f"v{run}-{number}", start + number * gap, habits, seen).run()
+            seen.shoppers += 1
             if on_progress is not None:
                 on_progress(1)
-        return tally.summary()
+        return seen
 
-    async def open_doors() -> Summary:
+    async def open_doors() -> Observed:
         limits = httpx.Limits(max_connections=workers, max_keepalive_connections=workers)
         async with httpx.AsyncClient(
             base_url=url, timeout=habits.timeout_s, limits=limits, trust_env=False
         ) as client:
             opened = time.perf_counter()
             parts = await asyncio.gather(*(serve_queue(client, opened) for _ in range(workers)))
-        return sum(parts, Summary())
+        return sum(parts, Observed())
 
     return asyncio.run(open_doors())

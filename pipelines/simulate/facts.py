@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.simulate.arrivals import DAY_US, Sessions
+from feature_repo.clock import DAY_US, HOUR_US
+from pipelines.simulate.arrivals import Sessions
 from pipelines.simulate.journeys import KINDS, SURFACES
 from pipelines.simulate.world import World
 
@@ -66,7 +67,7 @@ def _popularity(panel: Axes, log: Log, items: int) -> None:
 
 
 def _traffic(panel: Axes, sessions: Sessions) -> None:
-    hours = np.bincount(sessions.start_us // (DAY_US // 24))
+    hours = np.bincount(sessions.start_us // HOUR_US)
     panel.plot(np.arange(len(hours)) / 24, hours, linewidth=0.6)
     panel.set(
         title="Sessions per hour",

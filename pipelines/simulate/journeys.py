@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from feature_repo.clock import DAY_US, SECOND_US
 from feature_repo.events import TYPES
-from pipelines.simulate.arrivals import DAY_US, Sessions
+from pipelines.simulate.arrivals import Sessions
 from pipelines.simulate.shelves import EMAILS, SLOTS, Shelves, Visitors
 from pipelines.simulate.world import ADDRESSED, World, draw_names
 
 SURFACES = tuple(SLOTS)  # codes of the column `surface`
 KINDS = TYPES  # codes of the column `kind`
-_SECOND = 1_000_000
 _NAME = np.array(SURFACES).dtype  # wide enough for every surface
 
 
@@ -121,7 +121,7 @@ class Walk:
 
     def _seconds(self, median: float, n: int | tuple[int, ...]) -> np.ndarray:
         """Log-normal durations in microseconds."""
-        return (self.rng.lognormal(np.log(median), 0.6, n) * _SECOND).astype(np.int64)
+        return (self.rng.lognormal(np.log(median), 0.6, n) * SECOND_US).astype(np.int64)
 
     def _land(self, rows: np.ndarray) -> None:
         """Some sessions open on a product page, from a search engine or a link: a view without a list."""
@@ -161,7 +161,7 @@ class Walk:
         opened, code = self.clock[rows], SURFACES.index(surface)
         if surface == "search":
             self.diary.write(
-                "search", rows, opened - _SECOND // 2, page=page, surface=code, query=self.leaf[rows]
+                "search", rows, opened - SECOND_US // 2, page=page, surface=code, query=self.leaf[rows]
             )
         row, slot = np.nonzero(items >= 0)
         self.diary.write(
@@ -171,9 +171,9 @@ class Walk:
         scrolled = rng.random(len(rows)) < self.journey.scroll_share
         late = opened + self._seconds(3, len(rows))
         self.diary.write("scroll", rows[scrolled], late[scrolled], page=page[scrolled], surface=code)
-        reading = np.where(clicked, self._seconds(20, items.shape) + 10 * _SECOND, 0).cumsum(1)
+        reading = np.where(clicked, self._seconds(20, items.shape) + 10 * SECOND_US, 0).cumsum(1)
         row, slot = np.nonzero(clicked)  # in order of position within a page
-        when = opened[row] + reading[row, slot] - 9 * _SECOND
+        when = opened[row] + reading[row, slot] - 9 * SECOND_US
         place = {"page": page[row], "surface": np.full(len(row), code), "position": slot + 1}
         self.diary.write("click", rows[row], when, item=items[row, slot], **place)
         self.viewed[rows] = False
@@ -186,18 +186,18 @@ class Walk:
         self.diary.write("product_viewed", rows, at, item=items, **place)
         dwells = rng.random(len(rows)) < journey.dwell_share
         part = {name: column[dwells] for name, column in place.items()}
-        self.diary.write("dwell", rows[dwells], at[dwells] + 7 * _SECOND, item=items[dwells], **part)
+        self.diary.write("dwell", rows[dwells], at[dwells] + 7 * SECOND_US, item=items[dwells], **part)
         who = self._visitors(rows)
         likes = self.world.cart_probability(who.shopper, items[:, None], who.context())[:, 0]
         added = rng.random(len(rows)) < likes
         self.focus[rows], self.viewed[rows] = items, True  # the last assignment to a session stays
-        rows, items, at = rows[added], items[added], at[added] + 6 * _SECOND
+        rows, items, at = rows[added], items[added], at[added] + 6 * SECOND_US
         place = {name: column[added] for name, column in place.items()}
         self.diary.write("add_to_cart", rows, at, item=items, **place)
         regret = rng.random(len(rows)) < journey.remove_share
         part = {name: column[regret] for name, column in place.items()}
         self.diary.write(
-            "remove_from_cart", rows[regret], at[regret] + 2 * _SECOND, item=items[regret], **part
+            "remove_from_cart", rows[regret], at[regret] + 2 * SECOND_US, item=items[regret], **part
         )
         nowhere = np.full(len(rows), -1)
         basket = (rows, items, *(place.get(name, nowhere) for name in ("page", "surface", "position")))

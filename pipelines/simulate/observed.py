@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -28,20 +27,20 @@ class Arm:
         return self.clicks / self.impressions if self.impressions else 0.0
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass
+class Observed:
     """What the shoppers saw of the endpoint; adds with +. Latencies are those of recommend only."""
 
     shoppers: int = 0
     requests: int = 0
     failures: int = 0
     rejected_events: int = 0
-    arms: Mapping[str, Arm] = field(default_factory=dict)
-    latencies_ms: tuple[float, ...] = ()
+    arms: dict[str, Arm] = field(default_factory=dict)
+    latencies_ms: list[float] = field(default_factory=list)
 
-    def __add__(self, other: Summary) -> Summary:
+    def __add__(self, other: Observed) -> Observed:
         names = sorted({*self.arms, *other.arms})
-        return Summary(
+        return Observed(
             self.shoppers + other.shoppers,
             self.requests + other.requests,
             self.failures + other.failures,
@@ -65,25 +64,3 @@ class Summary:
             seen = f"{arm.impressions:>9,} impressions  {arm.clicks:>7,} clicks  CTR {arm.ctr:6.2%}"
             text.append(f"{name:<12}{seen}  {len(arm.user_days):>7,} user-days")
         return text
-
-
-@dataclass
-class Tally:
-    """A Summary in the making; one per worker."""
-
-    shoppers: int = 0
-    requests: int = 0
-    failures: int = 0
-    rejected_events: int = 0
-    arms: dict[str, Arm] = field(default_factory=dict)
-    latencies_ms: list[float] = field(default_factory=list)
-
-    def summary(self) -> Summary:
-        return Summary(
-            self.shoppers,
-            self.requests,
-            self.failures,
-            self.rejected_events,
-            self.arms,
-            tuple(self.latencies_ms),
-        )

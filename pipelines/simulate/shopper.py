@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import orjson
 
-from pipelines.simulate.observed import Arm, Tally
+from pipelines.simulate.observed import Arm, Observed
 from pipelines.simulate.world import Context, World
 
 
@@ -28,8 +28,8 @@ class Manners:
     return_share: float
 
 
-class Visit:
-    """One shopper's session at the endpoint."""
+class Shopper:
+    """One person in one session at the endpoint."""
 
     def __init__(
         self,
@@ -39,22 +39,22 @@ class Visit:
         session_id: str,
         now: datetime,
         manners: Manners,
-        tally: Tally,
+        observed: Observed,
     ) -> None:
         people = world.shoppers
         known = len(people.user_ids)
         if rng.random() < world.population.anonymous_share and known < len(people.budget):
-            self.shopper = int(rng.integers(known, len(people.budget)))
+            self.person = int(rng.integers(known, len(people.budget)))
         else:
-            self.shopper = int(rng.choice(known, p=people.activity / people.activity.sum()))
-        leaf, style = world.intents(np.array([self.shopper]), np.array([world.day(now)]), rng)
+            self.person = int(rng.choice(known, p=people.activity / people.activity.sum()))
+        leaf, style = world.intents(np.array([self.person]), np.array([world.day(now)]), rng)
         self.leaf, self.style = int(leaf[0]), int(style[0])
-        self.client, self.world, self.rng, self.manners, self.tally = client, world, rng, manners, tally
-        self.session_id, self.user_id, self.now = session_id, people.user_id(self.shopper), now
+        self.client, self.world, self.rng, self.manners, self.observed = client, world, rng, manners, observed
+        self.session_id, self.user_id, self.now = session_id, people.user_id(self.person), now
         self.place = {
-            "device": str(people.device[self.shopper]),
-            "country": str(people.country[self.shopper]),
-            "channel": str(world.channels(np.array([self.shopper]), rng)[0]),
+            "device": str(people.device[self.person]),
+            "country": str(people.country[self.person]),
+            "channel": str(world.channels(np.array([self.person]), rng)[0]),
         }
         self.focus = -1
         self.cart: list[int] = []
@@ -92,7 +92,7 @@ class Visit:
         asked = time.perf_counter()
         answer = await self._post("/v1/recommend", body, expected=200)
         if answer is not None:
-            self.tally.latencies_ms.append(1e3 * (time.perf_counter() - asked))
+            self.observed.latencies_ms.append(1e3 * (time.perf_counter() - asked))
         return answer
 
     async def _report(self, events: list[dict[str, Any]], *, wait: bool) -> bool:
@@ -100,20 +100,20 @@ class Visit:
         path = "/v1/events?wait=1" if wait else "/v1/events"
         answer = await self._post(path, {"events": events}, expected=202)
         if answer is not None:
-            self.tally.rejected_events += len(answer["rejected"])
+            self.observed.rejected_events += len(answer["rejected"])
         return answer is not None
 
     async def _post(self, path: str, body: dict[str, Any], *, expected: int) -> dict[str, Any] | None:
-        self.tally.requests += 1
+        self.observed.requests += 1
         try:
             response = await self.client.post(
                 path, content=orjson.dumps(body), headers={"content-type": "application/json"}
             )
         except httpx.HTTPError:
-            self.tally.failures += 1
+            self.observed.failures += 1
             return None
         if response.status_code != expected:
-            self.tally.failures += 1
+            self.observed.failures += 1
             return None
         return orjson.loads(response.content)
 
@@ -123,7 +123,7 @@ class Visit:
         rows = np.array([self.world.row.get(item, -1) for item in ids], dtype=int)
         positions = np.arange(1, len(rows) + 1)
         context = Context(surface, self.leaf, self.style, self.focus, self.world.day(self.now))
-        chance = self.world.click_probability(self.shopper, rows, context) * self.world.examination(positions)
+        chance = self.world.click_probability(self.person, rows, context) * self.world.examination(positions)
         clicked = np.flatnonzero(self.rng.random(len(rows)) < chance)
         shelf = {"surface": surface, "list_name": surface, "request_id": answer["request_id"]}
         places = [
@@ -136,14 +136,14 @@ class Visit:
             row, place = int(rows[slot]), places[slot]
             events += [self._event("click", place), self._event("product_viewed", place)]
             self.focus = row
-            likes = self.world.cart_probability(self.shopper, np.array([row]), context)[0]
+            likes = self.world.cart_probability(self.person, np.array([row]), context)[0]
             if row not in self.cart and self.rng.random() < likes:
                 self._wait(10)
                 self.cart.append(row)
                 events.append(self._event("add_to_cart", {**place, "quantity": 1}))
         unit = (self.user_id or self.session_id, self.now.date())
         seen = Arm(len(rows), len(clicked), frozenset([unit]))
-        self.tally.arms[answer["arm"]] = self.tally.arms.get(answer["arm"], Arm()) + seen
+        self.observed.arms[answer["arm"]] = self.observed.arms.get(answer["arm"], Arm()) + seen
         self._wait(30)
         return events, len(clicked) > 0
 
@@ -152,7 +152,7 @@ class Visit:
         if not self.cart:
             return []
         context = Context("search", self.leaf, self.style, self.focus, self.world.day(self.now))
-        likely = self.world.order_probability(self.shopper, np.array([self.cart[-1]]), context)[0]
+        likely = self.world.order_probability(self.person, np.array([self.cart[-1]]), context)[0]
         if self.rng.random() >= likely:
             return []
         self._wait(90)
@@ -169,7 +169,7 @@ class Visit:
             "user_id": self.user_id,
             "session_id": self.session_id,
             "price": None if row is None else float(self.world.shop.price[row]),
-            "consent": bool(self.world.shoppers.consent[self.shopper]),
+            "consent": bool(self.world.shoppers.consent[self.person]),
         }
         return {**event, **self.place, **place}
 

@@ -16,8 +16,10 @@ import typer
 from tqdm import tqdm
 
 from feature_repo import params
+from feature_repo.clock import DAY_US
 from feature_repo.errors import ParamsError
-from pipelines.simulate.arrivals import DAY_US, Sessions, schedule
+from feature_repo.places import REPORTS, at
+from pipelines.simulate.arrivals import Sessions, schedule
 from pipelines.simulate.assortment import Supply, catalogue_table, make_assortment
 from pipelines.simulate.departments import DEPARTMENTS
 from pipelines.simulate.facts import draw, facts
@@ -136,7 +138,7 @@ def main(
     run = simulate(constants, rng, quiet=not sys.stderr.isatty())
     folder = params.root() / shop.source
     write(run, folder)
-    figure = params.root() / "data" / "reports" / "simulate.png"
+    figure = at(REPORTS) / "simulate.png"
     draw(run.world, run.sessions, run.log, figure)
     for name, value in facts(run.world, run.sessions, run.log).items():
         print(f"{name:<32}{value}")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.clock import micros
 from feature_repo.events import SCHEMA
 from pipelines.simulate.arrivals import Sessions
 from pipelines.simulate.departments import DEPARTMENTS, STYLES
 from pipelines.simulate.journeys import KINDS, SURFACES
 from pipelines.simulate.world import World
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def names_of(
@@ -47,8 +46,7 @@ def event_tables(
     shop, people = world.shop, world.shoppers
     kind, session, item, page = log["kind"], log["session"], log["item"], log["page"]
     shopper, n = sessions.shopper[session], len(kind)
-    zero = (start - _EPOCH) // timedelta(microseconds=1)
-    event_us = zero + log["at"]
+    event_us = micros(start) + log["at"]
     delay = np.where(
         rng.random(n) < late_share, rng.exponential(1800e6, n), rng.lognormal(np.log(0.8e6), 0.7, n)
     )

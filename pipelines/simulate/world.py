@@ -21,6 +21,7 @@ import numpy as np
 from scipy.special import expit
 
 from feature_repo.errors import DataError
+from feature_repo.places import existing
 from pipelines.simulate.assortment import Assortment
 from pipelines.simulate.departments import STYLES
 
@@ -238,9 +239,7 @@ class World:
     @classmethod
     def load(cls, path: Path) -> World:
         """Read what `save` wrote. Raises DataError when it is missing or of another version."""
-        if not path.exists():
-            raise DataError(path, "not found", next_step="run `endcap simulate`")
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(existing(path, "simulate"), allow_pickle=False) as arrays:
             wanted = [f"shop_{f.name}" for f in fields(Assortment)] + [
                 f"shoppers_{f.name}" for f in fields(Shoppers)
             ]

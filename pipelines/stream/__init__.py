@@ -1,0 +1,1 @@
+"""The consumers that turn live events into rows, and the way there and back."""

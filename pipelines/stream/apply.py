@@ -1,7 +1,7 @@
 """The stream as pure functions: an entry becomes an event, events become changed states. No Redis here.
 
 The folds are those of the backfill; so is the rule about consent: without it an event has no user. A consumer
-works on one group of folds: `VISITORS`, whose rows ride on the partition of their visit, or `ITEMS`, whose
+works on one group of folds: VISITORS, whose rows ride on the partition of their visit, or ITEMS, whose
 rows every partition touches and which therefore have one writer.
 """
 
@@ -13,17 +13,20 @@ from typing import NamedTuple
 
 import orjson
 
+from feature_repo.clock import instant
 from feature_repo.errors import EventError
+from feature_repo.eventlog.keys import ITEMS, VISITORS
 from feature_repo.events import check_event
 from feature_repo.features.adoption import credited
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event, Fold, State
-from feature_repo.offline.history import instant
 
 LATEST_US = 4_102_444_800_000_000  # year 2100: the door compares with the clock, the stream does not
 LATEST = instant(LATEST_US)
-VISITORS: tuple[Fold, ...] = (USER_HISTORY, SESSION_CONTEXT)
-ITEMS: tuple[Fold, ...] = (ITEM_ACTIVITY,)
+FOLDS_OF: Mapping[str, tuple[Fold, ...]] = {
+    VISITORS: (USER_HISTORY, SESSION_CONTEXT),
+    ITEMS: (ITEM_ACTIVITY,),
+}
 FOLDS_BY_NAME: Mapping[str, Fold] = {fold.name: fold for fold in FOLDS}
 
 Entity = tuple[str, str]  # name of the fold, key: ("user_history", "u123")
@@ -85,7 +88,7 @@ def parse(raw: bytes) -> Arrival:
 def touched(folds: Sequence[Fold], event: Event) -> list[Entity]:
     """The entities of `folds` whose state `event` changes by itself.
 
-    >>> touched(ITEMS, Event(0, "click", None, "s1", "mug"))
+    >>> touched(FOLDS_OF[ITEMS], Event(0, "click", None, "s1", "mug"))
     [('item_activity', 'mug')]
     """
     if event.item_id is None:

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +13,7 @@ from feature_repo.errors import shorten
 from feature_repo.eventlog.contract import EventLog
 from feature_repo.eventlog.keys import DEAD, StreamParams
 from feature_repo.eventlog.open import open_log
-from feature_repo.features.store import redis_url
+from feature_repo.online.connection import connect
 from feature_repo.params import load
 
 
@@ -34,7 +33,7 @@ def main(
     newest: Annotated[int, typer.Option(help="How many to show in full.", min=0)] = 5,
 ) -> None:
     """Show the events that could not be applied, by reason; --retry after the cause is mended."""
-    with Redis.from_url(redis_url()) as redis:
+    with connect() as redis:
         letters = dead_letters(redis)
         show(letters, newest)
         if retry and letters:

@@ -21,17 +21,21 @@ from feast.infra.offline_stores.offline_utils import get_offline_store_from_conf
 from redis import Redis
 from tqdm import tqdm
 
+from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_log
-from feature_repo.features.catalogue import DECLARED, KNOWN_FROM
-from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP, feature_file
-from feature_repo.features.store import open_store, redis_url
+from feature_repo.events import EARLIEST
+from feature_repo.features.catalogue import DECLARED
+from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.offline.history import FILES, instant, micros
+from feature_repo.offline.history import FILES
 from feature_repo.online import changes
+from feature_repo.online.connection import connect
 from feature_repo.online.rows import OnlineView, write_newer
-from feature_repo.params import load, root, shop
+from feature_repo.params import load, shop
+from feature_repo.places import RAW, at, existing, feature_file
 from pipelines.stream.rewind import Horizon, consumers_kept_out, set_horizon
 
 STREAMED = (
@@ -61,23 +65,21 @@ def main(
     """Write what was known just before an instant into Redis, where serving and the stream go on."""
     params = load("materialize", MaterializeParams)
     end = _parsed(as_of) if as_of else default_as_of()
-    with Redis.from_url(redis_url()) as redis:
+    with connect() as redis:
         materialize(redis, open_store(), end, params.chunk_rows, fresh, forget_log)
 
 
 def default_as_of() -> datetime:
     """A recorded shop is replayed from its test cut; any other goes on from its last event."""
     active = shop()
-    return active.test_from if active.adapter == "ga360" else end_of_data(root() / "data" / "raw")
+    return active.test_from if active.adapter == "ga360" else end_of_data(at(RAW))
 
 
 def end_of_data(raw: Path) -> datetime:
     """The first instant after every recorded event, from the files' statistics."""
     newest = []
     for name in FILES:
-        if not (raw / name).exists():
-            raise DataError(raw / name, "the file is missing", next_step="run `endcap ingest`")
-        column = pq.read_table(raw / name, columns=["event_ts"])["event_ts"]
+        column = pq.read_table(existing(raw / name, "ingest"), columns=["event_ts"])["event_ts"]
         newest += [] if len(column) == 0 else [pc.max(column).as_py()]
     if not newest:
         raise DataError(raw, "there are no events", rows=0, next_step="run `endcap ingest`")
@@ -131,8 +133,7 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
     """The newest row of each entity strictly before `end`: key, columns and both timestamps."""
     declared = view.declared
     age = timedelta(days=declared.max_age_days)
-    if not feature_file(declared.name).exists():
-        raise DataError(feature_file(declared.name), "the file is missing", next_step="run `endcap features`")
+    existing(feature_file(declared.name), "features")
     source = store.get_feature_view(declared.name).batch_source
     assert source is not None  # every view of ours has one
     job = get_offline_store_from_config(store.config.offline_store).pull_latest_from_table_or_query(
@@ -142,7 +143,7 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
         feature_name_columns=[c.name for c in declared.columns],
         timestamp_field=EVENT_TIMESTAMP,
         created_timestamp_column=CREATED_TIMESTAMP,
-        start_date=end - age if age else KNOWN_FROM,
+        start_date=end - age if age else EARLIEST,
         end_date=end - timedelta(microseconds=1),
     )
     return job.to_arrow()
@@ -174,6 +175,6 @@ def _chunks(table: pa.Table, view: OnlineView, size: int) -> Iterator[list[tuple
 
 def _parsed(text: str) -> datetime:
     try:
-        return instant(micros(datetime.fromisoformat(text)))
-    except ValueError:
+        return instant(micros(text))
+    except (ValueError, OverflowError):
         raise ParamsError(f"--as-of: {text!r} is not an instant; allowed: 2016-10-17T00:00:00Z") from None

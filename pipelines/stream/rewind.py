@@ -13,15 +13,14 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from feature_repo.clock import HOUR_MS, micros
 from feature_repo.errors import EndcapError, ParamsError
 from feature_repo.eventlog.contract import Entry, EventLog
 from feature_repo.eventlog.keys import APPLIED, GROUPS, HORIZON, applied_field, order
 from pipelines.stream.members import tasks
 
-HOUR_MS = 3_600_000
 HELD_MS = 20_000  # a lease outlives one who was killed by this
 
 
@@ -119,12 +118,10 @@ def _positions(log: EventLog, start: str) -> Mapping[int, str | None]:
     if found and int(found[1]) in partitions:
         return {int(found[1]): found[2]}
     try:
-        instant = datetime.fromisoformat(start)
-    except ValueError:
+        return log.before(micros(start) // 1000)
+    except (ValueError, OverflowError):
         raise ParamsError(
             f"--from: {start!r} is not allowed; allowed: beginning, an instant of arrival as "
             f"2026-03-01T00:00:00Z, or <partition>:<position> with a partition from 0 to "
             f"{len(partitions) - 1} and a position of the form {log.position}"
         ) from None
-    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-    return log.before(int(instant.timestamp() * 1000))

@@ -1,8 +1,8 @@
 """`endcap stream`: events of the log -> folds -> feature rows in Redis, each event exactly once.
 
     log, partitioned by visit      endcap:events:<p>
-      -> tasks                     one per partition for visitors' rows, one for items' (stream_task.py)
-      -> processes                 which share the tasks fairly (stream_members.py, stream_process.py)
+      -> tasks                     one per partition for visitors' rows, one for items' (worker.py)
+      -> processes                 which share the tasks fairly (members.py, consumer.py)
 
 Late and out-of-order events count like any other: a fold gives each the weight that its own instant has, and
 an entity's row stands at its newest instant whatever came last. So the rows after a set of events do not
@@ -19,16 +19,16 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Annotated
 
 import typer
-from redis import Redis
 
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_log
+from feature_repo.online.connection import client, connect
 from feature_repo.params import load
 from pipelines.stream.rewind import rewind
-from serving.params import redis_url
 
 RESTART_S = 1.0  # before a process that died is started again
 log = logging.getLogger("pipelines.stream.stream")
@@ -50,10 +50,10 @@ def main(
     logging.basicConfig(format="%(asctime)s %(message)s")
     for package in ("pipelines", "feature_repo.eventlog"):
         logging.getLogger(package).setLevel(logging.INFO)
-    params, url = load("stream", StreamParams), redis_url()
-    with Redis.from_url(url) as redis:
+    params = load("stream", StreamParams)
+    with client() if start is None else connect() as redis:  # a Redis that is away is waited for below
         log_of_events = open_log(redis, params)
-        with suppress(OSError):  # brokers that are away are waited for
+        with suppress(OSError):  # and so are brokers
             log_of_events.check()
         if start is not None:
             rewind(redis, log_of_events, start, params.keep_hours)
@@ -66,10 +66,10 @@ def main(
     )
     from pipelines.stream.consumer import Consumer
 
-    def connect() -> Redis:
-        return Redis.from_url(url, socket_timeout=5 + params.block_ms / 1000)
-
-    consumer = Consumer(connect, open_store(url).project, params, process_name())
+    patience = 5 + params.block_ms / 1000
+    consumer = Consumer(
+        partial(client, socket_timeout=patience), open_store().project, params, process_name()
+    )
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: consumer.stop())
     consumer.run(until_empty)

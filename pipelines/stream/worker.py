@@ -25,26 +25,18 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import RedisError, WatchError
 
+from feature_repo.clock import DAY_S, HOUR_US
 from feature_repo.errors import EventError, FeatureError
 from feature_repo.eventlog.contract import Entry, EventLog, Holder, LeaseLostError
-from feature_repo.eventlog.keys import (
-    APPLIED,
-    DEAD,
-    DONE,
-    GROUPS,
-    ITEMS,
-    VISITORS,
-    StreamParams,
-    applied_field,
-)
+from feature_repo.eventlog.keys import APPLIED, DEAD, DONE, GROUPS, ITEMS, StreamParams, applied_field
 from feature_repo.eventlog.open import open_log
 from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.folds.fold import Event
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows
-from pipelines.stream import apply as folds
 from pipelines.stream.apply import (
     FOLDS_BY_NAME,
+    FOLDS_OF,
     Arrival,
     Entity,
     Held,
@@ -57,9 +49,7 @@ from pipelines.stream.apply import (
 from pipelines.stream.members import Task
 from pipelines.stream.rewind import Horizon, read_horizon
 
-FOLDS_OF = {VISITORS: folds.VISITORS, ITEMS: folds.ITEMS}
 DEAD_KEPT = 10_000
-DAY_S, HOUR_US = 86_400, 3_600_000_000
 RETRY_S = 0.2  # between two looks at a Redis that is away, or at somebody else's lease
 
 # KEYS: lease; ARGV: holder, ms
@@ -263,11 +253,8 @@ class Worker:
             for name, keys in missing.items():
                 rows = read_rows(self._redis, self._views[name], keys)
                 for key, found in zip(keys, rows, strict=True):
-                    states[name, key] = (
-                        Held(FOLDS_BY_NAME[name].state(found[1]), found[0])
-                        if found
-                        else unstored((name, key))
-                    )
+                    held = found and Held(FOLDS_BY_NAME[name].state(found[1]), found[0])
+                    states[name, key] = held or unstored((name, key))
 
     def _write(self, pipe: Any, changed: dict[Entity, Held]) -> None:
         for (name, key), held in changed.items():

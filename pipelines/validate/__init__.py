@@ -1,0 +1,1 @@
+"""Great Expectations on events, catalogue and training set."""

@@ -16,6 +16,7 @@ import typer
 
 from feature_repo import params
 from feature_repo.errors import DataError
+from feature_repo.places import DATA, at
 from pipelines.validate.expectations import (
     IN_CATALOGUE,
     Subject,
@@ -45,7 +46,7 @@ def main(
 ) -> int:
     """Check data/raw, or the ranker's training set, against its expectations."""
     shop, constants = params.shop(), params.load("validate", ValidateParams)
-    data = params.root() / "data"
+    data = at(DATA)
     subjects = raw(data, shop, constants) if what is What.raw else training(data, constants)
     results = check(subjects, data / "reports" / "data_docs" / what.value)
     report = {

@@ -1,0 +1,1 @@
+"""The door: routes, bodies, what is refused and how, events on their way in."""

@@ -36,19 +36,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Counter:
-    """Who serves the routes; in app.state.counter once the service has started."""
+class Desk:
+    """Who serves the routes; in app.state.desk once the service has started."""
 
     storefront: Storefront
     ingress: Ingress
     params: Serving
 
 
-Handler = Callable[[HttpRequest, Counter], Awaitable[Response]]
+Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
 
 
 def build_app() -> Starlette:
-    """The ASGI app; put a Counter in its `state.counter` before the first request."""
+    """The ASGI app; put a Desk in its `state.desk` before the first request."""
     everything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return Starlette(
         routes=[
@@ -62,46 +62,46 @@ def build_app() -> Starlette:
     )
 
 
-async def recommend(http: HttpRequest, counter: Counter) -> Response:
-    body = await read_body(http, counter.params.max_body_bytes)
-    request = parse_recommend(body, counter.params.max_items)
-    return _list(http, counter, await counter.storefront.recommend(request))
+async def recommend(http: HttpRequest, desk: Desk) -> Response:
+    body = await read_body(http, desk.params.max_body_bytes)
+    request = parse_recommend(body, desk.params.max_items)
+    return _list(http, desk, await desk.storefront.recommend(request))
 
 
-async def recommend_by_query(http: HttpRequest, counter: Counter) -> Response:
-    request = parse_query(http.query_params.multi_items(), counter.params.max_items)
-    return _list(http, counter, await counter.storefront.recommend(request))
+async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
+    request = parse_query(http.query_params.multi_items(), desk.params.max_items)
+    return _list(http, desk, await desk.storefront.recommend(request))
 
 
-async def rank(http: HttpRequest, counter: Counter) -> Response:
-    body = await read_body(http, counter.params.max_body_bytes)
-    request = parse_rank(body, counter.params.max_items)
-    return _list(http, counter, await counter.storefront.rank(request))
+async def rank(http: HttpRequest, desk: Desk) -> Response:
+    body = await read_body(http, desk.params.max_body_bytes)
+    request = parse_rank(body, desk.params.max_items)
+    return _list(http, desk, await desk.storefront.rank(request))
 
 
-async def events(http: HttpRequest, counter: Counter) -> Response:
+async def events(http: HttpRequest, desk: Desk) -> Response:
     wait = http.query_params.get("wait", "0")
     if wait not in ("0", "1"):
         raise RequestError("wait", wait, "0 or 1")
-    body = await read_body(http, counter.params.max_body_bytes)
-    raw = parse_events(body, counter.params.max_events)
-    now = await counter.storefront.now()
-    receipt = await counter.ingress.accept(raw, now, time.time_ns() // 1000)
+    body = await read_body(http, desk.params.max_body_bytes)
+    raw = parse_events(body, desk.params.max_events)
+    now = await desk.storefront.now()
+    receipt = await desk.ingress.accept(raw, now, time.time_ns() // 1000)
     if wait == "0":
         return Response(receipt.body(), 202, media_type=JSON)
-    return StreamingResponse(_when_applied(counter, receipt), 202, media_type=JSON)
+    return StreamingResponse(_when_applied(desk, receipt), 202, media_type=JSON)
 
 
-async def _when_applied(counter: Counter, receipt: Receipt) -> AsyncIterator[bytes]:
+async def _when_applied(desk: Desk, receipt: Receipt) -> AsyncIterator[bytes]:
     """The body, once the events are in the features.
 
     The status goes out before the wait: Bento cuts a response that has not begun within traffic_timeout_s,
     and the events are accepted already.
     """
-    yield receipt.body(await counter.ingress.applied(receipt.last, counter.params.wait_limit_s))
+    yield receipt.body(await desk.ingress.applied(receipt.last, desk.params.wait_limit_s))
 
 
-async def elsewhere(http: HttpRequest, counter: Counter) -> Response:
+async def elsewhere(http: HttpRequest, desk: Desk) -> Response:
     known = METHODS.get(http.url.path)
     if known:
         raise RequestError("method", http.method, known, status=405, next_step=f"use {known}")
@@ -127,8 +127,8 @@ async def read_body(http: HttpRequest, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _list(http: HttpRequest, counter: Counter, answer: Answer) -> Response:
-    headers = cache_headers(http.method, answer, counter.params.edge_ttl_s)
+def _list(http: HttpRequest, desk: Desk, answer: Answer) -> Response:
+    headers = cache_headers(http.method, answer, desk.params.edge_ttl_s)
     return Response(answer_bytes(answer), headers=headers, media_type=JSON)
 
 
@@ -137,10 +137,10 @@ def _guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[
 
     async def endpoint(http: HttpRequest) -> Response:
         try:
-            counter: Counter | None = getattr(http.app.state, "counter", None)
-            if counter is None:
+            desk: Desk | None = getattr(http.app.state, "desk", None)
+            if desk is None:
                 raise UnavailableError("the service is starting")
-            return await handler(http, counter)
+            return await handler(http, desk)
         except RequestError as error:
             found = Response(error.body(), error.status, media_type=JSON)
         except UnavailableError as error:

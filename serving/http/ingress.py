@@ -10,13 +10,13 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from feature_repo.clock import SECOND_US, instant
 from feature_repo.errors import EventError, UnavailableError, shorten
 from feature_repo.eventlog.contract import EventWriter
 from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, order
@@ -28,7 +28,6 @@ from serving.params import Serving
 
 WAIT_STEP_S = 0.002
 YIELD_EVERY = 50  # events checked before others have their turn: 1 ms
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +79,9 @@ def canonical(raw: Any, now: int, learned: int, skew_us: int) -> dict[str, Any]:
         raise EventError("event_ts", given, error.allowed) from None
     event.setdefault("event_id", uuid.uuid4().hex)
     event.setdefault("consent", True)
-    event["event_ts"] = _moment(ts)
-    check_event(event, _moment(max(now, learned) + skew_us))
+    assert ts is not None  # because what was given is not None
+    check_event({**event, "event_ts": instant(ts)}, instant(max(now, learned) + skew_us))
     return {name: event.get(name) for name in NAMES} | {"event_ts": ts, "created_ts": learned}
-
-
-def _moment(us: int | None) -> datetime:
-    assert us is not None
-    return _EPOCH + timedelta(microseconds=us)
 
 
 class Ingress:
@@ -104,7 +98,7 @@ class Ingress:
         log does not take the events in time, or too many wait to be applied: the client keeps them and sends
         all again, which is safe for events that carry an event_id.
         """
-        skew_us = self._params.clock_skew_s * 1_000_000
+        skew_us = self._params.clock_skew_s * SECOND_US
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for index, event in enumerate(raw):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
 
-from feature_repo.events import SURFACES, is_id
+from feature_repo.clock import micros
+from feature_repo.events import EARLIEST, SURFACES, is_id
 from serving.errors import RequestError
 from serving.types import Context, Request
 
@@ -32,8 +33,7 @@ FIELDS = (
 )
 _LISTS = ("items", "cart", "exclude")
 _ID = "a string of 1 to 256 characters without control characters"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_US = 946_684_800_000_000  # 2000-01-01, as for events
+_FIRST_US = micros(EARLIEST)
 _LAST_US = 4_102_444_800_000_000  # 2100-01-01
 _INSTANT = "microseconds since 1970 or ISO 8601 with a time zone, from 2000 to 2099"
 
@@ -192,7 +192,7 @@ def parse_instant(name: str, value: Any) -> int | None:
     if isinstance(value, str) and len(value) <= 40:
         try:
             moment = datetime.fromisoformat(value)
-            us = None if moment.tzinfo is None else (moment - _EPOCH) // timedelta(microseconds=1)
+            us = micros(moment) if moment.tzinfo else None
         except (ValueError, OverflowError):
             us = None
     if type(us) is not int or not _FIRST_US <= us < _LAST_US:

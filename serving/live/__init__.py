@@ -1,0 +1,1 @@
+"""A request under its deadline: online features, fallbacks, the log of what was shown."""

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -25,13 +27,16 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.assemble.visitor import Visitor
+from feature_repo.errors import DataError
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from serving import prometheus
+from serving.params import Serving
 from serving.pipeline import Served
 from serving.types import Answer, Floats, Request, Rows
 
 EXPOSURES, SERVED = "endcap:exposures", "endcap:served"
+META = ("request_id", "ts", "arm", "bundle", "surface", "user_id", "session_id", "schema", "items")
 BATCH = 256
 PAUSE_S = 0.02  # gathers the answers of this long into one round trip
 RETRY_S = 0.5
@@ -42,9 +47,9 @@ log = logging.getLogger(__name__)
 class ExposureLog:
     """A bounded queue and the task that writes it to Redis."""
 
-    def __init__(self, redis: Redis, kept: dict[str, int], queued: int) -> None:
-        """`kept`: stream -> entries that it holds, approximately; `queued`: entries that may wait here."""
-        self._redis, self._kept, self._queued = redis, kept, queued
+    def __init__(self, redis: Redis, params: Serving) -> None:
+        self._redis, self._queued = redis, params.exposures_queued
+        self._kept = {EXPOSURES: params.exposures_kept, SERVED: params.served_kept}
         self._waiting: deque[tuple[str, dict[Any, Any]]] = deque()
 
     def add(self, exposure: dict[str, Any]) -> None:
@@ -53,7 +58,7 @@ class ExposureLog:
 
     def add_sample(self, meta: dict[str, Any], features: Floats) -> None:
         """Take note of the inputs (k, 28) behind an answer; never blocks and never raises."""
-        self._queue(SERVED, {"meta": orjson.dumps(meta), "features": features.astype("<f4").tobytes()})
+        self._queue(SERVED, encode(meta, features))
 
     def _queue(self, stream: str, fields: dict[Any, Any]) -> None:
         if len(self._waiting) >= self._queued:
@@ -85,6 +90,34 @@ class ExposureLog:
                 self._waiting.popleft()
                 prometheus.LOGGED.labels(stream, "written").inc()
         return True
+
+
+def encode(meta: Mapping[str, Any], features: Floats) -> dict[Any, Any]:
+    """Fields of an entry of `endcap:served`: `meta` as `sample` makes it, and the inputs (k, 28)."""
+    return {"meta": orjson.dumps(meta), "features": features.astype("<f4").tobytes()}
+
+
+def decode(entries: Iterable[Any], others: Counter[str]) -> Iterator[tuple[dict[str, Any], Floats]]:
+    """(meta, features) of the entries (number, fields) of our schema; the rest is counted in `others`.
+
+    Raises DataError, with the number, for an entry of ours that is not what `encode` writes.
+    """
+    for number, fields in entries:
+        try:
+            meta: dict[str, Any] = orjson.loads(fields[b"meta"])
+            if (schema := meta.get("schema", "none")) != schema_hash():
+                others[schema] += 1
+                continue
+            raw, items = fields[b"features"], meta.get("items", [])
+            if len(raw) != 4 * len(COLUMNS) * len(items):
+                raise ValueError(f"{len(raw)} bytes for {len(items)} candidates of {len(COLUMNS)} float32")
+            if missing := [name for name in META if name not in meta]:
+                raise ValueError(f"no {missing[0]}")
+        except (ValueError, KeyError, AttributeError) as error:  # ValueError: also what is no JSON
+            told = number.decode()
+            step = f"another version wrote it: delete it with XDEL {SERVED} {told}"
+            raise DataError(SERVED, f"entry {told} has {error}", next_step=step) from None
+        yield meta, np.frombuffer(raw, "<f4").reshape(-1, len(COLUMNS))
 
 
 def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:

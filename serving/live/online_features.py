@@ -6,6 +6,7 @@ request and of a refresh are read by online.rows, which decodes the same bytes s
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,7 +22,6 @@ from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix, Rows
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
-from feature_repo.folds.owner import visible
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows
 from serving.live.wire import Wire
@@ -35,7 +35,12 @@ UNTOUCHED: Row = ITEM_ACTIVITY.row(ITEM_ACTIVITY.new())
 
 
 class OnlineFeatures:
-    """Reads for one catalogue, `ids`, from the Redis at `url`. Errors pass through; nothing is retried."""
+    """Reads for one catalogue, `ids`, from the Redis at `url`. Errors pass through; nothing is retried.
+
+    See serving.release.loaded.Features.
+    """
+
+    matrix: ItemMatrix  # the newest snapshot, which nobody changes once it stands here
 
     def __init__(self, url: str, ids: Sequence[str]) -> None:
         self._ids = list(ids)
@@ -47,6 +52,7 @@ class OnlineFeatures:
         self._redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
         self._wire = Wire(redis.asyncio.ConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0)))
         self._seen = changes.Seen(0, 0)
+        self._turn = threading.Lock()
 
     async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
         """The rows `user_history` and `session_context`, in one round trip.
@@ -56,18 +62,14 @@ class OnlineFeatures:
         """
         asked = self._asked(user_id, session_id)
         commands = [view.hmget(entity) for view, entity in asked]
-        return self._rows(asked, await self._wire.ask(commands) if asked else [], user_id, now)
+        replies = await self._wire.ask(commands) if asked else []
+        found = {view: view.fresh(reply, now) for (view, _), reply in zip(asked, replies, strict=True)}
+        user_ts, user = found.get(self._user) or (0, None)
+        session_ts, session = found.get(self._session) or (0, None)
+        return VisitorRows(user, session, user_ts, session_ts)
 
-    def read_now(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
-        """`read` for callers without an event loop."""
-        with self._redis.pipeline(transaction=False) as pipe:
-            asked = self._asked(user_id, session_id)
-            for view, entity in asked:
-                pipe.execute_command("HMGET", view.key(entity), *view.fields)
-            return self._rows(asked, pipe.execute() if asked else [], user_id, now)
-
-    def load_items(self) -> ItemMatrix:
-        """Catalogue and activity of every item, through Feast; an item without a row is unknown, no error."""
+    def load_items(self) -> None:
+        """`matrix` of every item's catalogue and activity, through Feast; one without a row is unknown."""
         self._seen = changes.seen(self._redis)  # before the read: what changes meanwhile is read again
         service = self._store.get_feature_service("items")
         columns: dict[str, list[Any]] = {}
@@ -85,13 +87,19 @@ class OnlineFeatures:
         values = {name: [columns[prefix + name][i] for i in found] for name in ACTIVITY} if found else {}
         if found:
             matrix.apply(np.array(found, np.int64), values)
-        return self._ready(matrix)
+        self.matrix = self._ready(matrix)
 
-    def refresh(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
-        """(a snapshot with what was announced since the last call, rows read); `matrix` itself for nothing.
+    def refresh(self) -> int:
+        """Put a snapshot with what was announced since the last call in place; how many rows were read.
 
-        Reads in small parts with pauses, so that a request in another thread hardly waits.
+        Reads in small parts with pauses: a request in another thread hardly waits. Callers take turns.
         """
+        with self._turn:
+            self.matrix, count = self._refreshed(self.matrix)
+        return count
+
+    def _refreshed(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
+        """The snapshot after `matrix`, `matrix` itself where nothing changed, and how many rows were read."""
         seen, items = changes.since(self._redis, self._seen)
         known = matrix.ids if items is None else [item for item in items if item in matrix.row]
         fresh = matrix.updated(*self._changed(matrix, known))
@@ -139,16 +147,6 @@ class OnlineFeatures:
         """The views to read and of whom, in the order of the replies."""
         pairs = [(self._user, user_id), (self._session, session_id)]
         return [(view, entity) for view, entity in pairs if entity is not None]
-
-    def _rows(
-        self, asked: Sequence[tuple[OnlineView, str]], replies: Sequence[Any], user_id: str | None, now: int
-    ) -> VisitorRows:
-        found = {view: view.fresh(reply, now) for (view, _), reply in zip(asked, replies, strict=True)}
-        user, session = found.get(self._user), found.get(self._session)
-        if session and not visible(session[1], user_id):
-            session = None
-        newest = max((held[0] for held in (user, session) if held), default=0)
-        return VisitorRows(user and user[1], session and session[1], newest)
 
 
 def _chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -11,11 +11,12 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 
+from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
@@ -24,16 +25,29 @@ from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.params import Serving
+from serving.pipeline import Bundle, Served
 from serving.release.health import ArmHealth
-from serving.release.loaded import Current, Loaded, Releases
+from serving.release.loaded import Current, Features, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names
-Filled = tuple[tuple[Slot, ...], str, pipeline.Served | None]  # slots, served_from, how they came about
+Filled = tuple[tuple[Slot, ...], str, Served | None]  # slots, served_from, how they came about
 FALLBACK, PIPELINE_FAILED, OVERLOADED = "fallback", "pipeline_failed", "overloaded"
 
 log = logging.getLogger(__name__)
+
+
+class Task(NamedTuple):
+    """What a route asks for: the stages with models, the list without, whether `limit` slots are promised."""
+
+    stages: Callable[[Request, Bundle, Visitor, ItemMatrix], Served]
+    without_models: Callable[[Request, Visitor, ItemMatrix], tuple[Slot, ...]]
+    fills: bool
+
+
+RECOMMEND = Task(pipeline.recommend, pipeline.bestsellers, fills=True)
+RANK = Task(pipeline.reorder, pipeline.listed, fills=False)  # orders what it knows of the items it is given
 
 
 class Storefront:
@@ -61,11 +75,11 @@ class Storefront:
 
         Raises UnavailableError before the first release is loaded, and nothing else.
         """
-        return await self._answer(request, pipeline.recommend)
+        return await self._answer(request, RECOMMEND)
 
     async def rank(self, request: Request) -> Answer:
         """`request.items` in the shopper's order; the holdout's order is the storefront's own."""
-        return await self._answer(request, pipeline.reorder)
+        return await self._answer(request, RANK)
 
     async def now(self, request: Request | None = None) -> int:
         """us since 1970: the wall clock; in a replay `as_of`, else the newest event in the features."""
@@ -81,30 +95,30 @@ class Storefront:
                 return int(applied)
         return time.time_ns() // 1000
 
-    async def _answer(self, request: Request, stages: Any) -> Answer:
+    async def _answer(self, request: Request, task: Task) -> Answer:
         current = self._releases.current
         if current is None:
             raise UnavailableError("no release is loaded yet")
         self._in_flight += 1
         try:
-            return await self._fill(request, stages, current)
+            return await self._fill(request, task, current)
         finally:
             self._in_flight -= 1
 
-    async def _fill(self, request: Request, stages: Any, current: Current) -> Answer:
+    async def _fill(self, request: Request, task: Task, current: Current) -> Answer:
         started = time.perf_counter()
-        arm, loaded = self._arm(current, request.user_id or request.session_id)
+        arm, (bundle, features) = self._arm(current, request.user_id or request.session_id)
         if self._replay:
             await self._catch_up()
         now = await self.now(request)
-        rows, degraded = await self._read(loaded, request, now)
-        loaded = loaded.as_of(now)
+        rows, degraded = await self._read(features, request, now)
+        matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
         read = time.perf_counter()
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
         if degraded == OVERLOADED:
-            slots, served_from, served = self._ladder(loaded, request, visitor, stages)
+            slots, served_from, served = self._ladder(task, request, bundle, visitor, matrix)
         else:
-            slots, served_from, served = self._slots(arm, loaded, request, visitor, stages)
+            slots, served_from, served = self._slots(arm, task, request, bundle, visitor, matrix)
             degraded = PIPELINE_FAILED if served_from == FALLBACK else degraded
         ended = time.perf_counter()
         answer = Answer(
@@ -112,23 +126,19 @@ class Storefront:
             surface=request.surface,
             items=slots,
             arm=arm,
-            bundle=loaded.release.digest,
+            bundle=bundle.digest,
             served_from=served_from,
             degraded=degraded,
-            feature_age_ms=_age_ms(now, rows, loaded),
+            feature_age_ms=_age_ms(rows, visitor, matrix),
             took_ms=round((ended - started) * 1000, 3),
-            warnings=self._warnings(request, loaded),
-            debug=explanation(served, visitor, loaded.matrix, self._replay)
-            if served and request.debug
-            else None,
+            warnings=self._warnings(request, matrix),
+            debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
         )
         self._exposures.add(exposure(request, answer, now))
         if served and slots and self._draw() < self._params.served_share:
-            self._exposures.add_sample(
-                sample(request, answer, now, served, loaded.matrix), served.ranked.matrix
-            )
+            self._exposures.add_sample(sample(request, answer, now, served, matrix), served.ranked.matrix)
         stage_seconds = {"features": read - started, **(served.seconds if served else {})}
-        self._count(request, answer, ended - started, stage_seconds, wanted(request, stages))
+        self._count(request, answer, ended - started, stage_seconds, request.limit if task.fills else 0)
         return answer
 
     def _arm(self, current: Current, unit: str | None) -> tuple[str, Loaded]:
@@ -140,11 +150,11 @@ class Storefront:
             return arm, current.challenger
         return arm, current.champion
 
-    async def _read(self, loaded: Loaded, request: Request, now: int) -> tuple[VisitorRows, str | None]:
+    async def _read(self, features: Features, request: Request, now: int) -> tuple[VisitorRows, str | None]:
         """(the shopper's rows, why there are none)."""
         if self._in_flight > self._params.max_in_flight:
             return NO_ROWS, OVERLOADED
-        return await self._rows.read(loaded.features, request, now)
+        return await self._rows.read(features, request, now)
 
     async def _catch_up(self) -> None:
         """In a replay the item matrix is never behind: the lists must equal the offline ones."""
@@ -153,34 +163,31 @@ class Storefront:
         except Exception as error:
             self._complain("refresh", error)
 
-    def _slots(self, arm: str, loaded: Loaded, request: Request, visitor: Visitor, stages: Any) -> Filled:
+    def _slots(
+        self, arm: str, task: Task, request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix
+    ) -> Filled:
         try:
             if arm == HOLDOUT:
-                return self._unranked(loaded, request, visitor, stages), "precomputed", None
-            served: pipeline.Served = stages(request, loaded.release, visitor, loaded.matrix)
+                return task.without_models(request, visitor, matrix), "precomputed", None
+            served = task.stages(request, bundle, visitor, matrix)
             return served.slots, "live", served
         except Exception as error:
             self._complain("pipeline", error)
-        return self._ladder(loaded, request, visitor, stages)
+        return self._ladder(task, request, bundle, visitor, matrix)
 
-    def _ladder(self, loaded: Loaded, request: Request, visitor: Visitor, stages: Any) -> Filled:
+    def _ladder(
+        self, task: Task, request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix
+    ) -> Filled:
         try:
-            return self._unranked(loaded, request, visitor, stages), FALLBACK, None
+            return task.without_models(request, visitor, matrix), FALLBACK, None
         except Exception as error:
             self._complain("bestsellers", error)
-        return rail(loaded, request), FALLBACK, None
+        return rail(bundle, request), FALLBACK, None
 
-    @staticmethod
-    def _unranked(loaded: Loaded, request: Request, visitor: Visitor, stages: Any) -> tuple[Slot, ...]:
-        if stages is pipeline.recommend:
-            return pipeline.bestsellers(request, visitor, loaded.matrix)
-        known = [item for item in dict.fromkeys(request.items) if item in loaded.matrix.row]
-        return tuple(Slot(item, slot, 0.0, "listed") for slot, item in enumerate(known))
-
-    def _warnings(self, request: Request, loaded: Loaded) -> tuple[str, ...]:
+    def _warnings(self, request: Request, matrix: ItemMatrix) -> tuple[str, ...]:
         found = []
         for name, items in (("items", request.items), ("cart", request.cart)):
-            unknown = [item for item in items if item not in loaded.matrix.row]
+            unknown = [item for item in items if item not in matrix.row]
             found += [f"{name}: {item!r} is not in the catalogue and was ignored" for item in unknown[:NAMED]]
             if len(unknown) > NAMED:
                 found.append(f"{name}: {len(unknown) - NAMED} more are not in the catalogue")
@@ -205,19 +212,15 @@ class Storefront:
         self._health.note(arm, took, error=answer.degraded == PIPELINE_FAILED, empty=missing > 0)
 
 
-def rail(loaded: Loaded, request: Request) -> tuple[Slot, ...]:
+def rail(bundle: Bundle, request: Request) -> tuple[Slot, ...]:
     """The last rung: the bundle's popularity rail, less what the request itself names."""
     barred = {*request.items, *request.cart, *request.exclude}
-    chosen = [item for item in loaded.release.rails["popular"] if item not in barred][: request.limit]
+    chosen = [item for item in bundle.rails["popular"] if item not in barred][: request.limit]
     return tuple(Slot(item, slot, 0.0, "popular") for slot, item in enumerate(chosen))
 
 
-def wanted(request: Request, stages: Any) -> int:
-    """How many slots a full answer has; /v1/rank promises none, it orders what it knows."""
-    return request.limit if stages is pipeline.recommend else 0
-
-
-def _age_ms(now: int, rows: VisitorRows, loaded: Loaded) -> int | None:
-    """Age of the newest stored row of this shopper, else of any item; None where neither is stored."""
-    newest = rows.newest or loaded.matrix.newest()
-    return max(now - newest, 0) // 1000 if newest else None
+def _age_ms(rows: VisitorRows, visitor: Visitor, matrix: ItemMatrix) -> int | None:
+    """Age of the newest row that is used of this shopper, else of any item; None where neither is stored."""
+    session_ts = rows.session_ts if visitor.session is rows.session else 0  # else of another's visit
+    newest = max(rows.user_ts, session_ts) or matrix.newest()
+    return max(visitor.now - newest, 0) // 1000 if newest else None

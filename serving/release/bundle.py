@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ from scipy import sparse
 from feature_repo import params
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
-from feature_repo.params import root
+from feature_repo.events import HISTORY
+from feature_repo.files import whole
+from feature_repo.places import BUNDLES, at
 from serving.errors import BundleError
+from serving.pipeline import Bundle
 from serving.stages import forest
 from serving.stages.diversify import Diversify
-from serving.stages.index import Index, IndexParams, build
-from serving.stages.rank import Ranker
-from serving.stages.retrieve import Retrieve
+from serving.stages.index import IndexParams, build
+from serving.stages.retrieve import Models, Retrieve
 from serving.stages.tower import UserTower
-from serving.types import Floats, Rows
 
 FILES = (
     "user_tower.onnx",
@@ -47,30 +48,6 @@ FILES = (
 SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
 SETTINGS = ("feature_service", "retrieve", "diversify")  # what else decides an answer; the digest covers it
 _AGAIN = "build it again with `endcap bundle`"
-
-
-@dataclass(frozen=True)
-class Release:
-    """A loaded bundle; every table is aligned to `ids` (row i of each is item ids[i])."""
-
-    manifest: dict[str, Any]
-    digest: str
-    path: Path
-    ids: list[str]
-    item_vectors: Floats  # (N, d), L2-normalised
-    index: Index  # over item_vectors, exact or HNSW by the catalogue's size
-    tower: UserTower
-    covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
-    ease: sparse.csr_matrix
-    als_items: Floats  # (N, f)
-    rails: dict[str, list[str]]  # "popular": item ids, best first
-    ranker: Ranker
-    retrieve: Retrieve
-    diversify: Diversify
-
-    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
-        """See UserTower.user_vector."""
-        return self.tower.user_vector(items, ages, kinds, context)
 
 
 def space_id(files: Mapping[str, str]) -> str:
@@ -108,16 +85,14 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
         "items": len(orjson.loads((folder / "item_ids.json").read_bytes())),
     }
     manifest["digest"] = bundle_digest(manifest)
-    into = into or root() / "data" / "bundles"
-    target, partial = into / manifest["digest"], into / f".{manifest['digest']}.partial"
+    target = (into or at(BUNDLES)) / manifest["digest"]
     if target.exists():
         return target
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in FILES:
-        shutil.copyfile(folder / name, partial / name)
-    (partial / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
-    partial.rename(target)
+    with whole(target) as draft:
+        draft.mkdir()
+        for name in FILES:
+            shutil.copyfile(folder / name, draft / name)
+        (draft / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
     return target
 
 
@@ -144,7 +119,7 @@ def verify(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def load(path: Path) -> Release:
+def load(path: Path) -> Bundle:
     """Verify and load the bundle at `path`; takes a second, so not on the event loop. Raises BundleError."""
     manifest = verify(path)
     ids = _read(path / "item_ids.json", lambda file: orjson.loads(file.read_bytes()))
@@ -161,42 +136,41 @@ def load(path: Path) -> Release:
     }
     for name, (found, expected) in shapes.items():
         _expect(path / name, "size", expected, found)
-    tower = _read(path / "user_tower.onnx", UserTower)
-    release = Release(
-        manifest=manifest,
-        digest=manifest["digest"],
-        path=path,
+    models = Models(
         ids=ids,
         item_vectors=np.ascontiguousarray(vectors, np.float32),
+        tower=_read(path / "user_tower.onnx", UserTower),
         index=build(vectors, params.load("index", IndexParams)),
-        tower=tower,
-        covisit=tables["covisit"],
-        ease=tables["ease"],
         als_items=np.ascontiguousarray(als, np.float32),
+        **tables,
+    )
+    bundle = Bundle(
+        models=models,
         rails=_read(path / "rails.json", lambda file: orjson.loads(file.read_bytes())),
         ranker=_read(path / "ranker.txt", forest.load),
         retrieve=Retrieve(**_settings(path, manifest, "retrieve", Retrieve)),
         diversify=Diversify(**_settings(path, manifest, "diversify", Diversify)),
+        manifest=manifest,
     )
-    _try_out(release)
-    return release
+    _try_out(path, bundle)
+    return bundle
 
 
-def _try_out(release: Release) -> None:
+def _try_out(path: Path, bundle: Bundle) -> None:
     """One prediction of each model, so that a tower or a ranker of another shape is refused here."""
-    zeros = np.zeros((1, 20), np.int64)
+    zeros, context = np.zeros((1, HISTORY), np.int64), np.zeros((1, 3), np.int64)
+    tower = bundle.models.tower
     found: Any
     try:
-        vector = release.user_vector(zeros, zeros.astype(np.float32), zeros, np.zeros((1, 3), np.int64))
-        found = vector.shape
+        found = tower.user_vector(zeros, zeros.astype(np.float32), zeros, context).shape
     except Exception as error:  # onnxruntime raises its own types, none of them public
         found = repr(error)
-    _expect(release.path / "user_tower.onnx", "output", release.item_vectors.shape[1:], found)
+    _expect(path / "user_tower.onnx", "output", bundle.models.item_vectors.shape[1:], found)
     try:
-        found = release.ranker.predict(np.zeros((2, len(COLUMNS)), np.float32)).shape
+        found = bundle.ranker.predict(np.zeros((2, len(COLUMNS)), np.float32)).shape
     except Exception as error:  # lleaves and LightGBM differ in what they raise
         found = repr(error)
-    _expect(release.path / "ranker.txt", "output of 2 rows", (2,), found)
+    _expect(path / "ranker.txt", "output of 2 rows", (2,), found)
 
 
 def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[Any]) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from serving.release import state
 
 
 @dataclass
-class Tally:
-    """Counts since the last publication; `seconds` of each answer."""
+class ArmSecond:
+    """One arm since the last publication, which is a second ago; `took_s` per answer."""
 
     errors: int = 0
     empty: int = 0
-    seconds: list[float] = field(default_factory=list)
+    took_s: list[float] = field(default_factory=list)
 
 
 class ArmHealth:
@@ -25,27 +25,27 @@ class ArmHealth:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._tallies: dict[str, Tally] = {}
+        self._arms: dict[str, ArmSecond] = {}
 
     def note(self, arm: str, seconds: float, *, error: bool, empty: bool) -> None:
         """One answer; `error`: a fallback had to make it; `empty`: it has fewer slots than asked for."""
-        tally = self._tallies.setdefault(arm, Tally())
-        tally.seconds.append(seconds)
-        tally.errors += error
-        tally.empty += empty
+        one = self._arms.setdefault(arm, ArmSecond())
+        one.took_s.append(seconds)
+        one.errors += error
+        one.empty += empty
 
     async def publish(self) -> None:
         """Hand the counts over and start again; raises redis' errors, and then those counts are lost."""
-        tallies, self._tallies = self._tallies, {}
-        for arm, tally in tallies.items():
+        arms, self._arms = self._arms, {}
+        for arm, one in arms.items():
             await asyncio.to_thread(
                 state.publish_health,
                 self._redis,
                 arm,
-                requests=len(tally.seconds),
-                errors=tally.errors,
-                empty=tally.empty,
-                p99_ms=round(1000 * quantile(tally.seconds, 0.99), 3),
+                requests=len(one.took_s),
+                errors=one.errors,
+                empty=one.empty,
+                p99_ms=round(1000 * quantile(one.took_s, 0.99), 3),
             )
 
 

@@ -11,10 +11,8 @@ import asyncio
 import gc
 import logging
 import sys
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from redis import Redis
 
@@ -23,6 +21,7 @@ from feature_repo.errors import EndcapError
 from feature_repo.params import root
 from serving import prometheus
 from serving.errors import BundleError
+from serving.pipeline import Bundle
 from serving.release import bundle, state
 from serving.release.state import RolloutState
 from serving.types import VisitorRows
@@ -34,55 +33,31 @@ log = logging.getLogger(__name__)
 
 
 class Features(Protocol):
-    """Online features of one catalogue; live.online_features.OnlineFeatures is the one over Feast's Redis."""
+    """Online features of one catalogue; live.online_features.OnlineFeatures is the one over Feast's Redis.
+
+    `matrix`, there after load_items, is the newest snapshot of the items; it is replaced, never changed.
+    """
+
+    matrix: ItemMatrix
 
     async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
         """Stored rows of the shopper and of the visit."""
 
-    def load_items(self) -> ItemMatrix:
-        """The whole item matrix."""
-
-    def refresh(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
-        """A snapshot with the rows that changed since (`matrix` itself for none), and how many were read."""
-
-
-@dataclass
-class Items:
-    """One catalogue: `matrix` is its newest snapshot, which nobody changes once it stands here."""
-
-    features: Features
-    matrix: ItemMatrix
-    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    def load_items(self) -> None:
+        """Read the whole item matrix."""
 
     def refresh(self) -> int:
-        """Put a newer snapshot in place; how many rows were read. One caller at a time."""
-        with self._turn:
-            self.matrix, count = self.features.refresh(self.matrix)
-        return count
+        """Put a snapshot with the rows that changed since in place; how many were read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A release ready to answer, with the items it ranks."""
+class Loaded(NamedTuple):
+    """A release ready to answer; releases of one catalogue share its features."""
 
-    release: bundle.Release
-    items: Items
-
-    @property
-    def features(self) -> Features:
-        return self.items.features
-
-    @property
-    def matrix(self) -> ItemMatrix:
-        return self.items.matrix
-
-    def as_of(self, now: int) -> Loaded:
-        """The same with the item matrix of this moment, which no refresh replaces, at `now` (us)."""
-        return replace(self, items=Items(self.features, self.matrix.as_of(now)))
+    bundle: Bundle
+    features: Features
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
+class Current(NamedTuple):
     """What serves at this moment; `challenger` is None without a canary, or when its bundle was refused."""
 
     state: RolloutState
@@ -117,8 +92,8 @@ class Releases:
         prometheus.RELEASE_VERSION.set(wanted.version)
         log.info(
             "rollout version %d: champion %s, challenger %s at %d %%",
-            *(wanted.version, champion.release.digest),
-            *(challenger.release.digest if challenger else None, wanted.percent),
+            *(wanted.version, champion.bundle.digest),
+            *(challenger.bundle.digest if challenger else None, wanted.percent),
         )
 
     def _behind(self, wanted: RolloutState) -> bool:
@@ -147,20 +122,21 @@ class Releases:
 
     def _open(self, wanted: state.Release) -> Loaded:
         path = root() / wanted.path
-        release = bundle.load(path)
-        if release.digest != wanted.digest:
+        found = bundle.load(path)
+        if found.digest != wanted.digest:
             next_step = "release it again: the pointer and the folder disagree"
-            raise BundleError(path, "digest", wanted.digest, release.digest, next_step)
+            raise BundleError(path, "digest", wanted.digest, found.digest, next_step)
         for held in self._held.values():
-            if held.release.ids == release.ids:  # same catalogue, same matrix
-                return Loaded(release, held.items)
-        features = self._open_features(release.ids)
-        return Loaded(release, Items(features, features.load_items()))
+            if held.bundle.models.ids == found.models.ids:  # same catalogue, same matrix
+                return Loaded(found, held.features)
+        features = self._open_features(found.models.ids)
+        features.load_items()
+        return Loaded(found, features)
 
     async def refresh(self) -> None:
         """Read the items that changed, once per catalogue."""
-        for items in {id(held.items): held.items for held in self._held.values()}.values():
-            prometheus.ITEM_ROWS.inc(await asyncio.to_thread(items.refresh))
+        for features in {id(held.features): held.features for held in self._held.values()}.values():
+            prometheus.ITEM_ROWS.inc(await asyncio.to_thread(features.refresh))
 
 
 def settle() -> None:

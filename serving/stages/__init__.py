@@ -1,0 +1,1 @@
+"""The stages of a request: rules, retrieval, ranking, diversity."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -21,7 +20,8 @@ import lleaves
 import llvmlite.binding as llvm
 import numpy as np
 
-from feature_repo.params import root
+from feature_repo.files import whole
+from feature_repo.places import CACHE, at
 from serving.types import Floats
 
 log = logging.getLogger(__name__)
@@ -70,18 +70,13 @@ def compiled_path(path: Path) -> Path:
     """Where the object file of `path` lives: the same trees, compiler and processor give the same name."""
     kind = f"{version('lleaves')} {llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
     name = hashlib.sha256(path.read_bytes() + kind.encode()).hexdigest()
-    return root() / "run" / "cache" / f"{name[:24]}.o"
+    return at(CACHE) / f"{name[:24]}.o"
 
 
 def compile_file(source: Path, target: Path) -> None:
     """Write the object file of `source` to `target` in one step: a reader sees all of it or nothing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{os.getpid()}")
-    try:
-        _compiled(source, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(target) as draft:
+        _compiled(source, draft)
 
 
 def _compiled(source: Path, cache: Path) -> lleaves.Model:

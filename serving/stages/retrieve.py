@@ -14,19 +14,20 @@ Sources, each asked only while the list is not full, in the order of `quotas`:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import History, Scores, Visitor
-from feature_repo.events import encode_context
-from feature_repo.folds.fold import DAY_US
+from feature_repo.clock import DAY_US
+from feature_repo.events import HISTORY, encode_context
 from serving.stages.index import Index
+from serving.stages.tower import UserTower
 from serving.types import Candidates, Floats, Rows
 
-HISTORY = 20
 OVERFETCH = 2  # the index knows nothing of eligibility
 EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
 Mask = npt.NDArray[np.bool_]
@@ -44,42 +45,22 @@ class Retrieve:
     fresh_days: float
 
 
-class Table(Protocol):
-    """CSR (N, N): row = item of the history, columns = items scored."""
+@dataclass(frozen=True)
+class Models:
+    """The retrieval models of one fit; row i of every table is the item ids[i]."""
 
-    indptr: Any
-    indices: Any
-    data: Any
-
-
-class Retrievers(Protocol):
-    """The retrieval half of a release; every table is aligned to `ids`."""
-
-    @property
-    def ids(self) -> list[str]: ...
-    @property
-    def item_vectors(self) -> Floats:
-        """(N, d), L2-normalised."""
-
-    @property
-    def index(self) -> Index:
-        """Over item_vectors."""
-
-    @property
-    def covisit(self) -> Table: ...
-    @property
-    def ease(self) -> Table: ...
-    @property
-    def als_items(self) -> Floats:
-        """(N, f)"""
-
-    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
-        """(1, 20), (1, 20), (1, 20), (1, 3) -> (d,), L2-normalised."""
+    ids: list[str]
+    item_vectors: Floats  # (N, d), L2-normalised
+    index: Index  # over item_vectors, exact or HNSW by the catalogue's size
+    tower: UserTower
+    covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
+    ease: sparse.csr_matrix  # (N, N)
+    als_items: Floats  # (N, f)
 
 
 def retrieve(
     params: Retrieve,
-    models: Retrievers,
+    models: Models,
     visitor: Visitor,
     past: History,
     matrix: ItemMatrix,
@@ -105,7 +86,7 @@ def retrieve(
     return Candidates(rows, names, ranks, take(scores, rows))
 
 
-def score_catalogue(params: Retrieve, models: Retrievers, user: Floats, past: History) -> Scores:
+def score_catalogue(params: Retrieve, models: Models, user: Floats, past: History) -> Scores:
     """Each model's score of every catalogue item, float32 (N,) each; `user` as user_vector gives it."""
     n = len(models.ids)
     newest_first = np.arange(len(past.rows))[::-1]
@@ -135,7 +116,7 @@ def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
     return ordered
 
 
-def user_vector(models: Retrievers, visitor: Visitor, past: History) -> Floats:
+def user_vector(models: Models, visitor: Visitor, past: History) -> Floats:
     """The shopper in the space of the items: float32 (d,), from at most the 20 newest contacts."""
     rows, ages, kinds = past.rows[-HISTORY:], past.ages[-HISTORY:], past.kinds[-HISTORY:]
     start = HISTORY - len(rows)
@@ -144,10 +125,10 @@ def user_vector(models: Retrievers, visitor: Visitor, past: History) -> Floats:
     contacts = np.zeros((1, HISTORY), np.int64)
     items[0, start:], stamps[0, start:], contacts[0, start:] = rows + 1, ages, kinds
     context = np.array([encode_context(visitor.device, visitor.channel, visitor.country)], np.int64)
-    return models.user_vector(items, stamps, contacts, context)
+    return models.tower.user_vector(items, stamps, contacts, context)
 
 
-def _sum_rows(table: Table, rows: Rows, weights: npt.NDArray[Any], n: int) -> Floats:
+def _sum_rows(table: sparse.csr_matrix, rows: Rows, weights: npt.NDArray[Any], n: int) -> Floats:
     """sum_k weights[k] * table[rows[k]]: float32 (n,)."""
     out = np.zeros(n, np.float32)
     for row, weight in zip(rows.tolist(), weights.tolist(), strict=True):
@@ -171,7 +152,7 @@ def als_scores(item_factors: Floats, rows: Rows) -> Floats:
 def _ranked(
     source: str,
     params: Retrieve,
-    models: Retrievers,
+    models: Models,
     user: Floats,
     scores: Scores,
     visitor: Visitor,

@@ -38,15 +38,3 @@ def eligibility(request: Request, visitor: Visitor, matrix: ItemMatrix) -> Eligi
                 mask[row] = False
                 removed.setdefault(item, reason)
     return Eligibility(mask, removed)
-
-
-def why_not(item: str, now: int, matrix: ItemMatrix, removed: dict[str, str]) -> str | None:
-    """The reason why `item` may not be shown, None if it may."""
-    row = matrix.row.get(item)
-    if row is None:
-        return "not in the catalogue of this release"
-    if matrix.stock[row] <= 0:
-        return "out of stock"
-    if matrix.available_from[row] > now:
-        return "not yet on sale"
-    return removed.get(item)

@@ -140,3 +140,29 @@ def test_every_direct_dependency_has_a_reason_and_every_package_one_version() ->
     names = {re.split("==", line)[0].lower().replace("_", "-").replace(".", "-") for line in pinned}
     wanted = {re.split(r"[=\[> ]", line)[0].lower().replace("_", "-").replace(".", "-") for line in direct}
     assert wanted <= names
+
+
+def doors() -> dict[str, str]:
+    """Room -> the sentence on its door: the docstring of its `__init__.py`."""
+    return {
+        str(init.parent.relative_to(ROOT)): ast.get_docstring(ast.parse(init.read_text())) or ""
+        for package in ("feature_repo", "training", "serving", "monitoring", "pipelines")
+        for init in (ROOT / package).rglob("__init__.py")
+    }
+
+
+def test_the_readme_shows_every_room_with_what_its_door_says() -> None:
+    rows = dict(re.findall(r"^\| \**`([\w/]+)/`\** \| (.*) \|$", (ROOT / "README.md").read_text(), re.M))
+    assert rows == doors()
+    assert all(rows.values())
+
+
+def test_the_reading_list_is_fifteen_files_for_an_afternoon() -> None:
+    """In the order of the numbers; each with its own sentence; 2,600 lines in all."""
+    page = (ROOT / "docs" / "reading.md").read_text()
+    found = re.findall(r"^(\d+)\. \[([\w/]+\.py)\]\(\.\./([\w/]+\.py)\): ([^\n]+\.)$", page, re.M)
+    assert [int(number) for number, *_ in found] == list(range(1, 16))
+    assert all(shown == linked for _, shown, linked, _ in found)
+    assert len({sentence for *_, sentence in found}) == 15
+    lengths = [len((ROOT / path).read_text().splitlines()) for _, path, *_ in found]
+    assert sum(lengths) <= 2_600

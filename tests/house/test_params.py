@@ -12,8 +12,8 @@ import yaml
 
 from feature_repo import params
 from feature_repo.errors import DataError, ParamsError
+from feature_repo.ports import stack_params
 from pipelines.ingest.shop import choose
-from pipelines.local.ports import stack_params
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,13 +15,14 @@ from shops.tiny_bundle import catalogue, make, matrix
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.assemble.visitor import history
+from feature_repo.clock import DAY_US
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT
-from feature_repo.folds.fold import DAY_US, Event
-from serving.pipeline import bestsellers, recommend, reorder, visitor_of
+from feature_repo.folds.fold import Event
+from serving.pipeline import Bundle, bestsellers, recommend, reorder, visitor_of
 from serving.release import bundle
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.retrieve import als_scores, retrieve, score_catalogue, top, user_vector
-from serving.stages.rules import eligibility, why_not
+from serving.stages.rules import eligibility
 from serving.types import Ranked, Request
 
 NOW = 1_700_000_000_000_000
@@ -29,7 +30,7 @@ N = 60
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bundle.Release]:
+def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
     home: Path = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENDCAP_HOME", str(home))  # compiled rankers go below it
@@ -58,7 +59,7 @@ def views(matrix: ItemMatrix, counts: dict[str, int]) -> None:
 
 
 def test_twelve_distinct_slots_in_order_for_a_visitor_nobody_knows(
-    release: bundle.Release, items: ItemMatrix
+    release: Bundle, items: ItemMatrix
 ) -> None:
     request = Request("homepage_hero")
     served = recommend(request, release, visitor_of(request, NOW, None, None), items)
@@ -67,7 +68,7 @@ def test_twelve_distinct_slots_in_order_for_a_visitor_nobody_knows(
 
 
 def test_nothing_bought_in_the_cart_sold_out_excluded_or_of_this_page_is_shown(
-    release: bundle.Release, items: ItemMatrix
+    release: Bundle, items: ItemMatrix
 ) -> None:
     row = session(("purchase_completed", "item-1"), ("add_to_cart", "item-2"), ("product_viewed", "item-3"))
     request = Request("pdp_fbt", items=("item-3",), cart=("item-4",), exclude=("item-5",), limit=100)
@@ -76,11 +77,13 @@ def test_nothing_bought_in_the_cart_sold_out_excluded_or_of_this_page_is_shown(
     assert shown.isdisjoint({"item-1", "item-2", "item-3", "item-4", "item-5"})
     assert shown.isdisjoint(f"item-{i}" for i in range(9, N, 10))  # stock 0
     assert len(shown) == N - 6 - 5  # and everything else is
-    reasons = {
-        item: why_not(item, NOW, items, served.eligible.removed) for item in ("item-1", "item-2", "item-9")
+    assert served.eligible.removed == {
+        "item-1": "just bought",
+        "item-2": "in the cart",
+        "item-3": "is the item of this page",
+        "item-4": "in the cart",
+        "item-5": "excluded by the request",
     }
-    assert reasons == {"item-1": "just bought", "item-2": "in the cart", "item-9": "out of stock"}
-    assert why_not("no such item", NOW, items, {}) == "not in the catalogue of this release"
 
 
 def test_an_item_before_its_first_day_of_sale_is_not_eligible(items: ItemMatrix) -> None:
@@ -93,38 +96,39 @@ def test_an_item_before_its_first_day_of_sale_is_not_eligible(items: ItemMatrix)
 
 
 def test_candidates_are_distinct_eligible_and_fill_k_where_the_catalogue_can(
-    release: bundle.Release, items: ItemMatrix
+    release: Bundle, items: ItemMatrix
 ) -> None:
     request = Request("homepage_hero")
     visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
     mask = eligibility(request, visitor, items).mask
     params = replace(release.retrieve, k=40)
-    found = retrieve(params, release, visitor, history(visitor, items), items, mask)
+    found = retrieve(params, release.models, visitor, history(visitor, items), items, mask)
     assert len(found.rows) == len(set(found.rows.tolist())) == 40
     assert mask[found.rows].all()
-    everything = retrieve(release.retrieve, release, visitor, history(visitor, items), items, mask)
+    everything = retrieve(release.retrieve, release.models, visitor, history(visitor, items), items, mask)
     assert set(everything.rows.tolist()) == set(np.flatnonzero(mask).tolist())
 
 
-def test_no_source_brings_more_than_its_quota(release: bundle.Release, items: ItemMatrix) -> None:
+def test_no_source_brings_more_than_its_quota(release: Bundle, items: ItemMatrix) -> None:
     request = Request("homepage_hero")
     visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
     mask = eligibility(request, visitor, items).mask
     params = replace(release.retrieve, k=20, quotas={"ease": 4, "covisit": 3, "tower": 2, "popular": 50})
-    found = retrieve(params, release, visitor, history(visitor, items), items, mask)
+    found = retrieve(params, release.models, visitor, history(visitor, items), items, mask)
     assert [found.source.count(name) for name in params.quotas] == [4, 3, 2, 11]
 
 
 def test_an_item_item_score_is_the_sum_of_its_rows_weighed_by_recency(
-    release: bundle.Release, items: ItemMatrix
+    release: Bundle, items: ItemMatrix
 ) -> None:
     row = session(("product_viewed", "item-3"), ("product_viewed", "item-8"))
     visitor = visitor_of(Request("homepage_hero"), NOW, None, row)
     past = history(visitor, items)
-    scores = score_catalogue(release.retrieve, release, user_vector(release, visitor, past), past)
-    table, decay = release.covisit.toarray(), release.retrieve.covisit_decay
+    models = release.models
+    scores = score_catalogue(release.retrieve, models, user_vector(models, visitor, past), past)
+    table, decay = models.covisit.toarray(), release.retrieve.covisit_decay
     np.testing.assert_allclose(scores.covisit, table[8] + decay * table[3], rtol=1e-5)
-    np.testing.assert_allclose(scores.last_item, release.ease.toarray()[8], rtol=1e-5)
+    np.testing.assert_allclose(scores.last_item, models.ease.toarray()[8], rtol=1e-5)
 
 
 def test_folding_in_one_item_ranks_its_nearest_factors_first() -> None:
@@ -171,7 +175,7 @@ def test_the_popularity_discount_lets_an_equal_but_rarer_item_pass(items: ItemMa
     assert diversify(Diversify(0.2, 0, 0.7), shelf, items, 2) == [1, 0]
 
 
-def test_reorder_keeps_every_known_item_once(release: bundle.Release, items: ItemMatrix) -> None:
+def test_reorder_keeps_every_known_item_once(release: Bundle, items: ItemMatrix) -> None:
     request = Request("category_sort", items=("item-9", "item-3", "item-9", "unknown", "item-7"))
     served = reorder(request, release, visitor_of(request, NOW, None, None), items)
     assert sorted(slot.item_id for slot in served.slots) == ["item-3", "item-7", "item-9"]
@@ -185,7 +189,7 @@ def test_bestsellers_are_the_most_viewed_and_still_fill_the_shelf(items: ItemMat
     assert len(slots) == 12
 
 
-def test_a_contact_changes_the_next_list(release: bundle.Release, items: ItemMatrix) -> None:
+def test_a_contact_changes_the_next_list(release: Bundle, items: ItemMatrix) -> None:
     request = Request("homepage_hero", session_id="s")
     before = recommend(request, release, visitor_of(request, NOW, None, None), items)
     row = session(("product_viewed", "item-3"))

@@ -10,10 +10,11 @@ import numpy as np
 import orjson
 from redis import Redis
 
+from feature_repo.clock import DAY_US
 from feature_repo.eventlog.keys import partition_of
 from feature_repo.eventlog.lua import append
 from feature_repo.params import load
-from monitoring.experiment.attribution import DAY, FeedbackParams
+from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step
 from pipelines.release import rollout
 from serving.release import state as control
@@ -21,7 +22,7 @@ from serving.release.router import assign
 from serving.release.state import Act, Release, RolloutState
 
 OLD, NEW = (Release(name, f"data/bundles/{name}") for name in ("old", "new"))
-NOON = 20_000 * DAY + DAY // 2
+NOON = 20_000 * DAY_US + DAY_US // 2
 ACT = Act("alice", "test", NOON)
 PARAMS = replace(
     load("rollout", RolloutParams),

@@ -23,8 +23,8 @@ from redis.exceptions import RedisError
 from shops.service import READY_S, free_port, stop
 from shops.small import KINDS, SHARES, START
 
+from feature_repo.clock import DAY_US
 from feature_repo.eventlog.keys import LEASE
-from feature_repo.folds.fold import DAY_US
 from pipelines.local.stack import DURABLE, consumers_read, redis_server
 
 CLIENTS, BATCH, ENOUGH = 3, 20, 15  # a client posts at least so many batches

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from shops.small import as_event
 
-from feature_repo.features.sources import feature_file
+from feature_repo.clock import micros
 from feature_repo.folds.fold import Fold
-from feature_repo.offline.history import micros
+from feature_repo.places import feature_file
 from pipelines.stream.apply import FOLDS_BY_NAME, Entity, Held, apply, unstored, wanted
 
 Rows = dict[tuple[str, str, int], dict[str, Any]]  # (view, key, instant) -> row

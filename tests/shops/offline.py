@@ -14,7 +14,7 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, File
 from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 from feast.types import Array, Float64, Int64, String
 
-from feature_repo.offline.history import instant
+from feature_repo.clock import instant
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 HOUR = 3_600_000_000

@@ -22,8 +22,9 @@ import pytest
 import redis
 from shops.storefront import act, make_home, release_of
 
-from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, KNOWN_FROM, catalogue_rows
-from feature_repo.offline.history import micros
+from feature_repo.clock import micros
+from feature_repo.events import EARLIEST
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, catalogue_rows
 from feature_repo.online.rows import OnlineView, write_newer
 from pipelines.local.stack import redis_server
 from serving.release import state
@@ -130,7 +131,7 @@ def _install(home: Path, bundle: Path, redis_url: str) -> None:
                 time.sleep(0.02)
         rows = catalogue_rows(bundle / "catalogue.parquet").to_pylist()
         names = [c.name for c in ITEM_CATALOGUE.columns]
-        items = [(row["item_id"], micros(KNOWN_FROM), {name: row[name] for name in names}) for row in rows]
+        items = [(row["item_id"], micros(EARLIEST), {name: row[name] for name in names}) for row in rows]
         assert len(write_newer(client, OnlineView(ITEM_CATALOGUE, PROJECT), items)) == len(items)
         assert pq.read_metadata(bundle / "catalogue.parquet").num_rows == len(items)
         state.install(client, release_of(home, bundle), act())

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.clock import DAY_US
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
-from feature_repo.folds.fold import DAY_US, Event
+from feature_repo.folds.fold import Event
 
 START = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 KINDS = ("impression", "product_viewed", "click", "add_to_cart", "purchase_completed", "remove_from_cart")

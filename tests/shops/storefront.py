@@ -30,7 +30,7 @@ from feature_repo.eventlog.redis_writer import RedisWriter
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
 from feature_repo.params import load
-from serving.http.api import Counter, build_app
+from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
 from serving.live.exposures import ExposureLog
 from serving.live.storefront import Storefront
@@ -60,13 +60,13 @@ class StillFeatures:
             raise self.error
         await asyncio.sleep(self.delay_s)
         user, session = self.users.get(user_id or ""), self.sessions.get(session_id or "")
-        return VisitorRows(user, session, max((row["at"] for row in (user, session) if row), default=0))
+        return VisitorRows(user, session, user["at"] if user else 0, session["at"] if session else 0)
 
-    def load_items(self) -> ItemMatrix:
-        return self.matrix
+    def load_items(self) -> None:
+        pass
 
-    def refresh(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
-        return matrix, 0
+    def refresh(self) -> int:
+        return 0
 
 
 @dataclass
@@ -152,13 +152,13 @@ def open_shop(
     state.install(blocking, release_of(home, bundle), act())
     features = StillFeatures(tiny_bundle.matrix(pq.read_table(bundle / "catalogue.parquet")))
     releases = Releases(blocking, lambda ids: features)
-    exposures = ExposureLog(background, params.kept(), params.exposures_queued)
+    exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
     storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
     app = build_app()
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
     ingress = Ingress(background, writer, params)
-    app.state.counter = Counter(storefront, ingress, params)
+    app.state.desk = Desk(storefront, ingress, params)
     with TestClient(app) as client:
         shop = Shop(client, features, releases, storefront, exposures, health, blocking, home)
         shop.run(releases.poll)

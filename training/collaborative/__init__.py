@@ -1,0 +1,1 @@
+"""Item-item tables and factors: co-visits, EASE, ALS."""

@@ -5,17 +5,16 @@ The owner of `implicit` in Endcap. What is kept are the item factors: a shopper 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import typer
 from scipy import sparse
 
-from feature_repo.params import load, shop
-from training.dataset import Fit, cut_of, fit_dir, raw, read_catalogue, read_contacts, session_matrix
+from feature_repo.params import load
+from training.dataset import Fit, fitting, session_matrix
 from training.fits import CHOICE, fitted
-from training.tracking import tracked
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,11 @@ def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
 
 def _fit(fit: Fit) -> str:
     params = load("als", AlsParams)
-    cut = cut_of(fit, shop())
-    catalogue = read_catalogue()
-    sessions = session_matrix(read_contacts(catalogue, cut), len(catalogue))
-    logged = {**asdict(params), "cut": cut.isoformat()}
-    with tracked(f"als {fit}", logged, (raw("events"), raw("items")), "none: raw contacts") as log:
+    with fitting("als", fit, params) as job:
+        sessions = session_matrix(job.contacts, len(job.catalogue))
         factors = fit_als(sessions, params)
-        folder = fit_dir(fit) / "als"
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "als_items.npy", whitened(factors, params.alpha, params.regularization))
-        log.metrics({"sessions": sessions.shape[0], "warm_items": int(factors.any(axis=1).sum())})
-        log.artifact(folder)
+        np.save(job.folder / "als_items.npy", whitened(factors, params.alpha, params.regularization))
+        job.run.metrics({"sessions": sessions.shape[0], "warm_items": int(factors.any(axis=1).sum())})
     return f"als {fit}: {sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}"
 
 
@@ -71,23 +64,13 @@ def fit_als(sessions: sparse.csr_matrix, params: AlsParams) -> np.ndarray:
     return factors
 
 
-def fold_in(item_factors: np.ndarray, rows: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
-    """Factors float32 (f,) of a shopper with the catalogue rows `rows`; score of an item = factors @ item.
-
-    x = (Y'Y + (alpha - 1) Y_u'Y_u + regularization I)^-1 alpha Y_u' 1, the step that fits a session in
-    training. Y'Y of the catalogue can be computed once.
-    """
-    seen = item_factors[rows].astype(np.float64)
-    every = item_factors.astype(np.float64)
-    gram = every.T @ every + (alpha - 1) * seen.T @ seen + regularization * np.eye(every.shape[1])
-    return np.linalg.solve(gram, alpha * seen.sum(axis=0)).astype(np.float32)
-
-
 def whitened(item_factors: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
     """Factors W float32 (items, f) with which serving folds in without a constant or a catalogue-wide sum.
 
-    With A = Y'Y + regularization I = LL' and W = sqrt(alpha - 1) Y L^-T, `fold_in` scores every item by
-    W W_u' (W_u W_u' + I)^-1 1, up to the factor alpha / (alpha - 1): the push-through identity.
+    The step that fits a session in training gives a shopper of the items u the factors
+    x = (A + (alpha - 1) Y_u'Y_u)^-1 alpha Y_u' 1 with A = Y'Y + regularization I = LL'. For
+    W = sqrt(alpha - 1) Y L^-T the scores Y x are W W_u' (W_u W_u' + I)^-1 1, up to the factor
+    alpha / (alpha - 1): the push-through identity.
     """
     every = item_factors.astype(np.float64)
     lower = np.linalg.cholesky(every.T @ every + regularization * np.eye(every.shape[1]))

@@ -41,8 +41,3 @@ def _table(row: np.ndarray, column: np.ndarray, value: np.ndarray, items: int) -
     )
     table.sort_indices()
     return table
-
-
-def score_histories(table: sparse.csr_matrix, histories: sparse.csr_matrix) -> np.ndarray:
-    """float32 (q, items): sum over each history's items of weight * table[item]; histories CSR (q, items)."""
-    return np.asarray((histories @ table).toarray(), dtype=np.float32)

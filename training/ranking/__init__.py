@@ -1,0 +1,1 @@
+"""The learning-to-rank model on the 28 columns."""

@@ -11,24 +11,22 @@ import pyarrow.parquet as pq
 
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import DataError
-from feature_repo.params import load, root
+from feature_repo.params import load
+from feature_repo.places import RANKER, RANKER_TRAINING, TREES, at, existing
 from training.ranking import importance
 from training.ranking.lambdarank import Examples, RankerParams, fit
 from training.tracking import tracked
-
-SOURCE = "data/features/ranker_training.parquet"
-FOLDER = "data/models/ranker"
 
 
 def main() -> None:
     """Fit the learning-to-rank model on the 28 columns; the number of trees by NDCG@12 on validation."""
     params = load("ranker", RankerParams)
-    folder = root() / FOLDER
+    folder = at(RANKER)
     folder.mkdir(parents=True, exist_ok=True)
     train, valid = read("train"), read("valid")
-    with tracked("ranker", asdict(params), [root() / SOURCE], "ranker") as run:
+    with tracked("ranker", asdict(params), [at(RANKER_TRAINING)], "ranker") as run:
         fitted = fit(train, valid, params)
-        fitted.booster.save_model(str(folder / "ranker.txt"))
+        fitted.booster.save_model(str(folder / TREES.name))
         metrics = {
             "ndcg_at_12": float(max(fitted.curve)),
             "trees": fitted.best_round,
@@ -40,21 +38,20 @@ def main() -> None:
             if i % 10 == 0 or i == fitted.best_round:
                 run.metrics({"valid_ndcg_at_12": value}, step=i)
         run.metrics({k: float(v) for k, v in metrics.items()})
-        for path in (folder / "ranker.txt", *importance.write(fitted, folder)):
+        for path in (folder / TREES.name, *importance.write(fitted, folder)):
             run.artifact(path)
     print(
-        f"{FOLDER}: {fitted.best_round} trees, NDCG@12 {max(fitted.curve):.4f} among candidates of validation"
+        f"{RANKER}: {fitted.best_round} trees, NDCG@12 {max(fitted.curve):.4f} among candidates of validation"
     )
 
 
 def read(split: str) -> Examples:
     """The examples of `split`. Raises DataError when the file is missing or has none."""
-    path = root() / SOURCE
-    if not path.exists():
-        raise DataError(SOURCE, "is missing", next_step="run `endcap ranker_data`")
-    table = pq.read_table(path, filters=pc.field("split") == split)
+    table = pq.read_table(existing(RANKER_TRAINING, "ranker_data"), filters=pc.field("split") == split)
     if table.num_rows == 0:
-        raise DataError(SOURCE, f"has no row of split '{split}'", next_step="move the cuts of the shop")
+        raise DataError(
+            RANKER_TRAINING, f"has no row of split '{split}'", next_step="move the cuts of the shop"
+        )
     matrix = np.empty((table.num_rows, len(COLUMNS)), np.float32)
     for i, name in enumerate(COLUMNS):
         matrix[:, i] = table[name].to_numpy()  # null becomes NaN

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from feature_repo.clock import DAY_US
 from training.dataset import Contacts
 from training.two_tower.item_features import ItemFeatures
 from training.two_tower.negatives import PopularityNegatives, full_softmax_loss, sampled_softmax_loss
@@ -21,7 +22,6 @@ from training.two_tower.towers import ServedTower, TwoTowerParams, TwoTowers, wi
 from training.two_tower.validation import next_item_quality
 from training.two_tower.windows import Batch, Runs, batches, merge_repeats
 
-DAY_US = 86_400_000_000
 EVER = (0, sys.maxsize)
 FINAL_RATE = 0.05  # of the learning rate, where the cosine ends
 

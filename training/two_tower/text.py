@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feature_repo.params import load, root
+from feature_repo.params import load
+from feature_repo.places import FEATURES, TEXT, at
 from training.dataset import Catalogue, read_catalogue
 
 WIDTH = 384  # of all-MiniLM-L6-v2
@@ -28,10 +29,9 @@ class TextParams:
 def main() -> None:
     """Encode title, category and brand of every item with MiniLM."""
     vectors = encode_texts(spec_texts(read_catalogue()), load("text", TextParams))
-    path = root() / "data" / "features" / "text.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, vectors)
-    print(f"{path.relative_to(root())}: {len(vectors)} items x {vectors.shape[1]}")
+    at(FEATURES).mkdir(parents=True, exist_ok=True)
+    np.save(at(TEXT), vectors)
+    print(f"{TEXT}: {len(vectors)} items x {vectors.shape[1]}")
 
 
 def spec_texts(catalogue: Catalogue) -> list[str]:

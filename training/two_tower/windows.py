@@ -1,4 +1,4 @@
-"""From contacts to batches of the user tower: windows of at most 20 positions, each with its query.
+"""From contacts to batches of the user tower: windows of at most HISTORY positions, each with its query.
 
 A *segment* is what a shopper's device remembers: all visits of an owner, or, where a coin decides to forget,
 from one visit's start on. That is how one model learns to serve known users and anonymous visitors.
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feature_repo.events import HISTORY
 from training.dataset import Contacts
-
-HISTORY = 20  # positions of the user tower, as many as the folds keep
 
 _BUCKETS = np.array([3, 4, 6, 9, 13, HISTORY])
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import CLASSES, COLUMNS, assemble
 from feature_repo.assemble.visitor import Scores, Visitor, history
+from feature_repo.clock import DAY_US
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
-from feature_repo.folds.fold import DAY_US, Event
+from feature_repo.folds.fold import Event
 
 NOW = 1_700_000_000_000_000
 CATALOGUE: dict[str, list[object]] = {

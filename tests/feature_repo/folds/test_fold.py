@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shops.small import START, as_event, random_events
 
-from feature_repo.features.stored import FOLDS, HISTORY, ITEM_ACTIVITY, SESSION_CONTEXT, SHOWN, USER_HISTORY
-from feature_repo.folds.fold import DAY_US, MINUTE_US, Event, Fold
+from feature_repo.clock import DAY_US, MINUTE_US
+from feature_repo.events import HISTORY
+from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, SHOWN, USER_HISTORY
+from feature_repo.folds.fold import Event, Fold
 
 
 def run(fold: Fold, events: list[Event]) -> dict[str, Any]:

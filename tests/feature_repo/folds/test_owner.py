@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from shops.fold_rows import assert_equal, backfilled, streamed
 from shops.small import ITEMS, START, open_home, write_raw
 
+from feature_repo.eventlog.keys import VISITORS
 from feature_repo.features.adoption import credited
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from feature_repo.folds.owner import visible
 from feature_repo.offline.build import main as features
-from pipelines.stream.apply import VISITORS, Held, apply, unstored, wanted
+from pipelines.stream.apply import FOLDS_OF, Held, apply, unstored, wanted
 
 SECOND = 1_000_000
 KINDS = ("product_viewed", "add_to_cart", "purchase_completed", "remove_from_cart", "impression", "click")
@@ -30,9 +31,9 @@ def event(at: int, kind: str, item: str, user: str | None = None, session: str =
 
 def run(events: list[Event]) -> dict[User, Held]:
     states: dict[User, Held] = {}
-    while missing := wanted(VISITORS, states, events):
+    while missing := wanted(FOLDS_OF[VISITORS], states, events):
         states |= {entity: unstored(entity) for entity in missing}
-    apply(VISITORS, states, events)
+    apply(FOLDS_OF[VISITORS], states, events)
     return states
 
 
@@ -159,9 +160,9 @@ def test_a_state_restored_between_any_two_batches_gives_the_same_rows(drawn: lis
         for fold in VISITORS
         if fold.name == entity[0] and held.ts
     }
-    while missing := wanted(VISITORS, stored, events[cut:]):
+    while missing := wanted(FOLDS_OF[VISITORS], stored, events[cut:]):
         stored |= {entity: unstored(entity) for entity in missing}
-    apply(VISITORS, stored, events[cut:])
+    apply(FOLDS_OF[VISITORS], stored, events[cut:])
     assert {e: h for e, h in stored.items() if h.ts} == {e: h for e, h in straight.items() if h.ts}
 
 
@@ -197,4 +198,4 @@ def test_the_backfill_gives_a_visit_to_its_shopper_at_the_same_instant_as_the_st
     events = mixed_visits(seed=3, count=400)
     write_raw(home, events)
     features()
-    assert_equal(backfilled(VISITORS), streamed(VISITORS, events))
+    assert_equal(backfilled(FOLDS_OF[VISITORS]), streamed(FOLDS_OF[VISITORS], events))

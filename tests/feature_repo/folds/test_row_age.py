@@ -10,8 +10,9 @@ import pytest
 from shops.fold_rows import assert_equal, backfilled, streamed
 from shops.small import ITEMS, START, as_event, open_home, random_events, write_raw
 
+from feature_repo.clock import DAY_US
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
-from feature_repo.folds.fold import DAY_US, Fold
+from feature_repo.folds.fold import Fold
 from feature_repo.offline.build import main as features
 from pipelines.stream.apply import Entity, Held, apply, unstored, wanted
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from shops.small import ITEMS, START, as_event, open_home, random_events, write_raw
 
 from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix
+from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import DataError
-from feature_repo.features.sources import feature_file
 from feature_repo.features.stored import FOLDS, SESSION_CONTEXT, USER_HISTORY
-from feature_repo.folds.fold import DAY_US, Fold
+from feature_repo.folds.fold import Fold
 from feature_repo.offline.build import main as features
-from feature_repo.offline.history import instant
 from feature_repo.offline.item_counts import SPAN, decayed_sums
 from feature_repo.offline.timeline import ItemTimeline, historical, matrix_at
+from feature_repo.places import feature_file
 
 EVENTS = random_events(seed=11, count=900)
 CATALOGUE = [*ITEMS, "untouched"]
@@ -97,9 +97,7 @@ def test_a_missing_file_of_events_is_named_with_the_next_step(
     folder = open_home(tmp_path, monkeypatch)
     write_raw(folder, EVENTS[:5])
     (folder / "data/raw/impressions.parquet").unlink()
-    with pytest.raises(
-        DataError, match=r"impressions.parquet: the file is missing. Next: run `endcap ingest`"
-    ):
+    with pytest.raises(DataError, match=r"impressions.parquet: is missing. Next: run `endcap ingest`"):
         features()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from feature_repo.errors import DataError
 from feature_repo.params import load
 from monitoring.drift import distances as drift_module
 from monitoring.drift import drift as job
-from monitoring.drift.distances import SERVED, Drift, DriftParams, compare, read_served
+from monitoring.drift.distances import Drift, DriftParams, compare, read_served
 from monitoring.drift.page import write_page
+from serving.live.exposures import SERVED, decode, encode
 
 ROOT = Path(__file__).resolve().parents[3]
 START_US, HOUR_US = 1_767_225_600_000_000, 3_600_000_000
@@ -44,8 +46,10 @@ def send(redis: Redis, rows: np.ndarray, hours: float = 30.0, schema: str = sche
     """What serving does: one entry per sampled answer."""
     for at, answer in enumerate(rows):
         ts = START_US + int(at * hours * HOUR_US / max(len(rows) - 1, 1))
-        meta = {"request_id": f"r{at}", "ts": ts, "arm": "champion", "schema": schema}
-        redis.xadd(SERVED, {"features": answer.astype("<f4").tobytes(), "meta": orjson.dumps(meta)})
+        items = [f"i{n}" for n in range(len(answer))]
+        meta = {"request_id": f"r{at}", "ts": ts, "arm": "champion", "schema": schema, "items": items}
+        who = dict.fromkeys(("bundle", "surface", "user_id", "session_id"))
+        redis.xadd(SERVED, encode(meta | who, answer))
 
 
 def training(rng: np.random.Generator, answers: int = 1000) -> pd.DataFrame:
@@ -159,8 +163,21 @@ def test_the_page_shows_the_same_distances(home: Path, tmp_path: Path) -> None:
 
 def test_an_entry_that_is_no_rows_of_28_is_refused(redis: Redis) -> None:
     redis.xadd(SERVED, {"features": b"\0" * 100, "meta": orjson.dumps({"schema": schema_hash()})})
-    with pytest.raises(DataError, match="has 100 bytes, not rows of 28 float32"):
+    with pytest.raises(DataError, match="has 100 bytes for 0 candidates of 28 float32"):
         read_served(redis, 10)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({b"meta": b"{", b"features": b""}, "entry 7-0 has unexpected end"),
+        ({b"meta": orjson.dumps({"schema": schema_hash()})}, "entry 7-0 has b'features'"),
+        ({b"meta": orjson.dumps({"schema": schema_hash()}), b"features": b""}, "entry 7-0 has no request_id"),
+    ],
+)
+def test_an_entry_that_serving_does_not_write_is_named(entry: dict[bytes, bytes], told: str) -> None:
+    with pytest.raises(DataError, match=f"{told}.*delete it with XDEL endcap:served 7-0"):
+        list(decode([(b"7-0", entry)], Counter()))
 
 
 def test_answers_of_another_feature_schema_are_left_out_and_counted_by_name(redis: Redis) -> None:

@@ -13,17 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 
+from feature_repo.clock import DAY_US, SECOND_US
 from feature_repo.eventlog.keys import partition_of
 from feature_repo.eventlog.lua import append
 from feature_repo.params import load
 from monitoring.experiment import feedback as job
-from monitoring.experiment.attribution import DAY, SECOND, Feedback, FeedbackParams
+from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.tail import Tail
 
 PARAMS = FeedbackParams(click_window_s=1800.0, order_window_s=86_400.0, lateness_s=120.0)
-NOON = 20_000 * DAY + DAY // 2
-MINUTE = 60 * SECOND
+NOON = 20_000 * DAY_US + DAY_US // 2
+MINUTE = 60 * SECOND_US
 
 
 def shown(request: str, at: int = NOON, unit: str | None = "u1", **other: Any) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def test_a_click_may_arrive_before_its_exposure() -> None:
 
 
 def test_statistics_are_by_shopper_and_count_user_days() -> None:
-    late = NOON + DAY
+    late = NOON + DAY_US
     feedback = joined(
         [shown("r1"), shown("r2"), shown("r3", unit="u2"), shown("r4", late)],
         [click("r1", "a"), click("r2", "b"), click("r4", "c", late)],
@@ -98,8 +99,8 @@ def test_statistics_are_by_shopper_and_count_user_days() -> None:
 
 
 def test_a_click_after_midnight_belongs_to_the_day_of_its_exposure() -> None:
-    before_midnight = 20_001 * DAY - MINUTE
-    feedback = joined([shown("r1", before_midnight)], [click("r1", "a", 20_001 * DAY + MINUTE)])
+    before_midnight = 20_001 * DAY_US - MINUTE
+    feedback = joined([shown("r1", before_midnight)], [click("r1", "a", 20_001 * DAY_US + MINUTE)])
     assert feedback.statistics("champion") == ArmStatistics.of(1, 3)
     assert list(feedback.tallies()) == [("champion", "homepage_hero", 20_000)]
 
@@ -166,17 +167,17 @@ def test_any_batching_and_any_order_within_the_lateness_gives_the_same_statistic
     exposures, events = [], []
     for i in range(300):
         at, unit, arm = (
-            NOON + i * SECOND // 4,
+            NOON + i * SECOND_US // 4,
             f"u{rng.randrange(40)}",
             rng.choice(["champion", "challenger"]),
         )
         exposures.append(shown(f"r{i}", at, unit, arm=arm))
         if rng.random() < 0.4:
             item = rng.choice("abc")
-            events.append(click(f"r{i}", item, at + SECOND, unit=unit))
+            events.append(click(f"r{i}", item, at + SECOND_US, unit=unit))
             if rng.random() < 0.5:
-                events.append(event("add_to_cart", item, at + 3 * SECOND, unit=unit))
-                events.append(event("purchase_completed", item, at + 5 * SECOND, unit=unit, price=3.0))
+                events.append(event("add_to_cart", item, at + 3 * SECOND_US, unit=unit))
+                events.append(event("purchase_completed", item, at + 5 * SECOND_US, unit=unit, price=3.0))
     whole = joined(exposures, events)
     assert whole.statistics("champion").clicks > 20
     events += rng.sample(events, 50)
@@ -196,7 +197,7 @@ def test_any_batching_and_any_order_within_the_lateness_gives_the_same_statistic
 def test_memory_holds_the_open_windows_only_and_the_sums_stay() -> None:
     feedback = Feedback(PARAMS)
     for day in range(30):
-        at = NOON + day * DAY
+        at = NOON + day * DAY_US
         feedback.update([shown(f"r{day}", at)], [click(f"r{day}", "a", at + MINUTE)])
     assert counts(feedback) == (30, 90)
     assert feedback.statistics("champion").shoppers == 1

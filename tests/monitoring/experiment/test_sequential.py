@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from feature_repo.errors import ParamsError
 from feature_repo.params import load
-from monitoring.experiment.guard import RolloutParams, Step, Verdict, decide, judge
+from monitoring.experiment.guard import Move, RolloutParams, Step, decide, judge
 from monitoring.experiment.rehearsal import Shoppers, first_true, rehearse, watched
 from monitoring.experiment.sequential import ArmStatistics, compare, mixture_rho2, srm_evidence, width
 from serving.release.state import Health
@@ -234,20 +234,20 @@ HEALTHY = Health(requests=10_000, errors=3, empty=0, p99_ms=8.0)
 def test_hard_switches_roll_back_at_once(health: Health, slow_looks: int, reason: str, percent: int) -> None:
     nobody = ArmStatistics()
     decision = decide(Step(percent, 100), nobody, nobody, health, HEALTHY, slow_looks, PARAMS)
-    assert decision.verdict is Verdict.ROLLBACK
+    assert decision.move is Move.ROLLBACK
     assert re.search(reason, decision.reason)
 
 
 def test_few_failures_and_a_slow_moment_trip_nothing() -> None:
     nobody = ArmStatistics()
     shaky = Health(requests=10, errors=5, empty=5, p99_ms=500.0)
-    assert decide(Step(10, 100), nobody, nobody, shaky, HEALTHY, 9, PARAMS).verdict is Verdict.HOLD
+    assert decide(Step(10, 100), nobody, nobody, shaky, HEALTHY, 9, PARAMS).move is Move.HOLD
 
 
 def test_a_split_that_is_off_rolls_back() -> None:
     off = ArmStatistics(user_days=2000, shoppers=2000), ArmStatistics(user_days=8000, shoppers=8000)
     decision = decide(Step(10, 4000), *off, HEALTHY, HEALTHY, 0, PARAMS)
-    assert decision.verdict is Verdict.ROLLBACK
+    assert decision.move is Move.ROLLBACK
     assert "sample ratio mismatch" in decision.reason
 
 
@@ -255,7 +255,7 @@ def test_a_look_is_told_in_plain_words_with_all_its_numbers() -> None:
     rng = np.random.default_rng(11)
     canary, champion = arm(rng, 0.05, 412), arm(rng, 0.05, 3708)
     decision = decide(Step(10, 1000), canary, champion, HEALTHY, HEALTHY, 0, PARAMS)
-    assert decision.verdict is Verdict.HOLD
+    assert decision.move is Move.HOLD
     assert decision.line().startswith(
         f"canary 10 %: 412 user-days, CTR {canary.ctr:.2%} vs {champion.ctr:.2%}, "
     )
@@ -265,14 +265,14 @@ def test_a_look_is_told_in_plain_words_with_all_its_numbers() -> None:
     assert (numbers["user_days"], numbers["planned"], numbers["alpha"]) == (412, 1000, 0.025)
 
 
-@pytest.mark.parametrize(("clicks", "verdict"), [(990, Verdict.ADVANCE), (980, Verdict.HOLD)])
+@pytest.mark.parametrize(("clicks", "move"), [(990, Move.ADVANCE), (980, Move.HOLD)])
 def test_a_step_that_held_its_user_days_advances_unless_the_estimate_is_a_sign_of_harm(
-    clicks: int, verdict: Verdict
+    clicks: int, move: Move
 ) -> None:
     champion = ArmStatistics(9000, 9000, 9000, 180_000, 45_000, 3_600_000, 180_000)
     canary = ArmStatistics(1000, 1000, clicks, 20_000, 5_000, 400_000, 20 * clicks)
-    assert decide(Step(10, 1000), canary, champion, HEALTHY, HEALTHY, 0, PARAMS).verdict is verdict
-    assert decide(Step(10, 1001), canary, champion, HEALTHY, HEALTHY, 0, PARAMS).verdict is Verdict.HOLD
+    assert decide(Step(10, 1000), canary, champion, HEALTHY, HEALTHY, 0, PARAMS).move is move
+    assert decide(Step(10, 1001), canary, champion, HEALTHY, HEALTHY, 0, PARAMS).move is Move.HOLD
 
 
 def test_an_interval_without_bounds_is_none_for_machines() -> None:
@@ -286,7 +286,7 @@ def test_the_last_step_watches_health_only_and_then_advances() -> None:
     canary = arm(np.random.default_rng(12), 0.01, 100)
     held = decide(Step(100, 101), canary, ArmStatistics(), HEALTHY, Health(), 0, PARAMS)
     done = decide(Step(100, 100), canary, ArmStatistics(), HEALTHY, Health(), 0, PARAMS)
-    assert (held.verdict, done.verdict) == (Verdict.HOLD, Verdict.ADVANCE)
+    assert (held.move, done.move) == (Move.HOLD, Move.ADVANCE)
 
 
 def test_steps_that_do_not_rise_to_a_hundred_are_refused() -> None:

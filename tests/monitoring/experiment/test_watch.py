@@ -9,20 +9,12 @@ from redis import Redis
 from shops.canary import ACT, FEEDBACK, NEW, NOON, OLD, PARAMS, Shop, start_canary
 
 from feature_repo.errors import EndcapError
-from monitoring.experiment.guard import Verdict
+from monitoring.experiment.guard import Move
 from monitoring.experiment.watch import Guard
 from pipelines.release import rollout
 from serving.release import state as control
 from serving.release.router import CHALLENGER, CHAMPION
 from serving.release.state import RolloutState
-
-
-class Hooks:
-    """Remembers which states it was told of."""
-
-    def __init__(self) -> None:
-        self.promoted: list[RolloutState] = []
-        self.rolled_back: list[RolloutState] = []
 
 
 @pytest.fixture
@@ -31,13 +23,14 @@ def redis(redis_url: str) -> Redis:
 
 
 @pytest.fixture
-def hooks() -> Hooks:
-    return Hooks()
+def followed() -> list[RolloutState]:
+    """The states that the aliases were told of."""
+    return []
 
 
 @pytest.fixture
-def guard(redis: Redis, hooks: Hooks) -> Guard:
-    return Guard(redis, PARAMS, FEEDBACK, hooks.promoted.append, hooks.rolled_back.append)
+def guard(redis: Redis, followed: list[RolloutState]) -> Guard:
+    return Guard(redis, PARAMS, FEEDBACK, followed.append)
 
 
 @pytest.fixture
@@ -63,7 +56,7 @@ def watched(guard: Guard, redis: Redis, shop: Shop, per_look: int = 500, looks: 
 
 
 def test_a_bad_challenger_is_rolled_back_while_it_serves_few(
-    redis: Redis, guard: Guard, hooks: Hooks, canary: RolloutState
+    redis: Redis, guard: Guard, followed: list[RolloutState], canary: RolloutState
 ) -> None:
     said = watched(guard, redis, Shop(redis, {CHAMPION: 0.1, CHALLENGER: 0.03}))
     state = control.read(redis)
@@ -71,7 +64,7 @@ def test_a_bad_challenger_is_rolled_back_while_it_serves_few(
     assert (state.champion, state.challenger, state.percent) == (OLD, None, 0)
     assert said[-1] == "1"
     assert any("ROLLBACK, CTR is credibly down by more than 3%" in line for line in said)
-    assert (hooks.promoted, hooks.rolled_back) == ([], [state])
+    assert followed == [state]
     entry = control.read_audit(redis, count=1)[0]
     assert (entry["who"], entry["what"]) == ("guard", "rollback")
     assert entry["numbers"]["upper"] < -0.03
@@ -79,14 +72,14 @@ def test_a_bad_challenger_is_rolled_back_while_it_serves_few(
 
 
 def test_a_good_challenger_goes_up_step_by_step_and_becomes_the_champion(
-    redis: Redis, guard: Guard, hooks: Hooks, canary: RolloutState
+    redis: Redis, guard: Guard, followed: list[RolloutState], canary: RolloutState
 ) -> None:
     said = watched(guard, redis, Shop(redis, {CHAMPION: 0.05, CHALLENGER: 0.08}))
     state = control.read(redis)
     assert state is not None
     assert (state.champion, state.previous, state.challenger) == (NEW, OLD, None)
     assert said[-1] == "0"
-    assert (hooks.promoted, hooks.rolled_back) == ([state], [])
+    assert followed == [state]
     assert audited(redis) == ["install", "start_canary", "advance", "advance", "promote_champion"]
     assert [line.split(":")[0] for line in said if "ADVANCE" in line] == [
         "canary 10 %",
@@ -104,7 +97,7 @@ def test_every_look_that_sees_something_new_is_logged_and_only_changes_are_audit
         for _ in range(2):
             look = guard.look(NOON)
             assert look is not None
-            assert look.decision.verdict is Verdict.HOLD
+            assert look.decision.move is Move.HOLD
     looks = control.read_looks(redis)
     assert [look["verdict"] for look in looks] == ["HOLD"] * 3
     assert [look["champion_user_days"] + look["user_days"] for look in looks] == sorted(
@@ -131,23 +124,23 @@ def test_a_new_step_starts_new_statistics(redis: Redis, guard: Guard, canary: Ro
 
 
 def test_exposures_by_workers_that_had_not_noticed_the_step_yet_do_not_count(
-    redis: Redis, hooks: Hooks, canary: RolloutState
+    redis: Redis, followed: list[RolloutState], canary: RolloutState
 ) -> None:
     patient = replace(PARAMS, grace_ms=60_000)
     Shop(redis, {}).open(50)
-    look = Guard(redis, patient, FEEDBACK, hooks.promoted.append, hooks.rolled_back.append).look(NOON)
+    look = Guard(redis, patient, FEEDBACK, followed.append).look(NOON)
     assert look is not None
     assert (look.decision.user_days, look.decision.champion_user_days) == (0, 0)
 
 
 def test_a_restarted_guard_sees_what_the_old_one_saw(
-    redis: Redis, guard: Guard, hooks: Hooks, canary: RolloutState
+    redis: Redis, guard: Guard, followed: list[RolloutState], canary: RolloutState
 ) -> None:
     shop = Shop(redis, {})
     for _ in range(3):
         shop.open(100)
         before = guard.look(NOON)
-    other = Guard(redis, PARAMS, FEEDBACK, hooks.promoted.append, hooks.rolled_back.append)
+    other = Guard(redis, PARAMS, FEEDBACK, followed.append)
     after = other.look(NOON)
     assert before is not None
     assert after is not None
@@ -158,21 +151,21 @@ def test_errors_roll_back_before_a_single_click(redis: Redis, guard: Guard, cana
     control.publish_health(redis, CHALLENGER, requests=50, errors=40, empty=0, p99_ms=9.0)
     look = guard.look(NOON)
     assert look is not None
-    assert look.decision.verdict is Verdict.ROLLBACK
+    assert look.decision.move is Move.ROLLBACK
     assert look.state.challenger is None
 
 
 def test_only_a_p99_that_stays_high_over_new_requests_rolls_back(
     redis: Redis, guard: Guard, canary: RolloutState
 ) -> None:
-    verdicts, strikes = [], PARAMS.switches.strikes
+    moves, strikes = [], PARAMS.switches.strikes
     for p99 in (*[90.0] * (strikes - 1), 8.0, *[90.0] * strikes):
         control.publish_health(redis, CHALLENGER, requests=10, errors=0, empty=0, p99_ms=p99)
         for _ in range(3):  # three looks, one report
             look = guard.look(NOON)
             if look is not None:
-                verdicts.append(look.decision.verdict)
-    assert verdicts == [Verdict.HOLD] * (3 * (2 * strikes - 1)) + [Verdict.ROLLBACK]
+                moves.append(look.decision.move)
+    assert moves == [Move.HOLD] * (3 * (2 * strikes - 1)) + [Move.ROLLBACK]
 
 
 def test_an_alias_that_cannot_be_moved_does_not_undo_the_rollback(redis: Redis, canary: RolloutState) -> None:
@@ -180,7 +173,7 @@ def test_an_alias_that_cannot_be_moved_does_not_undo_the_rollback(redis: Redis, 
         raise EndcapError("mlflow: does not answer")
 
     control.publish_health(redis, CHALLENGER, requests=50, errors=40, empty=0, p99_ms=9.0)
-    look = Guard(redis, PARAMS, FEEDBACK, broken, broken).look(NOON)
+    look = Guard(redis, PARAMS, FEEDBACK, broken).look(NOON)
     assert look is not None
     assert look.trouble == "mlflow: does not answer"
     state = control.read(redis)

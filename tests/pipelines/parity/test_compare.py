@@ -13,8 +13,8 @@ from redis import Redis
 from shops.small import open_home
 
 from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.clock import instant, micros
 from feature_repo.errors import EndcapError
-from feature_repo.offline.history import instant, micros
 from feature_repo.online import changes
 from feature_repo.params import shop
 from pipelines.parity import replay

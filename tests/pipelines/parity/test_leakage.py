@@ -12,11 +12,12 @@ import pytest
 import yaml
 from shops.small import START, open_home, random_events, write_raw
 
+from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import DataError
-from feature_repo.folds.fold import DAY_US, Fold
+from feature_repo.folds.fold import Fold
 from feature_repo.offline import backfill as backfill_job
 from feature_repo.offline import build as features_job
-from feature_repo.offline.history import Fact, Row, backfill, instant
+from feature_repo.offline.history import Fact, Row, backfill
 from feature_repo.params import load
 from pipelines.parity.leakage import LeakageParams, known_labels
 from pipelines.parity.leakage import main as leakage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,18 +21,19 @@ from shops import tiny_bundle
 from shops.small import START, open_home, random_events, write_raw
 
 from feature_repo.assemble.schema import schema_hash
+from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import DataError
-from feature_repo.features.sources import served_folder
-from feature_repo.folds.fold import DAY_US
 from feature_repo.offline.build import main as features
-from feature_repo.offline.history import instant
+from feature_repo.params import load
+from feature_repo.places import SERVED_LOG, at
 from pipelines.protocol import served
-from pipelines.protocol.known import visits
+from pipelines.protocol.known import known_at
 from pipelines.protocol.logged import Example, logged_examples
 from pipelines.protocol.queries import Query, make_queries, product_events
 from pipelines.protocol.ranker_data import recomputed_examples
 from serving.live.exposures import SERVED, ExposureLog, sample
-from serving.pipeline import recommend
+from serving.params import Serving
+from serving.pipeline import Bundle, recommend
 from serving.release import bundle
 from serving.types import Answer
 
@@ -44,7 +46,7 @@ class Logged(NamedTuple):
 
     events: pd.DataFrame
     queries: list[Query]
-    release: bundle.Release
+    release: Bundle
     folder: Path
 
 
@@ -63,17 +65,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
         queries = make_queries(contacts, FROM, UNTIL, None, np.random.default_rng(0))
         asyncio.run(_answer(queries, release, redis_server))
         with Redis.from_url(redis_server) as redis:
-            answers, _, others = served.append(redis, served_folder())
+            answers, _, others = served.append(redis, at(SERVED_LOG))
         assert (answers, others) == (len(queries), {})
-        yield Logged(contacts, queries, release, served_folder())
+        yield Logged(contacts, queries, release, at(SERVED_LOG))
 
 
-async def _answer(queries: list[Query], release: bundle.Release, url: str) -> None:
+async def _answer(queries: list[Query], release: Bundle, url: str) -> None:
     """Every query through the request path, and what it samples through the log, as serving does."""
     async with AsyncRedis.from_url(url) as redis:
         await redis.flushall()
-        log = ExposureLog(redis, {SERVED: 100_000}, 100_000)
-        for query, request, visitor, matrix in visits(queries, release.ids, 12):
+        log = ExposureLog(
+            redis, replace(load("serving", Serving), served_kept=100_000, exposures_queued=100_000)
+        )
+        for query, request, visitor, matrix in known_at(queries, release.models.ids, 12):
             found = recommend(request, release, visitor, matrix)
             known = (request.surface, found.slots, "champion", release.digest, "live", None, 0, 1.0)
             answer = Answer(f"{query.id:06d}", *known)
@@ -105,7 +109,7 @@ def by_item(example: Example) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def test_logged_rows_equal_the_recomputed_ones(shop: Logged) -> None:
-    recomputed = list(recomputed_examples(shop.queries, shop.release, shop.release.retrieve))
+    recomputed = list(recomputed_examples(shop.queries, shop.release.models, shop.release.retrieve))
     logged = read(shop, shop.folder)
     assert len(logged) == len(recomputed) > 90
     assert sum(int(example.label.sum()) for example in logged) > 200
@@ -192,7 +196,7 @@ def test_an_event_at_the_instant_of_a_query_is_not_seen(
     queries = make_queries(product_events(home / "data" / "raw"), FROM, None, None, np.random.default_rng(0))
     ids = ["item 0", "item 1", "item 2"]
     seen = []
-    for query, _, visitor, matrix in visits(queries, ids, 12):
+    for query, _, visitor, matrix in known_at(queries, ids, 12):
         views = matrix.count("views_24h", query.now, np.arange(3)).round(6).tolist()
         seen.append(
             (query.now, visitor.now, visitor.session["contact_items"], visitor.user["views_30d"], views)
@@ -203,4 +207,4 @@ def test_an_event_at_the_instant_of_a_query_is_not_seen(
 
 def test_the_folder_of_the_log_is_there_before_anything_is_logged(shop: Logged) -> None:
     """The stage ranker_data depends on it: `endcap features` makes it, `endcap served` fills it."""
-    assert shop.folder == served_folder() and len(list(shop.folder.iterdir())) == 1
+    assert shop.folder == at(SERVED_LOG) and len(list(shop.folder.iterdir())) == 1

@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 from shops.release import ACT, SPAN, Build, alias_holders, open_home, report, write_candidate
 
+from feature_repo.errors import UnavailableError
 from feature_repo.params import load
 from pipelines.release import aliases
 from pipelines.release import promote as promote_job
@@ -70,7 +71,7 @@ def test_a_promoted_canary_moves_all_three_aliases(redis: Redis, build: Build) -
     second = promote(build("two"), redis, registry, ACT).release
     present = aliases.present(redis)
     full = state.start_canary(redis, present, second, 100, "second-1", ACT)
-    aliases.on_promoted(state.promote_champion(redis, full, ACT))
+    aliases.follow(state.promote_champion(redis, full, ACT))
     assert alias_holders(registry) == dict(champion=second, previous=first)
 
 
@@ -167,5 +168,5 @@ def test_the_promote_job_says_what_comes_next(
 
 def test_without_redis_the_error_names_the_address(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-    with pytest.raises(aliases.ReleaseError, match=r"redis://127\.0\.0\.1:1/0 does not answer; .*endcap up"):
+    with pytest.raises(UnavailableError, match=r"redis://127\.0\.0\.1:1/0 does not answer.*endcap up"):
         promote_job.main()

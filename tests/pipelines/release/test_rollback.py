@@ -45,7 +45,7 @@ def test_direct_replaces_the_champion_and_rollback_brings_it_back(redis: Redis, 
     assert alias_holders(registry)["previous"] == first
     back = rollback(redis, ACT)
     assert (back.champion, back.previous) == (first, second.release)
-    aliases.on_rolled_back(back)
+    aliases.follow(back)
     assert alias_holders(registry) == dict(champion=first, previous=second.release)
     assert [entry["what"] for entry in state.read_audit(redis)] == [
         "revert_to_previous",

@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 from shops.canary import ACT, FEEDBACK, NOON, OLD, PARAMS, Shop, start_canary
 
-from monitoring.experiment.attribution import DAY
+from feature_repo.clock import DAY_US
 from monitoring.experiment.guard import Step, Traffic
 from monitoring.experiment.plan import measured, plan
 from monitoring.experiment.watch import Guard
@@ -35,7 +35,7 @@ def ignore(_: RolloutState) -> None:
 
 @pytest.fixture
 def guard(redis: Redis) -> Guard:
-    return Guard(redis, PARAMS, FEEDBACK, ignore, ignore)
+    return Guard(redis, PARAMS, FEEDBACK, ignore)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_the_plan_says_how_long_a_step_takes_and_how_it_ends(
 def test_traffic_is_measured_in_the_exposure_stream(redis: Redis, canary: RolloutState) -> None:
     assert measured(redis, PARAMS, FEEDBACK) is None
     Shop(redis, {CHAMPION: 0.1, CHALLENGER: 0.1}).open(600)
-    late: dict[str, Any] = {"request_id": "late", "ts": NOON + 2 * DAY, "unit": "x", "session_id": "x"}
+    late: dict[str, Any] = {"request_id": "late", "ts": NOON + 2 * DAY_US, "unit": "x", "session_id": "x"}
     late |= {"arm": CHAMPION, "bundle": "b", "surface": "pdp_fbt", "items": ["a"]}
     redis.xadd("endcap:exposures", {"exposure": orjson.dumps(late)})
     traffic = measured(redis, PARAMS, FEEDBACK)

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from shops.small import open_home, random_events, write_raw
 
-from feature_repo.features.sources import feature_file
 from feature_repo.features.stored import FOLDS
 from feature_repo.offline.backfill import slices
 from feature_repo.offline.build import main as features
 from feature_repo.offline.history import of_fold, raw_events
+from feature_repo.places import feature_file
 
 EVENTS = random_events(seed=5, count=700)
 Run = Callable[..., dict[str, pa.Table]]

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from feature_repo import params
 from feature_repo.events import check_event
 from pipelines.simulate.crowd import drive
-from pipelines.simulate.observed import Arm, Summary
+from pipelines.simulate.observed import Arm, Observed
 from pipelines.simulate.shopper import Manners
 from pipelines.simulate.simulate import Simulate, make_world
 from pipelines.simulate.world import Context, World
@@ -257,9 +257,9 @@ def test_rate_spreads_arrivals_over_real_time(url: str, shop: Shop, world: World
 
 def test_summaries_add_and_count_a_user_once_a_day() -> None:
     monday, tuesday = date(2026, 2, 23), date(2026, 2, 24)
-    one = Summary(1, 2, 0, 0, {"champion": Arm(12, 1, frozenset([("U1", monday)]))}, (3.0,))
-    two = Summary(1, 2, 1, 4, {"champion": Arm(12, 0, frozenset([("U1", monday), ("U1", tuesday)]))}, (5.0,))
-    three = Summary(1, 1, 0, 0, {"holdout": Arm(12, 2, frozenset([("U2", monday)]))})
+    one = Observed(1, 2, 0, 0, {"champion": Arm(12, 1, frozenset([("U1", monday)]))}, [3.0])
+    two = Observed(1, 2, 1, 4, {"champion": Arm(12, 0, frozenset([("U1", monday), ("U1", tuesday)]))}, [5.0])
+    three = Observed(1, 1, 0, 0, {"holdout": Arm(12, 2, frozenset([("U2", monday)]))})
     total = one + two + three
     assert total == one + (two + three)
     assert total.arms["champion"] == Arm(24, 1, frozenset([("U1", monday), ("U1", tuesday)]))

@@ -101,7 +101,7 @@ def test_a_reloaded_world_is_the_same_world(run: Simulation, tmp_path: Path) -> 
 
 
 def test_a_missing_or_foreign_truth_is_refused_with_the_next_step(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"truth\.npz: not found.*run `endcap simulate`"):
+    with pytest.raises(DataError, match=r"truth\.npz: is missing.*run `endcap simulate`"):
         World.load(tmp_path / "truth.npz")
     np.savez(tmp_path / "truth.npz", law=np.array("{}"))
     with pytest.raises(DataError, match=r"latents shop_accessories, .* are missing"):

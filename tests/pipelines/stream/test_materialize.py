@@ -12,17 +12,16 @@ import pytest
 from redis import Redis
 from shops.small import EVENTS_TOTAL, START, open_home, random_events, write_raw
 
+from feature_repo.clock import DAY_US, instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.features.catalogue import DECLARED
-from feature_repo.features.sources import feature_file
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
-from feature_repo.folds.fold import DAY_US
 from feature_repo.offline.build import main as features
-from feature_repo.offline.history import instant, micros
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
 from feature_repo.params import root
+from feature_repo.places import feature_file
 from pipelines.stream.materialize import end_of_data, main, materialize
 
 EVENTS = random_events(seed=5, count=EVENTS_TOTAL)
@@ -148,9 +147,7 @@ def test_wrong_input_is_named(tmp_path: Path, redis_url: str, monkeypatch: pytes
     monkeypatch.setenv("REDIS_URL", redis_url)
     with pytest.raises(ParamsError, match=r"--as-of: 'yesterday' is not an instant"):
         main(as_of="yesterday")
-    with pytest.raises(
-        DataError, match=r"user_history.parquet: the file is missing. Next: run `endcap features`"
-    ):
+    with pytest.raises(DataError, match=r"user_history.parquet: is missing. Next: run `endcap features`"):
         main(as_of="2026-01-01")
     monkeypatch.setenv("REDIS_URL", "unix:///tmp/redis.sock")
     with pytest.raises(ParamsError, match="REDIS_URL"):

@@ -12,12 +12,12 @@ import pytest
 from shops.small import write_raw
 from shops.stream import LIVE, behind, consumer, open_shop, post, rows, stream_params
 
+from feature_repo.clock import instant
 from feature_repo.errors import EndcapError, ParamsError
 from feature_repo.eventlog.keys import APPLIED, partition_of, stream_key
 from feature_repo.eventlog.open import open_log
 from feature_repo.features.store import open_store
 from feature_repo.offline.build import main as features
-from feature_repo.offline.history import instant
 from pipelines.stream.materialize import materialize
 from pipelines.stream.rewind import rewind
 

@@ -24,13 +24,13 @@ from shops.stream import (
     stream_params,
 )
 
+from feature_repo.clock import instant
 from feature_repo.errors import EventError, FeatureError, ParamsError
 from feature_repo.eventlog.keys import APPLIED, DEAD, stream_key
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT
 from feature_repo.folds.fold import Fold
 from feature_repo.offline.build import main as features
-from feature_repo.offline.history import instant
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView
 from pipelines.stream.apply import Held, PoisonError, apply, parse, touched, unstored, wanted

@@ -29,9 +29,9 @@ from shops.stream import (
     worker,
 )
 
+from feature_repo.clock import DAY_US
 from feature_repo.eventlog.contract import LeaseLostError
 from feature_repo.eventlog.keys import APPLIED, ITEMS, LEASE, MEMBERS, partition_of, stream_key
-from feature_repo.folds.fold import DAY_US
 from pipelines.stream.consumer import Consumer
 from pipelines.stream.members import Members, share, tasks
 

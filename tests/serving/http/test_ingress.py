@@ -170,7 +170,7 @@ def test_an_event_goes_to_the_partition_of_its_visit_whoever_is_logged_in(shop: 
 
 
 def test_a_log_that_is_too_far_ahead_takes_nothing_and_says_when_to_come_back(shop: Shop) -> None:
-    writer = shop.client.app.state.counter.ingress.writer  # type: ignore[attr-defined]
+    writer = shop.client.app.state.desk.ingress.writer  # type: ignore[attr-defined]
     writer._params = replace(writer._params, max_backlog=250)
     events = [{**VIEW, "event_id": f"e{i}", "session_id": f"s{i}"} for i in range(700)]
     assert post(shop, *events[:300])["accepted"] == 300
@@ -193,14 +193,14 @@ def test_the_lag_of_both_groups_is_measured(shop: Shop) -> None:
     ahead = shop.redis.xrevrange(stream_key(HOME), count=1)[0][0]
     shop.redis.hset(APPLIED, applied_field("visitors", HOME), ahead)
     time.sleep(0.02)
-    shop.run(shop.client.app.state.counter.ingress.publish_lag)  # type: ignore[attr-defined]
+    shop.run(shop.client.app.state.desk.ingress.publish_lag)  # type: ignore[attr-defined]
     done = shop.redis.xlen(stream_key(HOME))
     assert metric("endcap_stream_behind_events", group="items") == 40
     assert metric("endcap_stream_behind_events", group="visitors") == 40 - done
     assert 0.02 <= metric("endcap_stream_behind_seconds", group="items") < 10
     for p in range(4):
         shop.redis.xtrim(stream_key(p), maxlen=0)  # what was trimmed is not waited for
-    shop.run(shop.client.app.state.counter.ingress.publish_lag)  # type: ignore[attr-defined]
+    shop.run(shop.client.app.state.desk.ingress.publish_lag)  # type: ignore[attr-defined]
     assert metric("endcap_stream_behind_events", group="items") == 0
     assert metric("endcap_stream_behind_seconds", group="items") == 0
 
@@ -209,7 +209,7 @@ def test_without_redis_nothing_is_pretended(shop: Shop, monkeypatch: pytest.Monk
     async def down(*_: object, **__: object) -> None:
         raise redis.ConnectionError("refused")
 
-    monkeypatch.setattr(shop.client.app.state.counter.ingress.writer, "_admit", down)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shop.client.app.state.desk.ingress.writer, "_admit", down)  # type: ignore[attr-defined]
     response = shop.post("/v1/events", {"events": [VIEW]})
     assert response.status_code == 503 and response.headers["retry-after"] == "1"
     assert "cannot be stored" in response.json()["error"]["reason"]

@@ -21,21 +21,19 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from shops.small import ITEMS, START, open_home, random_events, write_raw
 
-from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix
+from feature_repo.assemble.matrix import ACTIVITY
+from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import FeatureError
 from feature_repo.features import store
 from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.folds.fold import DAY_US
 from feature_repo.offline.build import main as features
-from feature_repo.offline.history import instant
 from feature_repo.offline.timeline import historical, matrix_at
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
 from pipelines.stream.materialize import materialize
 from serving.live.online_features import OnlineFeatures
-from serving.release.loaded import Items
-from serving.types import NO_ROWS
+from serving.types import NO_ROWS, VisitorRows
 
 EVENTS = random_events(seed=8, count=700)
 CATALOGUE = [*ITEMS, "untouched", "not in the catalogue"]
@@ -55,7 +53,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def online(home: Path, redis_url: str) -> Iterator[tuple[Redis, OnlineFeatures]]:
     with Redis.from_url(redis_url) as redis:
         materialize(redis, store.open_store(redis_url), instant(NOW), 100, fresh=False)
-        yield redis, OnlineFeatures(redis_url, CATALOGUE)
+        reader = OnlineFeatures(redis_url, CATALOGUE)
+        reader.load_items()
+        yield redis, reader
 
 
 @pytest.mark.parametrize("declared", DECLARED, ids=lambda d: d.name)
@@ -81,20 +81,21 @@ def test_a_request_costs_one_read_per_id(online: tuple[Redis, OnlineFeatures]) -
         return stats.get("cmdstat_hmget", {"calls": 0})["calls"]
 
     reader, before = online[1], reads()
-    user, session, newest = asyncio.run(reader.read("user 1", "session 1", NOW))
+    user, session, user_ts, session_ts = asyncio.run(reader.read("user 1", "session 1", NOW))
     assert reads() - before == 2
     assert user and session and user["recent_items"] and session["started_ts"] >= START
-    assert user["at"] <= newest < NOW
-    assert reader.read_now("user 1", "session 1", NOW) == (user, session, newest)
+    assert user["at"] <= user_ts < NOW and session["started_ts"] <= session_ts < NOW
 
 
 def test_unknown_absent_and_outdated_rows_are_none(online: tuple[Redis, OnlineFeatures]) -> None:
-    _, reader = online
-    assert reader.read_now("nobody", "none", NOW) == NO_ROWS
-    assert reader.read_now(None, None, NOW) == NO_ROWS
-    user, session, _ = reader.read_now("user 1", "session 1", NOW + 3 * DAY_US)
-    assert user is not None and session is None
-    assert reader.read_now("user 1", None, NOW + 366 * DAY_US) == NO_ROWS
+    async def reads() -> list[VisitorRows]:
+        absent, late, outdated = ("nobody", "none"), ("user 1", "session 1"), ("user 1", None)
+        days = ((absent, 0), ((None, None), 0), (outdated, 366), (late, 3))
+        return [await online[1].read(*asked, NOW + past * DAY_US) for asked, past in days]
+
+    *nothing, later = asyncio.run(reads())
+    assert nothing == [NO_ROWS] * 3
+    assert later.user is not None and later.session is None and later.session_ts == 0
 
 
 @pytest.mark.parametrize("declared", [d for d in DECLARED if d.max_age_days], ids=lambda d: d.name)
@@ -120,7 +121,7 @@ def test_a_row_is_read_up_to_its_age_limit_and_not_a_microsecond_longer(
 def test_an_item_that_nobody_touched_for_too_long_is_forgotten_at_the_instant_of_the_request(
     online: tuple[Redis, OnlineFeatures],
 ) -> None:
-    matrix = online[1].load_items()
+    matrix = online[1].matrix
     at = matrix.activity["at"]
     limit = int(at[at > 0].min()) + ITEM_ACTIVITY.max_age_days * DAY_US
     assert matrix.as_of(limit) is matrix
@@ -130,7 +131,7 @@ def test_an_item_that_nobody_touched_for_too_long_is_forgotten_at_the_instant_of
 
 
 def test_the_online_matrix_equals_the_offline_one(online: tuple[Redis, OnlineFeatures], home: Path) -> None:
-    matrix, offline = online[1].load_items(), matrix_at(CATALOGUE, NOW)
+    matrix, offline = online[1].matrix, matrix_at(CATALOGUE, NOW)
     for name in ACTIVITY:
         np.testing.assert_array_equal(matrix.activity[name], offline.activity[name], name)
     for name in ("price", "margin", "stock", "available_from", "category", "brand", "price_band"):
@@ -139,36 +140,35 @@ def test_the_online_matrix_equals_the_offline_one(online: tuple[Redis, OnlineFea
 
 def test_a_refresh_reads_the_changed_rows_and_no_others(online: tuple[Redis, OnlineFeatures]) -> None:
     redis, reader = online
-    matrix = reader.load_items()
-    assert reader.refresh(matrix) == (matrix, 0)
+    matrix = reader.matrix
+    assert reader.refresh() == 0 and reader.matrix is matrix
     view = OnlineView(ITEM_ACTIVITY, "endcap")
     row = {**dict.fromkeys(ACTIVITY, 0), "at": NOW, "first_ts": START, "views_24h": 7.5}
     row = {c.name: float(row[c.name]) if c.dtype == "float64" else row[c.name] for c in ITEM_ACTIVITY.columns}
     before = {name: column.copy() for name, column in matrix.activity.items()}
     changes.announce(redis, write_newer(redis, view, [("item 3", NOW, row), ("not sold here", NOW, row)]))
-    fresh, count = reader.refresh(matrix)
-    assert count == 1
+    assert reader.refresh() == 1
+    fresh = reader.matrix
     assert fresh.activity["views_24h"][3] == 7.5 and fresh.activity["at"][3] == NOW
     others = np.arange(len(CATALOGUE)) != 3
     for name in ACTIVITY:
         np.testing.assert_array_equal(fresh.activity[name][others], before[name][others])
         np.testing.assert_array_equal(matrix.activity[name], before[name], "the snapshot before")
     assert fresh.price is matrix.price and fresh.row is matrix.row
-    assert reader.refresh(fresh) == (fresh, 0)
+    assert reader.refresh() == 0 and reader.matrix is fresh
 
 
 def test_a_reader_sees_no_row_of_two_refreshes(online: tuple[Redis, OnlineFeatures]) -> None:
     """Every refresh writes one number into all columns of every row; a request must never see two."""
     redis, reader = online
     view, rounds = OnlineView(ITEM_ACTIVITY, "endcap"), 60
-    items = Items(reader, reader.load_items())
     dtypes = {c.name: float if c.dtype == "float64" else int for c in ITEM_ACTIVITY.columns}
     mixed: list[Any] = []
     seen: set[float] = set()
 
     def request() -> None:
         while not done.is_set():
-            matrix = items.matrix
+            matrix = reader.matrix
             for _ in range(20):  # one request reads its columns one after the other
                 block = np.stack([matrix.activity[name][:12] for name in ACTIVITY])
                 seen.add(float(block[0, 0]))
@@ -178,7 +178,7 @@ def test_a_reader_sees_no_row_of_two_refreshes(online: tuple[Redis, OnlineFeatur
     def write(number: int) -> None:
         row = {name: kind(number) for name, kind in dtypes.items()}
         changes.announce(redis, write_newer(redis, view, [(item, number, row) for item in ITEMS]))
-        items.refresh()
+        reader.refresh()
 
     start, done = NOW + DAY_US, threading.Event()
     write(start)
@@ -198,13 +198,14 @@ def test_a_reader_sees_no_row_of_two_refreshes(online: tuple[Redis, OnlineFeatur
 
 def test_a_new_price_reaches_the_matrix_by_a_refresh(online: tuple[Redis, OnlineFeatures]) -> None:
     redis, reader = online
-    matrix: ItemMatrix = reader.load_items()
+    matrix = reader.matrix
     view = OnlineView(ITEM_CATALOGUE, "endcap")
     (held,) = read_rows(redis, view, ["item 1"])
     assert held is not None and matrix.price[1] == 6.0
     write_newer(redis, view, [("item 1", held[0] + 1, {**held[1], "price": 4.5, "stock": 0})])
     redis.incr(changes.CATALOGUE)
-    fresh, _ = reader.refresh(matrix)
+    reader.refresh()
+    fresh = reader.matrix
     assert (fresh.price[1], fresh.stock[1], fresh.price[2]) == (4.5, 0, 7.0)
     assert matrix.price[1] == 6.0 and fresh.activity is matrix.activity
 
@@ -213,15 +214,13 @@ def test_a_reader_survives_that_all_features_are_deleted_and_made_again(
     online: tuple[Redis, OnlineFeatures], redis_url: str
 ) -> None:
     redis, reader = online
-    matrix = reader.load_items()
     for _ in range(3):
         changes.announce(redis, ["item 1"])
-    matrix, _ = reader.refresh(matrix)
+    reader.refresh()
     materialize(redis, store.open_store(redis_url), instant(EVENTS[300]["event_ts"]), 100, fresh=True)
-    matrix, count = reader.refresh(matrix)
-    assert count > 0
+    assert reader.refresh() > 0
     expected = matrix_at(CATALOGUE, EVENTS[300]["event_ts"] - 1)
-    np.testing.assert_array_equal(matrix.activity["at"], expected.activity["at"])
+    np.testing.assert_array_equal(reader.matrix.activity["at"], expected.activity["at"])
 
 
 def test_a_connection_that_redis_closed_meanwhile_is_replaced(online: tuple[Redis, OnlineFeatures]) -> None:
@@ -287,11 +286,13 @@ def test_a_reader_that_was_there_before_everything_was_made_anew_ends_like_one_t
     online: tuple[Redis, OnlineFeatures],
 ) -> None:
     redis, reader = online
-    held = reader.load_items()
+    held = reader.matrix
     earlier = instant(EVENTS[len(EVENTS) // 3]["event_ts"])
     materialize(redis, store.open_store(), earlier, 100, fresh=True)
-    refreshed, _ = reader.refresh(held)
-    loaded = reader.load_items()
+    reader.refresh()
+    refreshed = reader.matrix
+    reader.load_items()
+    loaded = reader.matrix
     assert any((held.activity[name] > loaded.activity[name]).any() for name in ACTIVITY)
     for name in ACTIVITY:
         np.testing.assert_array_equal(refreshed.activity[name], loaded.activity[name], name)

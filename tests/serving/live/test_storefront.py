@@ -56,7 +56,7 @@ def test_the_feature_age_is_that_of_the_shopper_and_else_of_the_newest_item(shop
     assert ask(shop)["feature_age_ms"] is None  # nothing is stored of anybody or anything
     touched = time.time_ns() // 1000 - 3_600_000_000
     row = {name: [touched if name in ("at", "first_ts") else 1] for name in ACTIVITY}
-    held = shop.releases.current.champion.items  # type: ignore[union-attr]
+    held = shop.releases.current.champion.features  # type: ignore[union-attr]
     before = held.matrix
     held.matrix = before.updated(np.array([5]), row)
     try:
@@ -66,6 +66,19 @@ def test_the_feature_age_is_that_of_the_shopper_and_else_of_the_newest_item(shop
         assert ask(shop, session_id="nobody", user_id=None)["feature_age_ms"] > 3_000_000
     finally:
         held.matrix = before
+
+
+@pytest.mark.parametrize("asks", ["u1", None])
+def test_a_visit_of_another_shopper_leaves_no_trace_in_the_answer(shop: Shop, asks: str | None) -> None:
+    without = ask(shop, user_id=asks)
+    row = session_row(("product_viewed", "item-3"), ("add_to_cart", "item-8"))
+    shop.features.sessions["s1"] = row | {"owner": "u2"}
+    answer = ask(shop, user_id=asks, debug=True)
+    assert items(answer) == items(without) and answer["feature_age_ms"] is None
+    assert answer["debug"]["removed"] == {}
+    assert {values[COLUMNS.index("session_views")] for values in answer["debug"]["features"].values()} == {0}
+    own = ask(shop, user_id="u2", debug=True)
+    assert "item-8" in own["debug"]["removed"] and own["feature_age_ms"] > 0
 
 
 def test_what_the_request_names_is_not_recommended_back(shop: Shop) -> None:

@@ -53,9 +53,10 @@ def reseal(path: Path, **changes: Any) -> None:
 def test_a_loaded_bundle_is_what_was_written(copy: Path) -> None:
     release = bundle.load(copy)
     assert release.digest == copy.name
-    assert release.ids[:2] == ["item-0", "item-1"] and release.rails["popular"][0] == "item-59"
-    assert np.array_equal(release.item_vectors, np.load(copy / "item_vectors.npy"))
-    assert release.covisit.shape == release.ease.shape == (60, 60)
+    models = release.models
+    assert models.ids[:2] == ["item-0", "item-1"] and release.rails["popular"][0] == "item-59"
+    assert np.array_equal(models.item_vectors, np.load(copy / "item_vectors.npy"))
+    assert models.covisit.shape == models.ease.shape == (60, 60)
     assert release.retrieve.k == 120 and next(iter(release.retrieve.quotas)) == "shown"
     assert release.manifest["columns"] == list(COLUMNS) and release.manifest["items"] == 60
 
@@ -72,7 +73,8 @@ def test_the_exported_tower_equals_the_original(copy: Path) -> None:
     context = np.array([[2, 1, 7]])
     with torch.no_grad():
         expected = tower(*map(torch.from_numpy, (items, ages, kinds, context)))[0].numpy()
-    assert np.allclose(bundle.load(copy).user_vector(items, ages, kinds, context), expected, atol=1e-6)
+    exported = bundle.load(copy).models.tower
+    assert np.allclose(exported.user_vector(items, ages, kinds, context), expected, atol=1e-6)
 
 
 def test_compiled_trees_equal_lightgbm_also_where_values_are_missing(copy: Path) -> None:

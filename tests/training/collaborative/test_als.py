@@ -12,10 +12,18 @@ from scipy import sparse
 from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
 
 from serving.stages.retrieve import als_scores
-from training.collaborative.als import AlsParams, fit_als, fold_in, whitened
+from training.collaborative.als import AlsParams, fit_als, whitened
 from training.dataset import Contacts, session_matrix
 
 PARAMS = AlsParams(seed=3, factors=2, regularization=0.1, alpha=2.0, iterations=15)  # two colours
+
+
+def fold_in(item_factors: np.ndarray, rows: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
+    """The exact fold-in: factors float32 (f,) of a shopper with the catalogue rows `rows`."""
+    seen = item_factors[rows].astype(np.float64)
+    every = item_factors.astype(np.float64)
+    gram = every.T @ every + (alpha - 1) * seen.T @ seen + regularization * np.eye(every.shape[1])
+    return np.linalg.solve(gram, alpha * seen.sum(axis=0)).astype(np.float32)
 
 
 def folded(factors: np.ndarray, history: Sequence[int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerbo
 from training.collaborative import covisit, ease
 from training.collaborative.covisit import CovisitParams, first_contacts, fit_covisit
 from training.collaborative.ease import EaseParams, fit_ease
-from training.collaborative.neighbours import best_of_dense, best_of_sparse, score_histories
+from training.collaborative.neighbours import best_of_dense, best_of_sparse
 from training.dataset import Contacts, session_matrix
 
 COVISIT = CovisitParams(
@@ -28,7 +28,7 @@ def scorer_of(table: sparse.csr_matrix) -> Scorer:
         history = sparse.lil_matrix((len(histories), table.shape[0]), dtype=np.float32)
         for row, items in enumerate(histories):
             history[row, list(items)] = 1
-        return score_histories(table, history.tocsr())
+        return np.asarray((history.tocsr() @ table).toarray(), dtype=np.float32)
 
     return score
 

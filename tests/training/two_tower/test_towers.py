@@ -13,6 +13,7 @@ import pytest
 import torch
 from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
 
+from feature_repo.events import HISTORY
 from training.dataset import Contacts
 from training.two_tower.export import export_onnx, write_towers
 from training.two_tower.fit_towers import FittedTowers, fit_towers
@@ -26,7 +27,6 @@ from training.two_tower.towers import (
     visible,
     with_padding,
 )
-from training.two_tower.windows import HISTORY
 
 PARAMS = TwoTowerParams(
     seed=5,

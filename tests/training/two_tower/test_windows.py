@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shops.retrieval_contract import contacts_of
 
+from feature_repo.events import HISTORY
 from training.two_tower.negatives import PopularityNegatives, full_softmax_loss, sampled_softmax_loss
-from training.two_tower.windows import HISTORY, Batch, Runs, batches, merge_repeats
+from training.two_tower.windows import Batch, Runs, batches, merge_repeats
 
 HOUR_S = 3600
 

@@ -1,4 +1,4 @@
-"""Where the local processes listen: section `stack` of params.yaml; the environment may override a port."""
+"""Where Redis and the local processes listen: the environment, else section `stack` of params.yaml."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from feature_repo.errors import ParamsError
 from feature_repo.params import load
 
 HOST = "127.0.0.1"  # whoever wants other machines to reach a port puts a proxy in front of it
+PORTS = ("redis_port", "service_port", "console_port")
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,20 @@ class StackParams:
 def stack_params() -> StackParams:
     """Section `stack`, with ENDCAP_REDIS_PORT, ENDCAP_SERVICE_PORT and ENDCAP_CONSOLE_PORT applied."""
     params = load("stack", StackParams)
-    for field in ("redis_port", "service_port", "console_port"):
-        name = f"ENDCAP_{field.upper()}"
+    for field in PORTS:
+        name = variable(field)
         if name in os.environ:
             params = replace(params, **{field: _port(name, os.environ[name])})
     return params
+
+
+def variable(field: str) -> str:
+    """The environment variable that overrides a port.
+
+    >>> variable("redis_port")
+    'ENDCAP_REDIS_PORT'
+    """
+    return f"ENDCAP_{field.upper()}"
 
 
 def _port(name: str, text: str) -> int:
@@ -41,6 +51,11 @@ def _port(name: str, text: str) -> int:
 def embedded_redis_url() -> str:
     """Where `endcap up` puts its own Redis; any other $REDIS_URL is somebody else's server."""
     return f"redis://{HOST}:{stack_params().redis_port}/0"
+
+
+def redis_url() -> str:
+    """$REDIS_URL, else the embedded Redis: one answer for every job and for the service."""
+    return os.environ.get("REDIS_URL") or embedded_redis_url()
 
 
 def service_url() -> str:

@@ -1,0 +1,59 @@
+"""Files that are there whole or not at all, and parquet of the same bytes for the same rows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Row = TypeVar("Row")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place beside `path` for a file or a folder, which becomes `path` when the block ends.
+
+    Where the block raises nothing of it is left and `path` is as it was. A folder replaces no folder.
+
+    >>> with whole(Path("release.json")) as draft:                              # doctest: +SKIP
+    ...     draft.write_text("{}")
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        draft.unlink(missing_ok=True)
+
+
+def write_parquet(
+    path: Path, schema: pa.Schema, tables: Iterable[pa.Table], row_group: int | None = None, **encodings: Any
+) -> int:
+    """Write `tables` of `schema` to `path`, zstd, all of them or nothing; how many rows."""
+    rows = 0
+    with whole(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd", **encodings) as writer:
+        for table in tables:
+            writer.write_table(table, row_group)
+            rows += len(table)
+    return rows
+
+
+def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Lists of `size` rows, the last one shorter.
+
+    >>> list(chunks("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    left = iter(rows)
+    while chunk := list(islice(left, size)):
+        yield chunk

@@ -1,0 +1,68 @@
+"""The map of data/ and run/: every path that more than one module names, relative to the project's folder.
+
+data/ is made by the stages and travels with DVC; run/ is the live state of this machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from feature_repo.errors import DataError
+from feature_repo.params import root
+
+DATA, RUN = Path("data"), Path("run")
+
+EXPORT = DATA / "export"  # of the simulated shop
+RAW = DATA / "raw"
+EVENTS, IMPRESSIONS, ITEMS = (RAW / f"{name}.parquet" for name in ("events", "impressions", "items"))
+
+FEATURES = DATA / "features"
+TEXT = FEATURES / "text.npy"
+RANKER_TRAINING = FEATURES / "ranker_training.parquet"
+
+MODELS = DATA / "models"  # one folder per fit, in it one per model
+RANKER = MODELS / "ranker"
+TREES = RANKER / "ranker.txt"
+
+BUNDLES = DATA / "bundles"  # one folder per digest
+CANDIDATE = BUNDLES / "candidate"
+
+REPORTS = DATA / "reports"
+EVALUATION = REPORTS / "evaluate.json"
+VERDICT = REPORTS / "gate.json"
+REPLAY, PARITY = REPORTS / "replay.json", REPORTS / "parity.json"  # of the running shop, of one of its own
+DRIFT = REPORTS / "drift.json"
+
+FEEDBACK = DATA / "feedback"  # what became of what was shown
+SERVED_LOG = DATA / "logs" / "served"  # the sampled answers that `endcap served` keeps; empty in a new shop
+CACHE = RUN / "cache"
+CHALLENGERS = RUN / "challengers"  # releases that the demo makes
+
+
+def at(place: Path) -> Path:
+    """The place in the active project folder, absolute."""
+    return root().resolve() / place
+
+
+def fit_dir(fit: str) -> Path:
+    """data/models/<fit>, where every retrieval artefact of one fit lies."""
+    return at(MODELS / fit)
+
+
+def feature_file(view: str) -> Path:
+    """data/features/<view>.parquet, where the offline rows of a view lie."""
+    return at(FEATURES / f"{view}.parquet")
+
+
+def existing(place: Path, job: str) -> Path:
+    """`at(place)`. Raises DataError, which names the job that makes it, when it is not there.
+
+    >>> existing(Path("data/raw/none.parquet"), "ingest")                      # doctest: +SKIP
+    DataError: data/raw/none.parquet: is missing. Next: run `endcap ingest`.
+    """
+    path = at(place)
+    if not path.exists():
+        home = root().resolve()
+        told = path.relative_to(home) if path.is_relative_to(home) else path
+        raise DataError(told, "is missing", next_step=f"run `endcap {job}`")
+    return path
