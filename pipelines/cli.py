@@ -11,6 +11,7 @@ import functools
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ JOBS: dict[str, dict[str, str]] = {
         "feedback": "monitoring.experiment.feedback",
         "served": "pipelines.protocol.served",
         "drift": "monitoring.drift.drift",
+        "stages": "pipelines.local.stages",
         "console": "pipelines.local.console",
     },
 }
@@ -134,7 +136,11 @@ def run(args: Sequence[str]) -> int:
     module, function = found[job].split(":")
     hush()
     try:
-        return call(job, getattr(importlib.import_module(module), function), args[1:])
+        began, stage = time.monotonic(), os.environ.pop("DVC_STAGE", "")  # not for what the job starts
+        code = call(job, getattr(importlib.import_module(module), function), args[1:])
+        if stage and code == 0:
+            importlib.import_module("pipelines.local.stages").note(stage, time.monotonic() - began)
+        return code
     except EndcapError as error:
         complain(str(error))
         return 1

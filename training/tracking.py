@@ -7,8 +7,10 @@ The owner of mlflow in training. The store is a SQLite file of the active shop, 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.entities import Metric, Param
 
 from feature_repo.params import root, shop
 from feature_repo.places import EVENTS, at
@@ -33,8 +35,8 @@ class Run:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log metrics; MLflow refuses '@', so it is ndcg_at_12."""
-        for name, value in values.items():
-            self.client.log_metric(self.id, name, value, step=step)
+        now = round(time.time() * 1000)
+        self.client.log_batch(self.id, [Metric(name, value, now, step) for name, value in values.items()])
 
     def artifact(self, path: Path) -> None:
         """Keep a copy of a file, or of every file of a folder: a curve, a picture, a model."""
@@ -54,14 +56,14 @@ def tracked(
     tags: the MD5 of every file of `inputs`, the git revision, that of dvc.lock and the Feast service that the
     model reads.
     """
-    client = _client()
-    experiment = _experiment(client)
+    with _alone():
+        client = _client()
+        experiment = _experiment(client)
+        parent = _parent(client, experiment)
     tags = {f"input.{p.name}": digest(p) for p in inputs}
     tags |= {"git": _git(), "dvc.lock": digest(root() / "dvc.lock"), "feature_service": feature_service}
-    parent = _parent(client, experiment)
     found = client.create_run(experiment, run_name=model, tags={**tags, "mlflow.parentRunId": parent})
-    for name, value in _flat(params):
-        client.log_param(found.info.run_id, name, value)
+    client.log_batch(found.info.run_id, params=[Param(name, str(value)) for name, value in _flat(params)])
     try:
         yield Run(client, found.info.run_id)
     except BaseException:
@@ -78,10 +80,18 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _client() -> MlflowClient:
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Fits that run side by side make one store and one parent."""
     folder = shop().run_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+    with (folder / "mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _client() -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{(shop().run_dir() / 'mlflow.db').resolve()}")
 
 
 def _experiment(client: MlflowClient) -> str:
@@ -89,12 +99,7 @@ def _experiment(client: MlflowClient) -> str:
     if found:
         return str(found.experiment_id)
     artifacts = (shop().run_dir() / "mlartifacts").resolve()
-    try:
-        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts.as_uri()))
-    except MlflowException:
-        if made := client.get_experiment_by_name(EXPERIMENT):  # another stage made it in between
-            return str(made.experiment_id)
-        raise
+    return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts.as_uri()))
 
 
 def _parent(client: MlflowClient, experiment: str) -> str:

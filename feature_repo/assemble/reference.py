@@ -9,9 +9,8 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import READINGS, assemble
 from feature_repo.assemble.visitor import Scores, Visitor, history
-from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, Declared
 from feature_repo.features.stored import FOLDS
-from feature_repo.features.views import DECLARED, Declared
 from feature_repo.folds.fold import DEFAULTS
 
 BEGIN, END = "<!-- begin: `endcap feature --markdown` -->", "<!-- end -->"

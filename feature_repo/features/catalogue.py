@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from feature_repo.clock import DAY_US
 from feature_repo.errors import DataError
 from feature_repo.events import EARLIEST, TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.features.stored import FOLDS
 from feature_repo.folds.fold import Column, Reading
 from feature_repo.places import existing
 
@@ -36,6 +37,23 @@ def _age_days(matrix: Any, now: int, rows: Any) -> Any:
     first = matrix.available_from[rows]
     first = np.where(first > 0, first, matrix.activity["first_ts"][rows])
     return np.where(first > 0, (now - first) / DAY_US, np.nan)
+
+
+class Declared(Protocol):
+    """What a view needs of a fold, or of the catalogue."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def max_age_days(self) -> int: ...
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+    @property
+    def readings(self) -> tuple[Reading, ...]: ...
+    @property
+    def doc(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,8 @@ ITEM_CATALOGUE = Static(
         Reading("age_days", "days", "on sale, else since its first event", ("available_from",), _age_days),
     ),
 )
+
+DECLARED: tuple[Declared, ...] = (*FOLDS, ITEM_CATALOGUE)
 
 
 def catalogue_rows(items: Path) -> pa.Table:

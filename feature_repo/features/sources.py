@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from feast import FileSource
-from feast.data_source import DataSource
+from typing import TYPE_CHECKING
 
 from feature_repo.places import feature_file
+
+if TYPE_CHECKING:
+    from feast.data_source import DataSource
 
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED_TIMESTAMP = "created_timestamp"
@@ -16,6 +18,8 @@ def source(view: str) -> DataSource:
 
     A shop on Spark returns a SparkSource here: that offline store refuses file sources.
     """
+    from feast import FileSource  # 5 s that those who ask for a column's name alone do not need
+
     return FileSource(
         name=view,
         path=str(feature_file(view)),

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from tqdm import tqdm
 
-from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
-from feature_repo.features.views import Declared
+from feature_repo.features.catalogue import ITEM_CATALOGUE, Declared, catalogue_rows
 from feature_repo.offline.backfill import Limits, rows
 from feature_repo.offline.history import schema, write
 from feature_repo.params import load

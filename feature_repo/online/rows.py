@@ -22,7 +22,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from feature_repo.clock import DAY_US
 from feature_repo.errors import FeatureError
-from feature_repo.features.views import Declared
+from feature_repo.features.catalogue import Declared
 
 VALUE_FIELDS = {  # dtype -> field of Feast's Value
     "int64": "int64_val",

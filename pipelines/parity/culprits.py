@@ -9,9 +9,8 @@ import numpy as np
 
 from feature_repo.assemble.vectorize import READINGS
 from feature_repo.errors import shorten
-from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
-from feature_repo.features.views import DECLARED
 
 Stored = Mapping[str, Mapping[str, Any]]  # view -> column -> value, of items a list along the candidates
 OF_ITEMS = (ITEM_ACTIVITY.name, ITEM_CATALOGUE.name)

@@ -18,10 +18,9 @@ from feature_repo.assemble.vectorize import COLUMNS, REQUEST
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.clock import instant
 from feature_repo.errors import EndcapError, ParamsError
-from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, Declared
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY
-from feature_repo.features.views import DECLARED, Declared
 from feature_repo.folds.fold import Reading
 from feature_repo.offline.timeline import historical
 from feature_repo.online.changes import applied_ts

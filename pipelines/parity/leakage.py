@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from feature_repo.clock import instant
-from feature_repo.features.views import DECLARED
+from feature_repo.features.catalogue import DECLARED
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, shop

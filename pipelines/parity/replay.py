@@ -100,7 +100,7 @@ def offline_answers(path: Path, limit: int) -> list[Expected]:
     points = make_queries(events, shop().test_from, None, None, np.random.default_rng(0))[:limit]
     release = bundle.load(path)
     answers = []
-    for query, request, visitor, matrix in known_at(points, release.models.ids, 12, "offline answers"):
+    for query, request, visitor, matrix in known_at(points, release.models.ids, 12):
         served = recommend(request, release, visitor, matrix)
         items = [slot.item_id for slot in served.slots]
         candidates = [matrix.ids[row] for row in served.ranked.rows]

@@ -6,8 +6,9 @@ values are brought.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 from tqdm import tqdm
@@ -15,9 +16,13 @@ from tqdm import tqdm
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.offline.timeline import ItemTimeline, historical
+from feature_repo.side_by_side import in_turn
 from pipelines.protocol.queries import Query
 from serving.pipeline import visitor_of
 from serving.types import Request
+
+T = TypeVar("T")
+CHUNK = 250  # queries that a process answers before it hands them over
 
 
 class Known(NamedTuple):
@@ -36,19 +41,41 @@ def asked_at(instants: Sequence[int], who: Sequence[tuple[str | None, str]]) -> 
     return pd.DataFrame({"user_id": users, "session_id": sessions, "event_timestamp": moments})
 
 
-def known_at(queries: Sequence[Query], ids: Sequence[str], limit: int, told: str) -> Iterator[Known]:
-    """The queries in time order, their rows read through Feast (service `visitor`) point in time.
+def answers(
+    queries: Sequence[Query],
+    ids: Sequence[str],
+    limit: int,
+    told: str,
+    answer: Callable[[Known], T],
+    processes: int,
+) -> Iterator[T]:
+    """`answer` of every query in time order, by `processes` side by side: the same whatever their number.
 
     `ids` is the catalogue, `limit` the slots asked for, `told` the word in front of the progress bar.
     """
+    chunks = [queries[at : at + CHUNK] for at in range(0, len(queries), CHUNK)]
+
+    def work(part: int, parts: int) -> Iterator[list[T]]:
+        mine = chunks[part::parts]
+        found = map(answer, known_at([query for chunk in mine for query in chunk], ids, limit))
+        for chunk in mine:
+            yield list(islice(found, len(chunk)))
+
+    with tqdm(total=len(queries), desc=told, unit=" queries", disable=None) as progress:
+        for done in in_turn(work, max(1, min(processes, len(chunks)))):
+            progress.update(len(done))
+            yield from done
+
+
+def known_at(queries: Sequence[Query], ids: Sequence[str], limit: int) -> Iterator[Known]:
+    """The queries in time order, their rows read through Feast (service `visitor`) point in time."""
     if not queries:
         return
     asked = asked_at([q.now - 1 for q in queries], [(q.user_id, q.session_id) for q in queries])
-    answers = historical(asked, "visitor")
-    users, sessions = answers["user_history"].tolist(), answers["session_context"].tolist()
+    rows = historical(asked, "visitor")
+    users, sessions = rows["user_history"].tolist(), rows["session_context"].tolist()
     timeline = ItemTimeline.at(ids, queries[0].now - 1)
-    progress = tqdm(queries, desc=told, unit=" queries", disable=None)
-    for query, user, session in zip(progress, users, sessions, strict=True):
+    for query, user, session in zip(queries, users, sessions, strict=True):
         timeline.advance(query.now - 1)
         request = query.request(limit)
         yield Known(query, request, visitor_of(request, query.now, user, session), timeline.matrix)

@@ -45,6 +45,7 @@ class QueryParams:
     seed: int
     ranker: int  # queries of the ranker's training and validation
     evaluate: int  # queries of the evaluation
+    processes: int  # that ask side by side, each with an item matrix of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from feature_repo.errors import DataError, ParamsError
 from feature_repo.files import chunks, write_parquet
 from feature_repo.params import load, shop
 from feature_repo.places import RANKER_TRAINING, SERVED_LOG, at
-from pipelines.protocol.known import known_at
+from pipelines.protocol.known import Known, answers
 from pipelines.protocol.logged import Example, logged_examples
 from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
@@ -60,22 +60,32 @@ def main() -> None:
     else:
         rng = np.random.default_rng(params.seed)
         queries = make_queries(events, active.rank_from, active.test_from, params.ranker, rng)
-        examples = recomputed_examples(queries, load_models("prior"), load("retrieve", Retrieve))
+        examples = recomputed_examples(
+            queries, load_models("prior"), load("retrieve", Retrieve), params.processes
+        )
     kept = write(examples, micros(active.valid_from), at(RANKER_TRAINING))
     print(f"{RANKER_TRAINING}: {kept} queries, {params.source}, have a wanted item among their candidates")
 
 
-def recomputed_examples(queries: Sequence[Query], models: Models, blend: Retrieve) -> Iterator[Example]:
+def recomputed_examples(
+    queries: Sequence[Query], models: Models, blend: Retrieve, processes: int = 1
+) -> Iterator[Example]:
     """Each query as serving would have met it then, at least one of whose candidates was wanted."""
-    for query, request, visitor, matrix in known_at(queries, models.ids, blend.k, "ranker data"):
+
+    def example(known: Known) -> Example | None:
+        query, request, visitor, matrix = known
         past = history(visitor, matrix)
         mask = eligibility(request, visitor, matrix).mask
         found = retrieve(blend, models, visitor, past, matrix, mask)
         items = [matrix.ids[row] for row in found.rows]
         label = np.array([item in query.relevant for item in items], np.int8)
-        if label.any():
-            columns = assemble(visitor, past, matrix, found.rows, found.scores)
-            yield Example(query.id, query.now, items, label, columns)
+        if not label.any():
+            return None
+        columns = assemble(visitor, past, matrix, found.rows, found.scores)
+        return Example(query.id, query.now, items, label, columns)
+
+    asked = answers(queries, models.ids, blend.k, "ranker data", example, processes)
+    return (found for found in asked if found is not None)
 
 
 def write(examples: Iterable[Example], valid_from: int, path: Path) -> int:

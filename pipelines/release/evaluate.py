@@ -7,8 +7,7 @@ the same fit and the same stored rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from feature_repo.errors import DataError
 from feature_repo.folds.parts import been_before
 from feature_repo.params import load, shop
 from feature_repo.places import EVENTS, TREES, existing
-from pipelines.protocol.known import Known, known_at
+from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import (
     OURS,
     arp,
@@ -47,19 +46,20 @@ COLD_DAYS = 7
 Rows = npt.NDArray[np.int64]
 
 
-@dataclass
-class Lists:
-    """What one model listed: rows (q, K), -1 for an empty place, and whether each place was wanted."""
+class Answer(NamedTuple):
+    """What every model listed for one query, rows (K,) with -1 for an empty place, and what was wanted."""
 
-    rows: list[Rows] = field(default_factory=list)
-    hits: list[npt.NDArray[np.bool_]] = field(default_factory=list)
-    retrieved: list[float] = field(default_factory=list)  # recall of the candidates, ours only
+    rows: dict[str, Rows]
+    relevant: frozenset[int]
+    retrieved: float  # recall of our candidates
+    slices: dict[str, bool]
 
-    def add(self, rows: Rows, relevant: set[int]) -> None:
-        places = np.full(K, -1, np.int64)
-        places[: len(rows)] = rows[:K]
-        self.rows.append(places)
-        self.hits.append(np.array([row in relevant for row in places.tolist()]))
+
+class Lists(NamedTuple):
+    """What one model listed: rows (q, K), and whether each place was wanted."""
+
+    rows: Rows
+    hits: npt.NDArray[np.bool_]
 
 
 def main(
@@ -92,17 +92,18 @@ def evaluate() -> dict[str, Any]:
     if not queries:
         problem = f"no session with two items since {active.test_from.isoformat()}"
         raise DataError(EVENTS, problem, next_step="move test_from of the shop")
-    lists = {name: Lists() for name in (OURS, *BASELINES)}
-    slices: list[dict[str, bool]] = []
-    for known in known_at(queries, models.ids, K, "evaluate"):
-        relevant = {row[item] for item in known.query.relevant if item in row}
-        _ask(candidate, known, relevant, mask, lists)
-        slices.append(_slices(known, relevant))
+
+    def answer(known: Known) -> Answer:
+        relevant = frozenset(row[item] for item in known.query.relevant if item in row)
+        return _asked(candidate, known, relevant, mask)
+
+    answered = list(answers(queries, models.ids, K, "evaluate", answer, params.processes))
+    lists = {name: _lists(name, answered) for name in (OURS, *BASELINES)}
     wanted = np.array([len(q.relevant) for q in queries])
     views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(models.ids))
     sessions = np.array([q.session_id for q in queries])
     metrics = {name: _metrics(found, wanted, mask, views, sessions, rng) for name, found in lists.items()}
-    metrics[OURS]["recall_at_120"] = float(np.mean(lists[OURS].retrieved))
+    metrics[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))
     return {
         "protocol": "session_continuation",
         "shop": active.name,
@@ -114,18 +115,14 @@ def evaluate() -> dict[str, Any]:
             "to": instant(queries[-1].now).isoformat(timespec="microseconds"),
         },
         "models": metrics,
-        "slices": _slice_metrics(lists[OURS], wanted, slices, int(mask.sum())),
+        "slices": _slice_metrics(lists[OURS], wanted, [a.slices for a in answered], int(mask.sum())),
     }
 
 
-def _ask(
-    candidate: Bundle, known: Known, relevant: set[int], mask: npt.NDArray[np.bool_], lists: dict[str, Lists]
-) -> None:
+def _asked(candidate: Bundle, known: Known, relevant: frozenset[int], mask: npt.NDArray[np.bool_]) -> Answer:
     _, request, visitor, matrix = known
     served = recommend(request, candidate, visitor, matrix)
-    lists[OURS].add(np.array([matrix.row[slot.item_id] for slot in served.slots], np.int64), relevant)
     brought = len(relevant.intersection(served.candidates.rows.tolist()))
-    lists[OURS].retrieved.append(brought / len(known.query.relevant))
     past = history(visitor, matrix)
     allowed = mask.copy()
     allowed[matrix.rows_of(known.query.history)] = False
@@ -137,8 +134,18 @@ def _ask(
         "als": als_scores(candidate.models.als_items, past.rows),
         "ease": scores.ease,
     }
-    for name, score in by_name.items():
-        lists[name].add(np.array(top(score, allowed, K), np.int64), relevant)
+    rows = {OURS: _places([matrix.row[slot.item_id] for slot in served.slots])}
+    rows |= {name: _places(top(score, allowed, K)) for name, score in by_name.items()}
+    return Answer(rows, relevant, brought / len(known.query.relevant), _slices(known, relevant))
+
+
+def _places(rows: list[int]) -> Rows:
+    return np.array([*rows[:K], *[-1] * (K - len(rows))], np.int64)
+
+
+def _lists(name: str, answered: list[Answer]) -> Lists:
+    rows = np.array([found.rows[name] for found in answered])
+    return Lists(rows, np.array([[r in a.relevant for r in a.rows[name].tolist()] for a in answered]))
 
 
 def _metrics(
@@ -149,7 +156,7 @@ def _metrics(
     sessions: npt.NDArray[np.str_],
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    rows, hits = np.array(found.rows), np.array(found.hits)
+    rows, hits = found
     ndcg = ndcg_at(hits, wanted, K)
     low, high = bootstrap_interval(ndcg, rng, clusters=sessions)
     counted = np.where((rows >= 0) & mask[rows], rows, -1)
@@ -165,7 +172,7 @@ def _metrics(
     }
 
 
-def _slices(known: Known, relevant: set[int]) -> dict[str, bool]:
+def _slices(known: Known, relevant: frozenset[int]) -> dict[str, bool]:
     """The slices that a query belongs to; a cold item has been seen for less than COLD_DAYS."""
     query, _, visitor, matrix = known
     returning = been_before(visitor.user, visitor.session_id)
@@ -186,7 +193,7 @@ def _cold(matrix: ItemMatrix, row: int, now: int) -> bool:
 def _slice_metrics(
     ours: Lists, wanted: npt.NDArray[np.int64], slices: list[dict[str, bool]], candidates: int
 ) -> dict[str, dict[str, float]]:
-    rows, hits = np.array(ours.rows), np.array(ours.hits)
+    rows, hits = ours
     ndcg = ndcg_at(hits, wanted, K)
     out = {}
     for name in slices[0]:

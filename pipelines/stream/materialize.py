@@ -26,10 +26,10 @@ from feature_repo.errors import DataError, ParamsError
 from feature_repo.eventlog.keys import APPLIED, DEAD, DONE, HORIZON, SEEN, StreamParams
 from feature_repo.eventlog.open import open_log
 from feature_repo.events import EARLIEST
+from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.features.views import DECLARED
 from feature_repo.offline.history import FILES
 from feature_repo.online import changes
 from feature_repo.online.connection import connect

@@ -24,8 +24,7 @@ from shops.storefront import act, make_home, release_of
 
 from feature_repo.clock import micros
 from feature_repo.events import EARLIEST
-from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
-from feature_repo.features.views import DECLARED
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, catalogue_rows
 from feature_repo.online.rows import OnlineView, write_newer
 from pipelines.local.stack import redis_server
 from serving.release import state

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from feature_repo.params import load
 from training.dataset import Fit, fitting, session_matrix
+from training.fits import CHOICE, fitted
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,19 @@ class AlsParams:
     iterations: int
 
 
-def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: before test_from")]) -> None:
+def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
     """Factorise sessions x items by alternating least squares."""
+    fitted(_fit, fit)
+
+
+def _fit(fit: Fit) -> str:
     params = load("als", AlsParams)
     with fitting("als", fit, params) as job:
         sessions = session_matrix(job.contacts, len(job.catalogue))
         factors = fit_als(sessions, params)
         np.save(job.folder / "als_items.npy", whitened(factors, params.alpha, params.regularization))
         job.run.metrics({"sessions": sessions.shape[0], "warm_items": int(factors.any(axis=1).sum())})
-    print(f"als {fit}: {sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}")
+    return f"als {fit}: {sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}"
 
 
 def fit_als(sessions: sparse.csr_matrix, params: AlsParams) -> np.ndarray:

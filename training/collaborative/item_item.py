@@ -13,6 +13,7 @@ from training.collaborative.covisit import CovisitParams, fit_covisit
 from training.collaborative.ease import EaseParams, fit_ease
 from training.collaborative.neighbours import best_of_dense, best_of_sparse
 from training.dataset import Fit, fitting, session_matrix
+from training.fits import CHOICE, fitted
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,12 @@ class ItemItemParams:
     ease: EaseParams
 
 
-def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: before test_from")]) -> None:
+def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
     """Fit co-visits and EASE and keep the best neighbours of every item."""
+    fitted(_fit, fit)
+
+
+def _fit(fit: Fit) -> str:
     params = load("item_item", ItemItemParams)
     with fitting("item_item", fit, params) as job:
         contacts, items = job.contacts, len(job.catalogue)
@@ -37,4 +42,4 @@ def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: 
         for name, table in tables.items():
             sparse.save_npz(job.folder / f"{name}.npz", table)
         job.run.metrics({"warm_items": len(warm), **{f"{n}_entries": t.nnz for n, t in tables.items()}})
-    print(f"item_item {fit}: {len(warm)} warm items, " + ", ".join(f"{n} {t.nnz}" for n, t in tables.items()))
+    return f"item_item {fit}: {len(warm)} warm items, " + ", ".join(f"{n} {t.nnz}" for n, t in tables.items())

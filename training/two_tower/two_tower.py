@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 import typer
@@ -14,18 +14,23 @@ from feature_repo.errors import DataError
 from feature_repo.params import load
 from feature_repo.places import TEXT, existing
 from training.dataset import Fit, fitting
+from training.fits import CHOICE, fitted
 from training.two_tower.export import write_towers
 from training.two_tower.fit_towers import Epoch, fit_towers
 from training.two_tower.item_features import item_features
 from training.two_tower.towers import TwoTowerParams
 
 
-def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: before test_from")]) -> None:
+def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
     """Train the two towers on everything before the fit's cut."""
+    fitted(_fit, fit)
+
+
+def _fit(fit: Fit) -> str:
     params, text_file = load("two_tower", TwoTowerParams), existing(TEXT, "text")
     with (
         fitting("two_tower", fit, params, text_file, service="tower") as job,
-        tqdm(total=params.epochs, disable=None) as bar,
+        tqdm(desc=fit, total=params.epochs, position=get_args(Fit).index(fit), disable=None) as bar,
     ):
 
         def on_epoch(epoch: Epoch) -> None:
@@ -35,8 +40,10 @@ def main(fit: Annotated[Fit, typer.Option(help="prior: before rank_from; final: 
             job.run.metrics(values, step=epoch.epoch)
 
         features = item_features(job.catalogue, read_text(text_file, len(job.catalogue)))
-        fitted = fit_towers(job.contacts, features, params, micros(job.cut), on_epoch)
-        write_towers(fitted, job.catalogue.item_ids, job.folder)
+        towers = fit_towers(job.contacts, features, params, micros(job.cut), on_epoch)
+        write_towers(towers, job.catalogue.item_ids, job.folder)
+    best = max(towers.curves, key=lambda epoch: epoch.ndcg_at_12)
+    return f"two_tower {fit}: epoch {best.epoch} of {len(towers.curves)}, NDCG@12 {best.ndcg_at_12:.3f}"
 
 
 def read_text(path: Path, items: int) -> np.ndarray:

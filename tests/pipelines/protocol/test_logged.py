@@ -77,7 +77,7 @@ async def _answer(queries: list[Query], release: Bundle, url: str) -> None:
         log = ExposureLog(
             redis, replace(load("serving", Serving), served_kept=100_000, exposures_queued=100_000)
         )
-        for query, request, visitor, matrix in known_at(queries, release.models.ids, 12, "answers"):
+        for query, request, visitor, matrix in known_at(queries, release.models.ids, 12):
             found = recommend(request, release, visitor, matrix)
             known = (request.surface, found.slots, "champion", release.digest, "live", None, 0, 1.0)
             answer = Answer(f"{query.id:06d}", *known)
@@ -196,7 +196,7 @@ def test_an_event_at_the_instant_of_a_query_is_not_seen(
     queries = make_queries(product_events(home / "data" / "raw"), FROM, None, None, np.random.default_rng(0))
     ids = ["item 0", "item 1", "item 2"]
     seen = []
-    for query, _, visitor, matrix in known_at(queries, ids, 12, "visits"):
+    for query, _, visitor, matrix in known_at(queries, ids, 12):
         views = matrix.count("views_24h", query.now, np.arange(3)).round(6).tolist()
         seen.append(
             (query.now, visitor.now, visitor.session["contact_items"], visitor.user["views_30d"], views)

@@ -14,9 +14,9 @@ from shops.small import EVENTS_TOTAL, START, open_home, random_events, write_raw
 
 from feature_repo.clock import DAY_US, instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
+from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
-from feature_repo.features.views import DECLARED
 from feature_repo.offline.build import main as features
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows, write_newer

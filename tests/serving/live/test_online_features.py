@@ -25,9 +25,8 @@ from feature_repo.assemble.matrix import ACTIVITY
 from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import FeatureError
 from feature_repo.features import store
-from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY
-from feature_repo.features.views import DECLARED
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical, matrix_at
 from feature_repo.online import changes
