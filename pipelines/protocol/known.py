@@ -22,7 +22,7 @@ from serving.pipeline import visitor_of
 from serving.types import Request
 
 T = TypeVar("T")
-CHUNK = 250  # queries that a process answers before it hands them over
+CHUNK = 100  # queries that a process answers before it hands them over
 
 
 class Known(NamedTuple):

@@ -90,13 +90,17 @@ def test_slices_partition_the_queries(home: Path) -> None:
         assert sum(found["slices"].get(name, {"queries": 0})["queries"] for name in pair) == found["queries"]
 
 
-def test_stages_give_the_same_bytes_again(home: Path) -> None:
+def test_stages_give_the_same_bytes_again_and_by_one_process_as_by_two(home: Path) -> None:
     files = [
         "data/features/ranker_training.parquet",
         "data/models/ranker/ranker.txt",
         "data/reports/evaluate.json",
     ]
     before = [hashlib.sha256((home / name).read_bytes()).hexdigest() for name in files]
+    params = yaml.safe_load((home / "params.yaml").read_text())
+    assert params["queries"]["processes"] == 2
+    params["queries"]["processes"] = 1
+    (home / "params.yaml").write_text(yaml.safe_dump(params))
     ranker_data.main()
     ranker.main()
     evaluate.main()
