@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import ast
 import difflib
+import errno
 import functools
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 from feature_repo.errors import EndcapError
+from feature_repo.params import root, shop
 from feature_repo.quiet import hush
+from feature_repo.terminal import libraries_to, reader
 from pipelines.local.ports import embedded_redis_url
 
 # Job -> "module" or "module:function", in the order of the work.
@@ -58,6 +63,7 @@ JOBS: dict[str, dict[str, str]] = {
         "dead": "pipelines.stream.dead",
         "replay": "pipelines.parity.replay",
         "demo": "pipelines.local.demo",
+        "window": "pipelines.local.window",
     },
     "watch": {
         "feedback": "monitoring.experiment.feedback",
@@ -66,6 +72,10 @@ JOBS: dict[str, dict[str, str]] = {
         "console": "pipelines.local.console",
     },
 }
+
+# They run on, and `endcap up` gives each a log of its own.
+FOREGROUND = {"serve", "stream", "console"}
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def places() -> dict[str, str]:
@@ -94,6 +104,7 @@ def overview() -> str:
     for group, jobs in JOBS.items():
         lines.append(group)
         lines += [f"  {job:<12} {summary(places()[job])}" for job in jobs]
+    lines += ["", "What libraries say while JOB runs goes to run/SHOP/logs/JOB.log."]
     return "\n".join(lines)
 
 
@@ -101,14 +112,18 @@ def call(job: str, function: Callable[..., Any], args: Sequence[str]) -> int:
     """Parse `args` by the annotations of `function`, run it and return its exit code (None counts as 0)."""
     import typer  # 40 ms that `endcap --help` does not need
 
+    libraries = sys.stderr
+
     @functools.wraps(function)
     def command(*positional: Any, **named: Any) -> None:
-        raise typer.Exit(function(*positional, **named) or 0)
+        with redirect_stderr(libraries):
+            raise typer.Exit(function(*positional, **named) or 0)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     try:
-        app(args=list(args), prog_name=f"endcap {job}")
+        with redirect_stderr(reader()):  # usage errors
+            app(args=list(args), prog_name=f"endcap {job}")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     return 0
@@ -116,12 +131,12 @@ def call(job: str, function: Callable[..., Any], args: Sequence[str]) -> int:
 
 def complain(message: str) -> None:
     """One line on stderr, red on a terminal."""
-    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
-    print(f"{red}endcap: {message}{plain}", file=sys.stderr)
+    red, plain = ("\033[31m", "\033[0m") if reader().isatty() else ("", "")
+    print(f"{red}endcap: {message}{plain}", file=reader())
 
 
 def run(args: Sequence[str]) -> int:
-    """Exit code of `endcap *args`; an EndcapError becomes one line, anything else keeps its traceback."""
+    """Exit code of `endcap *args`; what a reader can act on becomes one line, a bug keeps its traceback."""
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -136,6 +151,8 @@ def run(args: Sequence[str]) -> int:
     try:
         # Redis is where `endcap up` puts it unless the environment says otherwise: one answer for every job.
         os.environ.setdefault("REDIS_URL", embedded_redis_url())
+        if job not in FOREGROUND and args[1:2] != ["--help"]:
+            libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
         return call(job, getattr(importlib.import_module(module), function), args[1:])
     except EndcapError as error:
         complain(str(error))
@@ -143,6 +160,20 @@ def run(args: Sequence[str]) -> int:
     except KeyboardInterrupt:
         complain(f"{job} was interrupted")
         return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            return _bug()
+        complain(f"{job}: no space left on the disk that holds {root()}; make room and run it again")
+        return 1
+    except Exception:
+        return _bug()
+
+
+def _bug() -> int:
+    traceback.print_exc(file=reader())
+    return 1
 
 
 def main() -> None:

@@ -109,8 +109,7 @@ def start(program: Program, folder: Path, timeout_s: float) -> Record:
         return running
     if stale := [r for r in recorded(folder) if r.name == program.name]:
         stop(stale[0], folder, timeout_s)  # workers of a killed leader would hold its port
-    if program.port is not None:
-        _require_free(program)
+    require_free(program)
     log = log_file(folder, program.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -163,7 +162,10 @@ def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None
             continue
 
 
-def _require_free(program: Program) -> None:
+def require_free(program: Program) -> None:
+    """Raises StackError, with the setting that changes it, when somebody listens on the program's port."""
+    if program.port is None:
+        return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -150,6 +150,14 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
         ]
 
 
+def require_ports() -> None:
+    """Raises StackError for a port of a process that is still to be started and that another one has."""
+    folder = shop().run_dir()
+    for name, program in programs(stack_params(), folder).items():
+        if process.find(folder, name) is None:
+            process.require_free(program)
+
+
 def take_down(names: tuple[str, ...] = NAMES) -> list[str]:
     """Stop what this project started, of any shop, last started first; the names that were running."""
     timeout_s, stopped = stack_params().stop_timeout_s, []

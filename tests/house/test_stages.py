@@ -15,9 +15,6 @@ from pipelines import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE, STORE_YAML = ROOT / "feature_repo/features/store.py", ROOT / "feature_repo/feature_store.yaml"
-    ROOT / "feature_repo" / "features" / "store.py",
-    ROOT / "feature_repo" / "feature_store.yaml",
-)
 # Job -> what runs in the processes that it starts, beside its own code.
 STARTED = {"replay": ("pipelines/stream/stream.py", "pipelines/local/serve.py", "serving/service.py")}
 # Not made by a stage: a live shop writes it, and `endcap features` makes it empty.
