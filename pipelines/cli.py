@@ -100,11 +100,11 @@ def summary(place: str) -> str:
 
 def overview() -> str:
     """What `endcap --help` prints: every job with its line, grouped in the order of the work."""
-    lines = ["Usage: endcap JOB [OPTIONS]      endcap JOB --help tells a job's options", ""]
+    lines = ["Usage: endcap JOB [OPTIONS]      endcap JOB --help tells a job's options"]
+    lines.append("What libraries say while a job runs is in run/SHOP/logs/JOB.log")
     for group, jobs in JOBS.items():
         lines.append(group)
         lines += [f"  {job:<12} {summary(places()[job])}" for job in jobs]
-    lines += ["", "What libraries say while JOB runs goes to run/SHOP/logs/JOB.log."]
     return "\n".join(lines)
 
 

@@ -24,7 +24,7 @@ LOG = ROOT / "run" / "setup.log"
 SITE = Path(sysconfig.get_paths()["purelib"])
 # What `endcap window` imports, with what these need.
 FIRST = (
-    *("numpy", "scipy", "pyarrow", "pyyaml", "tqdm", "typer", "rich"),
+    *("numpy", "scipy", "pyarrow", "pyyaml", "tqdm", "typer", "rich", "orjson"),
     *("annotated-doc", "click", "markdown-it-py", "mdurl", "pygments", "shellingham", "typing-extensions"),
 )
 # The largest start first: whatever comes last, one process waits for the other only shortly.

@@ -17,11 +17,11 @@ from feature_repo.params import load, named_shop, root, shop
 from pipelines.simulate.simulate import Simulate, simulate
 
 DEPARTMENTS, BEST, STEPS = 8, 5, 7  # lines shown of each
-TITLE = 46  # characters of a product's name: every line fits 80 columns
+TITLE = 42  # characters of a product's name: every line fits 80 columns
 DID = {
     "search": "searches",
     "product_viewed": "looks at",
-    "add_to_cart": "puts into the cart",
+    "add_to_cart": "adds to the cart",
     "remove_from_cart": "takes out again",
     "purchase_completed": "buys",
 }
@@ -83,7 +83,7 @@ def _visit(events: pa.Table, products: dict[str, dict[str, Any]]) -> Iterator[st
     yield f"{who}, {one['device'] or 'device unknown'}, {one['country'] or 'country unknown'}, one visit"
     for step in steps:
         what = f'"{step["query"]}"' if step["query"] else priced(products.get(step["item_id"], {}))
-        yield f"{step['event_ts']:%H:%M:%S}  {DID[step['type']]:<19}{what}"
+        yield f"{step['event_ts']:%H:%M:%S}  {DID[step['type']]:<16}{what}"
 
 
 def priced(product: dict[str, Any]) -> str:

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
 from feature_repo.errors import DataError
 from feature_repo.features.sources import feature_file
@@ -26,6 +25,7 @@ from feature_repo.offline.build import main as features
 from feature_repo.offline.history import instant
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, root, shop
+from feature_repo.terminal import progress
 from pipelines.parity.cuts import Cut, Visit, choose, home_before
 from pipelines.protocol.queries import make_queries, product_events
 
@@ -92,7 +92,7 @@ def compare(cuts: list[Cut]) -> tuple[Counter[str], list[Leak]]:
     compared: Counter[str] = Counter()
     leaks: list[Leak] = []
     stored = _answers(cuts)
-    for cut, ours in zip(tqdm(cuts, desc="backfills", disable=None), stored, strict=True):
+    for cut, ours in zip(progress(cuts, desc="backfills"), stored, strict=True):
         with home_before(cut):
             features()
             earlier = _answers([cut])[0]

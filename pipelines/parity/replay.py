@@ -24,13 +24,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 from redis import Redis
-from tqdm import tqdm
 
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
 from feature_repo.offline.history import instant, micros
 from feature_repo.online import changes
 from feature_repo.params import Shop, load, root, shop
+from feature_repo.terminal import progress
 from pipelines.local.ports import service_url
 from pipelines.parity.compare import Expected, Parity
 from pipelines.parity.standalone import CANDIDATE, standalone
@@ -114,7 +114,7 @@ def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], p
     """Post and ask in the order of event time. Raises EndcapError when the service refuses an event."""
     found = Parity(params.tolerance)
     sent = 0
-    progress = tqdm(total=len(history), desc="replay", unit=" events", disable=None)
+    bar = progress(total=len(history), desc="replay", unit=" events")
     with httpx.Client(base_url=url, timeout=60) as client:
         for answer in expected:
             until = sent
@@ -122,12 +122,12 @@ def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], p
                 until += 1
             for start in range(sent, until, params.batch):
                 _post(client, history[start : min(start + params.batch, until)])
-            progress.update(until - sent)
+            bar.update(until - sent)
             sent = until
             told, again = _ask(client, answer)
             found.asked_again += again
             found.check(told, answer)
-    progress.close()
+    bar.close()
     return found
 
 
