@@ -30,7 +30,7 @@ install:
 	[ -x $(BIN)/python ] || $$python -m venv .venv
 	@$(BIN)/python pipelines/local/install.py $(if $(SHOW),--show $(SHOW))
 
-demo: ## from events to watched recommendations; DATA=merch, DATA_DIR=its folder
+demo: ## events to watched recommendations; DATA=merch, DATA_DIR=its folder
 	@$(MAKE) setup SHOW=$(filter simulated%,$(DATA))
 	@endcap demo --data $(DATA) $(if $(DATA_DIR),--source "$(DATA_DIR)")
 
@@ -45,11 +45,11 @@ lint: setup ## ruff and mypy
 format: setup ## rewrite the code as ruff likes it
 	@ruff check --fix . && ruff format .
 
-bench: setup ## every benchmark beside its budget; those of the running service need `endcap up`
+bench: setup ## every benchmark beside its budget; some need `endcap up`
 	@for script in offline backfill online load freshness stream; do \
 	  echo "== benchmarks/$$script.py"; python "benchmarks/$$script.py"; done
 
-lock: ## rewrite requirements.txt from requirements.in, through a fresh environment
+lock: ## requirements.txt from requirements.in, in a fresh environment
 	@rm -rf .venv-lock && $(BIN)/python -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install -r requirements.in
 	@{ echo '# Frozen closure of requirements.in; written by `make lock`. Do not edit by hand.'; \

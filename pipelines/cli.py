@@ -87,6 +87,13 @@ def places() -> dict[str, str]:
     }
 
 
+def function_of(job: str) -> Callable[..., Any]:
+    """The function of a job; imports its module."""
+    module, name = places()[job].split(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
 def summary(place: str) -> str:
     """First line of a job's docstring, read from its source: importing 25 jobs would take seconds."""
     module, function = place.split(":")
@@ -146,14 +153,13 @@ def run(args: Sequence[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         complain(f"no job is called {job!r}{hint} `endcap --help` lists them")
         return 2
-    module, function = found[job].split(":")
     hush()
     try:
         # Redis is where `endcap up` puts it unless the environment says otherwise: one answer for every job.
         os.environ.setdefault("REDIS_URL", embedded_redis_url())
         if job not in FOREGROUND and args[1:2] != ["--help"]:
             libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
-        return call(job, getattr(importlib.import_module(module), function), args[1:])
+        return call(job, function_of(job), args[1:])
     except EndcapError as error:
         complain(str(error))
         return 1

@@ -99,14 +99,26 @@ def find(folder: Path, name: str) -> Record | None:
     return record if record and record.is_running() else None
 
 
-def start(program: Program, folder: Path, timeout_s: float) -> Record:
-    """Run `program` detached and wait until it is ready. A running one is left as it is.
+def start(programs: Sequence[Program], folder: Path, timeout_s: float) -> list[Record]:
+    """Run all of `programs` detached at once and wait until each is ready. A running one is left as it is.
 
-    Raises StackError when its port is taken, when it ends before it is ready (with the end of its log), or
+    Raises StackError when a port is taken, when one ends before it is ready (with the end of its log), or
     after `timeout_s` seconds; a process that did not get ready is ended.
     """
+    begun = [(program, *_launch(program, folder, timeout_s)) for program in programs]
+    deadline = time.monotonic() + timeout_s
+    for program, record, child in begun:
+        if child is not None:
+            _await(program, record, child, folder, timeout_s, deadline)
+    return [record for _, record, _ in begun]
+
+
+def _launch(
+    program: Program, folder: Path, timeout_s: float
+) -> tuple[Record, subprocess.Popen[bytes] | None]:
+    """Its record, and the child where it did not run already."""
     if running := find(folder, program.name):
-        return running
+        return running, None
     if stale := [r for r in recorded(folder) if r.name == program.name]:
         stop(stale[0], folder, timeout_s)  # workers of a killed leader would hold its port
     require_free(program)
@@ -126,7 +138,18 @@ def start(program: Program, folder: Path, timeout_s: float) -> Record:
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps(asdict(record)))
     draft.replace(path)
-    deadline = time.monotonic() + timeout_s
+    return record, child
+
+
+def _await(
+    program: Program,
+    record: Record,
+    child: subprocess.Popen[bytes],
+    folder: Path,
+    timeout_s: float,
+    deadline: float,
+) -> None:
+    log = log_file(folder, program.name)
     while not program.ready():
         if child.poll() is not None:
             stop(record, folder, timeout_s)
@@ -135,7 +158,6 @@ def start(program: Program, folder: Path, timeout_s: float) -> Record:
             stop(record, folder, timeout_s)
             raise StackError(f"{program.name} was not ready after {timeout_s:.0f} s; {_tail(log)}")
         time.sleep(POLL_S)
-    return record
 
 
 def stop(record: Record, folder: Path, timeout_s: float) -> bool:
