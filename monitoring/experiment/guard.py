@@ -127,7 +127,8 @@ class Decision:
         """Both CTRs, and how far apart: "CTR 5.10% vs 4.80%, +6.2% [-3.1%, +16.0%]"."""
         if self.percent == 100:
             return f"CTR {self.ctr:.2%}"
-        told = f"{self.estimate:+.1%} [{self.lower:+.1%}, {self.upper:+.1%}]"
+        low = max(self.lower, -1.0)  # Fieller's bound does not know that a CTR ends at 0
+        told = f"{self.estimate:+.1%} [{low:+.1%}, {self.upper:+.1%}]"
         return (
             f"CTR {self.ctr:.2%} vs {self.champion_ctr:.2%}, {'too early to say' if self.too_early else told}"
         )

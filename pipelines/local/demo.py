@@ -148,17 +148,17 @@ def farewell(answer: dict[str, Any], who: str) -> None:
     """The sample answer as a list of products, and five lines to go on with."""
     named = pq.read_table(root() / "data" / "raw" / "items.parquet", columns=["item_id", "title", "price"])
     products = {row["item_id"]: row for row in named.to_pylist()}
-    with step(f"What the shop's homepage now shows to {who}, the last known shopper of the data"):
+    with step(f"What the homepage now shows to {who}, the last known shopper"):
         for slot in answer["items"][:SLOTS_SHOWN]:
             say(f"{slot['slot'] + 1:>3}. {window.priced(products.get(slot['item_id'], {}))}")
         say(f"and {len(answer['items']) - SLOTS_SHOWN} more")
     where = f"{service_url()}/v1/recommend?surface=homepage_hero&user_id={who}"
     story.console.print("\n[bold]It goes on running. What you can do now:[/]")
-    say(f"Ask      curl '{where}'")
-    say(f"Watch    {console_url()}/   token: run/{shop().name}/console.token")
-    say("Read     data/reports/drift.html, evaluate.png, data_docs/raw/index.html")
-    say("Stop     make down")
-    say("Next     endcap --help; your own shop: docs/ingest.md; endcap rollout plan")
+    say(f"Ask   {where}")
+    say(f"Watch {console_url()}/  (the console; token in run/{shop().name}/console.token)")
+    say("Read  data/reports/: drift.html, evaluate.png, gate.png, data_docs/raw/index.html")
+    say("Stop  make down")
+    say("Next  your own shop: docs/ingest.md; what a canary costs: endcap rollout plan")
 
 
 def main(

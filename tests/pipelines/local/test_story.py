@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from shops.simulated_weeks import tiny_run
 
 from feature_repo.errors import EndcapError
 from pipelines import cli
-from pipelines.local import install, story, window
+from pipelines.local import demo, install, story, window
 
 ROOT = Path(__file__).resolve().parents[3]
 REPRO = """\
@@ -160,3 +161,20 @@ def test_a_failed_stage_is_shown_with_the_end_of_what_it_said(
 
 def test_the_summary_of_every_stage_is_known() -> None:
     assert all(cli.summary(place) for place in cli.places().values())
+
+
+def test_the_demo_ends_with_five_things_to_do_within_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    items = tiny_run().items
+    pq.write_table(items, tmp_path / "data" / "raw" / "items.parquet")
+    monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
+    monkeypatch.setattr(story.console, "file", sys.stdout)
+    slots = [{"slot": n, "item_id": item} for n, item in enumerate(items["item_id"].to_pylist()[:12])]
+    demo.farewell({"items": slots}, "U001234")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[-5:]] == ["Ask", "Watch", "Read", "Stop", "Next"]
+    assert items["title"][0].as_py()[:40] in "\n".join(lines)
