@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 DATA ?= simulated
 DATA_DIR ?=
+SHOW ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -17,7 +18,7 @@ unexport PYTHONPATH
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-setup: ## .venv with the pinned requirements (done once; again when they change)
+setup: ## .venv with the pinned requirements, once; again when they change
 	@hash=$$(cat requirements.txt pyproject.toml | cksum); \
 	if [ "$$(cat $(STAMP) 2>/dev/null)" != "$$hash" ]; then $(MAKE) install; echo "$$hash" > $(STAMP); fi
 
@@ -27,16 +28,10 @@ install:
 	  then python=$$candidate; break; fi; done; \
 	if [ -z "$$python" ]; then echo "make: no Python 3.11 to 3.13 on the PATH; install one and try again" >&2; exit 1; fi; \
 	[ -x $(BIN)/python ] || $$python -m venv .venv
-	@mkdir -p run; total=$$(grep -c '==' requirements.txt); \
-	echo "Installing $$total pinned packages into .venv (a few minutes, once; log in run/setup.log)"; \
-	tty=$$(test -t 1 && echo 1 || echo 0); \
-	$(BIN)/python -m pip install -r requirements.txt 2>&1 | tee run/setup.log | awk -v total=$$total -v tty=$$tty \
-	  '/\(from -r requirements/ {n++; if (tty) {printf "\r  found %d of %d", n, total; fflush()}} \
-	   /^Installing collected/ {printf "\n  unpacking\n"; fflush()} /^ERROR/ {print}'
-	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e . >> run/setup.log 2>&1 \
-	  || { tail -20 run/setup.log >&2; exit 1; }
+	@$(BIN)/python pipelines/local/install.py $(if $(SHOW),--show $(SHOW))
 
-demo: setup ## events to served, watched and rolled-back recommendations; DATA=merch for the real shop, DATA_DIR=its folder
+demo: ## events to watched recommendations; DATA=merch, DATA_DIR=its folder
+	@$(MAKE) setup SHOW=$(filter simulated%,$(DATA))
 	@endcap demo --data $(DATA) $(if $(DATA_DIR),--source "$(DATA_DIR)")
 
 test: setup lint ## lint, types and the whole suite
@@ -50,11 +45,11 @@ lint: setup ## ruff and mypy
 format: setup ## rewrite the code as ruff likes it
 	@ruff check --fix . && ruff format .
 
-bench: setup ## every benchmark beside its budget; those of the running service need `endcap up`
+bench: setup ## every benchmark beside its budget; some need `endcap up`
 	@for script in offline backfill online load freshness stream; do \
 	  echo "== benchmarks/$$script.py"; python "benchmarks/$$script.py"; done
 
-lock: ## rewrite requirements.txt from requirements.in, through a fresh environment
+lock: ## requirements.txt from requirements.in, in a fresh environment
 	@rm -rf .venv-lock && $(BIN)/python -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install -r requirements.in
 	@{ echo '# Frozen closure of requirements.in; written by `make lock`. Do not edit by hand.'; \

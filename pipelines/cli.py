@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import ast
 import difflib
+import errno
 import functools
 import importlib
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 from feature_repo.errors import EndcapError
+from feature_repo.params import root, shop
 from feature_repo.quiet import hush
+from feature_repo.terminal import libraries_to, reader
 
 # Job -> "module" or "module:function", in the order of the work.
 JOBS: dict[str, dict[str, str]] = {
@@ -58,6 +63,7 @@ JOBS: dict[str, dict[str, str]] = {
         "dead": "pipelines.stream.dead",
         "replay": "pipelines.parity.replay",
         "demo": "pipelines.local.demo",
+        "window": "pipelines.local.window",
     },
     "watch": {
         "feedback": "monitoring.experiment.feedback",
@@ -68,6 +74,10 @@ JOBS: dict[str, dict[str, str]] = {
     },
 }
 
+# They run on, and `endcap up` gives each a log of its own.
+FOREGROUND = {"serve", "stream", "console"}
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
 
 def places() -> dict[str, str]:
     """Job name -> "module:function", over all groups."""
@@ -76,6 +86,13 @@ def places() -> dict[str, str]:
         for group in JOBS.values()
         for job, place in group.items()
     }
+
+
+def function_of(job: str) -> Callable[..., Any]:
+    """The function of a job; imports its module."""
+    module, name = places()[job].split(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def summary(place: str) -> str:
@@ -91,7 +108,8 @@ def summary(place: str) -> str:
 
 def overview() -> str:
     """What `endcap --help` prints: every job with its line, grouped in the order of the work."""
-    lines = ["Usage: endcap JOB [OPTIONS]      endcap JOB --help tells a job's options", ""]
+    lines = ["Usage: endcap JOB [OPTIONS]      endcap JOB --help tells a job's options"]
+    lines.append("What libraries say while a job runs is in run/SHOP/logs/JOB.log")
     for group, jobs in JOBS.items():
         lines.append(group)
         lines += [f"  {job:<12} {summary(places()[job])}" for job in jobs]
@@ -102,14 +120,18 @@ def call(job: str, function: Callable[..., Any], args: Sequence[str]) -> int:
     """Parse `args` by the annotations of `function`, run it and return its exit code (None counts as 0)."""
     import typer  # 40 ms that `endcap --help` does not need
 
+    libraries = sys.stderr
+
     @functools.wraps(function)
     def command(*positional: Any, **named: Any) -> None:
-        raise typer.Exit(function(*positional, **named) or 0)
+        with redirect_stderr(libraries):
+            raise typer.Exit(function(*positional, **named) or 0)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     try:
-        app(args=list(args), prog_name=f"endcap {job}")
+        with redirect_stderr(reader()):  # usage errors
+            app(args=list(args), prog_name=f"endcap {job}")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     return 0
@@ -117,13 +139,12 @@ def call(job: str, function: Callable[..., Any], args: Sequence[str]) -> int:
 
 def complain(message: str) -> None:
     """One line on stderr, red on a terminal."""
-    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() else ("", "")
-    print(f"{red}endcap: {message}{plain}", file=sys.stderr)
+    red, plain = ("\033[31m", "\033[0m") if reader().isatty() else ("", "")
+    print(f"{red}endcap: {message}{plain}", file=reader())
 
 
 def run(args: Sequence[str]) -> int:
-    """Exit code of `endcap *args`; an EndcapError or a Redis that goes away becomes one line, anything
-    else keeps its traceback."""
+    """Exit code of `endcap *args`; what a reader can act on becomes one line, a bug keeps its traceback."""
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -133,27 +154,33 @@ def run(args: Sequence[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         complain(f"no job is called {job!r}{hint} `endcap --help` lists them")
         return 2
-    module, function = found[job].split(":")
     hush()
     try:
+        if job not in FOREGROUND and args[1:2] != ["--help"]:
+            libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
         began, stage = time.monotonic(), os.environ.pop("DVC_STAGE", "")  # not for what the job starts
-        code = call(job, getattr(importlib.import_module(module), function), args[1:])
+        code = call(job, function_of(job), args[1:])
         if stage and code == 0:
             importlib.import_module("pipelines.local.stages").note(stage, time.monotonic() - began)
         return code
     except EndcapError as error:
         complain(str(error))
         return 1
-    except Exception as error:
-        if not _redis_went_away(error):
-            raise
-        from feature_repo.online.connection import unavailable
-
-        complain(f"{unavailable()} ({error})")
-        return 1
     except KeyboardInterrupt:
         complain(f"{job} was interrupted")
         return 130
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if _redis_went_away(error):
+            from feature_repo.online.connection import unavailable
+
+            complain(f"{unavailable()} ({error})")
+        elif isinstance(error, OSError) and error.errno in NO_SPACE:
+            complain(f"{job}: no space left on the disk that holds {root()}; make room and run it again")
+        else:
+            traceback.print_exc(file=reader())
+        return 1
 
 
 def _redis_went_away(error: Exception) -> bool:

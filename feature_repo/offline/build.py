@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from feature_repo.features.catalogue import ITEM_CATALOGUE, Declared, catalogue_rows
 from feature_repo.offline.backfill import Limits, rows
 from feature_repo.offline.history import schema, write
 from feature_repo.params import load
 from feature_repo.places import ITEMS, RAW, SERVED_LOG, at, feature_file
+from feature_repo.terminal import progress
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _write(view: Declared, parts: Iterable[pa.Table], params: FeaturesParams) -> None:
-    with tqdm(desc=view.name, unit=" rows", unit_scale=True, disable=None) as bar:
+    with progress(desc=view.name, unit=" rows", unit_scale=True) as bar:
         path, shape = feature_file(view.name), schema(view.key, view.columns)
         write(path, shape, _counted(parts, bar), params.row_group)
 

@@ -15,6 +15,8 @@ from feature_repo.errors import ParamsError
 from monitoring.experiment.sequential import ArmStatistics, Interval, Number, compare, srm_evidence
 from serving.release.state import Health
 
+SAYS_NOTHING = 0.5  # relative difference that an interval must exclude on one side
+
 
 class Move(Enum):
     """What the guard does with the canary."""
@@ -113,18 +115,28 @@ class Decision:
 
     def numbers(self) -> dict[str, Any]:
         """For the audit and the looks; an unbounded limit becomes None."""
-        values = {"verdict": self.move.value, **asdict(self)}
+        values = asdict(self) | {"verdict": self.move.value, "too_early": self.too_early}
         del values["move"]
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}
 
+    @property
+    def too_early(self) -> bool:
+        """Whether the interval says nothing yet: half and one and a half of the champion's CTR are in it."""
+        return self.percent < 100 and not (self.lower > -SAYS_NOTHING or self.upper < SAYS_NOTHING)
+
+    def comparison(self) -> str:
+        """Both CTRs, and how far apart: "CTR 5.10% vs 4.80%, +6.2% [-3.1%, +16.0%]"."""
+        if self.percent == 100:
+            return f"CTR {self.ctr:.2%}"
+        low = max(self.lower, -1.0)  # Fieller's bound does not know that a CTR ends at 0
+        told = f"{self.estimate:+.1%} [{low:+.1%}, {self.upper:+.1%}]"
+        return (
+            f"CTR {self.ctr:.2%} vs {self.champion_ctr:.2%}, {'too early to say' if self.too_early else told}"
+        )
+
     def line(self) -> str:
         """The look in plain words, on one line."""
-        head = f"canary {self.percent} %: {self.user_days:,} user-days, CTR {self.ctr:.2%}"
-        if self.percent < 100:
-            bounds = "not enough data for an interval"
-            if np.isfinite(self.lower) and np.isfinite(self.upper):
-                bounds = f"difference {self.estimate:+.1%} [{self.lower:+.1%}, {self.upper:+.1%}]"
-            head += f" vs {self.champion_ctr:.2%}, {bounds}"
+        head = f"canary {self.percent} %: {self.user_days:,} user-days, {self.comparison()}"
         return f"{head}: {self.move.value}, {self.reason}"
 
 

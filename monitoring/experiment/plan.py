@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from redis import Redis, RedisError
-from tqdm import tqdm
 
 from feature_repo.clock import DAY_US, MINUTE_US
 from feature_repo.errors import UnavailableError
 from feature_repo.online.connection import connect
 from feature_repo.params import load
+from feature_repo.terminal import progress
 from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step, Traffic
 from monitoring.experiment.rehearsal import Rehearsal, Shoppers, rehearse, watched
@@ -63,7 +63,7 @@ def plan(
             traffic.user_days_per_day * (1 - holdout_share) * step.percent / 100,
             traffic.impressions,
         )
-        for step, drop in tqdm(cases, desc="rehearsing", leave=False, disable=None)
+        for step, drop in progress(cases, desc="rehearsing", leave=False)
     ]
 
 
@@ -121,22 +121,19 @@ def run(
     return 0
 
 
-HEADER = (
-    "step  planned user-days (days)   true change   rolled back (median days, exposures)   advanced (days)"
-    "   undecided at 4x the plan"
-)
+HEADER = "step   planned for  true change   rolled back (after)  advanced (after)   undecided"
 
 
 def _row(line: Planned) -> str:
     r, found = line.rehearsal, line.as_dict()
     back = ahead = ""
     if r.rollback_user_days:
-        back = f"({found['rollback_days']:.1f}, {found['rollback_exposures']:,.0f})"
+        back = f"({found['rollback_days']:.1f} d)"
     if r.advance_user_days:
-        ahead = f"({found['advance_days']:.1f})"
+        ahead = f"({found['advance_days']:.1f} d)"
     return (
-        f"{r.percent:>3} %  {r.planned:>12,} ({found['planned_days']:>6.1f})   {_change(r.drop):>11}   "
-        f"{r.rolled_back:>8.1%} {back:<26} {r.advanced:>10.1%} {ahead:<8} {r.undecided:>10.1%}"
+        f"{r.percent:>3} % {found['planned_days']:>11.1f} d {_change(r.drop):>12}   "
+        f"{r.rolled_back:>9.1%} {back:>9}  {r.advanced:>7.1%} {ahead:>8}   {r.undecided:>9.1%}"
     )
 
 

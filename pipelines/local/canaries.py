@@ -15,7 +15,7 @@ from feature_repo.online.connection import connect
 from feature_repo.params import load
 from feature_repo.places import CHALLENGERS, at
 from monitoring.experiment.attribution import FeedbackParams
-from monitoring.experiment.guard import RolloutParams, Step
+from monitoring.experiment.guard import Move, RolloutParams, Step
 from monitoring.experiment.watch import Guard
 from pipelines.release import aliases, rollout
 from pipelines.simulate.observed import Observed
@@ -71,10 +71,13 @@ def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
         look = guard.look(time.time_ns() // 1000)
         if look is None:
             break
-        line = f"{look.state.percent:>3} %  {look.decision.line()}"
+        decision = look.decision
+        line = f"{decision.percent:>3} %  {decision.user_days:>5,} user-days  {decision.comparison()}"
         if line != told:
             say(line)
             told = line
+        if decision.move is not Move.HOLD:
+            say(f"       {decision.move.value}: {decision.reason}")
         if look.state.challenger is None:
             return look.state.champion == challenger
     control.rollback(redis, control.read(redis) or state, aliases.act_of("the demo's shoppers ran out"))

@@ -100,18 +100,29 @@ def find(folder: Path, name: str) -> Record | None:
     return record if record and record.is_running() else None
 
 
-def start(program: Program, folder: Path, timeout_s: float) -> Record:
-    """Run `program` detached and wait until it is ready. A running one is left as it is.
+def start(programs: Sequence[Program], folder: Path, timeout_s: float) -> list[Record]:
+    """Run all of `programs` detached at once and wait until each is ready. A running one is left as it is.
 
-    Raises StackError when its port is taken, when it ends before it is ready (with the end of its log), or
+    Raises StackError when a port is taken, when one ends before it is ready (with the end of its log), or
     after `timeout_s` seconds; a process that did not get ready is ended.
     """
+    begun = [(program, *_launch(program, folder, timeout_s)) for program in programs]
+    deadline = time.monotonic() + timeout_s
+    for program, record, child in begun:
+        if child is not None:
+            _await(program, record, child, folder, timeout_s, deadline)
+    return [record for _, record, _ in begun]
+
+
+def _launch(
+    program: Program, folder: Path, timeout_s: float
+) -> tuple[Record, subprocess.Popen[bytes] | None]:
+    """Its record, and the child where it did not run already."""
     if running := find(folder, program.name):
-        return running
+        return running, None
     if stale := [r for r in recorded(folder) if r.name == program.name]:
         stop(stale[0], folder, timeout_s)  # workers of a killed leader would hold its port
-    if program.port is not None:
-        _require_free(program)
+    require_free(program)
     log = log_file(folder, program.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -126,7 +137,18 @@ def start(program: Program, folder: Path, timeout_s: float) -> Record:
     record = Record(program.name, child.pid, psutil.Process(child.pid).create_time(), program.port)
     with whole(pid_file(folder, program.name)) as draft:
         draft.write_text(json.dumps(asdict(record)))
-    deadline = time.monotonic() + timeout_s
+    return record, child
+
+
+def _await(
+    program: Program,
+    record: Record,
+    child: subprocess.Popen[bytes],
+    folder: Path,
+    timeout_s: float,
+    deadline: float,
+) -> None:
+    log = log_file(folder, program.name)
     while not program.ready():
         if child.poll() is not None:
             stop(record, folder, timeout_s)
@@ -135,7 +157,6 @@ def start(program: Program, folder: Path, timeout_s: float) -> Record:
             stop(record, folder, timeout_s)
             raise StackError(f"{program.name} was not ready after {timeout_s:.0f} s; {_tail(log)}")
         time.sleep(POLL_S)
-    return record
 
 
 def stop(record: Record, folder: Path, timeout_s: float) -> bool:
@@ -162,7 +183,10 @@ def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None
             continue
 
 
-def _require_free(program: Program) -> None:
+def require_free(program: Program) -> None:
+    """Raises StackError, with the setting that changes it, when somebody listens on the program's port."""
+    if program.port is None:
+        return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -133,11 +133,20 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")
-        return [
-            process.start(found[name], folder, params.ready_timeout_s)
-            for name in NAMES
-            if name in names and name in found
-        ]
+        wanted = [found[name] for name in NAMES if name in names and name in found]
+        # Redis first, which the others need; those import for seconds, side by side.
+        first = [program for program in wanted if program.name == "redis"]
+        rest = [program for program in wanted if program.name != "redis"]
+        started = process.start(first, folder, params.ready_timeout_s)
+        return started + process.start(rest, folder, params.ready_timeout_s)
+
+
+def require_ports() -> None:
+    """Raises StackError for a port of a process that is still to be started and that another one has."""
+    folder = shop().run_dir()
+    for name, program in programs(stack_params(), folder).items():
+        if process.find(folder, name) is None:
+            process.require_free(program)
 
 
 def take_down(names: tuple[str, ...] = NAMES) -> list[str]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from feature_repo.clock import instant
 from feature_repo.features.catalogue import DECLARED
@@ -23,7 +22,7 @@ from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, shop
 from feature_repo.places import RAW, at, existing, feature_file
-from feature_repo.terminal import console, table
+from feature_repo.terminal import console, progress, table
 from pipelines.parity.cuts import Cut, choose, home_before
 from pipelines.protocol.known import asked_at
 from pipelines.protocol.queries import make_queries, product_events
@@ -89,7 +88,7 @@ def compare(cuts: list[Cut]) -> tuple[Counter[str], list[Leak]]:
     compared: Counter[str] = Counter()
     leaks: list[Leak] = []
     stored = _answers(cuts)
-    for cut, ours in zip(tqdm(cuts, desc="backfills", disable=None), stored, strict=True):
+    for cut, ours in zip(progress(cuts, desc="backfills"), stored, strict=True):
         with home_before(cut):
             features()
             earlier = _answers([cut])[0]

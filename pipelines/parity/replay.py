@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 from redis import Redis
-from tqdm import tqdm
 
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
@@ -34,6 +33,7 @@ from feature_repo.online.connection import connect
 from feature_repo.params import Shop, load, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, IMPRESSIONS, PARITY, REPLAY, at, existing
 from feature_repo.ports import service_url
+from feature_repo.terminal import progress
 from pipelines.parity.compare import Expected, Parity
 from pipelines.parity.standalone import standalone
 from pipelines.parity.summary import draw, show
@@ -113,7 +113,7 @@ def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], p
     """Post and ask in the order of event time. Raises EndcapError when the service refuses an event."""
     found = Parity(params.tolerance)
     sent = 0
-    progress = tqdm(total=len(history), desc="replay", unit=" events", disable=None)
+    bar = progress(total=len(history), desc="replay", unit=" events")
     with httpx.Client(base_url=url, timeout=60) as client:
         for answer in expected:
             until = sent
@@ -121,12 +121,12 @@ def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], p
                 until += 1
             for start in range(sent, until, params.batch):
                 _post(client, history[start : min(start + params.batch, until)])
-            progress.update(until - sent)
+            bar.update(until - sent)
             sent = until
             told, again = _ask(client, answer)
             found.asked_again += again
             found.check(told, answer)
-    progress.close()
+    bar.close()
     return found
 
 

@@ -11,12 +11,12 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
-from tqdm import tqdm
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.offline.timeline import ItemTimeline, historical
 from feature_repo.side_by_side import in_turn
+from feature_repo.terminal import progress
 from pipelines.protocol.queries import Query
 from serving.pipeline import visitor_of
 from serving.types import Request
@@ -61,9 +61,9 @@ def answers(
         for chunk in mine:
             yield list(islice(found, len(chunk)))
 
-    with tqdm(total=len(queries), desc=told, unit=" queries", disable=None) as progress:
+    with progress(total=len(queries), desc=told, unit=" queries") as bar:
         for done in in_turn(work, max(1, min(processes, len(chunks)))):
-            progress.update(len(done))
+            bar.update(len(done))
             yield from done
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from feature_repo.clock import DAY_US, HOUR_US
 from pipelines.simulate.arrivals import Sessions
 from pipelines.simulate.journeys import KINDS, SURFACES
 from pipelines.simulate.world import World
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Log = dict[str, np.ndarray]  # Diary.finish()
 
@@ -47,6 +49,8 @@ def facts(world: World, sessions: Sessions, log: Log) -> dict[str, str]:
 
 def draw(world: World, sessions: Sessions, log: Log, path: Path) -> None:
     """A picture of four panels: popularity, traffic, position bias, new and known shoppers."""
+    from matplotlib.figure import Figure  # a shop is shown before matplotlib is installed
+
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     panels = figure.subplots(2, 2)
     _popularity(panels[0, 0], log, len(world.shop.item_ids))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
-from tqdm import tqdm
 
 from feature_repo import params
 from feature_repo.clock import DAY_US
 from feature_repo.errors import ParamsError
 from feature_repo.places import REPORTS, at
+from feature_repo.terminal import progress
 from pipelines.simulate.arrivals import Sessions, schedule
 from pipelines.simulate.assortment import Supply, catalogue_table, make_assortment
 from pipelines.simulate.departments import DEPARTMENTS
@@ -30,7 +28,7 @@ from pipelines.simulate.world import Population, Taste, World, make_shoppers
 
 @dataclass(frozen=True)
 class Size:
-    """How large the shop is; one entry of `simulate.sizes`."""
+    """How large a shop is; one entry of `simulate.sizes`."""
 
     departments: int
     skus: int
@@ -42,7 +40,6 @@ class Simulate:
     """Section `simulate` of params.yaml."""
 
     seed: int
-    size: str
     sizes: dict[str, Size]
     start: datetime
     end: datetime
@@ -53,19 +50,18 @@ class Simulate:
     taste: Taste
     journey: Journey
 
-    def chosen(self) -> Size:
-        """The active size. Raises ParamsError if it is not in `sizes` or does not fit the category tree."""
-        if self.size not in self.sizes:
-            raise ParamsError(f"simulate.size: '{self.size}' is unknown; allowed: {', '.join(self.sizes)}")
-        size = self.sizes[self.size]
+    def size_of(self, name: str) -> Size:
+        """Entry `name` of `sizes`. Raises ParamsError if there is none, or it does not fit the categories."""
+        if name not in self.sizes:
+            raise ParamsError(f"simulate.sizes: '{name}' is unknown; allowed: {', '.join(self.sizes)}")
+        size = self.sizes[name]
         if not 1 <= size.departments <= len(DEPARTMENTS):
             raise ParamsError(
-                f"simulate.sizes.{self.size}.departments: {size.departments}; "
-                f"allowed: 1 to {len(DEPARTMENTS)}"
+                f"simulate.sizes.{name}.departments: {size.departments}; allowed: 1 to {len(DEPARTMENTS)}"
             )
         if size.skus < 6 * size.departments or size.sessions < 1:
             raise ParamsError(
-                f"simulate.sizes.{self.size}: {size.skus} skus, {size.sessions} sessions; "
+                f"simulate.sizes.{name}: {size.skus} skus, {size.sessions} sessions; "
                 f"allowed: {6 * size.departments} skus (one per leaf) and 1 session, or more"
             )
         return size
@@ -87,22 +83,18 @@ class Simulation:
     items: pa.Table
 
 
-def make_world(constants: Simulate, rng: np.random.Generator) -> World:
-    """The assortment and the shoppers of the active size."""
-    size = constants.chosen()
+def make_world(constants: Simulate, size: Size, rng: np.random.Generator) -> World:
+    """The assortment and the shoppers of a shop of that size."""
     shop = make_assortment(size.departments, size.skus, constants.days, constants.supply, rng)
     people = make_shoppers(size.sessions, shop, constants.days, constants.population, rng)
     return World(shop, people, constants.taste, constants.population, constants.start)
 
 
-def simulate(constants: Simulate, rng: np.random.Generator, *, quiet: bool = True) -> Simulation:
-    """Eight weeks (or what `constants` says) of the shop; the same rng state gives the same tables.
-
-    `quiet` switches the progress bar off.
-    """
-    world = make_world(constants, rng)
-    sessions = schedule(world, constants.chosen().sessions, constants.days, rng)
-    with tqdm(total=None, desc="pages shown", unit=" pages", disable=quiet) as bar:
+def simulate(constants: Simulate, size: Size, rng: np.random.Generator) -> Simulation:
+    """Eight weeks (or what `constants` says) of the shop; the same rng state gives the same tables."""
+    world = make_world(constants, size, rng)
+    sessions = schedule(world, size.sessions, constants.days, rng)
+    with progress(desc="pages shown", unit=" pages") as bar:
         log = Walk(world, sessions, constants.journey, rng).run(constants.days * DAY_US, bar.update)
     named_after = names_of(world, sessions, constants.late_login_share, rng)
     events, impressions = event_tables(
@@ -123,7 +115,7 @@ def write(run: Simulation, folder: Path) -> None:
 def main(
     seed: Annotated[int | None, typer.Option(help="Another seed than that of params.yaml.")] = None,
     size: Annotated[
-        str | None, typer.Option(help="Another size than that of params.yaml: full, tiny.")
+        str | None, typer.Option(help="An entry of simulate.sizes; default: the one called like the shop.")
     ] = None,
 ) -> int:
     """Invent a shop: its catalogue, its shoppers and eight weeks of their events."""
@@ -132,15 +124,12 @@ def main(
         print(f"shop '{shop.name}' brings its own data ({shop.adapter}, {shop.source}); nothing to simulate")
         return 0
     constants = params.load("simulate", Simulate)
-    if size is not None:
-        constants = dataclasses.replace(constants, size=size)
     rng = np.random.default_rng(constants.seed if seed is None else seed)
-    run = simulate(constants, rng, quiet=not sys.stderr.isatty())
-    folder = params.root() / shop.source
-    write(run, folder)
-    figure = at(REPORTS) / "simulate.png"
-    draw(run.world, run.sessions, run.log, figure)
+    run = simulate(constants, constants.size_of(size or shop.name), rng)
+    write(run, params.root() / shop.source)
+    picture = REPORTS / "simulate.png"
+    draw(run.world, run.sessions, run.log, at(picture))
     for name, value in facts(run.world, run.sessions, run.log).items():
         print(f"{name:<32}{value}")
-    print(f"{folder} written; {figure} shows it")
+    print(f"{shop.source} written; {picture} shows it")
     return 0

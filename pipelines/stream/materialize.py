@@ -19,7 +19,6 @@ import typer
 from feast import FeatureStore
 from feast.infra.offline_stores.offline_utils import get_offline_store_from_config
 from redis import Redis
-from tqdm import tqdm
 
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, ParamsError
@@ -36,6 +35,7 @@ from feature_repo.online.connection import connect
 from feature_repo.online.rows import OnlineView, write_newer
 from feature_repo.params import load, shop
 from feature_repo.places import RAW, at, existing, feature_file
+from feature_repo.terminal import progress
 from pipelines.stream.rewind import Horizon, consumers_kept_out, set_horizon
 
 STREAMED = (APPLIED, HORIZON, f"{DONE}*", changes.APPLIED_TS, "endcap:items:*")
@@ -109,7 +109,7 @@ def _write(redis: Redis, tables: Mapping[OnlineView, pa.Table], chunk: int) -> d
     written, newest = {}, 0
     for view, table in tables.items():
         name, count = view.declared.name, 0
-        with tqdm(desc=name, total=len(table), unit=" rows", unit_scale=True, disable=None) as bar:
+        with progress(desc=name, total=len(table), unit=" rows", unit_scale=True) as bar:
             for rows in _chunks(table, view, chunk):
                 entities = write_newer(redis, view, rows)
                 if name == ITEM_ACTIVITY.name:

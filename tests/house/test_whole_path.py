@@ -44,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project folder with params of a tiny shop, in which every stage up to the bundle has run."""
     folder = tmp_path_factory.mktemp("home")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["simulate"]["size"] = "tiny"
+    params["simulate"]["sizes"]["simulated"] = params["simulate"]["sizes"]["tiny"]
     params["two_tower"] |= {"epochs": 2}
     params["ranker"] |= {"max_rounds": 40, "min_data_in_leaf": 10, "threads": 1}
     params["queries"] |= {"ranker": 400, "evaluate": 250}

@@ -7,12 +7,12 @@ from typing import Annotated, get_args
 
 import numpy as np
 import typer
-from tqdm import tqdm
 
 from feature_repo.clock import micros
 from feature_repo.errors import DataError
 from feature_repo.params import load
 from feature_repo.places import TEXT, existing
+from feature_repo.terminal import progress
 from training.dataset import Fit, fitting
 from training.fits import CHOICE, fitted
 from training.two_tower.export import write_towers
@@ -30,7 +30,7 @@ def _fit(fit: Fit) -> str:
     params, text_file = load("two_tower", TwoTowerParams), existing(TEXT, "text")
     with (
         fitting("two_tower", fit, params, text_file, service="tower") as job,
-        tqdm(desc=fit, total=params.epochs, position=get_args(Fit).index(fit), disable=None) as bar,
+        progress(desc=fit, total=params.epochs, position=get_args(Fit).index(fit)) as bar,
     ):
 
         def on_epoch(epoch: Epoch) -> None:

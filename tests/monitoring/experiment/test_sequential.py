@@ -279,7 +279,7 @@ def test_an_interval_without_bounds_is_none_for_machines() -> None:
     nobody = ArmStatistics()
     decision = decide(Step(10, 100), nobody, nobody, HEALTHY, HEALTHY, 0, PARAMS)
     assert decision.numbers()["lower"] is None
-    assert "not enough data for an interval" in decision.line()
+    assert "too early to say" in decision.line()
 
 
 def test_the_last_step_watches_health_only_and_then_advances() -> None:

@@ -47,8 +47,8 @@ def forking(folder: Path) -> Program:
 
 
 def test_a_second_start_finds_the_first_and_stop_ends_leader_and_worker(folder: Path) -> None:
-    first = process.start(forking(folder), folder, 20)
-    assert process.start(forking(folder), folder, 20) == first
+    (first,) = process.start([forking(folder)], folder, 20)
+    assert process.start([forking(folder)], folder, 20) == [first]
     worker = psutil.Process(int((folder / "worker").read_text()))
     assert {p.pid for p in first.members()} == {first.pid, worker.pid}
     assert process.stop(first, folder, 5)
@@ -58,13 +58,13 @@ def test_a_second_start_finds_the_first_and_stop_ends_leader_and_worker(folder: 
 
 
 def test_workers_of_a_killed_leader_are_ended_before_the_next_start(folder: Path) -> None:
-    first = process.start(forking(folder), folder, 20)
+    (first,) = process.start([forking(folder)], folder, 20)
     orphan = psutil.Process(int((folder / "worker").read_text()))
     os.kill(first.pid, signal.SIGKILL)
     os.waitpid(first.pid, 0)
     assert process.find(folder, "forking") is None and orphan.is_running()
     (folder / "worker").unlink()
-    second = process.start(forking(folder), folder, 20)
+    (second,) = process.start([forking(folder)], folder, 20)
     assert second.pid != first.pid
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
 
@@ -87,7 +87,7 @@ def test_a_process_that_ends_early_is_reported_with_the_end_of_its_log(folder: P
     with pytest.raises(
         StackError, match=r"(?s)broken ended with status 1; the end of .*broken.log:.*no licence"
     ):
-        process.start(broken, folder, 20)
+        process.start([broken], folder, 20)
     assert process.recorded(folder) == []
 
 
@@ -95,7 +95,7 @@ def test_a_process_that_never_gets_ready_is_ended(folder: Path) -> None:
     idle = Program("idle", (sys.executable, "-c", "import time; time.sleep(60)"), ready=lambda: False)
     start = time.monotonic()
     with pytest.raises(StackError, match="idle was not ready after 1 s"):
-        process.start(idle, folder, 1)
+        process.start([idle], folder, 1)
     assert time.monotonic() - start < 10
     assert process.recorded(folder) == []
 
@@ -107,7 +107,7 @@ def test_a_taken_port_is_named_with_the_setting_that_changes_it(folder: Path) ->
         port = other.getsockname()[1]
         program = replace(forking(folder), port=port, port_setting="ENDCAP_SERVICE_PORT")
         with pytest.raises(StackError, match=f"port {port} for forking is not free.*set ENDCAP_SERVICE_PORT"):
-            process.start(program, folder, 5)
+            process.start([program], folder, 5)
 
 
 @pytest.fixture

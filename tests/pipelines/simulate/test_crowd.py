@@ -78,8 +78,8 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    constants = dataclasses.replace(params.load("simulate", Simulate), size="tiny")
-    return make_world(constants, np.random.default_rng(3))
+    constants = params.load("simulate", Simulate)
+    return make_world(constants, constants.size_of("tiny"), np.random.default_rng(3))
 
 
 @pytest.fixture(scope="module")

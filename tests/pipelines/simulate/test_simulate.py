@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from shops import simulated_weeks
-from shops.simulated_weeks import SEED, tiny_run
+from shops.simulated_weeks import SEED, tiny, tiny_run
 
 from feature_repo import params
 from feature_repo.errors import ParamsError
@@ -58,8 +58,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_same_seed_writes_the_same_bytes(run: Simulation, constants: Simulate, tmp_path: Path) -> None:
     write(run, tmp_path / "one")
-    write(simulate(constants, np.random.default_rng(SEED)), tmp_path / "two")
-    write(simulate(constants, np.random.default_rng(SEED + 1)), tmp_path / "other")
+    write(simulate(constants, tiny(), np.random.default_rng(SEED)), tmp_path / "two")
+    write(simulate(constants, tiny(), np.random.default_rng(SEED + 1)), tmp_path / "other")
     for name in ("events.parquet", "impressions.parquet", "items.parquet", "truth.npz"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
         assert (tmp_path / "one" / name).read_bytes() != (tmp_path / "other" / name).read_bytes()
@@ -197,5 +197,7 @@ def test_the_job_leaves_a_shop_with_real_data_alone(home: Path, capsys: pytest.C
 
 
 def test_an_unknown_size_is_refused_with_those_that_exist(home: Path) -> None:
-    with pytest.raises(ParamsError, match=r"simulate\.size: 'huge' is unknown; allowed: full, tiny"):
+    with pytest.raises(
+        ParamsError, match=r"simulate\.sizes: 'huge' is unknown; allowed: simulated, simulated_12k, tiny"
+    ):
         job.main(size="huge")
