@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -37,7 +38,7 @@ def _write(view: Declared, parts: Iterable[pa.Table], params: FeaturesParams) ->
         write(path, shape, _counted(parts, bar), params.row_group)
 
 
-def _counted(parts: Iterable[pa.Table], bar: tqdm) -> Iterator[pa.Table]:
+def _counted(parts: Iterable[pa.Table], bar: Any) -> Iterator[pa.Table]:
     for part in parts:
         yield part
         bar.update(len(part))
