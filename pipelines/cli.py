@@ -75,6 +75,7 @@ JOBS: dict[str, dict[str, str]] = {
 
 # They run on, and `endcap up` gives each a log of its own.
 FOREGROUND = {"serve", "stream", "console"}
+INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -159,13 +160,15 @@ def run(args: Sequence[str]) -> int:
         os.environ.setdefault("REDIS_URL", embedded_redis_url())
         if job not in FOREGROUND and args[1:2] != ["--help"]:
             libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
-        return call(job, function_of(job), args[1:])
+        if (code := call(job, function_of(job), args[1:])) == INTERRUPTED:
+            raise KeyboardInterrupt  # typer ends with the code alone
+        return code
     except EndcapError as error:
         complain(str(error))
         return 1
     except KeyboardInterrupt:
         complain(f"{job} was interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         raise
     except OSError as error:
