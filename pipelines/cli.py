@@ -76,6 +76,7 @@ JOBS: dict[str, dict[str, str]] = {
 
 # They run on, and `endcap up` gives each a log of its own.
 FOREGROUND = {"serve", "stream", "console"}
+INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -159,7 +160,8 @@ def run(args: Sequence[str]) -> int:
         if job not in FOREGROUND and args[1:2] != ["--help"]:
             libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
         began, stage = time.monotonic(), os.environ.pop("DVC_STAGE", "")  # not for what the job starts
-        code = call(job, function_of(job), args[1:])
+        if (code := call(job, function_of(job), args[1:])) == INTERRUPTED:
+            raise KeyboardInterrupt  # typer ends with the code alone
         if stage and code == 0:
             importlib.import_module("pipelines.local.stages").note(stage, time.monotonic() - began)
         return code
@@ -168,7 +170,7 @@ def run(args: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         complain(f"{job} was interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:

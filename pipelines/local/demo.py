@@ -156,7 +156,7 @@ def farewell(answer: dict[str, Any], who: str) -> None:
     story.console.print("\n[bold]It goes on running. What you can do now:[/]")
     say(f"Ask   {where}")
     say(f"Watch {console_url()}/  (the console; token in run/{shop().name}/console.token)")
-    say("Read  data/reports/: drift.html, evaluate.png, gate.png, data_docs/raw/index.html")
+    say("Read  data/reports/: drift.html, evaluate.png, data_docs/raw/index.html")
     say("Stop  make down")
     say("Next  your own shop: docs/ingest.md; what a canary costs: endcap rollout plan")
 

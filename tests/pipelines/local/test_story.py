@@ -86,7 +86,8 @@ def test_what_the_window_imports_is_installed_first() -> None:
     owners = metadata.packages_distributions()
     wanted = {install.canonical(owner) for name in loaded for owner in owners.get(name, ())}
     assert "pydantic" in wanted
-    assert wanted - set(install.FIRST) <= {"endcap", "setuptools"}
+    optional = {"charset-normalizer", "cloudpickle"}  # taken by others where they are there
+    assert wanted - set(install.FIRST) <= {"endcap", "setuptools", *optional}
 
 
 def test_a_package_that_was_cut_off_is_unpacked_again(
