@@ -155,7 +155,7 @@ def farewell(answer: dict[str, Any], who: str) -> None:
     where = f"{service_url()}/v1/recommend?surface=homepage_hero&user_id={who}"
     story.console.print("\n[bold]It goes on running. What you can do now:[/]")
     say(f"Ask   {where}")
-    say(f"Watch {console_url()}/  (the console; token in run/{shop().name}/console.token)")
+    say(f"Watch {console_url()}/  (token: run/{shop().name}/console.token)")
     say("Read  data/reports/: drift.html, evaluate.png, data_docs/raw/index.html")
     say("Stop  make down")
     say("Next  your own shop: docs/ingest.md; what a canary costs: endcap rollout plan")
@@ -190,5 +190,7 @@ def main(
         replayed(chosen)
     with step("Is what is served still like what was trained on? The drift report"):
         endcap("drift")
+    with step("Where the time of the last training went"):
+        endcap("stages", "--show")
     who = _last_visitor()
     farewell(sample_answer(who), who)

@@ -1,9 +1,10 @@
 """Fills .venv with the closure of requirements.txt: `make install` runs it with the interpreter of .venv.
 
 The closure is resolved already, so pip only fetches and unpacks (`--no-deps`), in two processes side by side.
-Python compiles what is imported when it is imported first (`--no-compile`), which is a fraction of it all. A
-few packages come first: with them the shop is shown while the others arrive. Interrupted, it goes on where it
-stopped. Only the standard library is there yet, so this file imports nothing of ours.
+Python compiles what is imported when it is imported first (`--no-compile`), which is a fraction of it all. Only
+torch is asked for what it needs, at the end: its default Linux wheel starts with CUDA libraries that no closure
+of the CPU build names. A few packages come first: with them the shop is shown while the others arrive.
+Interrupted, it goes on where it stopped. Only the standard library is there yet: this file imports none of ours.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def forget_halves() -> None:
             shutil.rmtree(folder)
 
 
-def pip(lines: list[str]) -> None:
+def pip(lines: list[str], *, resolve: bool = False) -> None:
     """One call of pip; its output goes to the log. Raises CalledProcessError with the output."""
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-compile", "--progress-bar", "off"]
-    command += ["--disable-pip-version-check", *lines]
+    command = [sys.executable, "-m", "pip", "install", "--no-compile", "--progress-bar", "off"]
+    command += ["--disable-pip-version-check", *([] if resolve else ["--no-deps"]), *lines]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     with LOG.open("a") as log:
         log.write(done.stdout)
@@ -137,6 +138,7 @@ def main() -> int:
         crew.wait(len(lines))
         if crew.failure:
             raise crew.failure
+        pip([lines["torch"], "--constraint", str(ROOT / "requirements.txt")], resolve=True)
         pip(["--no-build-isolation", "--editable", str(ROOT)])
     except subprocess.CalledProcessError as error:
         reasons = [line for line in error.output.splitlines() if line.startswith("ERROR")]
