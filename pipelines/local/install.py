@@ -2,8 +2,8 @@
 
 The closure is resolved already, so pip only fetches and unpacks (`--no-deps`), in two processes side by side.
 Python compiles what is imported when it is imported first (`--no-compile`), a fraction of it all. Only torch
-is asked for what it needs, at the end: its default Linux wheel starts with CUDA libraries, which the closure of
-the CPU build does not name. A few packages come first: with them the shop is shown while the others arrive.
+is asked for what it needs, at the end: its default Linux wheel starts with CUDA libraries, which the closure
+of the CPU build does not name. A few packages come first: with them the shop is shown while the rest comes.
 Interrupted, it goes on where it stopped. Only the standard library is there yet: nothing of ours is imported.
 """
 
