@@ -1,10 +1,10 @@
 """Fills .venv with the closure of requirements.txt: `make install` runs it with the interpreter of .venv.
 
 The closure is resolved already, so pip only fetches and unpacks (`--no-deps`), in two processes side by side.
-Python compiles what is imported when it is imported first (`--no-compile`), a fraction of it all. Only torch
-is asked for what it needs, at the end: its default Linux wheel starts with CUDA libraries, which the closure
-of the CPU build does not name. A few packages come first: with them the shop is shown while the rest comes.
-Interrupted, it goes on where it stopped. Only the standard library is there yet: nothing of ours is imported.
+Python compiles what is imported when it is imported first (`--no-compile`), a fraction of it all. What this
+platform needs beside the closure is looked up at the end. A few packages come first: with them the shop is
+shown while the rest comes. Interrupted, it goes on where it stopped. Only the standard library and pip are
+there yet: nothing of ours is imported.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import threading
 import time
+from importlib.metadata import distributions
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -74,6 +75,25 @@ def pip(lines: list[str], *, resolve: bool = False) -> None:
         log.write(done.stdout)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, command, done.stdout)
+
+
+def missing() -> list[str]:
+    """What installed packages need here and the closure, made on one platform, does not name.
+
+    torch's default Linux wheel starts with CUDA libraries; an older patch of Python wants a backport.
+    """
+    from pip._vendor.packaging.requirements import Requirement  # what pip itself reads markers with
+
+    there = list(distributions(path=[str(SITE)]))
+    names = {canonical(one.metadata["Name"]) for one in there}
+    needs = [Requirement(text) for one in there for text in one.requires or ()]
+    return sorted(
+        {
+            f"{need.name}{need.specifier}"
+            for need in needs
+            if canonical(need.name) not in names and (not need.marker or need.marker.evaluate({"extra": ""}))
+        }
+    )
 
 
 class Crew:
@@ -138,7 +158,8 @@ def main() -> int:
         crew.wait(len(lines))
         if crew.failure:
             raise crew.failure
-        pip([lines["torch"], "--constraint", str(ROOT / "requirements.txt")], resolve=True)
+        if more := missing():
+            pip([*more, "--constraint", str(ROOT / "requirements.txt")], resolve=True)
         pip(["--no-build-isolation", "--editable", str(ROOT)])
     except subprocess.CalledProcessError as error:
         reasons = [line for line in error.output.splitlines() if line.startswith("ERROR")]

@@ -67,6 +67,20 @@ def test_a_shop_without_prices_categories_or_orders_is_shown_too() -> None:
     assert "(none)" in text and "0 sold" in text
 
 
+def test_what_this_platform_needs_beside_the_closure_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As redis on an older patch of Python, or torch's default wheel on Linux."""
+    needs = ("Requires-Dist: Here>=1", 'Requires-Dist: gone>=4; python_version >= "3"')
+    never = ('Requires-Dist: windows-only; python_version < "3"', 'Requires-Dist: luxury; extra == "all"')
+    for name, lines in (("one", (*needs, *never)), ("here", ())):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("\n".join(("Metadata-Version: 2.1", f"Name: {name}", *lines, "")))
+    monkeypatch.setattr(install, "SITE", tmp_path)
+    assert install.missing() == ["gone>=4"]
+
+
 def test_batches_install_every_pin_once_and_torch_by_name_alone() -> None:
     lines = install.pins()
     asked = [line for batch in install.batches(lines) for line in batch]
