@@ -7,7 +7,6 @@ gets point-in-time prices by writing one row per change here; nothing else chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from feature_repo.clock import DAY_US
 from feature_repo.errors import DataError
 from feature_repo.events import EARLIEST, TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
-from feature_repo.folds.fold import Column, Reading
+from feature_repo.folds.fold import Column, Fold, Part, Reading
 from feature_repo.places import existing
 
 
@@ -38,23 +37,11 @@ def _age_days(matrix: Any, now: int, rows: Any) -> Any:
     return np.where(first > 0, (now - first) / DAY_US, np.nan)
 
 
-@dataclass(frozen=True)
-class Static:
-    """Declared as a fold is, so that the views are made in one loop; without events, and never too old."""
+class Catalogue(Part):
+    """A line of the catalogue, as the shop exports it: no event changes it."""
 
-    name: str
-    key: str
-    doc: str
-    columns: tuple[Column, ...]
-    max_age_days: int = 0
-    readings: tuple[Reading, ...] = ()
-
-
-ITEM_CATALOGUE = Static(
-    name="item_catalogue",
-    key="item_id",
-    doc="What the shop's catalogue says of an item, known without a single event.",
-    columns=(
+    types = frozenset()
+    columns = (
         Column("title", "string", "text", "name as the shop shows it"),
         Column("category_path", "string", "path", "from the root, parts divided by /; null for unknown"),
         Column("brand", "string", "text", "null for unknown"),
@@ -62,12 +49,20 @@ ITEM_CATALOGUE = Static(
         Column("margin", "float64", "share", "of the price, 0 to 1; null for unknown"),
         Column("stock", "int64", "pieces", "on hand; null for unknown"),
         Column("available_from", "int64", "us", "first day of sale; 0 for unknown"),
-    ),
-    readings=(
+    )
+    readings = (
         Reading("price_log", "log currency", "logarithm of the price", ("price",), _price_log),
         Reading("margin", "share", "of the price", ("margin",), _margin),
         Reading("age_days", "days", "on sale, else since its first event", ("available_from",), _age_days),
-    ),
+    )
+
+
+ITEM_CATALOGUE = Fold(
+    name="item_catalogue",
+    key="item_id",
+    max_age_days=0,
+    doc="What the shop's catalogue says of an item, known without a single event.",
+    parts=(Catalogue(),),
 )
 
 

@@ -10,7 +10,6 @@ item_catalogue   item     one                                            the sam
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Protocol
 
 from feast import FeatureView, Field
 from feast.types import Array, FeastType, Float64, Int64, String
@@ -19,7 +18,7 @@ from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.entities import BY_KEY
 from feature_repo.features.sources import source
 from feature_repo.features.stored import FOLDS
-from feature_repo.folds.fold import Column, Reading
+from feature_repo.folds.fold import Fold
 
 FEAST_TYPES: dict[str, FeastType] = {
     "int64": Int64,
@@ -29,28 +28,11 @@ FEAST_TYPES: dict[str, FeastType] = {
     "list<int64>": Array(Int64),
 }
 
-
-class Declared(Protocol):
-    """What a view needs of a fold, or of the catalogue."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def max_age_days(self) -> int: ...
-    @property
-    def columns(self) -> tuple[Column, ...]: ...
-    @property
-    def readings(self) -> tuple[Reading, ...]: ...
-    @property
-    def doc(self) -> str: ...
+Declared = Fold
+DECLARED: tuple[Fold, ...] = (*FOLDS, ITEM_CATALOGUE)
 
 
-DECLARED: tuple[Declared, ...] = (*FOLDS, ITEM_CATALOGUE)
-
-
-def view(declared: Declared) -> FeatureView:
+def view(declared: Fold) -> FeatureView:
     """The Feast view of a fold: same name, key, columns and age limit."""
     key = Field(name=declared.key, dtype=String)
     features = [
