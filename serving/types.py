@@ -88,7 +88,6 @@ class Slot:
     slot: int
     score: float
     source: str
-    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

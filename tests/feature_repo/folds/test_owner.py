@@ -157,7 +157,7 @@ def test_a_state_restored_between_any_two_batches_gives_the_same_rows(drawn: lis
     stored = {
         entity: Held(fold.state(fold.row(held.state)), held.ts)
         for entity, held in run(events[:cut]).items()
-        for fold in VISITORS
+        for fold in FOLDS_OF[VISITORS]
         if fold.name == entity[0] and held.ts
     }
     while missing := wanted(FOLDS_OF[VISITORS], stored, events[cut:]):
