@@ -23,12 +23,8 @@ from feature_repo.folds.fold import Column, Fold, Part, Reading
 from feature_repo.places import existing
 
 
-def _price_log(matrix: Any, now: int, rows: Any) -> Any:
-    return matrix.price_log[rows]
-
-
-def _margin(matrix: Any, now: int, rows: Any) -> Any:
-    return matrix.margin[rows]
+def _column(name: str) -> Any:
+    return lambda matrix, now, rows: getattr(matrix, name)[rows]
 
 
 def _age_days(matrix: Any, now: int, rows: Any) -> Any:
@@ -51,8 +47,8 @@ class Catalogue(Part):
         Column("available_from", "int64", "us", "first day of sale; 0 for unknown"),
     )
     readings = (
-        Reading("price_log", "log currency", "logarithm of the price", ("price",), _price_log),
-        Reading("margin", "share", "of the price", ("margin",), _margin),
+        Reading("price_log", "log currency", "logarithm of the price", ("price",), _column("price_log")),
+        Reading("margin", "share", "of the price", ("margin",), _column("margin")),
         Reading("age_days", "days", "on sale, else since its first event", ("available_from",), _age_days),
     )
 

@@ -67,11 +67,8 @@ class OnlineView:
         for name, field, kind in self._columns:
             value = row[name]
             try:
-                if value is None:
-                    encoded.append(b"")
-                else:
-                    proto = Value(**{field: kind(val=value) if kind else value})
-                    encoded.append(proto.SerializeToString())
+                held = {} if value is None else {field: kind(val=value) if kind else value}
+                encoded.append(Value(**held).SerializeToString())
             except (TypeError, ValueError) as error:
                 raise FeatureError(f"{self.declared.name}.{name}: {value!r} does not fit {field}") from error
         instant = Timestamp(seconds=ts // 1_000_000, nanos=ts % 1_000_000 * 1_000)

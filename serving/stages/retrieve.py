@@ -59,12 +59,7 @@ class Models:
 
 
 def retrieve(
-    params: Retrieve,
-    models: Models,
-    visitor: Visitor,
-    past: History,
-    matrix: ItemMatrix,
-    eligible: Mask,
+    params: Retrieve, models: Models, visitor: Visitor, past: History, matrix: ItemMatrix, eligible: Mask
 ) -> Candidates:
     """At most `params.k` distinct eligible rows, the quotas' order first, then the tower's best."""
     user = user_vector(models, visitor, past)
