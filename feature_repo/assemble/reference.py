@@ -26,14 +26,11 @@ def _view(declared: Fold) -> str:
     age = f"{declared.max_age_days} days" if declared.max_age_days else "no limit"
     reads = f" Reads {', '.join(f'`{kind}`' for kind in sorted(declared.types))}." if declared.types else ""
     head = f"### {declared.name}\n\n{declared.doc} Key `{declared.key}`, greatest age {age}.{reads}\n\n"
-    rows = [
-        (f"`{c.name}`", f"`{c.dtype}`", c.unit, _default(c.dtype, declared), c.doc) for c in declared.columns
-    ]
+    first = {kind: str(value) or '""' for kind, value in DEFAULTS.items()}
+    if declared is ITEM_CATALOGUE:
+        first = dict.fromkeys(DEFAULTS, "null")
+    rows = [(f"`{c.name}`", f"`{c.dtype}`", c.unit, first[c.dtype], c.doc) for c in declared.columns]
     return head + table(("stored", "type", "unit", "before the first event", "meaning"), rows)
-
-
-def _default(dtype: str, declared: Fold) -> str:
-    return "null" if declared is ITEM_CATALOGUE else str(DEFAULTS[dtype]) or '""'
 
 
 def _ranker() -> str:

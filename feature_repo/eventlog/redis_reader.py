@@ -74,11 +74,9 @@ class RedisLog:
         return {p: self._end(key) for p, key in enumerate(stream_keys(self._params.partitions))}
 
     def before(self, arrival_ms: int) -> dict[int, str | None]:
-        found: dict[int, str | None] = {}
-        for p, key in enumerate(stream_keys(self._params.partitions)):
-            last = self._redis.xrevrange(key, f"({arrival_ms}-0", "-", count=1)
-            found[p] = last[0][0].decode() if last else None
-        return found
+        keys = stream_keys(self._params.partitions)
+        newest = [self._redis.xrevrange(key, f"({arrival_ms}-0", "-", count=1) for key in keys]
+        return {p: found[0][0].decode() if found else None for p, found in enumerate(newest)}
 
     def lag(self) -> dict[str, Lag]:
         return lags(self._redis.eval(*lag_arguments(self._params.partitions)))

@@ -95,22 +95,17 @@ class OnlineFeatures:
         Reads in small parts with pauses: a request in another thread hardly waits. Callers take turns.
         """
         with self._turn:
-            self.matrix, count = self._refreshed(self.matrix)
-        return count
-
-    def _refreshed(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
-        """The snapshot after `matrix`, `matrix` itself where nothing changed, and how many rows were read."""
-        seen, items = changes.since(self._redis, self._seen)
-        known = matrix.ids if items is None else [item for item in items if item in matrix.row]
-        fresh = matrix.updated(*self._changed(matrix, known))
-        if items is None or seen.catalogue != self._seen.catalogue:
-            unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
-            parts = self._held(self._catalogue, matrix.ids)
-            rows = [held[1] if held else unknown for part in parts for _, held in part]
-            fresh = fresh.with_catalogue({name: [row[name] for row in rows] for name in unknown})
-        fresh = self._ready(fresh)
-        self._seen = seen
-        return fresh, len(known)
+            matrix = self.matrix
+            seen, items = changes.since(self._redis, self._seen)
+            known = matrix.ids if items is None else [item for item in items if item in matrix.row]
+            fresh = matrix.updated(*self._changed(matrix, known))
+            if items is None or seen.catalogue != self._seen.catalogue:
+                unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
+                parts = self._held(self._catalogue, matrix.ids)
+                rows = [held[1] if held else unknown for part in parts for _, held in part]
+                fresh = fresh.with_catalogue({name: [row[name] for row in rows] for name in unknown})
+            self.matrix, self._seen = self._ready(fresh), seen
+        return len(known)
 
     def _changed(self, matrix: ItemMatrix, items: Sequence[str]) -> tuple[Rows, dict[str, Any]]:
         """Matrix rows and their new activity; an item whose row was deleted is untouched again.

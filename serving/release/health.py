@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from redis import Redis
@@ -38,12 +39,6 @@ class ArmHealth:
         """Hand the counts over and start again; raises redis' errors, and then those counts are lost."""
         arms, self._arms = self._arms, {}
         for arm, one in arms.items():
-            await asyncio.to_thread(
-                state.publish_health,
-                self._redis,
-                arm,
-                requests=len(one.took_s),
-                errors=one.errors,
-                empty=one.empty,
-                p99_ms=round(1000 * float(np.quantile(one.took_s, 0.99, method="inverted_cdf")), 3),
-            )
+            p99_s = float(np.quantile(one.took_s, 0.99, method="inverted_cdf"))
+            tell = partial(state.publish_health, requests=len(one.took_s), errors=one.errors, empty=one.empty)
+            await asyncio.to_thread(tell, self._redis, arm, p99_ms=round(1000 * p99_s, 3))
