@@ -6,7 +6,7 @@ defined twice and refused.
 
 from __future__ import annotations
 
-from feature_repo.features.entities import ITEM, SESSION, USER
+from feature_repo.features.entities import ITEM, SESSION, USER  # noqa: F401  (Feast finds them here)
 from feature_repo.features.services import services
 from feature_repo.features.views import views
 
@@ -14,17 +14,3 @@ _views = views()
 user_history, session_context = _views["user_history"], _views["session_context"]
 item_activity, item_catalogue = _views["item_activity"], _views["item_catalogue"]
 tower, visitor, items, ranker = services(_views)
-
-__all__ = [
-    "ITEM",
-    "SESSION",
-    "USER",
-    "item_activity",
-    "item_catalogue",
-    "items",
-    "ranker",
-    "session_context",
-    "tower",
-    "user_history",
-    "visitor",
-]

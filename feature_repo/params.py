@@ -59,11 +59,15 @@ def load(section: str, kind: type[T]) -> T:
     >>> _build({"min_coverage": 0.8}, Gate, "gate")
     Gate(min_coverage=0.8)
     """
-    path = root() / "params.yaml"
-    sections = _read(path, path.stat().st_mtime_ns)
+    sections = _sections()
     if section not in sections:
-        raise ParamsError(f"{path.name}: section '{section}' is missing; sections are {', '.join(sections)}")
+        raise ParamsError(f"params.yaml: section '{section}' is missing; sections are {', '.join(sections)}")
     return _build(sections[section], kind, section)
+
+
+def _sections() -> dict[str, Any]:
+    path = root() / "params.yaml"
+    return _read(path, path.stat().st_mtime_ns)
 
 
 @cache
@@ -135,15 +139,12 @@ def shop() -> Shop:
     chosen = root() / CHOSEN
     if chosen.exists():
         return _build(yaml.safe_load(chosen.read_text()), Shop, str(CHOSEN))
-    path = root() / "params.yaml"
-    sections = _read(path, path.stat().st_mtime_ns)
-    return named_shop(sections["shop"])
+    return named_shop(_sections()["shop"])
 
 
 def named_shop(name: str) -> Shop:
     """Section `shops.<name>` of params.yaml. Raises ParamsError for a name that is not there."""
-    path = root() / "params.yaml"
-    shops = _read(path, path.stat().st_mtime_ns)["shops"]
+    shops = _sections()["shops"]
     if name not in shops:
         raise ParamsError(f"shop: '{name}' is unknown; allowed: {', '.join(shops)}; or add it to params.yaml")
     return _build({"name": name, **shops[name]}, Shop, f"shops.{name}")

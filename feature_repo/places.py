@@ -12,7 +12,6 @@ from feature_repo.params import root
 
 DATA, RUN = Path("data"), Path("run")
 
-EXPORT = DATA / "export"  # of the simulated shop
 RAW = DATA / "raw"
 EVENTS, IMPRESSIONS, ITEMS = (RAW / f"{name}.parquet" for name in ("events", "impressions", "items"))
 

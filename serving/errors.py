@@ -30,16 +30,8 @@ class RequestError(EndcapError):
         super().__init__(f"{field}: {self.value} is not allowed; allowed: {allowed}. Next: {self.next_step}.")
 
     def body(self) -> bytes:
-        return orjson.dumps(
-            {
-                "error": {
-                    "field": self.field,
-                    "value": self.value,
-                    "allowed": self.allowed,
-                    "next": self.next_step,
-                }
-            }
-        )
+        told = {"field": self.field, "value": self.value, "allowed": self.allowed, "next": self.next_step}
+        return orjson.dumps({"error": told})
 
 
 class BundleError(EndcapError):

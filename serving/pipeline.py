@@ -14,16 +14,7 @@ from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.rank import Ranker, rank
-from serving.stages.retrieve import (
-    EVERY,
-    Models,
-    Retrieve,
-    retrieve,
-    score_catalogue,
-    take,
-    top,
-    user_vector,
-)
+from serving.stages.retrieve import EVERY, Models, Retrieve, retrieve, score_catalogue, take, top, user_vector
 from serving.stages.rules import Eligibility, eligibility
 from serving.types import Candidates, Ranked, Request, Slot
 

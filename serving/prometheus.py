@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -23,18 +24,11 @@ DEGRADED = Counter("endcap_degraded_total", "Answers made with less than everyth
 EMPTY_SLOTS = Counter("endcap_empty_slots_total", "Slots asked for and not filled", ["surface"])
 REFUSED = Counter("endcap_refused_total", "Requests refused", ["route", "status"])
 EVENTS = Counter("endcap_events_total", "Events posted", ["outcome"])
-BEHIND_EVENTS = Gauge(
-    "endcap_stream_behind_events",
-    "Entries of the log that are not in the group's rows",
-    ["group"],
-    multiprocess_mode="mostrecent",
+_of_group = partial(Gauge, labelnames=["group"], multiprocess_mode="mostrecent")
+BEHIND_EVENTS = _of_group(
+    "endcap_stream_behind_events", "Entries of the log that are not in the group's rows"
 )
-BEHIND_SECONDS = Gauge(
-    "endcap_stream_behind_seconds",
-    "Seconds since the oldest of them arrived",
-    ["group"],
-    multiprocess_mode="mostrecent",
-)
+BEHIND_SECONDS = _of_group("endcap_stream_behind_seconds", "Seconds since the oldest of them arrived")
 LOGGED = Counter("endcap_logged_total", "Entries of the log of what was shown", ["stream", "outcome"])
 ITEM_ROWS = Counter("endcap_item_rows_refreshed_total", "Rows of the item matrix read again")
 FEATURE_AGE = Histogram(

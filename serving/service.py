@@ -61,10 +61,7 @@ class Endcap:
         """Load what Redis points to. Without Redis or a release the worker comes up, but is not ready."""
         url = redis_url()
         # No retries inside a request: the deadline is short and the ladder is the answer to a failure.
-        options: dict[str, Any] = {
-            "socket_timeout": SOCKET_TIMEOUT_S,
-            "socket_connect_timeout": SOCKET_TIMEOUT_S,
-        }
+        options: Any = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), SOCKET_TIMEOUT_S)
         self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
         self._blocking = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
         self._releases = Releases(self._blocking, lambda ids: _online_features(url, ids))

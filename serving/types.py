@@ -6,13 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from feature_repo.assemble.visitor import Scores
-
-Rows = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+from feature_repo.assemble.visitor import Floats, Rows, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +82,6 @@ class Slot:
     slot: int
     score: float
     source: str
-    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

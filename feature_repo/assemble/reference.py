@@ -9,9 +9,8 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import READINGS, assemble
 from feature_repo.assemble.visitor import Scores, Visitor, history
-from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, Declared
-from feature_repo.features.stored import FOLDS
-from feature_repo.folds.fold import DEFAULTS
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
+from feature_repo.folds.fold import DEFAULTS, Fold
 
 BEGIN, END = "<!-- begin: `endcap feature --markdown` -->", "<!-- end -->"
 
@@ -22,19 +21,15 @@ def markdown() -> str:
     return "\n\n".join([*parts, _ranker()])
 
 
-def _view(declared: Declared) -> str:
-    fold = next((fold for fold in FOLDS if fold.name == declared.name), None)
+def _view(declared: Fold) -> str:
     age = f"{declared.max_age_days} days" if declared.max_age_days else "no limit"
-    reads = f" Reads {', '.join(f'`{kind}`' for kind in sorted(fold.types))}." if fold else ""
+    reads = f" Reads {', '.join(f'`{kind}`' for kind in sorted(declared.types))}." if declared.types else ""
     head = f"### {declared.name}\n\n{declared.doc} Key `{declared.key}`, greatest age {age}.{reads}\n\n"
-    rows = [
-        (f"`{c.name}`", f"`{c.dtype}`", c.unit, _default(c.dtype, declared), c.doc) for c in declared.columns
-    ]
+    first = {kind: str(value) or '""' for kind, value in DEFAULTS.items()}
+    if declared is ITEM_CATALOGUE:
+        first = dict.fromkeys(DEFAULTS, "null")
+    rows = [(f"`{c.name}`", f"`{c.dtype}`", c.unit, first[c.dtype], c.doc) for c in declared.columns]
     return head + table(("stored", "type", "unit", "before the first event", "meaning"), rows)
-
-
-def _default(dtype: str, declared: Declared) -> str:
-    return "null" if declared is ITEM_CATALOGUE else str(DEFAULTS[dtype]) or '""'
 
 
 def _ranker() -> str:

@@ -13,21 +13,20 @@ from typing import Any
 
 from feature_repo.assemble.crosses import RECENCY
 from feature_repo.assemble.vectorize import READINGS
-from feature_repo.features.catalogue import ITEM_CATALOGUE, Static
+from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.stored import FOLDS
-from feature_repo.folds.fold import Fold, Part
+from feature_repo.folds.fold import Part
 from feature_repo.folds.parts import POSITION_EXPONENT, Counts
 from feature_repo.folds.rates import PRIOR_CLICKS, PRIOR_EXPOSURE
 
 
 def declared() -> dict[str, Any]:
     """All that the hash covers, in plain values: columns, views, parts and constants of their formulas."""
-    views: tuple[Fold | Static, ...] = (*FOLDS, ITEM_CATALOGUE)
     return {
         "columns": [[c, r.column, r.unit, r.doc, r.of] for c, group in READINGS.items() for r in group],
         "views": [
             [view.name, view.key, view.max_age_days, view.doc, [list(column) for column in view.columns]]
-            for view in views
+            for view in (*FOLDS, ITEM_CATALOGUE)
         ],
         "parts": [[fold.name, [_part(part) for part in fold.parts]] for fold in FOLDS],
         "formulas": [RECENCY, POSITION_EXPONENT, PRIOR_CLICKS, PRIOR_EXPOSURE],

@@ -13,7 +13,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,15 @@ def following(position: str | bytes | None) -> int:
     return 0 if position is None else int(position) + 1
 
 
+@contextmanager
+def told_as_os_error() -> Iterator[None]:
+    """An error of the client becomes the OSError of the contract."""
+    try:
+        yield
+    except KafkaException as error:
+        raise OSError(str(error)) from error
+
+
 class Offsets:
     """Where the partitions begin and end. Errors of the client are raised as OSError."""
 
@@ -67,12 +78,10 @@ class Offsets:
         self._consumer = reader(topic, "offsets", **small)
         self._arrivals: dict[int, tuple[int, int]] = {}  # partition -> (offset, ms) looked at last
 
+    @told_as_os_error()
     def check(self) -> None:
         """Raises ParamsError if the topic has too few partitions."""
-        try:
-            metadata = self._consumer.list_topics(self._topic.name, timeout=ANSWER_S)
-        except KafkaException as error:
-            raise OSError(str(error)) from error
+        metadata = self._consumer.list_topics(self._topic.name, timeout=ANSWER_S)
         found = len(metadata.topics[self._topic.name].partitions)
         if found < self._topic.partitions:
             raise ParamsError(
@@ -81,26 +90,19 @@ class Offsets:
                 "or make it if there are none"
             )
 
+    @told_as_os_error()
     def spans(self) -> dict[int, tuple[int, int]]:
         """Partition -> (offset of the first entry, offset after the last)."""
-        try:
-            return {
-                p: self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic.name, p), timeout=ANSWER_S, cached=False
-                )
-                for p in range(self._topic.partitions)
-            }
-        except KafkaException as error:
-            raise OSError(str(error)) from error
+        parts = [TopicPartition(self._topic.name, p) for p in range(self._topic.partitions)]
+        asked = partial(self._consumer.get_watermark_offsets, timeout=ANSWER_S, cached=False)
+        return dict(enumerate(map(asked, parts)))
 
+    @told_as_os_error()
     def since(self, arrival_ms: int) -> dict[int, int]:
         """Partition -> offset of the first entry that arrived at an instant or later, else the end."""
         asked = [TopicPartition(self._topic.name, p, arrival_ms) for p in range(self._topic.partitions)]
         spans = self.spans()
-        try:
-            found = self._consumer.offsets_for_times(asked, timeout=ANSWER_S)
-        except KafkaException as error:
-            raise OSError(str(error)) from error
+        found = self._consumer.offsets_for_times(asked, timeout=ANSWER_S)
         return {one.partition: one.offset if one.offset >= 0 else spans[one.partition][1] for one in found}
 
     def lag(self, applied: Mapping[str, str | bytes | None]) -> dict[str, Lag]:

@@ -140,12 +140,9 @@ class KafkaTail:
                     f"{self._topic.servers} gave no entry of {self._topic.name!r} in {ANSWER_S:.0f} s"
                 )
             for message in messages:
-                if error := message.error():
-                    raise OSError(str(error))
-                partition, offset = message.partition(), message.offset()
-                assert partition is not None and offset is not None
-                self._at[partition] = offset + 1
-                found.append((message.timestamp()[1], partition, orjson.loads(message.value() or b"{}")))
+                entry = _entry(message)
+                self._at[entry.partition] = following(entry.position)
+                found.append((message.timestamp()[1], entry.partition, orjson.loads(entry.raw or b"{}")))
         return [record for _, _, record in sorted(found, key=lambda one: one[:2])]
 
 

@@ -41,32 +41,14 @@ OPTIONS: dict[str, Any] = {
 POLL_S = 0.1
 
 
-class Delivery:
-    """The entries of one POST on their way; `positions` resolves when the brokers have all of them."""
+def _delivered(told: asyncio.Future[tuple[Any, Any]], error: Any, message: Any) -> None:
+    """Called by the producer's thread for each entry."""
 
-    def __init__(self, count: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.positions: asyncio.Future[list[str]] = self._loop.create_future()
-        self._found, self._left = [""] * count, count
-        self._error: str | None = None
+    def tell() -> None:
+        if not told.done():  # else the request gave up
+            told.set_result((error, message))
 
-    def arrived(self, index: int, error: Any, message: Any) -> None:
-        """Called by the producer's thread for each entry."""
-        if error:
-            self._error = str(error)
-        else:
-            self._found[index] = str(message.offset())
-        self._left -= 1
-        if not self._left:
-            self._loop.call_soon_threadsafe(self._end)
-
-    def _end(self) -> None:
-        if self.positions.done():  # the request gave up
-            return
-        if self._error:
-            self.positions.set_exception(UnavailableError(f"events cannot be stored ({self._error})"))
-        else:
-            self.positions.set_result(self._found)
+    told.get_loop().call_soon_threadsafe(tell)
 
 
 class KafkaWriter:
@@ -92,8 +74,7 @@ class KafkaWriter:
         for event in events:
             if event["event_id"] not in found:
                 fresh.setdefault(event["event_id"], event)
-        for event_id, written in (await self._append([*fresh.values()])).items():
-            found[event_id] = written
+        found |= await self._append([*fresh.values()])
         answers, told = [], set()
         for event in events:
             one = found[event["event_id"]]
@@ -105,22 +86,20 @@ class KafkaWriter:
         """Event id -> where it stands, once all are stored."""
         if not events:
             return {}
-        delivery = Delivery(len(events))
+        told = [asyncio.get_running_loop().create_future() for _ in events]
         partitions = [partition_of(event["session_id"], self._params.partitions) for event in events]
         try:
-            for index, (event, partition) in enumerate(zip(events, partitions, strict=True)):
-                self._producer.produce(
-                    self._topic.name,
-                    orjson.dumps(event),
-                    partition=partition,
-                    on_delivery=partial(delivery.arrived, index),
-                )
+            for event, partition, one in zip(events, partitions, told, strict=True):
+                raw, callback = orjson.dumps(event), partial(_delivered, one)
+                self._producer.produce(self._topic.name, raw, partition=partition, on_delivery=callback)
         except BufferError:
             raise UnavailableError("events cannot be stored (too many wait for the brokers)") from None
-        positions = await delivery.positions
+        answers = await asyncio.gather(*told)
+        if errors := [error for error, _ in answers if error]:
+            raise UnavailableError(f"events cannot be stored ({errors[-1]})")
         written = {
-            event["event_id"]: Written(partition, position, False)
-            for event, partition, position in zip(events, partitions, positions, strict=True)
+            event["event_id"]: Written(partition, str(message.offset()), False)
+            for event, partition, (_, message) in zip(events, partitions, answers, strict=True)
         }
         with suppress(RedisError, OSError):  # a resend is then written twice, and applied once
             async with self._redis.pipeline(transaction=False) as pipe:

@@ -16,27 +16,7 @@ from redis import Redis
 from feature_repo.clock import HOUR_MS
 from feature_repo.eventlog.contract import Entry, Holder, Lag, LeaseLostError, Positions
 from feature_repo.eventlog.keys import StreamParams, order, stream_key, stream_keys
-from feature_repo.eventlog.lua import append, lag_arguments, lags
-
-# KEYS: lease, partitions; ARGV: group, holder, then the position of each partition. Nothing stays pending of
-# what earlier readers took: it is delivered again unless it stands at or before the position.
-OPEN = """
-if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
-for i = 2, #KEYS do
-  redis.pcall('XGROUP', 'CREATE', KEYS[i], ARGV[1], '0', 'MKSTREAM')
-  redis.call('XGROUP', 'DESTROY', KEYS[i], ARGV[1])
-  redis.call('XGROUP', 'CREATE', KEYS[i], ARGV[1], ARGV[i + 1])
-end
-return 1
-"""
-# KEYS: lease, partitions; ARGV: group, holder, entries of each partition. 0: the lease is another's.
-READ = """
-if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
-local command = {'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV[3], 'STREAMS'}
-for i = 2, #KEYS do command[#command + 1] = KEYS[i] end
-for i = 2, #KEYS do command[#command + 1] = '>' end
-return redis.call('XREADGROUP', unpack(command))
-"""
+from feature_repo.eventlog.lua import append, lag_arguments, lags, script
 
 
 class RedisLog:
@@ -47,7 +27,7 @@ class RedisLog:
     def __init__(self, redis: Redis, params: StreamParams, group: str, holder: Holder) -> None:
         self._redis: Any = redis  # redis-py types every answer as "maybe awaitable"
         self._params, self._group, self._holder = params, group, holder
-        self._open, self._read = redis.register_script(OPEN), redis.register_script(READ)
+        self._open, self._read = map(redis.register_script, (script("open"), script("read")))
         self._at: dict[str, str] = {}  # partition's key -> newest position that was read
         self._partitions: dict[bytes, int] = {}
 
@@ -94,11 +74,9 @@ class RedisLog:
         return {p: self._end(key) for p, key in enumerate(stream_keys(self._params.partitions))}
 
     def before(self, arrival_ms: int) -> dict[int, str | None]:
-        found: dict[int, str | None] = {}
-        for p, key in enumerate(stream_keys(self._params.partitions)):
-            last = self._redis.xrevrange(key, f"({arrival_ms}-0", "-", count=1)
-            found[p] = last[0][0].decode() if last else None
-        return found
+        keys = stream_keys(self._params.partitions)
+        newest = [self._redis.xrevrange(key, f"({arrival_ms}-0", "-", count=1) for key in keys]
+        return {p: found[0][0].decode() if found else None for p, found in enumerate(newest)}
 
     def lag(self) -> dict[str, Lag]:
         return lags(self._redis.eval(*lag_arguments(self._params.partitions)))

@@ -11,43 +11,9 @@ from redis.asyncio import Redis
 from feature_repo.errors import UnavailableError
 from feature_repo.eventlog.contract import Lag, Written, read_mark
 from feature_repo.eventlog.keys import APPLIED, GROUPS, StreamParams, partition_of, seen_key, stream_keys
-from feature_repo.eventlog.lua import LUA, lag_arguments, lags
+from feature_repo.eventlog.lua import LUA, lag_arguments, lags, script
 
 CHUNK = 50  # events per script call: Redis answers nobody else meanwhile (0.4 ms)
-
-# One event_id, one entry: the mark and the entry are written together or not at all. The mark keeps
-# "<partition>:<position>", so that a resend knows what to wait for. A number instead of the list: so many
-# entries wait to be applied, and nothing was written.
-# KEYS: applied, the partitions, the marks; ARGV: partitions, lifetime of a mark (s), limit of the backlog or
-# -1, groups, then partition and JSON of each event.
-ADMIT = (
-    LUA
-    + """
-local partitions, ttl, limit, groups = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), {ARGV[4], ARGV[5]}
-if limit >= 0 then
-  for _, group in ipairs(groups) do
-    local total = 0
-    for p = 0, partitions - 1 do
-      total = total + behind(KEYS[p + 2], redis.call('HGET', KEYS[1], group .. ':' .. p))
-    end
-    if total > limit then return total end
-  end
-end
-local found, at = {}, 6
-for i = partitions + 2, #KEYS do
-  local mark = redis.call('GET', KEYS[i])
-  if mark then
-    found[#found + 1] = {mark, 1}
-  else
-    mark = ARGV[at] .. ':' .. append(KEYS[ARGV[at] + 2], 'event', ARGV[at + 1])
-    redis.call('SET', KEYS[i], mark, 'EX', ttl)
-    found[#found + 1] = {mark, 0}
-  end
-  at = at + 2
-end
-return found
-"""
-)
 
 
 class RedisWriter:
@@ -56,7 +22,7 @@ class RedisWriter:
     def __init__(self, redis: Redis, params: StreamParams, seen_ttl_s: int) -> None:
         self._redis: Any = redis
         self._params, self._seen_ttl_s = params, seen_ttl_s
-        self._admit = redis.register_script(ADMIT)
+        self._admit = redis.register_script(LUA + script("admit"))
         self._shared = [APPLIED, *stream_keys(params.partitions)]
 
     async def write(self, events: Sequence[dict[str, Any]]) -> list[Written]:

@@ -82,19 +82,13 @@ def adopt(connection: duckdb.DuckDBPyConnection, chunk: int) -> int:
     ).to_arrow_reader(chunk)
     found = list(adopted(_triples(reader)))
     names = ("event_id", "known_at", "created", "place", *Event._fields)
+    kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(names[1:4], pa.int64())
+    kinds |= {"ts": pa.int64(), "position": pa.int32(), "consent": pa.bool_()}
     rows = [(a.event_id, a.at, a.created, place, *a.event) for place, a in enumerate(found)]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    types_of = {"known_at": pa.int64(), "created": pa.int64(), "place": pa.int64(), "ts": pa.int64()}
-    types_of |= {"position": pa.int32(), "consent": pa.bool_()}
-    table = pa.table(
-        {
-            name: pa.array(values, types_of.get(name, pa.string()))
-            for name, values in zip(names, columns, strict=True)
-        }
-    )
-    connection.register("adopted_rows", table)
-    connection.execute("CREATE OR REPLACE TABLE adopted AS SELECT * FROM adopted_rows")
-    connection.unregister("adopted_rows")
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    arrays = [pa.array(values, kind) for values, kind in zip(columns, kinds.values(), strict=True)]
+    table = pa.table(arrays, schema=pa.schema(kinds))
+    connection.from_arrow(table).create("adopted")
     return len(found)
 
 

@@ -7,9 +7,8 @@ gets point-in-time prices by writing one row per change here; nothing else chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,16 +20,12 @@ from feature_repo.errors import DataError
 from feature_repo.events import EARLIEST, TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.stored import FOLDS
-from feature_repo.folds.fold import Column, Reading
+from feature_repo.folds.fold import Column, Fold, Part, Reading
 from feature_repo.places import existing
 
 
-def _price_log(matrix: Any, now: int, rows: Any) -> Any:
-    return matrix.price_log[rows]
-
-
-def _margin(matrix: Any, now: int, rows: Any) -> Any:
-    return matrix.margin[rows]
+def _column(name: str) -> Any:
+    return lambda matrix, now, rows: getattr(matrix, name)[rows]
 
 
 def _age_days(matrix: Any, now: int, rows: Any) -> Any:
@@ -39,40 +34,11 @@ def _age_days(matrix: Any, now: int, rows: Any) -> Any:
     return np.where(first > 0, (now - first) / DAY_US, np.nan)
 
 
-class Declared(Protocol):
-    """What a view needs of a fold, or of the catalogue."""
+class Catalogue(Part):
+    """A line of the catalogue, as the shop exports it: no event changes it."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def max_age_days(self) -> int: ...
-    @property
-    def columns(self) -> tuple[Column, ...]: ...
-    @property
-    def readings(self) -> tuple[Reading, ...]: ...
-    @property
-    def doc(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class Static:
-    """Declared as a fold is, so that the views are made in one loop; without events, and never too old."""
-
-    name: str
-    key: str
-    doc: str
-    columns: tuple[Column, ...]
-    max_age_days: int = 0
-    readings: tuple[Reading, ...] = ()
-
-
-ITEM_CATALOGUE = Static(
-    name="item_catalogue",
-    key="item_id",
-    doc="What the shop's catalogue says of an item, known without a single event.",
-    columns=(
+    types = frozenset()
+    columns = (
         Column("title", "string", "text", "name as the shop shows it"),
         Column("category_path", "string", "path", "from the root, parts divided by /; null for unknown"),
         Column("brand", "string", "text", "null for unknown"),
@@ -80,15 +46,23 @@ ITEM_CATALOGUE = Static(
         Column("margin", "float64", "share", "of the price, 0 to 1; null for unknown"),
         Column("stock", "int64", "pieces", "on hand; null for unknown"),
         Column("available_from", "int64", "us", "first day of sale; 0 for unknown"),
-    ),
-    readings=(
-        Reading("price_log", "log currency", "logarithm of the price", ("price",), _price_log),
-        Reading("margin", "share", "of the price", ("margin",), _margin),
+    )
+    readings = (
+        Reading("price_log", "log currency", "logarithm of the price", ("price",), _column("price_log")),
+        Reading("margin", "share", "of the price", ("margin",), _column("margin")),
         Reading("age_days", "days", "on sale, else since its first event", ("available_from",), _age_days),
-    ),
+    )
+
+
+ITEM_CATALOGUE = Fold(
+    name="item_catalogue",
+    key="item_id",
+    max_age_days=0,
+    doc="What the shop's catalogue says of an item, known without a single event.",
+    parts=(Catalogue(),),
 )
 
-DECLARED: tuple[Declared, ...] = (*FOLDS, ITEM_CATALOGUE)
+DECLARED: tuple[Fold, ...] = (*FOLDS, ITEM_CATALOGUE)
 
 
 def catalogue_rows(items: Path) -> pa.Table:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from feast import Entity, ValueType
 
-USER = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="a known shopper")
-SESSION = Entity(
-    name="session",
-    join_keys=["session_id"],
-    value_type=ValueType.STRING,
-    description="one visit, often anonymous",
-)
-ITEM = Entity(
-    name="item", join_keys=["item_id"], value_type=ValueType.STRING, description="one row of the catalogue"
-)
+
+def _entity(name: str, doc: str) -> Entity:
+    return Entity(name=name, join_keys=[f"{name}_id"], value_type=ValueType.STRING, description=doc)
+
+
+USER = _entity("user", "a known shopper")
+SESSION = _entity("session", "one visit, often anonymous")
+ITEM = _entity("item", "one row of the catalogue")
 BY_KEY = {entity.join_key: entity for entity in (USER, SESSION, ITEM)}

@@ -62,14 +62,9 @@ def connection_string(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ParamsError(f"REDIS_URL: {url!r} is not allowed; allowed: redis://host:port/db or rediss://...")
-    options = {"db": parts.path.strip("/") or "0"}
-    if parts.username:
-        options["username"] = unquote(parts.username)
-    if parts.password:
-        options["password"] = unquote(parts.password)
-    if parts.scheme == "rediss":
-        options["ssl"] = "true"
-    rest = "".join(f",{name}={value}" for name, value in options.items())
+    who = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
+    options = {"db": parts.path.strip("/") or "0", **who, "ssl": "true" if parts.scheme == "rediss" else ""}
+    rest = "".join(f",{name}={value}" for name, value in options.items() if value)
     return f"{parts.hostname}:{parts.port or 6379}{rest}"
 
 

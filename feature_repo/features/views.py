@@ -14,9 +14,10 @@ from datetime import timedelta
 from feast import FeatureView, Field
 from feast.types import Array, FeastType, Float64, Int64, String
 
-from feature_repo.features.catalogue import DECLARED, Declared
+from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.entities import BY_KEY
 from feature_repo.features.sources import source
+from feature_repo.folds.fold import Fold
 
 FEAST_TYPES: dict[str, FeastType] = {
     "int64": Int64,
@@ -27,7 +28,7 @@ FEAST_TYPES: dict[str, FeastType] = {
 }
 
 
-def view(declared: Declared) -> FeatureView:
+def view(declared: Fold) -> FeatureView:
     """The Feast view of a fold: same name, key, columns and age limit."""
     key = Field(name=declared.key, dtype=String)
     features = [

@@ -52,9 +52,7 @@ class SessionFold(Fold):
                 state = self.new()
         elif event.user_id and state["sealed"]:
             state = self.new()
-        for step in self.steps[event.type]:
-            step(state, event)
-        return state
+        return super().step(state, event)
 
 
 def visible(row: Mapping[str, Any] | None, user_id: str | None) -> Mapping[str, Any] | None:

@@ -56,15 +56,9 @@ class AsofOfflineStore(DuckDBOfflineStore):
     ) -> RetrievalJob:
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         if on_demand or not all(map(_is_parquet, feature_views)):
+            options = full_feature_names, filter_by_created_timestamp
             return DuckDBOfflineStore.get_historical_features(
-                config=config,
-                feature_views=feature_views,
-                feature_refs=feature_refs,
-                entity_df=entity_df,
-                registry=registry,
-                project=project,
-                full_feature_names=full_feature_names,
-                filter_by_created_timestamp=filter_by_created_timestamp,
+                config, feature_views, feature_refs, entity_df, registry, project, *options
             )
         assert isinstance(entity_df, pd.DataFrame), "Feast's DuckDB store takes entity rows as a data frame"
         schema = dict(zip(entity_df.columns, entity_df.dtypes, strict=True))

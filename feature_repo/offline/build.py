@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from feature_repo.features.catalogue import ITEM_CATALOGUE, Declared, catalogue_rows
+from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
+from feature_repo.folds.fold import Fold
 from feature_repo.offline.backfill import Limits, rows
 from feature_repo.offline.history import schema, write
 from feature_repo.params import load
@@ -32,7 +33,7 @@ def main() -> None:
         _write(fold, parts, params)
 
 
-def _write(view: Declared, parts: Iterable[pa.Table], params: FeaturesParams) -> None:
+def _write(view: Fold, parts: Iterable[pa.Table], params: FeaturesParams) -> None:
     with progress(desc=view.name, unit=" rows", unit_scale=True) as bar:
         path, shape = feature_file(view.name), schema(view.key, view.columns)
         write(path, shape, _counted(parts, bar), params.row_group)

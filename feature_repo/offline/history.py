@@ -146,12 +146,9 @@ def write(path: Path, shape: pa.Schema, parts: Iterable[pa.Table], row_group: in
 
 def _encodings(shape: pa.Schema) -> dict[str, Any]:
     """Split bytes for sums, deltas for instants: 7.6 million rows take 340 MB instead of 582."""
-    encoding = {f.name: "BYTE_STREAM_SPLIT" for f in shape if pa.types.is_floating(f.type)}
-    encoding |= {
-        f.name: "DELTA_BINARY_PACKED"
-        for f in shape
-        if pa.types.is_integer(f.type) or pa.types.is_timestamp(f.type)
-    }
+    sums = [f.name for f in shape if pa.types.is_floating(f.type)]
+    instants = [f.name for f in shape if pa.types.is_integer(f.type) or pa.types.is_timestamp(f.type)]
+    encoding = dict.fromkeys(sums, "BYTE_STREAM_SPLIT") | dict.fromkeys(instants, "DELTA_BINARY_PACKED")
     texts = [f.name for f in shape if pa.types.is_string(f.type)]
     lists = [f"{f.name}.list.element" for f in shape if pa.types.is_list(f.type)]
     return {"column_encoding": encoding, "use_dictionary": texts + lists}

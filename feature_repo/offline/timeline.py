@@ -23,7 +23,7 @@ from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.entities import BY_KEY
 from feature_repo.features.sources import EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
-from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
+from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.places import feature_file
 
 
@@ -65,14 +65,6 @@ def matrix_at(ids: Sequence[str], now: int) -> ItemMatrix:
     return matrix
 
 
-def expire(matrix: ItemMatrix, now: int) -> None:
-    """Forget the activity of items that nobody touched within the view's age limit before `now` (us)."""
-    at = matrix.activity["at"]
-    stale = np.flatnonzero((at > 0) & (at < now - MAX_AGE_US))
-    if len(stale):
-        matrix.apply(stale, dict.fromkeys(ACTIVITY, 0))
-
-
 class ItemTimeline:
     """Rolls an item matrix forward through data/features/item_activity.parquet.
 
@@ -107,6 +99,6 @@ class ItemTimeline:
         span = slice(self._next, int(np.searchsorted(self._ts, now, side="right")))
         # An item stands in the span once per change, in order of time: the last assignment stays.
         self.matrix.apply(self._rows[span], {name: values[span] for name, values in self._values.items()})
-        expire(self.matrix, now)
+        self.matrix = self.matrix.as_of(now)
         self.now, self._next = now, span.stop
         return self._rows[span]

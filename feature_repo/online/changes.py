@@ -11,21 +11,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 VERSION, CHANGED, CATALOGUE = "endcap:items:version", "endcap:items:changed", "endcap:items:catalogue"
 EPOCH = "endcap:items:epoch"
 APPLIED_TS = "endcap:applied_ts"
-
-# The version and its entries appear together: who saw version v has seen every change up to v.
-ANNOUNCE = """
-local version = redis.call('INCR', KEYS[1])
-for i = 1, #ARGV do redis.call('ZADD', KEYS[2], version, ARGV[i]) end
-return version
-"""
-RAISE = """
-if tonumber(redis.call('GET', KEYS[1]) or 0) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
-"""
+ANNOUNCE, RAISE = (Path(__file__).with_name(f"{name}.lua").read_text() for name in ("announce", "raise"))
 
 
 class Seen(NamedTuple):

@@ -22,7 +22,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from feature_repo.clock import DAY_US
 from feature_repo.errors import FeatureError
-from feature_repo.features.catalogue import Declared
+from feature_repo.folds.fold import Fold
 
 VALUE_FIELDS = {  # dtype -> field of Feast's Value
     "int64": "int64_val",
@@ -37,7 +37,7 @@ LISTS = {"list<string>": StringList, "list<int64>": Int64List}
 class OnlineView:
     """Codec of one view. A row is a dict column -> python value, as the fold makes it."""
 
-    def __init__(self, declared: Declared, project: str) -> None:
+    def __init__(self, declared: Fold, project: str) -> None:
         self.declared = declared
         self._project = project.encode()
         self._columns = [(c.name, VALUE_FIELDS[c.dtype], LISTS.get(c.dtype)) for c in declared.columns]
@@ -67,11 +67,8 @@ class OnlineView:
         for name, field, kind in self._columns:
             value = row[name]
             try:
-                if value is None:
-                    encoded.append(b"")
-                else:
-                    proto = Value(**{field: kind(val=value) if kind else value})
-                    encoded.append(proto.SerializeToString())
+                held = {} if value is None else {field: kind(val=value) if kind else value}
+                encoded.append(Value(**held).SerializeToString())
             except (TypeError, ValueError) as error:
                 raise FeatureError(f"{self.declared.name}.{name}: {value!r} does not fit {field}") from error
         instant = Timestamp(seconds=ts // 1_000_000, nanos=ts % 1_000_000 * 1_000)

@@ -18,10 +18,10 @@ from feature_repo.assemble.vectorize import COLUMNS, REQUEST
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.clock import instant
 from feature_repo.errors import EndcapError, ParamsError
-from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, Declared
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY
-from feature_repo.folds.fold import Reading
+from feature_repo.folds.fold import Fold, Reading
 from feature_repo.offline.timeline import historical
 from feature_repo.online.changes import applied_ts
 from feature_repo.online.connection import connect
@@ -112,7 +112,7 @@ def clock() -> int:
     )
 
 
-def stored(declared: Declared, entity: str, now: int) -> dict[str, Any] | None:
+def stored(declared: Fold, entity: str, now: int) -> dict[str, Any] | None:
     """The offline row as of `now`, through Feast, as training reads it."""
     service = SERVICES[declared.key]
     keys = [key for key, of in SERVICES.items() if of == service]
@@ -122,7 +122,7 @@ def stored(declared: Declared, entity: str, now: int) -> dict[str, Any] | None:
     return row
 
 
-def live(declared: Declared, entity: str, now: int) -> dict[str, Any] | None:
+def live(declared: Fold, entity: str, now: int) -> dict[str, Any] | None:
     """The online row, as serving reads it: none where it is too old at `now`."""
     view = OnlineView(declared, open_store().project)
     with connect() as redis:
@@ -130,7 +130,7 @@ def live(declared: Declared, entity: str, now: int) -> dict[str, Any] | None:
     return found[1] if found else None
 
 
-def value(declared: Declared, reading: Reading, row: dict[str, Any] | None, now: int) -> float:
+def value(declared: Fold, reading: Reading, row: dict[str, Any] | None, now: int) -> float:
     """What the ranker gets of `row`."""
     if declared.key == "item_id":
         matrix = item_matrix(declared, row)
@@ -139,7 +139,7 @@ def value(declared: Declared, reading: Reading, row: dict[str, Any] | None, now:
     return float(reading.read(row or fold.row(fold.new()), Visitor(now, "", None)))
 
 
-def item_matrix(declared: Declared, row: dict[str, Any] | None) -> ItemMatrix:
+def item_matrix(declared: Fold, row: dict[str, Any] | None) -> ItemMatrix:
     """A catalogue of one item that has only this row."""
     catalogue = row if declared is ITEM_CATALOGUE and row else {c.name: None for c in ITEM_CATALOGUE.columns}
     matrix = ItemMatrix(["one"], {name: [held] for name, held in catalogue.items()})

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
-from serving.types import Answer, Slot
+from serving.types import Answer
 
 
 def answer_bytes(answer: Answer) -> bytes:
-    """The JSON body; `rule`, `warnings` and `debug` only where there is something to say."""
-    body: dict[str, Any] = {
-        "request_id": answer.request_id,
-        "surface": answer.surface,
-        "items": [_slot(slot) for slot in answer.items],
-        "arm": answer.arm,
-        "bundle": answer.bundle,
-        "served_from": answer.served_from,
-        "degraded": answer.degraded,
-        "feature_age_ms": answer.feature_age_ms,
-        "took_ms": answer.took_ms,
-    }
-    if answer.warnings:
-        body["warnings"] = answer.warnings
-    if answer.debug is not None:
-        body["debug"] = answer.debug
+    """The JSON body: the answer's fields, `warnings` and `debug` only where there is something to say."""
+    body = {name: getattr(answer, name) for name in Answer.__slots__}
+    body["items"] = [
+        {"item_id": slot.item_id, "slot": slot.slot, "score": slot.score, "source": slot.source}
+        for slot in answer.items  # orjson takes twice as long for a dataclass
+    ]
+    if not answer.warnings:
+        del body["warnings"]
+    if answer.debug is None:
+        del body["debug"]
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-
-
-def _slot(slot: Slot) -> dict[str, Any]:
-    found = {"item_id": slot.item_id, "slot": slot.slot, "score": slot.score, "source": slot.source}
-    return found | {"rule": slot.rule} if slot.rule else found
 
 
 def cache_headers(method: str, answer: Answer, edge_ttl_s: int) -> dict[str, str]:

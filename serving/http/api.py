@@ -102,8 +102,7 @@ async def _when_applied(desk: Desk, receipt: Receipt) -> AsyncIterator[bytes]:
 
 
 async def elsewhere(http: HttpRequest, desk: Desk) -> Response:
-    known = METHODS.get(http.url.path)
-    if known:
+    if known := METHODS.get(http.url.path):
         raise RequestError("method", http.method, known, status=405, next_step=f"use {known}")
     raise RequestError("path", http.url.path, ", ".join(METHODS), status=404, next_step="see docs/api.md")
 

@@ -117,11 +117,9 @@ class Ingress:
                 raise
             raise UnavailableError(f"events cannot be stored ({type(error).__name__})") from None
         duplicates = sum(one.twice for one in written)
-        for outcome, count in (
-            ("accepted", len(good) - duplicates),
-            ("duplicate", duplicates),
-            ("rejected", len(rejected)),
-        ):
+        fresh = len(good) - duplicates
+        counts = {"accepted": fresh, "duplicate": duplicates, "rejected": len(rejected)}
+        for outcome, count in counts.items():
             if count:
                 prometheus.EVENTS.labels(outcome).inc(count)
         last: dict[int, str] = {}
@@ -155,6 +153,5 @@ class Ingress:
 
 def _named(event: Any) -> str | None:
     """The event_id for the answer, if there is one to name."""
-    found: Mapping[str, Any] = event if isinstance(event, dict) else {}
-    name = found.get("event_id")
+    name = event.get("event_id") if isinstance(event, dict) else None
     return name if name is None or is_id(name) else shorten(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -18,19 +19,7 @@ from serving.errors import RequestError
 from serving.types import Context, Request
 
 MAX_LIMIT = 100
-CONTEXT_FIELDS = ("device", "country", "channel", "page", "category")
-FIELDS = (
-    "surface",
-    "user_id",
-    "session_id",
-    "items",
-    "cart",
-    "exclude",
-    "context",
-    "limit",
-    "debug",
-    "as_of",
-)
+FIELDS, CONTEXT_FIELDS = (tuple(field.name for field in fields(kind)) for kind in (Request, Context))
 _LISTS = ("items", "cart", "exclude")
 _ID = "a string of 1 to 256 characters without control characters"
 _FIRST_US = micros(EARLIEST)

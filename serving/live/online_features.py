@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix, Rows
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from feature_repo.files import chunks
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows
 from serving.live.wire import Wire
@@ -60,7 +63,8 @@ class OnlineFeatures:
         None for an id that is None, for one without a row, and for a row that at `now` (us) is older than its
         view allows.
         """
-        asked = self._asked(user_id, session_id)
+        pairs = [(self._user, user_id), (self._session, session_id)]
+        asked = [(view, entity) for view, entity in pairs if entity is not None]
         commands = [view.hmget(entity) for view, entity in asked]
         replies = await self._wire.ask(commands) if asked else []
         found = {view: view.fresh(reply, now) for (view, _), reply in zip(asked, replies, strict=True)}
@@ -72,21 +76,17 @@ class OnlineFeatures:
         """`matrix` of every item's catalogue and activity, through Feast; one without a row is unknown."""
         self._seen = changes.seen(self._redis)  # before the read: what changes meanwhile is read again
         service = self._store.get_feature_service("items")
-        columns: dict[str, list[Any]] = {}
-        for ids in _chunks(self._ids, LOADED):
+        columns: defaultdict[str, list[Any]] = defaultdict(list)
+        for ids in chunks(self._ids, LOADED):
             rows = [{ITEM_ACTIVITY.key: item} for item in ids]
             answer = self._store.get_online_features(service, rows, full_feature_names=True).to_dict()
             for name, values in answer.items():
-                columns.setdefault(name, []).extend(values)
-        prefix = f"{ITEM_CATALOGUE.name}__"
-        matrix = ItemMatrix(
-            self._ids, {c.name: columns.get(prefix + c.name, []) for c in ITEM_CATALOGUE.columns}
-        )
-        prefix = f"{ITEM_ACTIVITY.name}__"
-        found = [i for i, at in enumerate(columns.get(prefix + "at", [])) if at is not None]
-        values = {name: [columns[prefix + name][i] for i in found] for name in ACTIVITY} if found else {}
-        if found:
-            matrix.apply(np.array(found, np.int64), values)
+                columns[name] += values
+        catalogue = {c.name: columns[f"{ITEM_CATALOGUE.name}__{c.name}"] for c in ITEM_CATALOGUE.columns}
+        matrix = ItemMatrix(self._ids, catalogue)
+        touched = [at is not None for at in columns[f"{ITEM_ACTIVITY.name}__at"]]
+        values = {name: compress(columns[f"{ITEM_ACTIVITY.name}__{name}"], touched) for name in ACTIVITY}
+        matrix.apply(np.flatnonzero(touched), {name: list(column) for name, column in values.items()})
         self.matrix = self._ready(matrix)
 
     def refresh(self) -> int:
@@ -95,22 +95,17 @@ class OnlineFeatures:
         Reads in small parts with pauses: a request in another thread hardly waits. Callers take turns.
         """
         with self._turn:
-            self.matrix, count = self._refreshed(self.matrix)
-        return count
-
-    def _refreshed(self, matrix: ItemMatrix) -> tuple[ItemMatrix, int]:
-        """The snapshot after `matrix`, `matrix` itself where nothing changed, and how many rows were read."""
-        seen, items = changes.since(self._redis, self._seen)
-        known = matrix.ids if items is None else [item for item in items if item in matrix.row]
-        fresh = matrix.updated(*self._changed(matrix, known))
-        if items is None or seen.catalogue != self._seen.catalogue:
-            unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
-            parts = self._held(self._catalogue, matrix.ids)
-            rows = [held[1] if held else unknown for part in parts for _, held in part]
-            fresh = fresh.with_catalogue({name: [row[name] for row in rows] for name in unknown})
-        fresh = self._ready(fresh)
-        self._seen = seen
-        return fresh, len(known)
+            matrix = self.matrix
+            seen, items = changes.since(self._redis, self._seen)
+            known = matrix.ids if items is None else [item for item in items if item in matrix.row]
+            fresh = matrix.updated(*self._changed(matrix, known))
+            if items is None or seen.catalogue != self._seen.catalogue:
+                unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
+                parts = self._held(self._catalogue, matrix.ids)
+                rows = [held[1] if held else unknown for part in parts for _, held in part]
+                fresh = fresh.with_catalogue({name: [row[name] for row in rows] for name in unknown})
+            self.matrix, self._seen = self._ready(fresh), seen
+        return len(known)
 
     def _changed(self, matrix: ItemMatrix, items: Sequence[str]) -> tuple[Rows, dict[str, Any]]:
         """Matrix rows and their new activity; an item whose row was deleted is untouched again.
@@ -138,17 +133,7 @@ class OnlineFeatures:
         self, view: OnlineView, items: Sequence[str]
     ) -> Iterator[list[tuple[str, tuple[int, Row] | None]]]:
         """Each item with its stored (ts, row), in small parts with pauses between them."""
-        for at, ids in enumerate(_chunks(items, REFRESHED)):
+        for at, ids in enumerate(chunks(items, REFRESHED)):
             if at:
                 time.sleep(PAUSE_S)
             yield list(zip(ids, read_rows(self._redis, view, ids), strict=True))
-
-    def _asked(self, user_id: str | None, session_id: str | None) -> list[tuple[OnlineView, str]]:
-        """The views to read and of whom, in the order of the replies."""
-        pairs = [(self._user, user_id), (self._session, session_id)]
-        return [(view, entity) for view, entity in pairs if entity is not None]
-
-
-def _chunks(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), size):
-        yield ids[start : start + size]

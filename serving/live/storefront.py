@@ -27,7 +27,7 @@ from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.params import Serving
 from serving.pipeline import Bundle, Served
 from serving.release.health import ArmHealth
-from serving.release.loaded import Current, Features, Loaded, Releases
+from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
 
@@ -111,7 +111,8 @@ class Storefront:
         if self._replay:
             await self._catch_up()
         now = await self.now(request)
-        rows, degraded = await self._read(features, request, now)
+        busy = self._in_flight > self._params.max_in_flight
+        rows, degraded = (NO_ROWS, OVERLOADED) if busy else await self._rows.read(features, request, now)
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
         read = time.perf_counter()
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
@@ -149,12 +150,6 @@ class Storefront:
         if arm == CHALLENGER and current.challenger:
             return arm, current.challenger
         return arm, current.champion
-
-    async def _read(self, features: Features, request: Request, now: int) -> tuple[VisitorRows, str | None]:
-        """(the shopper's rows, why there are none)."""
-        if self._in_flight > self._params.max_in_flight:
-            return NO_ROWS, OVERLOADED
-        return await self._rows.read(features, request, now)
 
     async def _catch_up(self) -> None:
         """In a replay the item matrix is never behind: the lists must equal the offline ones."""

@@ -33,7 +33,8 @@ class Wire:
         except RedisConnectionError:
             if not used:
                 raise
-        await self._drop_idle()  # they are of the same age
+        while self._idle:  # they are of the same age
+            await self._idle.pop().disconnect(nowait=True)
         return await self._exchange(self._pool.make_connection(), commands)
 
     async def _exchange(self, connection: Any, commands: Sequence[bytes]) -> list[Any]:
@@ -45,7 +46,3 @@ class Wire:
             raise
         self._idle.append(connection)
         return replies
-
-    async def _drop_idle(self) -> None:
-        while self._idle:
-            await self._idle.pop().disconnect(nowait=True)

@@ -127,15 +127,10 @@ def load(path: Path) -> Bundle:
     tables = {name: _read(path / f"{name}.npz", _csr) for name in ("covisit", "ease")}
     als = _read(path / "als_items.npy", np.load)
     n = manifest["items"]
-    shapes = {
-        "item_ids.json": (len(ids), n),
-        "item_vectors.npy": (len(vectors), n),
-        "als_items.npy": (len(als), n),
-        "covisit.npz": (tables["covisit"].shape, (n, n)),
-        "ease.npz": (tables["ease"].shape, (n, n)),
-    }
-    for name, (found, expected) in shapes.items():
-        _expect(path / name, "size", expected, found)
+    for name, rows in (("item_ids.json", ids), ("item_vectors.npy", vectors), ("als_items.npy", als)):
+        _expect(path / name, "size", n, len(rows))
+    for name, table in tables.items():
+        _expect(path / f"{name}.npz", "size", (n, n), table.shape)
     models = Models(
         ids=ids,
         item_vectors=np.ascontiguousarray(vectors, np.float32),
@@ -159,18 +154,18 @@ def load(path: Path) -> Bundle:
 def _try_out(path: Path, bundle: Bundle) -> None:
     """One prediction of each model, so that a tower or a ranker of another shape is refused here."""
     zeros, context = np.zeros((1, HISTORY), np.int64), np.zeros((1, 3), np.int64)
-    tower = bundle.models.tower
-    found: Any
-    try:
-        found = tower.user_vector(zeros, zeros.astype(np.float32), zeros, context).shape
-    except Exception as error:  # onnxruntime raises its own types, none of them public
-        found = repr(error)
+    found = _shape(bundle.models.tower.user_vector, zeros, zeros.astype(np.float32), zeros, context)
     _expect(path / "user_tower.onnx", "output", bundle.models.item_vectors.shape[1:], found)
-    try:
-        found = bundle.ranker.predict(np.zeros((2, len(COLUMNS)), np.float32)).shape
-    except Exception as error:  # lleaves and LightGBM differ in what they raise
-        found = repr(error)
+    found = _shape(bundle.ranker.predict, np.zeros((2, len(COLUMNS)), np.float32))
     _expect(path / "ranker.txt", "output of 2 rows", (2,), found)
+
+
+def _shape(model: Callable[..., Any], *inputs: Any) -> Any:
+    """Of its output, or the error; onnxruntime's are not public, and those of lleaves are not LightGBM's."""
+    try:
+        return model(*inputs).shape
+    except Exception as error:
+        return repr(error)
 
 
 def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[Any]) -> dict[str, Any]:

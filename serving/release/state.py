@@ -89,7 +89,13 @@ class Health:
 
 def read(redis: Redis) -> RolloutState | None:
     """The present state; None before the first release is installed."""
-    return _from_hash(_fetch(redis))
+    values: Any = redis.hgetall(ROLLOUT)
+    if not values:
+        return None
+    found = {name: orjson.loads(text) for name, text in _texts(values).items()}
+    for name in ("champion", "challenger", "previous"):
+        found[name] = Release(**found[name]) if found[name] else None
+    return RolloutState(**found)
 
 
 def install(redis: Redis, release: Release, act: Act) -> RolloutState:
@@ -211,7 +217,7 @@ def _commit(
     with redis.pipeline() as pipe:
         try:
             pipe.watch(ROLLOUT)
-            stored = _from_hash(_fetch(pipe))
+            stored = read(pipe)
             if (stored and stored.version) != (expected and expected.version):
                 raise WatchError
             seconds, micros = redis.time()  # type: ignore[misc]
@@ -222,7 +228,7 @@ def _commit(
                 since=f"{seconds * 1000 + micros // 1000}-0",
             )
             pipe.multi()
-            pipe.hset(ROLLOUT, mapping=_to_hash(changed))
+            pipe.hset(ROLLOUT, mapping={name: orjson.dumps(value) for name, value in asdict(changed).items()})
             pipe.xadd(AUDIT, _entry(what, act, changed.version))
             pipe.delete(*(HEALTH + arm for arm in ARMS))
             pipe.execute()
@@ -246,23 +252,6 @@ def _parsed_entry(stream_id: Any, fields: Mapping[Any, Any]) -> dict[str, Any]:
         "numbers": orjson.loads(entry["numbers"]),
         "version": int(entry["version"]) if entry["version"] else None,
     }
-
-
-def _to_hash(state: RolloutState) -> dict[Any, Any]:
-    return {name: orjson.dumps(value) for name, value in asdict(state).items()}
-
-
-def _from_hash(values: Mapping[Any, Any]) -> RolloutState | None:
-    if not values:
-        return None
-    found = {name: orjson.loads(text) for name, text in _texts(values).items()}
-    for name in ("champion", "challenger", "previous"):
-        found[name] = Release(**found[name]) if found[name] else None
-    return RolloutState(**found)
-
-
-def _fetch(redis: Any) -> dict[Any, Any]:
-    return redis.hgetall(ROLLOUT)
 
 
 def _texts(values: Mapping[Any, Any]) -> dict[str, str]:

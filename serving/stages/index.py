@@ -7,7 +7,6 @@ Exact search over 12,000 x 64 takes 0.1 ms and has no recall to lose; at a milli
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import faiss
 import numpy as np
@@ -26,21 +25,6 @@ class IndexParams:
     ef_search: int  # candidates while a query is answered, at least K
 
 
-class Index(Protocol):
-    """What a release is searched with; built when it is loaded, immutable afterwards."""
-
-    def search(self, query: Floats, k: int) -> tuple[Rows, Floats]:
-        """Rows int64 (k,) and inner products float32 (k,), best first; fewer where the catalogue is smaller.
-
-        query float32 (d,). Equal products come in ascending order of row.
-        """
-
-
-def build(vectors: Floats, params: IndexParams) -> Index:
-    """The index of `vectors` float32 (N, d), L2-normalised, that the size of the catalogue asks for."""
-    return Exact(vectors) if len(vectors) < params.exact_below else Hnsw(vectors, params)
-
-
 class Exact:
     """One matrix product and a partial sort."""
 
@@ -48,7 +32,10 @@ class Exact:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
 
     def search(self, query: Floats, k: int) -> tuple[Rows, Floats]:
-        """See Index.search."""
+        """Rows int64 (k,) and inner products float32 (k,), best first; fewer where the catalogue is smaller.
+
+        query float32 (d,). Equal products come in ascending order of row.
+        """
         scores: Floats = self._vectors @ query
         k = min(k, len(scores))
         worst = np.partition(scores, len(scores) - k)[len(scores) - k] if k else np.inf
@@ -68,7 +55,7 @@ class Hnsw:
         self._index.add(np.ascontiguousarray(vectors, np.float32))
 
     def search(self, query: Floats, k: int) -> tuple[Rows, Floats]:
-        """See Index.search. Raises ParamsError when k exceeds ef_search: recall would fall off unseen."""
+        """See Exact.search. Raises ParamsError when k exceeds ef_search: recall would fall off unseen."""
         if k > self._ef_search:
             raise ParamsError(
                 f"index.ef_search: {self._ef_search} is below the {k} asked for; raise it to {k} or more"
@@ -78,3 +65,11 @@ class Hnsw:
         rows, scores = rows[0][found].astype(np.int64), scores[0][found]
         order = np.lexsort((rows, -scores))
         return rows[order], scores[order]
+
+
+Index = Exact | Hnsw  # what a release is searched with; built when it is loaded, immutable afterwards
+
+
+def build(vectors: Floats, params: IndexParams) -> Index:
+    """The index of `vectors` float32 (N, d), L2-normalised, that the size of the catalogue asks for."""
+    return Exact(vectors) if len(vectors) < params.exact_below else Hnsw(vectors, params)

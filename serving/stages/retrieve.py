@@ -59,23 +59,37 @@ class Models:
 
 
 def retrieve(
-    params: Retrieve,
-    models: Models,
-    visitor: Visitor,
-    past: History,
-    matrix: ItemMatrix,
-    eligible: Mask,
+    params: Retrieve, models: Models, visitor: Visitor, past: History, matrix: ItemMatrix, eligible: Mask
 ) -> Candidates:
     """At most `params.k` distinct eligible rows, the quotas' order first, then the tower's best."""
     user = user_vector(models, visitor, past)
     scores = score_catalogue(params, models, user, past)
+
+    def ranked(source: str) -> list[int]:
+        """Eligible rows that `source` brings, best first, at most k."""
+        if source == "shown":
+            shown = matrix.rows_of(visitor.session["shown_items"])[::-1]
+            return [row for row in shown.tolist() if eligible[row]]
+        if source == "popular":
+            return top(matrix.popularity() + EVERY, eligible, params.k)
+        if source == "tower":
+            rows, _ = models.index.search(user, OVERFETCH * params.k)
+            nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
+            return nearest
+        if source == "als":
+            return top(als_scores(models.als_items, past.rows), eligible, params.k) if len(past.rows) else []
+        if source == "fresh":
+            born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
+            young = eligible & (born > visitor.now - params.fresh_days * DAY_US)
+            return top(scores.tower + 2.0, young, params.quotas[source])
+        return top(getattr(scores, source), eligible, params.k)
+
     found: dict[int, tuple[str, int]] = {}
     for source, quota in (*params.quotas.items(), ("popular", params.k)):
         if len(found) == params.k:
             break  # a source that is not needed is not asked
-        ranked = _ranked(source, params, models, user, scores, visitor, past, matrix, eligible)
         brought = 0
-        for rank, row in enumerate(ranked):
+        for rank, row in enumerate(ranked(source)):
             if brought == quota or len(found) == params.k:
                 break
             if row not in found:
@@ -147,33 +161,3 @@ def als_scores(item_factors: Floats, rows: Rows) -> Floats:
     weights = np.linalg.solve(seen @ seen.T + np.eye(len(rows), dtype=np.float32), np.ones(len(rows)))
     scores: Floats = item_factors @ (seen.T @ weights).astype(np.float32)
     return scores
-
-
-def _ranked(
-    source: str,
-    params: Retrieve,
-    models: Models,
-    user: Floats,
-    scores: Scores,
-    visitor: Visitor,
-    past: History,
-    matrix: ItemMatrix,
-    eligible: Mask,
-) -> list[int]:
-    """Eligible rows that `source` brings, best first, at most k."""
-    if source == "shown":
-        shown = matrix.rows_of(visitor.session["shown_items"])[::-1]
-        return [row for row in shown.tolist() if eligible[row]]
-    if source == "popular":
-        return top(matrix.popularity() + EVERY, eligible, params.k)
-    if source == "tower":
-        rows, _ = models.index.search(user, OVERFETCH * params.k)
-        nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
-        return nearest
-    if source == "als":
-        return top(als_scores(models.als_items, past.rows), eligible, params.k) if len(past.rows) else []
-    if source == "fresh":
-        born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
-        young = eligible & (born > visitor.now - params.fresh_days * DAY_US)
-        return top(scores.tower + 2.0, young, params.quotas[source])
-    return top(getattr(scores, source), eligible, params.k)

@@ -1,0 +1,28 @@
+-- One event_id, one entry: the mark and the entry are written together or not at all. The mark keeps
+-- "<partition>:<position>", so that a resend knows what to wait for. A number instead of the list: so many
+-- entries wait to be applied, and nothing was written.
+-- KEYS: applied, the partitions, the marks; ARGV: partitions, lifetime of a mark (s), limit of the backlog or
+-- -1, groups, then partition and JSON of each event.
+local partitions, ttl, limit, groups = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), {ARGV[4], ARGV[5]}
+if limit >= 0 then
+  for _, group in ipairs(groups) do
+    local total = 0
+    for p = 0, partitions - 1 do
+      total = total + behind(KEYS[p + 2], redis.call('HGET', KEYS[1], group .. ':' .. p))
+    end
+    if total > limit then return total end
+  end
+end
+local found, at = {}, 6
+for i = partitions + 2, #KEYS do
+  local mark = redis.call('GET', KEYS[i])
+  if mark then
+    found[#found + 1] = {mark, 1}
+  else
+    mark = ARGV[at] .. ':' .. append(KEYS[ARGV[at] + 2], 'event', ARGV[at + 1])
+    redis.call('SET', KEYS[i], mark, 'EX', ttl)
+    found[#found + 1] = {mark, 0}
+  end
+  at = at + 2
+end
+return found
