@@ -61,7 +61,7 @@ class Exposure:
     def parse(cls, record: Mapping[str, Any]) -> Exposure:
         """From a record of the stream `endcap:exposures`; fields that the join does not need are ignored."""
         needed = {name: record[name] for name in ("request_id", "arm", "surface")}
-        optional = {name: record.get(name) for name in ("unit", "user_id", "session_id")}
+        optional: dict[str, Any] = {name: record.get(name) for name in ("unit", "user_id", "session_id")}
         bundle, items = record.get("bundle") or "", tuple(record["items"])
         return cls(ts=int(record["ts"]), bundle=bundle, items=items, **needed, **optional)
 
