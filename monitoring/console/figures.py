@@ -81,10 +81,10 @@ def reports(data: Path) -> list[Report]:
     """Newest first."""
     found = [
         Report(
-            path=file.relative_to(data).as_posix(),
-            kind=file.suffix[1:],
-            written=datetime.fromtimestamp(file.stat().st_mtime, UTC),
-            size=file.stat().st_size,
+            file.relative_to(data).as_posix(),
+            file.suffix[1:],
+            datetime.fromtimestamp(file.stat().st_mtime, UTC),
+            file.stat().st_size,
         )
         for folder in REPORT_FOLDERS
         for file in (data / folder).rglob("*")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any
 
 from feature_repo.clock import DAY_US, SECOND_US, micros
@@ -59,22 +60,20 @@ class Exposure:
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Exposure:
         """From a record of the stream `endcap:exposures`; fields that the join does not need are ignored."""
-        return cls(
-            request_id=record["request_id"],
-            ts=int(record["ts"]),
-            unit=record.get("unit"),
-            user_id=record.get("user_id"),
-            session_id=record.get("session_id"),
-            arm=record["arm"],
-            bundle=record.get("bundle") or "",
-            surface=record["surface"],
-            items=tuple(record["items"]),
-        )
+        needed = {name: record[name] for name in ("request_id", "arm", "surface")}
+        optional: dict[str, Any] = {name: record.get(name) for name in ("unit", "user_id", "session_id")}
+        bundle, items = record.get("bundle") or "", tuple(record["items"])
+        return cls(ts=int(record["ts"]), bundle=bundle, items=items, **needed, **optional)
 
     @property
     def day(self) -> int:
         """Days since 1970-01-01 UTC."""
         return self.ts // DAY_US
+
+    @property
+    def person(self) -> tuple[str, str, int, str]:
+        """Who counts as one visitor: arm, surface, day, unit; each list to nobody is a visitor of its own."""
+        return self.arm, self.surface, self.day, self.unit or self.request_id
 
 
 @dataclass
@@ -91,7 +90,7 @@ class SlotCounts:
     revenue: float = 0.0
 
     def __add__(self, other: SlotCounts) -> SlotCounts:
-        return SlotCounts(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return SlotCounts(*map(add, vars(self).values(), vars(other).values()))
 
     def rates(self) -> dict[str, float | None]:
         """CTR per served slot; carts, conversion (buyers) and revenue per visitor; None without a visitor."""
@@ -137,7 +136,7 @@ class Feedback:
             if event["type"] in COUNTED and event.get("item_id") and event["event_id"] not in self._seen:
                 self._waiting[event["event_id"]] = {**event, "us": _instant(event["event_ts"])}
         for event in sorted(self._waiting.values(), key=lambda e: (e["us"], e["event_id"])):
-            if self._join(event):
+            if self._click(event) if event["type"] == "click" else self._order(event):
                 self._seen[event["event_id"]] = event["us"]
                 del self._waiting[event["event_id"]]
         self._forget()
@@ -168,13 +167,9 @@ class Feedback:
         tally = self._tally(exposure)
         tally.exposures += 1
         tally.impressions += len(exposure.items)
-        person = (exposure.arm, exposure.surface, exposure.day, exposure.unit or exposure.request_id)
-        if person not in self._people:
-            self._people[person] = False
+        if exposure.person not in self._people:
+            self._people[exposure.person] = False
             tally.visitors += 1
-
-    def _join(self, event: Mapping[str, Any]) -> bool:
-        return self._click(event) if event["type"] == "click" else self._order(event)
 
     def _click(self, event: Mapping[str, Any]) -> bool:
         exposure = self._open.get(event.get("request_id") or "")
@@ -207,9 +202,8 @@ class Feedback:
         revenue = (event.get("price") or 0.0) * (event.get("quantity") or 1)
         outcome.revenue += revenue
         tally.revenue += revenue
-        person = (exposure.arm, exposure.surface, exposure.day, exposure.unit or exposure.request_id)
-        tally.buyers += not self._people.get(person, True)
-        self._people[person] = True
+        tally.buyers += not self._people.get(exposure.person, True)
+        self._people[exposure.person] = True
         return True
 
     def _clicked_before(self, event: Mapping[str, Any]) -> Exposure | None:

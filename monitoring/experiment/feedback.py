@@ -86,7 +86,7 @@ def write_slots(exposures: Iterable[Exposure], path: Path) -> int:
 def metric_rows(tallies: Mapping[tuple[str, str, int], SlotCounts]) -> list[dict[str, Any]]:
     """One row per arm, surface and day: the counts of SlotCounts and its rates, in that order."""
     return [
-        {"day": date(1970, 1, 1) + timedelta(days=day), **_named((arm, surface), tally)}
+        {"day": _date(day), **_named((arm, surface), tally)}
         for (arm, surface, day), tally in sorted(tallies.items())
     ]
 
@@ -119,17 +119,8 @@ def draw(totals: Mapping[tuple[str, str], SlotCounts]) -> Figure:
 
 def _slots(exposures: Iterable[Exposure]) -> Iterator[dict[str, Any]]:
     for exposure in exposures:
-        shown = {
-            "request_id": exposure.request_id,
-            "exposed_ts": exposure.ts,
-            "day": date(1970, 1, 1) + timedelta(days=exposure.day),
-            "arm": exposure.arm,
-            "bundle": exposure.bundle,
-            "surface": exposure.surface,
-            "unit": exposure.unit,
-            "user_id": exposure.user_id,
-            "session_id": exposure.session_id,
-        }
+        shown = {name: value for name, value in vars(exposure).items() if name in SLOTS.names}
+        shown |= {"exposed_ts": exposure.ts, "day": _date(exposure.day)}
         for slot, item in enumerate(exposure.items):
             found = exposure.outcomes.get(item)
             yield shown | {
@@ -140,6 +131,11 @@ def _slots(exposures: Iterable[Exposure]) -> Iterator[dict[str, Any]]:
                 "purchased_ts": found and found.purchased_us,
                 "revenue": found.revenue if found else 0.0,
             }
+
+
+def _date(day: int) -> date:
+    """From days since 1970-01-01."""
+    return date(1970, 1, 1) + timedelta(days=day)
 
 
 def _named(key: tuple[str, str], tally: SlotCounts) -> dict[str, Any]:

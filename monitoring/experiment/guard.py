@@ -183,9 +183,11 @@ def decide(
     if trip := _tripped(health, champion_health, slow_looks, evidence, switches):
         move, reason = Move.ROLLBACK, trip
     elif compared:
-        move, reason = _by_clicks(judgement, canary.user_days, planned, params)
+        move, reason = _by_clicks(judgement, canary.user_days, planned, f"{params.margin:.0%}")
+    elif canary.user_days < planned:
+        move, reason = Move.HOLD, f"{planned - canary.user_days:,} user-days to go"
     else:
-        move, reason = _by_soak(canary.user_days, planned)
+        move, reason = Move.ADVANCE, f"healthy over {planned:,} user-days"
     return Decision(
         move=move,
         reason=reason,
@@ -208,10 +210,7 @@ def is_slow(health: Health, champion_health: Health, switches: Switches) -> bool
     return health.p99_ms > max(switches.p99_ms, switches.p99_ratio * champion_health.p99_ms)
 
 
-def _by_clicks(
-    judgement: Judgement, user_days: Number, planned: int, params: RolloutParams
-) -> tuple[Move, str]:
-    margin = f"{params.margin:.0%}"
+def _by_clicks(judgement: Judgement, user_days: Number, planned: int, margin: str) -> tuple[Move, str]:
     if judgement.harmful:
         return Move.ROLLBACK, f"CTR is credibly down by more than {margin}"
     if judgement.harmless:
@@ -220,16 +219,8 @@ def _by_clicks(
         return Move.ADVANCE, f"held its {planned:,} user-days with no sign of harm"
     if user_days < planned:
         return Move.HOLD, f"{planned - user_days:,} user-days to go"
-    return (
-        Move.HOLD,
-        f"over its {planned:,} user-days, but the estimate is a sign of harm or not there yet",
-    )
-
-
-def _by_soak(user_days: Number, planned: int) -> tuple[Move, str]:
-    if user_days < planned:
-        return Move.HOLD, f"{planned - user_days:,} user-days to go"
-    return Move.ADVANCE, f"healthy over {planned:,} user-days"
+    over = f"over its {planned:,} user-days"
+    return Move.HOLD, f"{over}, but the estimate is a sign of harm or not there yet"
 
 
 def _tripped(

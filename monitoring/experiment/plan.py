@@ -74,11 +74,8 @@ def measured(redis: Redis, params: RolloutParams, feedback_params: FeedbackParam
     arms = [feedback.statistics(arm) for arm in (CHAMPION, CHALLENGER, HOLDOUT)]
     together = arms[0] + arms[1]
     elapsed = feedback.watermark - feedback.first
-    if (
-        together.shoppers < params.burn_in_shoppers
-        or together.clicks < params.burn_in_clicks
-        or elapsed < MINUTE_US
-    ):
+    burnt_in = together.shoppers >= params.burn_in_shoppers and together.clicks >= params.burn_in_clicks
+    if not burnt_in or elapsed < MINUTE_US:
         return None
     seen = Shoppers.measured(together)
     # Shoppers come back within a day: a stretch shorter than a day counts as the day it is a part of.

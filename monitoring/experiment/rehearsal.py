@@ -37,15 +37,12 @@ class Shoppers:
         lists = np.arange(1, 13)
         weights = geom.pmf(lists, _geometric_rate(self.impressions / self.slots, lists))
         weights /= weights.sum()
-        shown, clicks, chance = [], [], []
-        for impressions, weight in zip(lists * self.slots, weights, strict=True):
-            x = np.arange(impressions + 1)
-            shown.append(np.full(len(x), impressions))
-            clicks.append(x)
-            chance.append(weight * self._click_chances(x, int(impressions), ctr))
-        probability = np.concatenate(chance)
+        most = lists * self.slots
+        shown = np.repeat(most, most + 1)
+        clicks = np.concatenate([np.arange(slots + 1) for slots in most])
+        probability = np.repeat(weights, most + 1) * self._click_chances(clicks, shown, ctr)
         likely = probability > 1e-9
-        day = ArmStatistics.of(np.concatenate(clicks)[likely], np.concatenate(shown)[likely])
+        day = ArmStatistics.of(clicks[likely], shown[likely])
         return day, probability[likely] / probability[likely].sum()
 
     @classmethod
@@ -55,11 +52,8 @@ class Shoppers:
         mean, ctr = arm.impressions / arm.shoppers, arm.ctr
         effect = arm.shopper_variance * mean / (ctr * (1 - ctr))
         size = arm.impressions_sq / arm.impressions  # slots of the shopper that a slot is shown to
-        return cls(
-            float(ctr),
-            float(arm.impressions / arm.user_days),
-            float(np.clip((effect - 1) / (size - 1), 0.0, 0.9)),
-        )
+        clustering = np.clip((effect - 1) / (size - 1), 0.0, 0.9)
+        return cls(float(ctr), float(arm.impressions / arm.user_days), float(clustering))
 
     @property
     def design_effect(self) -> float:
@@ -69,7 +63,7 @@ class Shoppers:
         between = ((day.clicks - ctr * day.impressions) ** 2 @ p) / (day.impressions @ p)
         return float(between / (ctr * (1 - ctr)))
 
-    def _click_chances(self, clicks: np.ndarray, impressions: int, ctr: float) -> np.ndarray:
+    def _click_chances(self, clicks: np.ndarray, impressions: np.ndarray, ctr: float) -> np.ndarray:
         if self.clustering == 0:
             return binom.pmf(clicks, impressions, ctr)
         concentration = 1.0 / self.clustering - 1.0

@@ -14,6 +14,7 @@ Every function takes numbers or arrays of numbers, so that the simulation that p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import add, sub
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,10 @@ class ArmStatistics:
         return cls(user_days, 1, clicks, impressions, clicks**2, impressions**2, clicks * impressions)
 
     def __add__(self, other: ArmStatistics) -> ArmStatistics:
-        return ArmStatistics(*(a + b for a, b in zip(self._sums(), other._sums(), strict=True)))
+        return ArmStatistics(*map(add, vars(self).values(), vars(other).values()))
 
     def __sub__(self, other: ArmStatistics) -> ArmStatistics:
-        return ArmStatistics(*(a - b for a, b in zip(self._sums(), other._sums(), strict=True)))
+        return ArmStatistics(*map(sub, vars(self).values(), vars(other).values()))
 
     @property
     def ctr(self) -> Number:
@@ -66,17 +67,6 @@ class ArmStatistics:
         with np.errstate(divide="ignore", invalid="ignore"):
             variance = residual_sq / (shoppers - 1) / (self.impressions / shoppers) ** 2
             return np.where(shoppers > 1, variance, np.nan)[()]
-
-    def _sums(self) -> tuple[Number, ...]:
-        return (
-            self.user_days,
-            self.shoppers,
-            self.clicks,
-            self.impressions,
-            self.clicks_sq,
-            self.impressions_sq,
-            self.cross,
-        )
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,5 @@ class Tail:
     def _exposures(self) -> list[dict[str, Any]]:
         found = self._redis.xrange(EXPOSURES, min=f"({self.exposures_at}", count=BATCH)
         if found:
-            self.exposures_at = _text(found[-1][0])
-        return [_record(fields, "exposure") for _, fields in found]
-
-
-def _record(fields: Any, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(fields.get(name.encode()) or fields[name])
-    return found
-
-
-def _text(number: bytes | str) -> str:
-    return number.decode() if isinstance(number, bytes) else number
+            self.exposures_at = found[-1][0].decode()
+        return [orjson.loads(fields[b"exposure"]) for _, fields in found]

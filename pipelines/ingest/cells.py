@@ -36,9 +36,8 @@ READABLE = {
     "texts": "a list of texts",
 }
 LIST_SEPARATOR = "|"  # between the texts of one CSV cell
-_OFFSET = (
-    r":\d\d(\.\d+)?\s*(Z|UTC|[+-]\d\d(:?\d\d)?)$"  # a time of day that says where it was read off the clock
-)
+# A time of day that says where it was read off the clock.
+_OFFSET = r":\d\d(\.\d+)?\s*(Z|UTC|[+-]\d\d(:?\d\d)?)$"
 
 
 @dataclass(frozen=True)
@@ -122,9 +121,8 @@ def require_columns(path: Path, found: list[str], wanted: Mapping[str, str], row
             problem = f"column '{name}' is missing; columns are {', '.join(found)}"
             raise DataError(path, problem, rows=rows, next_step="add the column or correct the mapping")
     if rows == 0:
-        raise DataError(
-            path, "the file has no rows", rows=0, next_step="export it again, or leave the file out"
-        )
+        step = "export it again, or leave the file out"
+        raise DataError(path, "the file has no rows", rows=0, next_step=step)
 
 
 def cell(column: str, kind: str, found: pa.DataType) -> str:
@@ -139,9 +137,8 @@ def cell(column: str, kind: str, found: pa.DataType) -> str:
         number = f"TRY_CAST({name} AS DOUBLE)"  # "3.0" is 3 and 3.5 is no whole number
         return f"CASE WHEN {number} = trunc({number}) THEN TRY_CAST({number} AS BIGINT) END"
     if kind == "instant" and text:
-        return (
-            f"CASE WHEN regexp_matches({name}, {literal(_OFFSET)}) THEN TRY_CAST({name} AS TIMESTAMPTZ) END"
-        )
+        zoned = f"regexp_matches({name}, {literal(_OFFSET)})"
+        return f"CASE WHEN {zoned} THEN TRY_CAST({name} AS TIMESTAMPTZ) END"
     if kind == "texts" and text:
         return f"string_split({name}, {literal(LIST_SEPARATOR)})"
     return f"TRY_CAST({name} AS {WIDE[kind]})"
@@ -164,10 +161,8 @@ def canonical_query(
     """
     learned = cells["event_ts"][1] if "event_ts" in cells else "NULL"
     values = {"consent": "true", "created_ts": learned, **(constants or {})}
-    unread, texts = (
-        [f"WHEN {unread_line} IS NOT NULL THEN 'row'"],
-        [f"WHEN {unread_line} IS NOT NULL THEN {unread_line}"],
-    )
+    unread = [f"WHEN {unread_line} IS NOT NULL THEN 'row'"]
+    texts = [f"WHEN {unread_line} IS NOT NULL THEN {unread_line}"]
     for name, (column, value) in cells.items():
         failed = f"WHEN {quoted(column)} IS NOT NULL AND ({value}) IS NULL THEN"
         unread.append(f"{failed} {literal(name)}")
@@ -201,6 +196,5 @@ def _holds(found: pa.DataType, kind: str) -> bool:
 
 
 def _may_hold(found: pa.DataType, kind: str) -> bool:
-    return is_text(found) or (
-        kind == "instant" and (pa.types.is_integer(found) or pa.types.is_timestamp(found))
-    )
+    number_or_local = pa.types.is_integer(found) or pa.types.is_timestamp(found)
+    return is_text(found) or (kind == "instant" and number_or_local)

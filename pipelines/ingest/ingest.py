@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import duckdb
@@ -63,7 +61,8 @@ def ingest(
     part is refused: then the quarantine and the report are still written, the raw data is not.
     """
     data.mkdir(parents=True, exist_ok=True)
-    with _scratch(data) as scratch, _connection(scratch, constants) as connection:
+    with TemporaryDirectory(prefix=".ingest-", dir=data) as name, _connection(name, constants) as connection:
+        scratch = Path(name)  # on the same file system as `data`: moves from here are atomic
         events = Intake(connection, SCHEMA, "event_id", event_rules(latest))
         items = Intake(connection, ITEM_SCHEMA, "item_id", item_rules(latest))
         intakes = {"events": events, "impressions": events, "items": items}
@@ -91,31 +90,19 @@ def ingest(
 
 def _write_raw(folder: Path, events: Intake, items: Intake, constants: IngestParams) -> dict[str, Output]:
     """The three canonical files. The type of an event decides its file, whichever file it came from."""
-    order, batch = "event_ts, event_id", constants.row_group_rows
-    readers = {
-        "events": (SCHEMA, lambda: events.accepted(order, batch, "type <> 'impression'")),
-        "impressions": (SCHEMA, lambda: events.accepted(order, batch, "type = 'impression'")),
-        "items": (ITEM_SCHEMA, lambda: items.accepted("item_id", batch)),
-    }
-    return {
-        name: _write(folder / f"{name}.parquet", schema, read(), constants)
-        for name, (schema, read) in readers.items()
-    }
+    outputs, batch = {}, constants.row_group_rows
+    for name, where in (("events", "type <> 'impression'"), ("impressions", "type = 'impression'")):
+        rows = events.accepted("event_ts, event_id", batch, where)
+        count = _write(folder / f"{name}.parquet", SCHEMA, rows, constants)
+        outputs[name] = Output.of(count, events.types(where))
+    count = _write(folder / "items.parquet", ITEM_SCHEMA, items.accepted("item_id", batch), constants)
+    return outputs | {"items": Output.of(count, [])}
 
 
-def _write(path: Path, schema: pa.Schema, rows: pa.RecordBatchReader, constants: IngestParams) -> Output:
-    """One parquet file of `schema`: zstd, fixed row groups, hence the same bytes for the same rows."""
-    output = Output()
-
-    def tables() -> Iterator[pa.Table]:
-        nonlocal output
-        for batch in rows:
-            group = pa.Table.from_batches([batch]).cast(schema)
-            output = output + Output.of(group)
-            yield group
-
-    write_parquet(path, schema, tables(), constants.row_group_rows)
-    return output
+def _write(path: Path, schema: pa.Schema, rows: pa.RecordBatchReader, constants: IngestParams) -> int:
+    """One parquet file of `schema`: fixed row groups, hence the same bytes for the same rows; how many."""
+    tables = (pa.Table.from_batches([batch]).cast(schema) for batch in rows)
+    return write_parquet(path, schema, tables, constants.row_group_rows)
 
 
 def _too_many_refused(
@@ -123,9 +110,9 @@ def _too_many_refused(
 ) -> DataError | None:
     for name, part in parts.items():
         if part.quarantined > limit * part.rows_in:
-            top = part.reasons[0]
+            top, found = part.reasons[0], part.quarantined
             problem = (
-                f"{part.quarantined} rows are quarantined ({part.quarantined / part.rows_in:.2%}, allowed "
+                f"{found} rows are quarantined ({found / part.rows_in:.2%}, allowed "
                 f"ingest.max_quarantined_share = {limit:.2%}), "
                 f"most of them ({top.rows}) for {top.field}: {top.reason}"
             )
@@ -135,27 +122,17 @@ def _too_many_refused(
 
 
 def _write_report(folder: Path, report: IngestReport) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
     (folder / "ingest.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n")
     draw(report, folder / "ingest.png")
 
 
-@contextmanager
-def _scratch(data: Path) -> Iterator[Path]:
-    """A folder on the same file system as `data`, gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix=".ingest-", dir=data))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def _connection(scratch: Path, constants: IngestParams) -> duckdb.DuckDBPyConnection:
-    """DuckDB with a bounded memory that spills beside the data."""
+def _connection(folder: str, constants: IngestParams) -> duckdb.DuckDBPyConnection:
+    """DuckDB with a bounded memory that spills into `folder`, beside the data."""
     return connect(
         memory_limit=constants.memory_limit,
         threads=constants.threads,
-        temp_directory=str(scratch / "spill"),
+        temp_directory=f"{folder}/spill",
         preserve_insertion_order=False,  # every query that needs an order states it
     )
 

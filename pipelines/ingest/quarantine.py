@@ -22,9 +22,7 @@ QUARANTINE = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),  # file name
         pa.field("row", pa.int64(), nullable=False),  # in that file, from 1; a CSV's header is not counted
-        pa.field(
-            "field", pa.string(), nullable=False
-        ),  # the first field that is wrong; "row" for a whole line
+        pa.field("field", pa.string(), nullable=False),  # the first wrong one; "row" for a whole line
         pa.field("value", pa.string()),  # as text
         pa.field("reason", pa.string(), nullable=False),
     ]
@@ -51,18 +49,15 @@ class Rule:
 def event_rules(latest: datetime) -> list[Rule]:
     """check_event, rule by rule in the same order; the first that is broken names the field."""
     needed = ("event_id", "session_id")
-    itemless = ", ".join(literal(name) for name in events.ITEMLESS_TYPES)
+    types, itemless = (", ".join(map(literal, names)) for names in (events.TYPES, events.ITEMLESS_TYPES))
+    but = " and ".join(events.ITEMLESS_TYPES)
     return [
         *(_text(name, 256, "a string", needed=name in needed) for name in events.ID_FIELDS),
-        Rule(
-            "type",
-            f"type IS NULL OR type NOT IN ({', '.join(literal(name) for name in events.TYPES)})",
-            f"one of {', '.join(events.TYPES)}",
-        ),
+        Rule("type", f"type IS NULL OR type NOT IN ({types})", f"one of {', '.join(events.TYPES)}"),
         Rule(
             "item_id",
             f"item_id IS NULL AND type NOT IN ({itemless})",
-            f"an item, which every type but {' and '.join(events.ITEMLESS_TYPES)} needs",
+            f"an item, which every type but {but} needs",
         ),
         Rule("event_ts", "event_ts IS NULL", READABLE["instant"]),
         _between_instants("event_ts", latest),
@@ -115,8 +110,7 @@ def _between_instants(name: str, latest: datetime) -> Rule:
 
 
 class Intake:
-    """Extracts of one schema on their way in, in a DuckDB table: add them, then read `accepted` and
-    `refused`.
+    """Extracts of one schema in a DuckDB table: add them, then read what is `accepted` and `refused`.
 
     `key` must be unique over all extracts: the first accepted row keeps it, in the order of adding and of
     rows.
@@ -141,9 +135,7 @@ class Intake:
         )
 
     def add(self, extract: Extract) -> int:
-        """Read the extract and judge each row; returns its part number. Raises DataError if it cannot be
-        read.
-        """
+        """Read the extract, judge each row and give its part number. Raises DataError if it is unreadable."""
         part = len(self._sources)
         first_broken = " ".join(f"WHEN {rule.broken} THEN {i}" for i, rule in enumerate(self._rules))
         columns = ", ".join(quoted(name) for name in self._schema.names)
@@ -200,3 +192,9 @@ class Intake:
         query = f"SELECT count(*), count(*) FILTER (rule IS NULL) FROM {self._table} WHERE part = {part}"
         ((read, accepted),) = self._connection.execute(query).fetchall()
         return read, accepted
+
+    def types(self, where: str) -> list[tuple[str, int, datetime, datetime]]:
+        """Accepted events by type, which comes first leads: (type, how many, the first's and last's time)."""
+        query = f"""SELECT type, count(*), min(event_ts), max(event_ts) FROM {self._table}
+            WHERE rule IS NULL AND {where} GROUP BY type ORDER BY min((event_ts, event_id))"""
+        return self._connection.execute(query).fetchall()

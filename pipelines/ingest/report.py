@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -45,31 +44,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Output:
-    """One file of data/raw; the sum of two is their concatenation."""
+    """One file of data/raw."""
 
-    rows: int = 0
-    types: Counter[str] = field(default_factory=Counter)
-    first: datetime | None = None
-    last: datetime | None = None
+    rows: int
+    types: Mapping[str, int]
+    first: str | None  # ISO instant
+    last: str | None
 
     @staticmethod
-    def of(table: pa.Table) -> Output:
-        """Counts of some rows; types and times only where the columns are there."""
-        if "event_ts" not in table.column_names:
-            return Output(table.num_rows)
-        types = {entry["values"]: entry["counts"] for entry in table["type"].value_counts().to_pylist()}
-        span = pc.min_max(table["event_ts"]).as_py()
-        return Output(table.num_rows, Counter(types), span["min"], span["max"])
-
-    def __add__(self, other: Output) -> Output:
-        firsts = [first for first in (self.first, other.first) if first]
-        lasts = [last for last in (self.last, other.last) if last]
-        return Output(
-            self.rows + other.rows,
-            self.types + other.types,
-            min(firsts, default=None),
-            max(lasts, default=None),
-        )
+    def of(rows: int, types: Sequence[tuple[str, int, datetime, datetime]]) -> Output:
+        """`types`: type, how many, first and last instant (pipelines.ingest.quarantine.Intake.types)."""
+        first = min(row[2] for row in types).isoformat() if types else None
+        last = max(row[3] for row in types).isoformat() if types else None
+        return Output(rows, {name: count for name, count, *_ in types}, first, last)
 
 
 @dataclass(frozen=True)
@@ -84,12 +71,7 @@ class IngestReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         outputs = {
-            name: {
-                "rows": output.rows,
-                "types": dict(sorted(output.types.items())),
-                "first": output.first and output.first.isoformat(),
-                "last": output.last and output.last.isoformat(),
-            }
+            name: asdict(output) | {"types": dict(sorted(output.types.items()))}
             for name, output in self.outputs.items()
         }
         parts = {name: asdict(part) for name, part in self.parts.items()}
@@ -99,16 +81,11 @@ class IngestReport:
         """One line per file in, per reason and per file out."""
         lines = []
         for name, part in self.parts.items():
-            lines.append(
-                f"{name:<12} {part.rows_in:>10,} rows in, {part.quarantined:,} to quarantine ({part.source})"
-            )
-            lines += [
-                f"{'':<12} {reason.rows:>10,} {reason.field}: {reason.reason}" for reason in part.reasons
-            ]
-        lines += [
-            f"data/raw/{name + '.parquet':<20} {output.rows:>10,} rows"
-            for name, output in self.outputs.items()
-        ]
+            told = f"{part.quarantined:,} to quarantine ({part.source})"
+            lines.append(f"{name:<12} {part.rows_in:>10,} rows in, {told}")
+            lines += [f"{'':<12} {why.rows:>10,} {why.field}: {why.reason}" for why in part.reasons]
+        for name, output in self.outputs.items():
+            lines.append(f"data/raw/{name + '.parquet':<20} {output.rows:>10,} rows")
         return "\n".join(lines)
 
 
@@ -116,7 +93,7 @@ def draw(report: IngestReport, path: Path) -> None:
     """Picture: accepted rows per type on a log scale, and quarantined rows per reason."""
     types: Counter[str] = Counter()
     for name, output in report.outputs.items():
-        types += output.types or Counter({name: output.rows})
+        types += Counter(output.types or {name: output.rows})
     reasons: Counter[str] = Counter()
     for name, part in report.parts.items():
         for reason in part.reasons:

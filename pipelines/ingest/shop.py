@@ -25,25 +25,19 @@ def choose(name: str, source: Path | None = None) -> Shop:
         chosen = dataclasses.replace(chosen, source=_relative(source))
     folder = root() / chosen.source
     if chosen.adapter != "simulated" and not folder.is_dir():
-        raise DataError(
-            chosen.source,
-            f"there is no such folder with the data of shop '{name}'",
-            next_step=f"name it: `endcap shop {name} --source DIR` or `make demo DATA={name} DATA_DIR=DIR`",
-        )
-    values = {k: _plain(v) for k, v in dataclasses.asdict(chosen).items()}
-    text = f"# Written by `endcap shop {name}`; dvc.lock belongs to this shop.\n" + yaml.safe_dump(
-        values, sort_keys=False
-    )
+        problem = f"there is no such folder with the data of shop '{name}'"
+        step = f"name it: `endcap shop {name} --source DIR` or `make demo DATA={name} DATA_DIR=DIR`"
+        raise DataError(chosen.source, problem, next_step=step)
+    # Instants as text: DVC writes parameters into dvc.lock, and YAML instants do not survive that.
+    fields = dataclasses.asdict(chosen).items()
+    values = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in fields}
+    text = f"# Written by `endcap shop {name}`; dvc.lock belongs to this shop.\n"
+    text += yaml.safe_dump(values, sort_keys=False)
     file = root() / CHOSEN
     file.parent.mkdir(exist_ok=True)
     if not file.exists() or file.read_text() != text:
         file.write_text(text)
     return chosen
-
-
-def _plain(value: object) -> object:
-    # Instants as text: DVC writes parameters into dvc.lock, and YAML instants do not survive that.
-    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _relative(source: Path) -> str:

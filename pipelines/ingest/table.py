@@ -92,9 +92,8 @@ class Table:
             cells[name] = (column, value)
         view = f"table adapter {part}"
         connection.register(view, table)
-        query = canonical_query(
-            schema, cells, quoted(view), "source_row", _constants(part, mapped), unread_line="unread_line"
-        )
+        constants = _constants(part, mapped)
+        query = canonical_query(schema, cells, quoted(view), "source_row", constants, "unread_line")
         return Extract(path, table.num_rows, _in_our_words(query, mapped.types))
 
 
@@ -137,14 +136,11 @@ def _wrong(path: Path, problem: str, allowed: str) -> DataError:
 
 
 def _read(path: Path, mapped: Mapped, kinds: Mapping[str, str]) -> pa.Table:
-    """The mapped columns, with `source_row` (from 1) and `unread_line` (the text of a line that has no
-    cells).
-    """
+    """The mapped columns, `source_row` (from 1) and `unread_line` (the text of a line without cells)."""
     wanted = {mapped.columns[name]: kind for name, kind in kinds.items()}
     if path.suffix == ".csv":
         return _read_csv(path, wanted, mapped.delimiter)
-    # Text stands for any kind here: shops write numbers and instants as text, and cells are judged one by
-    # one.
+    # Text stands for any kind: shops write numbers and instants as text, and each cell is judged.
     _, rows = open_parquet(path, wanted, lenient=True)
     try:
         table = pq.read_table(path, columns=list(wanted))
@@ -194,9 +190,7 @@ def _numbered(table: pa.Table, rows: pa.Array, lost: Mapping[int, str] | None) -
 
 
 def _instant(table: pa.Table, column: str, mapped: Mapped, path: Path) -> tuple[pa.Table, str]:
-    """SQL of an instant that is written as text, local time or a number; local times get a column of their
-    own.
-    """
+    """SQL of an instant that is text, local time or a number; local times get a column of their own."""
     found = table.schema.field(column).type
     if mapped.epoch is not None:
         per_second = _EPOCHS[mapped.epoch]
@@ -213,18 +207,13 @@ def _instant(table: pa.Table, column: str, mapped: Mapped, path: Path) -> tuple[
             return table, with_offset  # a cell without an offset goes to quarantine
         problem = f"column '{column}' has instants without a time zone"
         raise DataError(path, problem, rows=table.num_rows, next_step="set timezone in the mapping file")
-    local = _local_times(table.select([column]), column)
+    with connect() as connection:  # null where a text is no time
+        texts = connection.from_arrow(table.select([column]))
+        local = texts.select(f"TRY_CAST({quoted(column)} AS TIMESTAMP) AS local").to_arrow_table()["local"]
     # In the hour that happens twice, the first; in the hour that never happens, the instant after it.
     zoned = pc.assume_timezone(local, mapped.timezone, ambiguous="earliest", nonexistent="latest")
     name = f"{column} in {mapped.timezone}"
     return table.append_column(name, zoned.cast(TIMESTAMP)), f"coalesce({with_offset}, {quoted(name)})"
-
-
-def _local_times(table: pa.Table, column: str) -> pa.ChunkedArray:
-    """The column as timestamps without a zone; null where it is none."""
-    with connect() as connection:
-        texts = connection.from_arrow(table)
-        return texts.select(f"TRY_CAST({quoted(column)} AS TIMESTAMP) AS local").to_arrow_table()["local"]
 
 
 def _constants(part: str, mapped: Mapped) -> dict[str, str]:

@@ -32,6 +32,11 @@ class Expected:
     values: Floats
     stored: Stored
 
+    def asked(self) -> dict[str, Any]:
+        """Which question it was, for the examples of a report."""
+        query = self.query
+        return {"query": query.id, "session_id": query.session_id, "instant_us": query.now}
+
 
 @dataclass
 class Parity:
@@ -45,7 +50,6 @@ class Parity:
     asked: int = 0
     asked_again: int = 0  # answers put aside because they came without features, and asked for anew
     champion: int = 0
-    lists: int = 0
     equal_lists: int = 0
     slots: int = 0
     equal_slots: int = 0
@@ -103,16 +107,13 @@ class Parity:
             }
             for at, column in enumerate(COLUMNS)
         }
+        names = ("equal_lists", "slots", "equal_slots", "candidates", "shared_candidates")
         return {
             "asked": self.asked,
             "asked_again": self.asked_again,
             "answered_by_champion": self.champion,
-            "lists": self.lists,
-            "equal_lists": self.equal_lists,
-            "slots": self.slots,
-            "equal_slots": self.equal_slots,
-            "candidates": self.candidates,
-            "shared_candidates": self.shared_candidates,
+            "lists": self.champion,
+            **{name: getattr(self, name) for name in names},
             "values": int(self.compared.sum()),
             "unequal_values": {c: told["unequal"] for c, told in columns.items() if told["unequal"]},
             "shares": self.shares(),
@@ -138,14 +139,12 @@ class Parity:
         self._check_values(debug.get("features", {}), debug.get("stored"), expected)
 
     def _check_list(self, items: list[str], answer: dict[str, Any], expected: Expected) -> None:
-        self.lists += 1
         self.equal_lists += items == expected.items
         self.slots += max(len(items), len(expected.items))
         self.equal_slots += sum(a == b for a, b in zip(items, expected.items, strict=False))
         if items != expected.items and len(self.list_examples) < LISTS:
-            told = {"query": expected.query.id, "session_id": expected.query.session_id}
-            told |= {"instant_us": expected.query.now, "degraded": answer["degraded"]}
-            self.list_examples.append(told | {"online": items, "offline": expected.items})
+            sides = {"online": items, "offline": expected.items}
+            self.list_examples.append(expected.asked() | {"degraded": answer["degraded"], **sides})
 
     def _check_values(
         self, features: dict[str, list[float | None]], stored: Stored | None, expected: Expected
@@ -170,18 +169,8 @@ class Parity:
             if len(found) < EXAMPLES:
                 item = shared[row]
                 places = online_at[item], int(at[row])
-                found.append(
-                    {
-                        "query": expected.query.id,
-                        "session_id": expected.query.session_id,
-                        "instant_us": expected.query.now,
-                        "item_id": item,
-                        "online": _number(online[row, column_at]),
-                        "offline": _number(offline[row, column_at]),
-                        "culprits": culprits(column, stored, expected.stored, places, self.tolerance),
-                    }
-                )
-
-
-def _number(value: np.float32) -> float | None:
-    return None if np.isnan(value) else float(value)
+                sides = {"online": online[row, column_at], "offline": offline[row, column_at]}
+                told = expected.asked() | {"item_id": item}
+                told |= {side: None if np.isnan(value) else float(value) for side, value in sides.items()}
+                blamed = culprits(column, stored, expected.stored, places, self.tolerance)
+                found.append(told | {"culprits": blamed})

@@ -185,17 +185,9 @@ def _post(client: httpx.Client, events: list[dict[str, Any]]) -> None:
 def _ask(client: httpx.Client, expected: Expected) -> tuple[dict[str, Any], int]:
     """The answer, and how often it had to be asked for again because it came without features."""
     request = expected.request
-    context = {"device": request.context.device, "country": request.context.country}
-    body = {
-        "surface": request.surface,
-        "user_id": request.user_id,
-        "session_id": request.session_id,
-        "exclude": request.exclude,
-        "context": {**context, "channel": request.context.channel},
-        "limit": request.limit,
-        "debug": True,
-        "as_of": request.as_of,
-    }
+    body = {name: getattr(request, name) for name in ("surface", "user_id", "session_id", "exclude")}
+    context = {name: getattr(request.context, name) for name in ("device", "country", "channel")}
+    body |= {"context": context, "limit": request.limit, "debug": True, "as_of": request.as_of}
     again = 0
     while True:
         answer = client.post("/v1/recommend", content=orjson.dumps(body))

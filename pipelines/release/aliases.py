@@ -65,9 +65,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """manifest.json of a bundle's folder. Raises ReleaseError if there is none."""
     path = folder / "manifest.json"
     if not path.exists():
-        raise ReleaseError(
-            f"bundle: {path} does not exist; build it with `dvc repro` or name one with --bundle"
-        )
+        step = "build it with `dvc repro` or name one with --bundle"
+        raise ReleaseError(f"bundle: {path} does not exist; {step}")
     return orjson.loads(path.read_bytes())
 
 

@@ -73,13 +73,11 @@ class Evaluation:
             }
             evaluation = cls((*identity, span["from"], span["to"]), int(report["queries"]), models, slices)
         except (KeyError, TypeError) as missing:
-            raise GateError(
-                f"evaluation: {missing} does not fit; run `dvc repro evaluate` again"
-            ) from missing
+            problem = f"evaluation: {missing} does not fit; run `dvc repro evaluate` again"
+            raise GateError(problem) from missing
         if OURS not in models or len(models) < 2:
-            raise GateError(
-                f"models: {sorted(models)} is not enough; needed: {OURS} and at least one baseline"
-            )
+            needed = f"{OURS} and at least one baseline"
+            raise GateError(f"models: {sorted(models)} is not enough; needed: {needed}")
         return evaluation
 
 
@@ -160,7 +158,6 @@ def fingerprint(report: Mapping[str, Any]) -> str:
 
 def _finite(name: str, value: Any) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise GateError(
-            f"{name}: {value!r} is not a number that can be judged; run `dvc repro evaluate` again"
-        )
+        problem = f"{value!r} is not a number that can be judged"
+        raise GateError(f"{name}: {problem}; run `dvc repro evaluate` again")
     return float(value)

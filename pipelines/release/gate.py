@@ -26,9 +26,7 @@ def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | No
         "against": verdict.against,
         "champion": champion,
         "evaluation": fingerprint(report),
-        "checks": [
-            asdict(check) | {"passed": check.passed, "missing": check.missing} for check in verdict.checks
-        ],
+        "checks": [asdict(one) | {"passed": one.passed, "missing": one.missing} for one in verdict.checks],
     }
 
 
@@ -41,9 +39,8 @@ def told(verdict: Verdict) -> Table:
             missing, style = "-", None
         else:
             missing, style = f"{check.missing:.4g} ({check.missing / check.needed:.1%})", "red"
-        shown.add_row(
-            check.name, f"{check.value:.4g}", f"{check.needed:.4g}", check.because, missing, style=style
-        )
+        value, needed = f"{check.value:.4g}", f"{check.needed:.4g}"
+        shown.add_row(check.name, value, needed, check.because, missing, style=style)
     return shown
 
 
@@ -52,9 +49,8 @@ def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
     models = sorted(report["models"], key=lambda name: (name != OURS, -report["models"][name]["ndcg_at_12"]))
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 2)
-    for panel, metric, title in zip(
-        panels, ("ndcg_at_12", "coverage_at_12"), ("NDCG@12", "coverage@12"), strict=True
-    ):
+    named = {"ndcg_at_12": "NDCG@12", "coverage_at_12": "coverage@12"}
+    for panel, (metric, title) in zip(panels, named.items(), strict=True):
         values = [report["models"][name][metric] for name in models]
         tops = values
         panel.bar(models, values, color=["#1b6ca8" if name == OURS else "#b8c4cc" for name in models])
@@ -66,12 +62,8 @@ def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
         panel.set_title(f"{title}, needed {needed:.3f}", loc="left")
         for name, value, top in zip(models, values, tops, strict=True):
             over = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8}
-            panel.annotate(
-                f"{value:.3f}",
-                (name, top),
-                **over,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-            )
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            panel.annotate(f"{value:.3f}", (name, top), **over, bbox=box)
         panel.set_ylim(0, max([*tops, needed]) * 1.15)
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle("gate passed" if verdict.passed else "gate FAILED", x=0.99, ha="right", fontsize=10)

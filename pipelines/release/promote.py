@@ -139,12 +139,11 @@ def _manifest_of(champion: Release | None) -> dict[str, Any] | None:
 def _tags(manifest: Mapping[str, Any], verdict: Verdict) -> dict[str, str]:
     report = manifest["metrics"]
     ours = report["models"]["endcap"]
+    checks = {check.name: [check.value, check.needed] for check in verdict.checks}
     return {
         "gate": "passed",
         "gate_against": verdict.against,
-        "gate_checks": orjson.dumps(
-            {check.name: [check.value, check.needed] for check in verdict.checks}
-        ).decode(),
+        "gate_checks": orjson.dumps(checks).decode(),
         "ndcg_at_12": f"{ours['ndcg_at_12']:.6f}",
         "coverage_at_12": f"{ours['coverage_at_12']:.6f}",
         "evaluated": f"{report['span']['from']} to {report['span']['to']}",

@@ -58,12 +58,8 @@ def main(
     say = _say_json if json_output else _say
     params = load("rollout", RolloutParams)
     if action is Action.plan:
-        given = {
-            "user_days_per_day": user_days_per_day,
-            "ctr": ctr,
-            "impressions": impressions,
-            "clustering": clustering,
-        }
+        given = {"user_days_per_day": user_days_per_day, "ctr": ctr}
+        given |= {"impressions": impressions, "clustering": clustering}
         return plan.run(given, params, runs, picture, say)
     redis = connect()
     if action is Action.start:

@@ -28,9 +28,8 @@ def write_report(report: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     rows = ["model,ndcg_at_12,coverage_at_12"]
-    rows += [
-        f"{name},{m['ndcg_at_12']:.6f},{m['coverage_at_12']:.6f}" for name, m in report["models"].items()
-    ]
+    for name, found in report["models"].items():
+        rows.append(f"{name},{found['ndcg_at_12']:.6f},{found['coverage_at_12']:.6f}")
     file.with_suffix(".csv").write_text("\n".join(rows) + "\n")
     _picture(report, file.with_suffix(".png"))
 
@@ -71,12 +70,9 @@ def _picture(report: dict[str, Any], path: Path) -> None:
     axes = figure.subplots()
     for name, metrics in report["models"].items():
         ours = name == OURS
-        spread = [
-            [metrics["ndcg_at_12"] - metrics["ndcg_low"]],
-            [metrics["ndcg_high"] - metrics["ndcg_at_12"]],
-        ]
         color = "#1b6ca8" if ours else "#7a8793"
         x, y = metrics["coverage_at_12"], metrics["ndcg_at_12"]
+        spread = [[y - metrics["ndcg_low"]], [metrics["ndcg_high"] - y]]
         axes.errorbar(x, y, yerr=spread, fmt="o", color=color, capsize=3, markersize=8 if ours else 6)
         axes.annotate(name, (x, y), textcoords="offset points", xytext=(9, 4), color=color)
     axes.set(xlabel="coverage@12", ylabel="NDCG@12, 95 % interval", xlim=(0, 1.05))

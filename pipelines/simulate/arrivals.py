@@ -10,12 +10,8 @@ from feature_repo.clock import DAY_US, HOUR_US
 from pipelines.simulate.world import World
 
 # Share of a day's sessions per hour (UTC): quiet nights, a lunch bump, a long evening.
-_HOURS = np.array(
-    [2, 1, 1, 1, 1, 2, 4, 6, 7, 8, 8, 9, 10, 10, 9, 9, 9, 10, 12, 14, 15, 14, 10, 5], dtype=float
-)
-_WEEKDAYS = np.array(
-    [1.05, 1.0, 0.98, 1.0, 0.92, 1.0, 1.2]
-)  # Monday first: the week of the shop, Sunday peak
+_HOURS = np.array([2.0, 1, 1, 1, 1, 2, 4, 6, 7, 8, 8, 9, 10, 10, 9, 9, 9, 10, 12, 14, 15, 14, 10, 5])
+_WEEKDAYS = np.array([1.05, 1.0, 0.98, 1.0, 0.92, 1.0, 1.2])  # Monday first: the shop's week, Sunday peak
 
 
 @dataclass(frozen=True)
@@ -42,9 +38,8 @@ def arrivals(after_day: np.ndarray, days: int, growth: float, rng: np.random.Gen
     total = np.concatenate([[0.0], np.cumsum(rate) / rate.sum()])  # (hours + 1,), share of traffic so far
     earliest = np.interp(after_day * 24, np.arange(len(total)), total)
     share = rng.uniform(earliest, 1.0)
-    return np.minimum(
-        (np.interp(share, total, np.arange(len(total))) * HOUR_US).astype(np.int64), days * DAY_US - 1
-    )
+    start = np.interp(share, total, np.arange(len(total))) * HOUR_US
+    return np.minimum(start.astype(np.int64), days * DAY_US - 1)
 
 
 def schedule(world: World, sessions: int, days: int, rng: np.random.Generator) -> Sessions:

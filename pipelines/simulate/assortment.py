@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.events import ITEM_SCHEMA
-from pipelines.simulate.departments import DEPARTMENTS, STYLES, Department
+from pipelines.simulate.departments import DEPARTMENTS, STYLES
 
 BRANDS_PER_DEPARTMENT = 8
 BRAND_DIMENSIONS = 4
@@ -78,12 +78,11 @@ def make_assortment(
     brand = leaf // 6 * BRANDS_PER_DEPARTMENT + rng.integers(BRANDS_PER_DEPARTMENT, size=n)
     style = np.where(rng.random(n) < 0.5, brand_style[brand], rng.integers(styles, size=n))
     medians = np.array([leaf.price for department in departments for leaf in department.leaves])
-    price_level = (
-        rng.normal(0.0, 1.0, n) + 0.8 * (style == _style("luxe")) - 0.4 * (style == _style("playful"))
-    )
+    luxe, playful = (style == _style(name) for name in ("luxe", "playful"))
+    price_level = rng.normal(0.0, 1.0, n) + 0.8 * luxe - 0.4 * playful
     price = np.round(np.round(medians[leaf] * np.exp(supply.price_sigma * price_level), 1) - 0.01, 2)
     popularity, leaf_items = _zipf_within_leaves(leaf, leaves, supply.popularity_exponent, rng)
-    leaf_weight = rng.lognormal(0.0, 0.5, leaves)
+    leaf_weight, complements = rng.lognormal(0.0, 0.5, leaves), _complements(leaves)
     return Assortment(
         item_ids=np.array([f"SKU-{i:05d}" for i in range(n)]),
         leaf=leaf,
@@ -98,12 +97,12 @@ def make_assortment(
             rng.random(n) < supply.launched_share, rng.uniform(0.0, days, n), -rng.uniform(1.0, 900.0, n)
         ),
         until_day=np.where(rng.random(n) < supply.sold_out_share, rng.uniform(days / 2, days, n), np.inf),
-        accessories=_link_accessories(leaf, style, popularity, leaf_items, _complements(leaves), rng),
+        accessories=_link_accessories(leaf, style, popularity, leaf_items, complements, rng),
         leaf_items=leaf_items,
         leaf_paths=np.array(paths),
         leaf_weight=leaf_weight / leaf_weight.sum(),
         leaf_trend=rng.normal(0.0, 0.06, leaves),
-        complements=_complements(leaves),
+        complements=complements,
         brand_names=_brand_names(len(brand_style), rng),
         brand_vectors=rng.normal(0.0, 1.0, (len(brand_style), BRAND_DIMENSIONS)),
     )
@@ -132,9 +131,8 @@ def _complements(leaves: int) -> np.ndarray:
     leaf = np.arange(leaves)
     department, place = leaf // 6, leaf % 6
     neighbour = np.where((department ^ 1) < leaves // 6, department ^ 1, department)
-    return np.stack(
-        [department * 6 + (place + 1) % 6, department * 6 + (place + 2) % 6, neighbour * 6 + place], 1
-    )
+    nexts = [department * 6 + (place + ahead) % 6 for ahead in (1, 2)]
+    return np.stack([*nexts, neighbour * 6 + place], 1)
 
 
 def _link_accessories(
@@ -190,21 +188,15 @@ def catalogue_table(shop: Assortment, start: datetime, end: datetime, rng: np.ra
         "available_from": [start + timedelta(days=float(np.floor(day))) for day in shop.from_day],
         "gtin": [_gtin(item) for item in range(n)],
     }
-    return pa.table(
-        {name: pa.array(columns[name], ITEM_SCHEMA.field(name).type) for name in ITEM_SCHEMA.names}
-    ).cast(ITEM_SCHEMA)
+    return pa.table([pa.array(columns[f.name], f.type) for f in ITEM_SCHEMA], schema=ITEM_SCHEMA)
 
 
 def _words(shop: Assortment, item: int, draw: np.ndarray) -> tuple[str, str]:
     leaf = int(shop.leaf[item])
-    department: Department = DEPARTMENTS[leaf // 6]
-    style = STYLES[shop.style[item]]
-    adjective, colour = (
-        words[d % len(words)] for words, d in zip((style.adjectives, style.colours), draw, strict=False)
-    )
+    department, style = DEPARTMENTS[leaf // 6], STYLES[shop.style[item]]
     nouns = department.leaves[leaf % 6].nouns
-    noun, material = nouns[draw[2] % len(nouns)], department.materials[draw[3] % len(department.materials)]
-    size = department.sizes[draw[4] % len(department.sizes)]
+    words = (style.adjectives, style.colours, nouns, department.materials, department.sizes)
+    adjective, colour, noun, material, size = (of[d % len(of)] for of, d in zip(words, draw, strict=True))
     partner = shop.leaf_paths[shop.complements[leaf, 0]].rsplit("/", 1)[-1].lower()
     title = f"{shop.brand_names[shop.brand[item]]} {adjective} {material} {noun}, {colour}, {size}"
     return title, f"A {adjective} {noun} of {material} in {colour}. Goes well with our {partner}."

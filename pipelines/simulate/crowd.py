@@ -7,7 +7,6 @@ clicks, and one that ranks worse gets fewer: that is what a canary is judged on.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -27,35 +26,26 @@ def drive(
     *,
     shoppers: int,
     start: datetime,
-    seconds_between: float | None = None,
-    concurrency: int | None = None,
-    rate: float | None = None,
     manners: Manners | None = None,
     on_progress: Callable[[int], object] | None = None,
 ) -> Observed:
     """Send `shoppers` people to the endpoint at `url`, and return when the last has left.
 
-    start            simulated instant at which the first arrives (aware)
-    seconds_between  simulated time between arrivals; None: that of `manners`
-    concurrency      shoppers at a time; None: that of `manners`
-    rate             arrivals per second of real time; None: as fast as answers come
-    manners          None: section `shoppers` of params.yaml
-    on_progress      called with 1 after each shopper
+    start        simulated instant at which the first arrives (aware)
+    manners      None: section `shoppers` of params.yaml
+    on_progress  called with 1 after each shopper
 
     What a shopper does depends on `rng` and on the answers, not on the order in which answers come. A failed
     call ends that shopper's visit and is counted; nothing is raised.
     """
     habits = manners or params.load("shoppers", Manners)
-    gap = timedelta(seconds=habits.seconds_between if seconds_between is None else seconds_between)
-    workers = concurrency or habits.concurrency
+    gap, workers = timedelta(seconds=habits.seconds_between), habits.concurrency
     run = f"{rng.integers(1 << 32):08x}"  # two runs with the same start must not share event ids
     arrivals = iter(enumerate(rng.spawn(shoppers)))
 
-    async def serve_queue(client: httpx.AsyncClient, opened: float) -> Observed:
+    async def serve_queue(client: httpx.AsyncClient) -> Observed:
         seen = Observed()
         for number, dice in arrivals:
-            if rate is not None:
-                await asyncio.sleep(max(0.0, opened + number / rate - time.perf_counter()))
             await Shopper(client, world, dice, f"v{run}-{number}", start + number * gap, habits, seen).run()
             seen.shoppers += 1
             if on_progress is not None:
@@ -67,8 +57,7 @@ def drive(
         async with httpx.AsyncClient(
             base_url=url, timeout=habits.timeout_s, limits=limits, trust_env=False
         ) as client:
-            opened = time.perf_counter()
-            parts = await asyncio.gather(*(serve_queue(client, opened) for _ in range(workers)))
+            parts = await asyncio.gather(*(serve_queue(client) for _ in range(workers)))
         return sum(parts, Observed())
 
     return asyncio.run(open_doors())

@@ -73,12 +73,8 @@ def _popularity(panel: Axes, log: Log, items: int) -> None:
 def _traffic(panel: Axes, sessions: Sessions) -> None:
     hours = np.bincount(sessions.start_us // HOUR_US)
     panel.plot(np.arange(len(hours)) / 24, hours, linewidth=0.6)
-    panel.set(
-        title="Sessions per hour",
-        xlabel="day of the period (0 is a Monday)",
-        ylabel="sessions",
-        ylim=(0, None),
-    )
+    panel.set(title="Sessions per hour", xlabel="day of the period (0 is a Monday)", ylabel="sessions")
+    panel.set_ylim(0)
 
 
 def _position_bias(panel: Axes, log: Log) -> None:

@@ -17,9 +17,8 @@ class Arm:
     user_days: frozenset[tuple[str, date]] = frozenset()
 
     def __add__(self, other: Arm) -> Arm:
-        return Arm(
-            self.impressions + other.impressions, self.clicks + other.clicks, self.user_days | other.user_days
-        )
+        days = self.user_days | other.user_days
+        return Arm(self.impressions + other.impressions, self.clicks + other.clicks, days)
 
     @property
     def ctr(self) -> float:

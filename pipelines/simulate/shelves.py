@@ -42,14 +42,7 @@ class Visitors:
         return len(self.shopper)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Visitors:
-        return Visitors(
-            self.shopper[rows],
-            self.leaf[rows],
-            self.style[rows],
-            self.focus[rows],
-            self.cart[rows],
-            self.day[rows],
-        )
+        return Visitors(*(column[rows] for column in vars(self).values()))
 
     def context(self, surface: str = "search") -> Context:
         """Their state as the world's law takes it; the surface matters to clicks only."""
@@ -71,9 +64,8 @@ class Shelves:
             tailored = self.draw(whim, who.day, 4, rng)
             items = rng.permuted(np.hstack([self._bestsellers(len(who), slots + 4, rng), tailored]), axis=1)
         elif surface == "category_sort":
-            items = self.draw(
-                who.leaf, who.day, slots, rng, who.style, 3.0 * (rng.random(len(who)) < self.refined_share)
-            )
+            refined = rng.random(len(who)) < self.refined_share
+            items = self.draw(who.leaf, who.day, slots, rng, who.style, 3.0 * refined)
         elif surface == "search":
             items = self.draw(who.leaf, who.day, slots, rng, who.style, 2.0)
         elif surface == "similar_items":
@@ -125,9 +117,8 @@ class Shelves:
         self, pool: np.ndarray, score: np.ndarray, day: np.ndarray, k: int, rng: np.random.Generator
     ) -> np.ndarray:
         """A draw without replacement, P ~ exp(score): Gumbel top-k (Kool et al., ICML 2019)."""
-        score = np.where(self.world.shop.on_sale(pool, day[:, None]), score, -np.inf) + rng.gumbel(
-            size=score.shape
-        )
+        score = np.where(self.world.shop.on_sale(pool, day[:, None]), score, -np.inf)
+        score = score + rng.gumbel(size=score.shape)
         best = np.argsort(-score, axis=1)[:, :k]
         items = np.take_along_axis(pool, best, axis=1)
         return np.where(np.isfinite(np.take_along_axis(score, best, axis=1)), items, -1)
@@ -145,8 +136,7 @@ def _close_ranks(items: np.ndarray, slots: int) -> np.ndarray:
     >>> _close_ranks(np.array([[5, -1, 5, 7]]), 3)
     array([[ 5,  7, -1]])
     """
-    repeats = (
-        np.tril(np.ones((items.shape[1],) * 2, dtype=bool), -1) & (items[:, :, None] == items[:, None, :])
-    ).any(2)
-    items = np.where(repeats, -1, items)
+    earlier = np.tril(np.ones((items.shape[1],) * 2, dtype=bool), -1)
+    repeats = earlier & (items[:, :, None] == items[:, None, :])  # (n, k, k)
+    items = np.where(repeats.any(2), -1, items)
     return np.take_along_axis(items, np.argsort(items < 0, axis=1, kind="stable"), axis=1)[:, :slots]

@@ -47,12 +47,10 @@ def event_tables(
     kind, session, item, page = log["kind"], log["session"], log["item"], log["page"]
     shopper, n = sessions.shopper[session], len(kind)
     event_us = micros(start) + log["at"]
-    delay = np.where(
-        rng.random(n) < late_share, rng.exponential(1800e6, n), rng.lognormal(np.log(0.8e6), 0.7, n)
-    )
-    bought = np.isin(
-        kind, [KINDS.index(k) for k in ("add_to_cart", "remove_from_cart", "purchase_completed")]
-    )
+    late = rng.random(n) < late_share
+    delay = np.where(late, rng.exponential(1800e6, n), rng.lognormal(np.log(0.8e6), 0.7, n))
+    of_carts = ("add_to_cart", "remove_from_cart", "purchase_completed")
+    bought = np.isin(kind, [KINDS.index(name) for name in of_carts])
     search = log["surface"] == SURFACES.index("search")
     shelf = np.where(search, -1, log["surface"])
     named = log["at"] - sessions.start_us[session] >= named_after[session]

@@ -240,15 +240,16 @@ class World:
     def load(cls, path: Path) -> World:
         """Read what `save` wrote. Raises DataError when it is missing or of another version."""
         with np.load(existing(path, "simulate"), allow_pickle=False) as arrays:
-            wanted = [f"shop_{f.name}" for f in fields(Assortment)] + [
-                f"shoppers_{f.name}" for f in fields(Shoppers)
-            ]
-            if missing := sorted({"law", *wanted} - set(arrays)):
-                raise DataError(
-                    path, f"latents {', '.join(missing)} are missing", next_step="run `endcap simulate`"
-                )
-            shop = Assortment(**{f.name: arrays[f"shop_{f.name}"] for f in fields(Assortment)})
-            people = Shoppers(**{f.name: arrays[f"shoppers_{f.name}"] for f in fields(Shoppers)})
+            shop = {f.name: f"shop_{f.name}" for f in fields(Assortment)}
+            people = {f.name: f"shoppers_{f.name}" for f in fields(Shoppers)}
+            if missing := sorted({"law", *shop.values(), *people.values()} - set(arrays)):
+                problem = f"latents {', '.join(missing)} are missing"
+                raise DataError(path, problem, next_step="run `endcap simulate`")
             law = json.loads(str(arrays["law"]))
-            start = datetime.fromisoformat(law["start"])
-            return cls(shop, people, Taste(**law["taste"]), Population(**law["population"]), start)
+            return cls(
+                Assortment(**{name: arrays[key] for name, key in shop.items()}),
+                Shoppers(**{name: arrays[key] for name, key in people.items()}),
+                Taste(**law["taste"]),
+                Population(**law["population"]),
+                datetime.fromisoformat(law["start"]),
+            )

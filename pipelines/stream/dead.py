@@ -73,10 +73,7 @@ def show(letters: list[DeadLetter], newest: int) -> None:
     if not letters:
         print("no event was refused by a fold")
         return
-    out, shown = (
-        console(),
-        table(f"{len(letters):,} events could not be applied", (">events", "group", "reason")),
-    )
+    shown = table(f"{len(letters):,} events could not be applied", (">events", "group", "reason"))
     for (group, reason), count in Counter((one.group, one.reason) for one in letters).most_common():
         shown.add_row(f"{count:,}", group, reason)
     out = console()

@@ -7,24 +7,14 @@ off one task is its lease. So a plan that differs for a moment costs a wait and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from redis import Redis
 
 from feature_repo.eventlog.keys import ITEMS, LEASE, MEMBERS, VISITORS
 
-# KEYS: members; ARGV: name, ms after which a member counts as dead -> names of the live ones, in their order.
-# A beat of the future is of before the clock was set back: who lives beats again.
-BEAT = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')
-local names = redis.call('ZRANGE', KEYS[1], 0, -1)
-table.sort(names)
-return names
-"""
+BEAT = Path(__file__).with_suffix(".lua").read_text()
 
 
 class Task(NamedTuple):

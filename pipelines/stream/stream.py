@@ -61,15 +61,13 @@ def main(
     if processes > 1:
         supervise(processes, until_empty)
         return
-    from feature_repo.features.store import (
-        open_store,  # Feast takes seconds, and the supervisor needs none of it
-    )
+    # Feast takes seconds, and the supervisor needs none of it.
+    from feature_repo.features.store import open_store
     from pipelines.stream.consumer import Consumer
 
     patience = 5 + params.block_ms / 1000
-    consumer = Consumer(
-        partial(client, socket_timeout=patience), open_store().project, params, process_name()
-    )
+    opened = partial(client, socket_timeout=patience)
+    consumer = Consumer(opened, open_store().project, params, process_name())
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: consumer.stop())
     consumer.run(until_empty)

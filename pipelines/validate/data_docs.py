@@ -19,22 +19,7 @@ _REMOTE = re.compile(r"<(?:link|img)\b[^>]*(?:href|src)=\"https?://[^>]*>", re.S
 # What GX makes anew in every run: ids of its scripts' anchors, and the clock.
 _ANCHOR = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CLOCK = re.compile(r"\b20\d{6}T\d{6}\.\d{6}Z")
-_STYLE = """<style>
-body { font: 15px/1.45 system-ui, sans-serif; color: #1c2024; }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; }
-h1, h2, h3, h4, h5 { margin: 1.2rem 0 .4rem; line-height: 1.2; }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; }
-th, td { border: 1px solid #d5dade; padding: .35rem .6rem; text-align: left; vertical-align: top; }
-th { background: #f1f4f6; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; }
-.col-lg-2, .col-md-2 { flex: 0 0 15rem; } .col-lg-10, .col-md-10 { flex: 1 1 40rem; min-width: 0; }
-.badge { background: #e4e9ed; border-radius: .3rem; padding: 0 .4rem; }
-.text-success { color: #16794c; } .text-danger { color: #b42318; }
-.fa-check-circle::before { content: "\\2713"; } .fa-times::before { content: "\\2717"; }
-.breadcrumb, .nav { list-style: none; display: flex; flex-wrap: wrap; gap: .4rem 1rem; padding: 0; }
-.col-12 { flex: 0 0 100%; }
-footer, .modal, .btn { display: none; }
-</style>"""
+_STYLE = f"<style>\n{Path(__file__).with_suffix('.css').read_text()}</style>"
 
 
 def finish(folder: Path, results: Mapping[str, TableResult]) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
+from pyarrow import dataset
 
 from feature_repo import params
 from feature_repo.errors import DataError
@@ -100,13 +101,7 @@ def read(
             if at_most is None or total <= at_most or generator is None:
                 return file.read().to_pandas(), total
             chosen = np.sort(generator.choice(total, at_most, replace=False))  # (at_most,) row numbers
-            groups, start = [], 0
-            for number in range(file.num_row_groups):
-                end = start + file.metadata.row_group(number).num_rows
-                within = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, end)] - start
-                groups.append(file.read_row_group(number).take(pa.array(within)))
-                start = end
-            return pa.concat_tables(groups).to_pandas(), total
+            return dataset.dataset(path).take(pa.array(chosen)).to_pandas(), total
     except (pa.ArrowException, OSError) as error:
         step = "run the stage that makes it: endcap ingest, or endcap ranker_data"
         raise DataError(path, f"cannot be read: {error}", next_step=step) from error

@@ -188,15 +188,8 @@ def test_events_are_canonical_and_name_the_slot_that_was_seen(
 def test_requests_tell_context_and_clock_and_product_pages_follow_clicks(
     url: str, shop: Shop, world: World, manners: Manners
 ) -> None:
-    drive(
-        url,
-        world,
-        np.random.default_rng(5),
-        shoppers=200,
-        start=START,
-        seconds_between=3600.0,
-        manners=manners,
-    )
+    hourly = dataclasses.replace(manners, seconds_between=3600.0)
+    drive(url, world, np.random.default_rng(5), shoppers=200, start=START, manners=hourly)
     first: dict[str, dict[str, Any]] = {}
     for body in shop.asked:
         first.setdefault(body["session_id"], body)
@@ -222,15 +215,8 @@ def test_what_shoppers_do_does_not_depend_on_how_many_walk_at_once(
     for concurrency in (1, 12):
         shop.asked.clear()
         shop.batches.clear()
-        drive(
-            url,
-            world,
-            np.random.default_rng(6),
-            shoppers=30,
-            start=START,
-            concurrency=concurrency,
-            manners=manners,
-        )
+        crowded = dataclasses.replace(manners, concurrency=concurrency)
+        drive(url, world, np.random.default_rng(6), shoppers=30, start=START, manners=crowded)
         runs.append(sorted(shop.events, key=lambda event: event["event_id"]))
     assert runs[0] == runs[1] and len(runs[0]) > 360
 
@@ -247,12 +233,6 @@ def test_an_endpoint_that_is_not_there_is_a_failure_not_a_crash(world: World, ma
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
     summary = drive(nobody, world, np.random.default_rng(8), shoppers=5, start=START, manners=manners)
     assert (summary.requests, summary.failures) == (5, 5)
-
-
-def test_rate_spreads_arrivals_over_real_time(url: str, shop: Shop, world: World, manners: Manners) -> None:
-    began = time.perf_counter()
-    drive(url, world, np.random.default_rng(9), shoppers=21, start=START, rate=40.0, manners=manners)
-    assert time.perf_counter() - began >= 0.5
 
 
 def test_summaries_add_and_count_a_user_once_a_day() -> None:
