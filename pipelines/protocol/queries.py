@@ -45,13 +45,16 @@ class Query:
     history: tuple[str, ...]
     relevant: frozenset[str]
     context: Context
+    surface: str = SURFACE
+    items: tuple[str, ...] = ()  # that the page is about
 
     def request(self, limit: int = 12) -> Request:
         """The same question as a storefront would put it."""
         return Request(
-            surface=SURFACE,
+            surface=self.surface,
             user_id=self.user_id,
             session_id=self.session_id,
+            items=self.items,
             exclude=self.history,
             context=self.context,
             limit=limit,

@@ -54,6 +54,7 @@ class QueryParams:
     seed: int
     ranker: int  # queries of the ranker's training and validation
     evaluate: int  # queries of the evaluation
+    reference: int  # answers of the sample that live ones are compared with
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from training.dataset import read_catalogue
 
 CANDIDATE = "data/bundles/candidate"
 RANKER = "data/models/ranker/ranker.txt"
+REFERENCE = "data/reports/reference.parquet"
 RAIL = 1000  # items of the popularity rail, enough to fill any list after every filter
 
 
@@ -33,6 +34,7 @@ def main() -> None:
         for file in TABLES:
             shutil.copyfile(fit_file("final", file), folder / file)
         shutil.copyfile(_existing(RANKER, "endcap ranker"), folder / "ranker.txt")
+        shutil.copyfile(_existing(REFERENCE, "endcap evaluate"), folder / "reference.parquet")
         catalogue = read_catalogue()
         (folder / "item_ids.json").write_bytes(orjson.dumps(catalogue.item_ids))
         (folder / "rails.json").write_bytes(orjson.dumps({"popular": _popular()}))

@@ -32,6 +32,7 @@ from pipelines.protocol.metrics import (
     recall_at,
 )
 from pipelines.protocol.models import Candidate, load_fit
+from pipelines.protocol.moments import write_reference
 from pipelines.protocol.queries import Query, make_queries, product_events
 from pipelines.protocol.ranker_data import QueryParams
 from pipelines.release.scorecard import read_report, show, write_report
@@ -69,38 +70,42 @@ def main(
 ) -> None:
     """NDCG@12 and coverage of the release candidate on the test span, beside the baselines."""
     if not show_only:
-        write_report(evaluate())
+        release = candidate()
+        write_report(evaluate(release))
+        write_reference(release)
     show(read_report())
 
 
-def evaluate() -> dict[str, Any]:
-    """Ask every query of the test span; the report of data/reports/evaluate.json."""
-    active, params = shop(), load("queries", QueryParams)
-    fit = load_fit("final")
-    ranker = StockForest(root() / "data" / "models" / "ranker" / "ranker.txt")
-    release = Candidate(
-        **vars(fit),
-        ranker=ranker,
+def candidate() -> Candidate:
+    """The final fit with the ranker, as it will be served."""
+    return Candidate(
+        **vars(load_fit("final")),
+        ranker=StockForest(root() / "data" / "models" / "ranker" / "ranker.txt"),
         retrieve=load("retrieve", Retrieve),
         diversify=load("diversify", Diversify),
     )
+
+
+def evaluate(release: Candidate) -> dict[str, Any]:
+    """Ask every query of the test span; the report of data/reports/evaluate.json."""
+    active, params = shop(), load("queries", QueryParams)
     events = product_events(root() / "data" / "raw")
     rng = np.random.default_rng(params.seed)
     queries = make_queries(events, active.test_from, None, params.evaluate, rng)
-    row = {item: i for i, item in enumerate(fit.ids)}
-    mask = np.zeros(len(fit.ids), np.bool_)
+    row = {item: i for i, item in enumerate(release.ids)}
+    mask = np.zeros(len(release.ids), np.bool_)
     mask[[row[item] for item in set(events["item_id"]) if item in row]] = True
     if not queries:
         problem = f"no session with two items since {active.test_from.isoformat()}"
         raise DataError("data/raw/events.parquet", problem, next_step="move test_from of the shop")
     lists = {name: Lists() for name in (OURS, *BASELINES)}
     slices: list[dict[str, bool]] = []
-    for visit in visits(queries, fit.ids, K, "evaluate"):
+    for visit in visits(queries, release.ids, K, "evaluate"):
         relevant = {row[item] for item in visit.query.relevant if item in row}
         _ask(release, visit, relevant, mask, lists)
         slices.append(_slices(visit, relevant))
     wanted = np.array([len(q.relevant) for q in queries])
-    views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(fit.ids))
+    views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(release.ids))
     sessions = np.array([q.session_id for q in queries])
     models = {name: _metrics(found, wanted, mask, views, sessions, rng) for name, found in lists.items()}
     models[OURS]["recall_at_120"] = float(np.mean(lists[OURS].retrieved))
