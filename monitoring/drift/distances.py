@@ -205,7 +205,7 @@ def _judged(names: list[str], then: Sample, now: Sample, params: DriftParams) ->
     ratios = np.stack([gap.by_chance for gap in gaps]) / np.maximum(usual, 1e-12)[:, None]
     extreme = float(np.quantile(ratios.max(axis=0), 1 - params.alpha))
     for column, pair in zip(columns, measured, strict=True):
-        values, missing = (gap and gap.judged(extreme) for gap in pair)
+        values, missing = (gap.judged(extreme) if gap else None for gap in pair)
         assert missing
         yield ColumnDrift(column.name, values, missing, *column.told)
 

@@ -27,8 +27,8 @@ from monitoring.drift.distances import (
     compare,
     read_served,
 )
-from pipelines.release.aliases import connect, present, read_manifest
-from serving.release.state import RolloutState
+from pipelines.release.aliases import connect
+from serving.release import state as control
 
 REFERENCE = "reference.parquet"  # of a bundle
 LIVE = Path("data/feedback/live_features.parquet")
@@ -50,7 +50,9 @@ def main(
     params = load("drift", DriftParams)
     if reference is None or live is None:
         with connect() as redis:
-            state = present(redis)
+            state = control.read(redis)
+            if state is None:
+                raise DataError("champion", "nothing was ever promoted", next_step="run `endcap promote`")
             rows = _fetch(redis, state, params) if live is None else _parquet(live)
         usual = _parquet(reference or Path(state.champion.path) / REFERENCE)
     else:
@@ -79,7 +81,7 @@ def drift_json(drift: Drift) -> dict[str, Any]:
     return asdict(drift) | {"share_drifted": drift.share, "columns": columns}
 
 
-def _fetch(redis: Any, state: RolloutState, params: DriftParams) -> pd.DataFrame:
+def _fetch(redis: Any, state: control.RolloutState, params: DriftParams) -> pd.DataFrame:
     """The sampled answers of the releases that have the champion's reference, kept for a later look."""
     rows, others = read_served(redis, params.newest_answers)
     for schema, answers in others.items():
@@ -88,7 +90,7 @@ def _fetch(redis: Any, state: RolloutState, params: DriftParams) -> pd.DataFrame
         )
         typer.echo(left, err=True)
     shared = {
-        release.digest: read_manifest(root() / release.path)["files"][REFERENCE]
+        release.digest: _manifest(release)["files"][REFERENCE]
         for release in (state.champion, state.challenger, state.previous)
         if release
     }
@@ -101,6 +103,11 @@ def _fetch(redis: Any, state: RolloutState, params: DriftParams) -> pd.DataFrame
     (root() / LIVE).parent.mkdir(parents=True, exist_ok=True)
     rows[ours].to_parquet(root() / LIVE, compression="zstd", index=False)
     return rows[ours]
+
+
+def _manifest(release: control.Release) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads((root() / release.path / "manifest.json").read_bytes())
+    return found
 
 
 def _parquet(path: Path) -> pd.DataFrame:

@@ -20,10 +20,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from redis import Redis
 
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.offline import build
+from feature_repo.offline.history import instant
 from feature_repo.offline.timeline import historical
+from feature_repo.online.changes import APPLIED_TS
 from feature_repo.params import load, shop
 from monitoring.drift.distances import DriftParams, compare
 from pipelines.ingest import ingest
@@ -188,7 +191,9 @@ def test_an_undisturbed_shop_shows_no_drift_and_what_is_planted_is_named(
     home: Path, live: dict[str, str]
 ) -> None:
     world = World.load(home / "data/export/truth.npz")
-    drive(live["URL"], world, np.random.default_rng(4), shoppers=150, start=shop().test_from)
+    with Redis(port=int(live["ENDCAP_REDIS_PORT"])) as redis:
+        begun = instant(int(redis.get(APPLIED_TS) or 0))  # where the replay left the shop's clock
+    drive(live["URL"], world, np.random.default_rng(4), shoppers=150, start=begun)
     _endcap(live, "drift")
     found = orjson.loads((home / "data/reports/drift.json").read_bytes())
     assert {c["name"]: c["finding"] for c in found["columns"] if c["drifted"]} == {}
