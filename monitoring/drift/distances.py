@@ -1,28 +1,42 @@
-"""Do shoppers still look like those that the ranker was trained on? Served rows against training rows.
+"""Are the ranker's inputs still those that the release met where nothing was wrong? Distance and chance.
 
-Distances, not p-values: with thousands of rows every difference is significant; how large it is counts.
-Numbers: Wasserstein distance in training standard deviations. Categories: Jensen-Shannon distance, 0 to 0.83.
-The definitions are Evidently's, whose page (monitoring/drift/page.py) shows the same distances with pictures.
+Numbers: Wasserstein distance in standard deviations of the reference. Categories and missing values: the
+share of answers that would have to be another (total variation distance). Rows of one answer share their
+visitor, and answers of a visit its course, so chance is reckoned by visit: a Bayesian bootstrap (Rubin 1981)
+of both samples around what they are. A column has moved where its distance is past the limit even when chance
+is taken off; where chance alone is past the limit, there are too few answers to say.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from redis import Redis
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import wasserstein_distance
 
+from feature_repo.assemble.matrix import Doubles
 from feature_repo.assemble.vectorize import CLASSES, COLUMNS
 from feature_repo.clock import HOUR_US
 from feature_repo.errors import DataError
+from feature_repo.events import DEVICES
+from feature_repo.features.stored import ITEM_ACTIVITY
+from monitoring.drift.strata import Sample, alike
 from serving.live.exposures import SERVED, decode
 
-DAY_HOURS = 24.0
-CATEGORIES = ("user_is_known", "hour_of_day", "device")  # codes: their order means nothing
+WEEK_HOURS = 168.0
+BINS = 64  # of numbers: quantiles of both samples together
+EMPTY = 1e-9  # a share below is none
+TOLD = ("request_id", "session_id", "ts", "surface", "bundle")
+CATEGORIES = {  # codes, whose order means nothing, and their names
+    "user_is_known": ("anonymous", "known"),
+    "hour_of_day": tuple(f"{hour:02d}h" for hour in range(24)),
+    "device": ("unknown", *DEVICES),
+}
+ACTIVITY = {reading.column for reading in ITEM_ACTIVITY.readings}  # rises and falls with hour and weekday
 CLASS_OF = {column: name for name, columns in CLASSES.items() for column in columns}
 
 
@@ -30,27 +44,47 @@ CLASS_OF = {column: name for name, columns in CLASSES.items() for column in colu
 class DriftParams:
     """Section `drift` of params.yaml."""
 
-    number_distance: float  # Wasserstein distance, in training standard deviations, that counts as drift
-    category_distance: float  # Jensen-Shannon distance that counts as drift
+    number_distance: float  # Wasserstein distance, in reference standard deviations, that counts as drift
+    activity_distance: float  # the same of ACTIVITY
+    category_distance: float  # share of answers of another category that counts as drift
     missing_shift: float  # change of the share of missing values that counts as drift
-    reference_rows: int  # training rows compared with, drawn at random
     newest_answers: int  # of the stream
-    min_answers: int  # with fewer, distances are mostly chance
+    least_alike: int  # answers that a place of the visit needs in both samples to be compared
+    resamples: int
+    alpha: float  # chance that any column of an undisturbed shop is said to have moved
     seed: int
 
 
 @dataclass(frozen=True)
+class Gap:
+    """How far apart two samples are, and how far chance alone may put them."""
+
+    distance: float
+    limit: float
+    chance: float = np.inf
+
+    @property
+    def moved(self) -> bool:
+        return self.distance > self.limit + self.chance
+
+    @property
+    def unsure(self) -> bool:
+        """Chance alone may pass the limit, so that nothing can be said."""
+        return not self.moved and self.chance > self.limit
+
+
+@dataclass(frozen=True)
 class ColumnDrift:
-    """One feature: distance between live and training values, missing shares 0..1, means of what is there."""
+    """One feature. `then`, `now`: means of what is there; of a category the share of `code`, changed most."""
 
     name: str
-    distance: float | None  # None where one side has no value at all
-    limit: float
-    missing_training: float
-    missing_live: float
-    missing_limit: float
-    mean_training: float | None
-    mean_live: float | None
+    values: Gap | None  # None where one side has no value at all
+    missing: Gap
+    missing_then: float
+    missing_now: float
+    code: int | None
+    then: float | None
+    now: float | None
 
     @property
     def feature_class(self) -> str:
@@ -59,31 +93,30 @@ class ColumnDrift:
     @property
     def finding(self) -> str:
         """In plain words; the larger surprise first."""
-        shift = self.missing_live - self.missing_training
-        if abs(shift) > self.missing_limit:
-            return f"missing {'more' if shift > 0 else 'less'} often"
-        if self.distance is not None and self.distance >= self.limit:
+        if self.missing.moved:
+            return f"missing {'more' if self.missing_now > self.missing_then else 'less'} often"
+        if self.values is None:
+            return "steady"
+        if self.values.moved:
             return "moved"
-        return "steady"
+        return "too few answers" if self.values.unsure or self.missing.unsure else "steady"
 
     @property
     def drifted(self) -> bool:
-        return self.finding != "steady"
+        return self.finding not in ("steady", "too few answers")
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What one comparison found; `known_*` is the share of answers to shoppers who were known."""
+    """What one comparison found. `alone`: share of live answers at places without their like, left out."""
 
     columns: tuple[ColumnDrift, ...]
     not_judged: tuple[str, ...]
-    rows_training: int
-    rows_live: int
-    answers: int
+    answers_reference: int
+    answers_live: int
+    visits_live: int
     hours: float
-    enough: bool
-    known_training: float
-    known_live: float
+    alone: float
 
     @property
     def share(self) -> float:
@@ -92,8 +125,8 @@ class Drift:
 
 
 def read_served(redis: Redis, newest: int) -> tuple[pd.DataFrame, Counter[str]]:
-    """(the newest sampled answers, oldest first: request_id, ts (us UTC), arm and COLUMNS, a row per item;
-    schema -> how many of them are left out, their columns meaning something else).
+    """(the newest sampled answers, oldest first: TOLD and COLUMNS, a row per candidate; schema -> how many
+    of them are left out, their columns meaning something else).
 
     Errors as serving.live.exposures.decode.
     """
@@ -102,75 +135,128 @@ def read_served(redis: Redis, newest: int) -> tuple[pd.DataFrame, Counter[str]]:
     blocks = [features for _, features in answers]
     metas = [meta for meta, features in answers for _ in features]
     matrix = np.concatenate([np.empty((0, len(COLUMNS)), np.float32), *blocks])
-    told = pd.DataFrame(metas, columns=["request_id", "ts", "arm"]).astype({"ts": "int64"})
+    told = pd.DataFrame(metas, columns=list(TOLD)).astype({"ts": "int64"})
     return pd.concat([told, pd.DataFrame(matrix, columns=list(COLUMNS))], axis=1), others
 
 
-def sample_training(training: pd.DataFrame, params: DriftParams) -> pd.DataFrame:
-    """COLUMNS of at most `reference_rows` training rows, drawn at random and the same every time."""
-    rows = training[list(COLUMNS)]
-    if len(rows) <= params.reference_rows:
-        return rows
-    return rows.sample(params.reference_rows, random_state=params.seed)
+def compare(reference: pd.DataFrame, live: pd.DataFrame, params: DriftParams) -> tuple[Drift, Sample, Sample]:
+    """Judge every feature of `live`, as `read_served` gives it, against `reference`, its like; the samples
+    that were compared.
 
-
-def compare(training: pd.DataFrame, live: pd.DataFrame, params: DriftParams) -> Drift:
-    """Judge every feature of `live`, as `read_served` gives it, against `training`, which has COLUMNS.
-
-    hour_of_day is judged only where live rows span a day: an afternoon always differs from the whole clock.
-    Raises DataError without live rows.
+    hour_of_day is judged only where live answers span a week, as the reference does: no day is like another.
+    Raises DataError where too few live answers have their like.
     """
-    if not len(live):
-        raise DataError(SERVED, "no live feature rows", next_step="send the service some requests")
+    try:
+        then, now, alone = alike(reference, live, params.least_alike)
+    except ValueError as error:
+        raise DataError(SERVED, str(error), next_step="send the service more requests") from None
     hours = float(live["ts"].max() - live["ts"].min()) / HOUR_US
-    not_judged = () if hours >= DAY_HOURS else ("hour_of_day",)
-    answers = live.drop_duplicates("request_id")
-    return Drift(
-        columns=tuple(
-            _column(name, training[name], live[name], params) for name in COLUMNS if name not in not_judged
-        ),
+    not_judged = () if hours >= WEEK_HOURS else ("hour_of_day",)
+    names = [name for name in COLUMNS if name not in not_judged]
+    drift = Drift(
+        columns=tuple(_judged(names, then, now, params)),
         not_judged=not_judged,
-        rows_training=len(training),
-        rows_live=len(live),
-        answers=len(answers),
+        answers_reference=len(then.weight),
+        answers_live=len(now.weight),
+        visits_live=len(np.unique(now.visit)),
         hours=hours,
-        enough=len(answers) >= params.min_answers,
-        known_training=float(training["user_is_known"].mean()),
-        known_live=float(answers["user_is_known"].mean()),
+        alone=alone,
     )
+    return drift, then, now
 
 
-def number_distance(training: pd.Series, live: pd.Series) -> float:
-    """Wasserstein distance in standard deviations of `training` (at least 0.001, for a constant).
+@dataclass(frozen=True)
+class _Measured:
+    """A distance as observed, and what it was in each resample of samples without any, (resamples,)."""
 
-    >>> number_distance(pd.Series([0.0, 2.0]), pd.Series([0.5, 2.5]))
-    0.5
-    """
-    return float(wasserstein_distance(training, live) / max(float(np.std(training)), 0.001))
+    observed: float
+    by_chance: Doubles
+    limit: float
 
-
-def category_distance(training: pd.Series, live: pd.Series) -> float:
-    """Jensen-Shannon distance (natural logarithm) of the shares of each code.
-
-    >>> round(category_distance(pd.Series([1, 1]), pd.Series([2, 2])), 3)
-    0.833
-    """
-    codes = np.union1d(training, live)
-    shares = (rows.value_counts(normalize=True).reindex(codes, fill_value=0.0) for rows in (training, live))
-    return float(jensenshannon(*shares))
+    def judged(self, extreme: float) -> Gap:
+        """`extreme`: how many times its mean a gap by chance may be, the most extreme of all columns'."""
+        return Gap(self.observed, self.limit, extreme * float(self.by_chance.mean()))
 
 
-def _column(name: str, training: pd.Series, live: pd.Series, params: DriftParams) -> ColumnDrift:
-    category = name in CATEGORIES
-    then, now = training.dropna().astype(float), live.dropna().astype(float)
-    distance = category_distance if category else number_distance
-    return ColumnDrift(
-        name=name,
-        distance=distance(then, now) if len(then) and len(now) else None,
-        limit=params.category_distance if category else params.number_distance,
-        missing_training=float(training.isna().mean()),
-        missing_live=float(live.isna().mean()),
-        missing_limit=params.missing_shift,
-        mean_training=None if category or not len(then) else float(then.mean()),
-        mean_live=None if category or not len(now) else float(now.mean()),
-    )
+def _judged(names: list[str], then: Sample, now: Sample, params: DriftParams) -> Iterator[ColumnDrift]:
+    """Chance is that of the most extreme of all gaps (max-T, Westfall and Young): many columns are asked."""
+    rng = np.random.default_rng(params.seed)
+    drawn = [sample.resampled(params.resamples, rng) for sample in (then, now)]
+    columns = [_Column(name, then, now) for name in names]
+    measured = [column.measured(drawn, params) for column in columns]
+    gaps = [gap for pair in measured for gap in pair if gap]
+    usual = np.array([gap.by_chance.mean() for gap in gaps])
+    ratios = np.stack([gap.by_chance for gap in gaps]) / np.maximum(usual, 1e-12)[:, None]
+    extreme = float(np.quantile(ratios.max(axis=0), 1 - params.alpha))
+    for column, pair in zip(columns, measured, strict=True):
+        values, missing = (gap.judged(extreme) if gap else None for gap in pair)
+        assert missing
+        yield ColumnDrift(column.name, values, missing, *column.told)
+
+
+class _Column:
+    """One feature of both samples: the share of each answer's candidates per bin; the last bin is missing."""
+
+    def __init__(self, name: str, then: Sample, now: Sample) -> None:
+        self.name, self.samples = name, (then, now)
+        raw = [sample.rows[name].to_numpy(float) for sample in self.samples]
+        pooled = np.concatenate(raw)
+        pooled = np.sort(pooled[~np.isnan(pooled)])
+        self.category = name in CATEGORIES
+        numbers = len(pooled) and not self.category
+        edges = np.unique(np.quantile(pooled, np.arange(1, BINS) / BINS) if numbers else pooled)
+        self.shares, size = [], len(edges) + 2
+        for sample, values in zip(self.samples, raw, strict=True):
+            at = np.where(np.isnan(values), size - 1, np.searchsorted(edges, values, side="right"))
+            counts = np.bincount(sample.answer * size + at, minlength=len(sample.weight) * size)
+            shares = counts.reshape(-1, size).astype(float)
+            self.shares.append(shares / shares.sum(axis=1, keepdims=True))
+        places = np.searchsorted(edges, pooled, side="right")
+        total = np.bincount(places, pooled, minlength=size - 1)
+        self.level = total / np.maximum(np.bincount(places, minlength=size - 1), 1)  # mean of each bin
+
+    def measured(self, drawn: list[Doubles], params: DriftParams) -> tuple[_Measured | None, _Measured]:
+        """Of the values that are there, None where a side has none; and of the share of missing ones."""
+        means = [sample.weight @ shares for sample, shares in zip(self.samples, self.shares, strict=True)]
+        redrawn = [weights @ shares for weights, shares in zip(drawn, self.shares, strict=True)]
+        gap = means[1] - means[0]
+        by_chance = np.abs(redrawn[1] - redrawn[0] - gap)[:, -1]
+        missing = _Measured(abs(float(gap[-1])), by_chance, params.missing_shift)
+        if any(mean[:-1].sum() < EMPTY for mean in means):
+            return None, missing
+        gap = _present(means[1]) - _present(means[0])
+        by_chance = self._size(_present(redrawn[1]) - _present(redrawn[0]) - gap)
+        numbers = params.activity_distance if self.name in ACTIVITY else params.number_distance
+        limit = params.category_distance if self.category else numbers
+        return _Measured(float(self._size(gap)), by_chance, limit), missing
+
+    def _size(self, gap: Doubles) -> Any:
+        """Distance of two samples whose shares per bin differ by `gap` (..., bins)."""
+        if self.category:
+            return np.abs(gap).sum(axis=-1) / 2
+        between = np.abs(gap.cumsum(axis=-1)[..., :-1]) @ np.diff(self.level)
+        return between / max(self._spread(), 1e-3)
+
+    def _spread(self) -> float:
+        """Standard deviation of the reference."""
+        share = _present(self.samples[0].weight @ self.shares[0])
+        return float(np.sqrt(share @ (self.level - share @ self.level) ** 2))
+
+    @property
+    def told(self) -> tuple[float, float, int | None, float | None, float | None]:
+        """The last five fields of ColumnDrift."""
+        then, now = (s.weight @ shares for s, shares in zip(self.samples, self.shares, strict=True))
+        missing = float(then[-1]), float(now[-1])
+        if min(1 - then[-1], 1 - now[-1]) < EMPTY:
+            return *missing, None, None, None
+        then, now = _present(then), _present(now)
+        if self.category:
+            most = int(np.argmax(np.abs(now - then)))
+            return *missing, int(self.level[most]), float(then[most]), float(now[most])
+        return *missing, None, float(then @ self.level), float(now @ self.level)
+
+
+def _present(shares: Doubles) -> Doubles:
+    """Shares (..., bins + 1) of the values that are there."""
+    held = shares[..., :-1]
+    return np.asarray(held / held.sum(axis=-1, keepdims=True))

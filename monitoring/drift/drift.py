@@ -1,4 +1,4 @@
-"""`endcap drift`: what is served now against what the ranker learned from -> drift.html, drift.json."""
+"""`endcap drift`: live answers against their like of the release -> drift.html, drift.json, drift.png."""
 
 from __future__ import annotations
 
@@ -16,32 +16,53 @@ from feature_repo.errors import DataError
 from feature_repo.files import whole
 from feature_repo.online.connection import connect
 from feature_repo.params import load
-from feature_repo.places import DRIFT, FEEDBACK, RANKER_TRAINING, REPORTS, at, existing
+from feature_repo.places import DRIFT, FEEDBACK, REFERENCE, REPORTS, at
 from feature_repo.terminal import console, table
-from monitoring.drift.distances import Drift, DriftParams, compare, read_served, sample_training
+from monitoring.drift.distances import (
+    CATEGORIES,
+    TOLD,
+    WEEK_HOURS,
+    ColumnDrift,
+    Drift,
+    DriftParams,
+    compare,
+    read_served,
+)
 from serving.live.exposures import SERVED
+from serving.release import state as control
 
 LIVE = FEEDBACK / "live_features.parquet"
-PAGE = DRIFT.with_suffix(".html")
+PAGE, PICTURE = DRIFT.with_suffix(".html"), DRIFT.with_suffix(".png")
+NEED = [*(name for name in TOLD if name != "bundle"), *COLUMNS]
 
 
 def main(
-    training: Annotated[Path, typer.Option(help="parquet file that has the 28 columns")] = RANKER_TRAINING,
+    reference: Annotated[
+        Path | None, typer.Option(help="parquet file of the like; default: the champion's own")
+    ] = None,
     live: Annotated[Path | None, typer.Option(help="parquet file of live rows; default: from Redis")] = None,
     fail_over: Annotated[
         float | None, typer.Option(min=0, max=1, help="exit 1 if a larger share of features drifted")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print drift.json instead of the table")] = False,
 ) -> int:
-    """Compare served features and traffic mix with the training rows; a finding, no failure."""
+    """Compare live answers with what the release met where nothing was wrong; a finding, no failure."""
     params = load("drift", DriftParams)
-    reference = sample_training(_parquet(training, [*COLUMNS]), params)
-    rows = _fetch(params) if live is None else _parquet(live, ["request_id", "ts", *COLUMNS], "drift")
-    drift = compare(reference, rows, params)
+    if reference is None or live is None:
+        with connect() as redis:
+            state = control.read(redis)
+            if state is None:
+                raise DataError("champion", "nothing was ever promoted", next_step="run `endcap promote`")
+            rows = _fetch(redis, state, params) if live is None else _parquet(live)
+        usual = _parquet(reference or Path(state.champion.path) / REFERENCE.name)
+    else:
+        rows, usual = _parquet(live), _parquet(reference)
+    drift, then, now = compare(usual, rows, params)
     at(REPORTS).mkdir(parents=True, exist_ok=True)
-    from monitoring.drift.page import write_page  # Evidently takes seconds to import
+    from monitoring.drift.page import write_page, write_picture  # Evidently takes seconds to import
 
-    write_page(reference, rows, params, at(PAGE), drift.not_judged)
+    write_page(drift, then, now, at(PAGE))
+    write_picture(drift, at(PICTURE))
     written = orjson.dumps(drift_json(drift), option=orjson.OPT_INDENT_2)
     at(DRIFT).write_bytes(written)
     if as_json:
@@ -60,58 +81,85 @@ def drift_json(drift: Drift) -> dict[str, Any]:
     return asdict(drift) | {"share_drifted": drift.share, "columns": columns}
 
 
-def _fetch(params: DriftParams) -> pd.DataFrame:
-    """The sampled answers of the stream, kept on disk so that a finding can be looked into later."""
-    with connect() as redis:
-        rows, others = read_served(redis, params.newest_answers)
+def _fetch(redis: Any, state: control.RolloutState, params: DriftParams) -> pd.DataFrame:
+    """The sampled answers of the releases that have the champion's reference, kept for a later look."""
+    rows, others = read_served(redis, params.newest_answers)
     for schema, answers in others.items():
         left = (
             f"{SERVED}: {answers:,} answers of feature schema {schema} are left out; ours is {schema_hash()}"
         )
         typer.echo(left, err=True)
-    if not len(rows):
-        problem = f"holds no answer of feature schema {schema_hash()}"
+    shared = {
+        release.digest: _manifest(release)["files"].get(REFERENCE.name)
+        for release in (state.champion, state.challenger, state.previous)
+        if release
+    }
+    ours = rows["bundle"].map(shared) == shared[state.champion.digest]
+    if left_out := rows.loc[~ours, "request_id"].nunique():
+        typer.echo(f"{SERVED}: {left_out:,} answers of other releases are left out", err=True)
+    if not ours.any():
+        problem = f"holds no answer of release {state.champion.digest} and feature schema {schema_hash()}"
         raise DataError(SERVED, problem, next_step="send the service some requests")
     with whole(at(LIVE)) as draft:
-        rows.to_parquet(draft, compression="zstd", index=False)
-    return rows
+        rows[ours].to_parquet(draft, compression="zstd", index=False)
+    return rows[ours]
 
 
-def _parquet(path: Path, columns: list[str], job: str = "ranker_data") -> pd.DataFrame:
+def _manifest(release: control.Release) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads((at(Path(release.path)) / "manifest.json").read_bytes())
+    return found
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    file = at(path)
+    if not file.exists():
+        raise DataError(
+            path, "not found", next_step="name a file, or run `endcap evaluate` and `endcap bundle`"
+        )
     try:
-        return pd.read_parquet(existing(path, job), columns=columns)
+        return pd.read_parquet(file, columns=NEED)
     except (ValueError, OSError) as error:  # pyarrow: a column is missing, the file is truncated
-        raise DataError(path, str(error).partition("\n")[0], next_step=f"run `endcap {job}` again") from error
+        raise DataError(path, str(error).partition("\n")[0], next_step="write it anew") from error
 
 
 def _tell(drift: Drift) -> None:
-    names = ("feature", "class", "finding", ">distance", ">limit", ">mean then", ">mean now", ">missing")
-    out, shown = console(), table("Features, live against training", names)
-    order = sorted(drift.columns, key=lambda c: (not c.drifted, -(c.distance or 0) / c.limit))
-    for column in order:
-        shown.add_row(
-            column.name,
-            column.feature_class,
-            column.finding,
-            _number(column.distance),
-            _number(column.limit),
-            _number(column.mean_training),
-            _number(column.mean_live),
-            f"{column.missing_training:.0%} -> {column.missing_live:.0%}",
-            style="yellow" if column.drifted else None,
-        )
-    out.print(shown)
-    drifted = sum(column.drifted for column in drift.columns)
+    out = console()
     out.print(
-        f"{drifted} of {len(drift.columns)} features moved; known shoppers: {drift.known_training:.0%} of "
-        f"training rows, {drift.known_live:.0%} of {drift.answers} answers in {drift.hours:.1f} hours"
+        f"{drift.answers_live:,} live answers of {drift.visits_live:,} visits in {drift.hours:.1f} hours, "
+        f"against {drift.answers_reference:,} of the release's own at like places of past visits"
     )
+    moved = [column for column in drift.columns if column.drifted]
+    unsure = [column.name for column in drift.columns if column.finding == "too few answers"]
+    judged = len(drift.columns) - len(unsure)
+    out.print(
+        f"[bold]{len(moved)} of {judged} columns moved[/]"
+        if moved
+        else f"[bold]no drift in {judged} columns[/]"
+    )
+    if moved:
+        shown = table(None, ("column", "finding", ">was", ">is", ">distance", ">limit", ">chance"))
+        for column in sorted(moved, key=lambda c: c.name):
+            shown.add_row(column.name, column.finding, *_numbers(column))
+        out.print(shown)
+    if unsure:
+        out.print(f"too few answers to say: {', '.join(unsure)}")
     if drift.not_judged:
-        out.print(f"not judged: {', '.join(drift.not_judged)} (live rows span less than a day)")
-    if not drift.enough:
-        out.print("too few answers: the distances are mostly chance", style="bold")
-    out.print(f"distributions: {PAGE}")
+        out.print(
+            f"not judged: {', '.join(drift.not_judged)} (the answers span less than {WEEK_HOURS:.0f} hours)"
+        )
+    if drift.alone:
+        out.print(f"{drift.alone:.0%} of the live answers stand at a place without enough like it; left out")
+    out.print(f"distributions: {PAGE}, picture: {PICTURE}")
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _numbers(column: ColumnDrift) -> list[str]:
+    """was, is, distance, limit and chance of what moved."""
+    if column.missing.moved or column.values is None:
+        gap, was, now = column.missing, f"{column.missing_then:.0%}", f"{column.missing_now:.0%}"
+    else:
+        gap = column.values
+        form = ".3g" if column.code is None else ".0%"
+        was, now = (format(value, form) for value in (column.then or 0.0, column.now or 0.0))
+        if column.code is not None:
+            was, now = (f"{CATEGORIES[column.name][column.code]} {share}" for share in (was, now))
+    return [was, now, *(f"{value:.2f}" for value in (gap.distance, gap.limit, gap.chance))]

@@ -1,71 +1,87 @@
-"""Evidently's drift page: the distributions behind the distances of distances.py, in one file."""
+"""Drift for the eye: distances beside their limits in one picture, and Evidently's page of distributions."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from feature_repo.assemble.vectorize import COLUMNS
-from feature_repo.events import DEVICES, SURFACES
-from monitoring.drift.distances import CATEGORIES, DriftParams
+from monitoring.drift.distances import CATEGORIES, ColumnDrift, Drift
+from monitoring.drift.strata import Sample
 
 with warnings.catch_warnings():  # its dependencies announce their own deprecations at import
     warnings.simplefilter("ignore")
     from evidently import DataDefinition, Dataset, Report
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
     from evidently.presets import DataDriftPreset
 
-NAMES = {
-    "user_is_known": ("anonymous", "known"),
-    "hour_of_day": tuple(f"{hour:02d}h" for hour in range(24)),
-    "device": ("unknown", *DEVICES),
-    "surface": ("unknown", *SURFACES),
-}
-"""What the codes of each category mean: a reader of the page wants names."""
+ROWS = 20_000  # of a sample, drawn by weight: the page's histograms need no more
 
 
-def write_page(
-    training: pd.DataFrame,
-    live: pd.DataFrame,
-    params: DriftParams,
-    path: Path,
-    leave_out: Collection[str] = (),
-) -> dict[str, float]:
-    """Write the page, which opens without a network, and give back Evidently's distance per feature.
+def write_page(drift: Drift, then: Sample, now: Sample, path: Path) -> None:
+    """Evidently's page, which opens without a network. Distances and verdicts on it are those of `drift`.
 
-    Both frames have COLUMNS. `leave_out` was not judged; a feature without any value on one side is left out
-    as well: it has no distance.
+    A feature without any value on one side is left out: it has no distribution to show.
     """
-    there = training.notna().any() & live[list(COLUMNS)].notna().any()
-    shown = [name for name in COLUMNS if there[name] and name not in leave_out]
+    shown = {column.name: column for column in drift.columns if column.values}
     definition = DataDefinition(
         numerical_columns=[name for name in shown if name not in CATEGORIES],
         categorical_columns=[name for name in shown if name in CATEGORIES],
     )
     preset = DataDriftPreset(
-        num_method="wasserstein",
-        num_threshold=params.number_distance,
-        cat_method="jensenshannon",
-        cat_threshold=params.category_distance,
+        per_column_method={name: _told(column) for name, column in shown.items()},
+        per_column_threshold={name: column.values.limit for name, column in shown.items() if column.values},
     )
-    current, reference = (
-        Dataset.from_pandas(_readable(rows[shown]), definition) for rows in (live, training)
+    reference, current = (
+        Dataset.from_pandas(_readable(sample)[list(shown)], definition) for sample in (then, now)
     )
     with warnings.catch_warnings():  # numpy, about the empty bins of a histogram
         warnings.simplefilter("ignore")
-        snapshot = Report([preset]).run(current, reference)
-    snapshot.save_html(str(path))
-    found = [metric for metric in snapshot.dict()["metrics"] if "column" in metric["config"]]
-    return {metric["config"]["column"]: float(metric["value"]) for metric in found}
+        Report([preset]).run(current, reference).save_html(str(path))
 
 
-def _readable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Codes as names; one that the vocabulary does not have, and a missing one, stay what they are."""
+def write_picture(drift: Drift, path: Path) -> None:
+    """A line per feature: its distance in limits, and what chance takes off it."""
+    columns = sorted((c for c in drift.columns if c.values), key=lambda c: c.values.distance / c.values.limit)  # type: ignore[union-attr]
+    figure = Figure(figsize=(8, 0.25 * len(columns) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    for at, column in enumerate(columns):
+        gap = column.values
+        assert gap
+        colour = {"steady": "tab:green", "too few answers": "tab:gray"}.get(column.finding, "tab:red")
+        low = max(gap.distance - gap.chance, 0.0) / gap.limit
+        axes.plot([low, gap.distance / gap.limit], [at, at], color=colour)
+        axes.plot(gap.distance / gap.limit, at, "o", color=colour)
+    axes.set_yticks(range(len(columns)), [column.name for column in columns])
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xlabel(
+        "distance in limits (dot); left end: less what chance explains. Red: moved, gray: too few answers"
+    )
+    axes.set_title(
+        f"{drift.answers_live:,} live answers against {drift.answers_reference:,} of the release's own"
+    )
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _told(column: ColumnDrift) -> str:
+    """Name under which Evidently finds our measurement as a test of its own."""
+    gap, name = column.values, f"endcap_{column.name}"
+    assert gap
+    told = StatTest(name, "distance by endcap drift", list(ColumnType), gap.limit)
+    register_stattest(told, lambda *_: (gap.distance, column.drifted))
+    return name
+
+
+def _readable(sample: Sample) -> pd.DataFrame:
+    """Rows drawn by the weight of their answers, codes as names; what has no name stays what it is."""
+    of_answer = np.bincount(sample.answer)
+    weight = (sample.weight / of_answer)[sample.answer]
+    rows = sample.rows.sample(min(ROWS, len(sample.rows)), replace=True, weights=weight, random_state=0)
     named = {
-        name: rows[name].map(dict(enumerate(NAMES[name]))).fillna(rows[name])
-        for name in rows
-        if name in NAMES
+        name: rows[name].map(dict(enumerate(codes))).fillna(rows[name]) for name, codes in CATEGORIES.items()
     }
-    return rows.astype("float64").assign(**named)
+    return rows.assign(**named)

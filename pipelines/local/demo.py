@@ -188,7 +188,7 @@ def main(
         live(chosen, again)
     else:
         replayed(chosen)
-    with step("Is what is served still like what was trained on? The drift report"):
+    with step("Are live answers still like the release's own of before? The drift report"):
         endcap("drift")
     with step("Where the time of the last training went"):
         endcap("stages", "--show")

@@ -45,6 +45,7 @@ class QueryParams:
     seed: int
     ranker: int  # queries of the ranker's training and validation
     evaluate: int  # queries of the evaluation
+    reference: int  # answers of the sample that live ones are compared with
     processes: int  # that ask side by side, each with an item matrix of its own
 
 
@@ -59,13 +60,16 @@ class Query:
     history: tuple[str, ...]
     relevant: frozenset[str]
     context: Context
+    surface: str = SURFACE
+    items: tuple[str, ...] = ()  # that the page is about
 
     def request(self, limit: int = 12) -> Request:
         """The same question as a storefront would put it."""
         return Request(
-            surface=SURFACE,
+            surface=self.surface,
             user_id=self.user_id,
             session_id=self.session_id,
+            items=self.items,
             exclude=self.history,
             context=self.context,
             limit=limit,

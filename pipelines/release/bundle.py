@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.clock import DAY_US, micros
 from feature_repo.params import load, root, shop
-from feature_repo.places import BUNDLES, CANDIDATE, EVALUATION, TREES, VERDICT, at, existing
+from feature_repo.places import BUNDLES, CANDIDATE, EVALUATION, REFERENCE, TREES, VERDICT, at, existing
 from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
 from serving.release import bundle
@@ -32,6 +32,7 @@ def main() -> None:
         for file in TABLES:
             shutil.copyfile(fit_file("final", file), folder / file)
         shutil.copyfile(existing(TREES, "ranker"), folder / "ranker.txt")
+        shutil.copyfile(existing(REFERENCE, "evaluate"), folder / REFERENCE.name)
         catalogue = read_catalogue()
         (folder / "item_ids.json").write_bytes(orjson.dumps(catalogue.item_ids))
         (folder / "rails.json").write_bytes(orjson.dumps({"popular": _popular()}))

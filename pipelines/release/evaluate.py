@@ -33,6 +33,7 @@ from pipelines.protocol.metrics import (
     recall_at,
 )
 from pipelines.protocol.models import load_models
+from pipelines.protocol.moments import write_reference
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from pipelines.release.scorecard import read_report, show, write_report
 from serving.pipeline import Bundle, recommend
@@ -69,25 +70,30 @@ def main(
 ) -> None:
     """NDCG@12 and coverage of the release candidate on the test span, beside the baselines."""
     if not show_only:
-        write_report(evaluate())
+        candidate = release()
+        write_report(evaluate(candidate))
+        write_reference(candidate)
     show(read_report())
 
 
-def evaluate() -> dict[str, Any]:
-    """Ask every query of the test span; the report of data/reports/evaluate.json."""
-    active, params = shop(), load("queries", QueryParams)
-    models = load_models("final")
-    candidate = Bundle(
-        models=models,
+def release() -> Bundle:
+    """The final fit with the ranker, as it will be served."""
+    return Bundle(
+        models=load_models("final"),
         ranker=StockForest(existing(TREES, "ranker")),
         retrieve=load("retrieve", Retrieve),
         diversify=load("diversify", Diversify),
     )
-    events = product_events()
+
+
+def evaluate(candidate: Bundle) -> dict[str, Any]:
+    """Ask every query of the test span; the report of data/reports/evaluate.json."""
+    active, params = shop(), load("queries", QueryParams)
+    events, ids = product_events(), candidate.models.ids
     rng = np.random.default_rng(params.seed)
     queries = make_queries(events, active.test_from, None, params.evaluate, rng)
-    row = {item: i for i, item in enumerate(models.ids)}
-    mask = np.zeros(len(models.ids), np.bool_)
+    row = {item: i for i, item in enumerate(ids)}
+    mask = np.zeros(len(ids), np.bool_)
     mask[[row[item] for item in set(events["item_id"]) if item in row]] = True
     if not queries:
         problem = f"no session with two items since {active.test_from.isoformat()}"
@@ -97,10 +103,10 @@ def evaluate() -> dict[str, Any]:
         relevant = frozenset(row[item] for item in known.query.relevant if item in row)
         return _asked(candidate, known, relevant, mask)
 
-    answered = list(answers(queries, models.ids, K, "evaluate", answer, params.processes))
+    answered = list(answers(queries, ids, K, "evaluate", answer, params.processes))
     lists = {name: _lists(name, answered) for name in (OURS, *BASELINES)}
     wanted = np.array([len(q.relevant) for q in queries])
-    views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(models.ids))
+    views = np.bincount([row[i] for i in events["item_id"] if i in row], minlength=len(ids))
     sessions = np.array([q.session_id for q in queries])
     metrics = {name: _metrics(found, wanted, mask, views, sessions, rng) for name, found in lists.items()}
     metrics[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))

@@ -144,7 +144,7 @@ class Shopper:
         unit = (self.user_id or self.session_id, self.now.date())
         seen = Arm(len(rows), len(clicked), frozenset([unit]))
         self.observed.arms[answer["arm"]] = self.observed.arms.get(answer["arm"], Arm()) + seen
-        self._wait(30)
+        self._wait(30 if len(clicked) else 8)  # as long as the recorded shoppers look at a page
         return events, len(clicked) > 0
 
     def _checkout(self) -> list[dict[str, Any]]:

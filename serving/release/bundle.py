@@ -2,6 +2,7 @@
 
     data/bundles/<digest>/manifest.json   user_tower.onnx item_ids.json item_vectors.npy covisit.npz ease.npz
                                           als_items.npy rails.json ranker.txt catalogue.parquet
+                                          reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
 manifest and this program say.
@@ -44,6 +45,7 @@ FILES = (
     "rails.json",
     "ranker.txt",
     "catalogue.parquet",
+    "reference.parquet",  # not served: what live answers are compared with (monitoring/drift)
 )
 SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
 SETTINGS = ("feature_service", "retrieve", "diversify")  # what else decides an answer; the digest covers it

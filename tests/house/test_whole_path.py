@@ -20,16 +20,22 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from redis import Redis
 
 from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.clock import instant
 from feature_repo.offline import build
 from feature_repo.offline.timeline import historical
-from feature_repo.params import shop
+from feature_repo.online.changes import APPLIED_TS
+from feature_repo.params import load, shop
+from monitoring.drift.distances import DriftParams, compare
 from pipelines.ingest import ingest
 from pipelines.protocol import ranker_data
 from pipelines.protocol.queries import make_queries, product_events
 from pipelines.release import bundle, evaluate, gate
 from pipelines.simulate import simulate
+from pipelines.simulate.crowd import drive
+from pipelines.simulate.world import World
 from pipelines.validate import validate
 from training.collaborative import als, item_item
 from training.ranking import ranker
@@ -49,6 +55,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     params["ranker"] |= {"max_rounds": 40, "min_data_in_leaf": 10, "threads": 1}
     params["queries"] |= {"ranker": 400, "evaluate": 250}
     params["gate"] |= {"min_queries": 50, "min_ratio": 0.5, "min_coverage": 0.1}
+    params["serving"] |= {"served_share": 1.0}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENDCAP_HOME", str(folder))
@@ -182,6 +189,29 @@ def test_a_replay_over_http_gives_the_offline_lists_and_values(home: Path, live:
     assert found["equal_slots"] == found["slots"] > 500
     assert found["unequal_values"] == {}
     assert found["values"] > 500 * 28
+
+
+def test_an_undisturbed_shop_shows_no_drift_and_what_is_planted_is_named(
+    home: Path, live: dict[str, str]
+) -> None:
+    world = World.load(home / "data/export/truth.npz")
+    with Redis(port=int(live["ENDCAP_REDIS_PORT"])) as redis:
+        begun = instant(int(redis.get(APPLIED_TS) or 0))  # where the replay left the shop's clock
+    drive(live["URL"], world, np.random.default_rng(4), shoppers=150, start=begun)
+    _endcap(live, "drift")
+    found = orjson.loads((home / "data/reports/drift.json").read_bytes())
+    assert {c["name"]: c["finding"] for c in found["columns"] if c["drifted"]} == {}
+    assert found["answers_live"] > 100 and found["alone"] < 0.4
+    seen = pd.read_parquet(home / "data/feedback/live_features.parquet")
+    planted = {
+        "price_log": {"price_log": seen["price_log"] + np.log(1.3)},
+        "views_24h views_7d": {"views_24h": 0.0, "views_7d": 0.0},
+        "device": {"device": 3.0},
+    }
+    usual = pd.read_parquet(home / "data/reports/reference.parquet")
+    for names, change in planted.items():
+        drift, _, _ = compare(usual, seen.assign(**change), load("drift", DriftParams))
+        assert {column.name for column in drift.columns if column.drifted} == set(names.split())
 
 
 def test_an_event_changes_the_next_answer(live: dict[str, str]) -> None:

@@ -80,7 +80,7 @@ def settings() -> dict[str, Any]:
 
 
 def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:
-    """Write the nine files of a bundle to `folder`."""
+    """Write the ten files of a bundle to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     table = catalogue(n)
@@ -88,6 +88,7 @@ def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:
     vectors = rng.normal(size=(n, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     pq.write_table(table, folder / "catalogue.parquet")
+    pq.write_table(table.slice(0, 0), folder / "reference.parquet")
     (folder / "item_ids.json").write_bytes(orjson.dumps(ids))
     (folder / "rails.json").write_bytes(orjson.dumps({"popular": ids[::-1]}))
     np.save(folder / "item_vectors.npy", vectors)

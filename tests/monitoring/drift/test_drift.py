@@ -1,8 +1,7 @@
-"""Drift: equal traffic is steady, a changed feature is named, and the page opens without a network."""
+"""Drift: equal traffic is steady, what changed is named, chance is not, and the page needs no network."""
 
 from __future__ import annotations
 
-import doctest
 import re
 import shutil
 from collections import Counter
@@ -14,47 +13,63 @@ import orjson
 import pandas as pd
 import pytest
 from redis import Redis
+from shops import tiny_bundle
+from shops.storefront import act, release_of
 
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import DataError
 from feature_repo.params import load
-from feature_repo.places import DRIFT, RANKER_TRAINING
-from monitoring.drift import distances as drift_module
+from feature_repo.places import DRIFT, REFERENCE
 from monitoring.drift import drift as job
-from monitoring.drift.distances import Drift, DriftParams, compare, read_served
-from monitoring.drift.page import write_page
+from monitoring.drift.distances import TOLD, Drift, DriftParams, compare, read_served
 from serving.live.exposures import SERVED, decode, encode
+from serving.release import state
 
 ROOT = Path(__file__).resolve().parents[3]
 START_US, HOUR_US = 1_767_225_600_000_000, 3_600_000_000
 SLOTS = 12
+ITEMS = [f"i{n}" for n in range(SLOTS)]
+OF_SHOPPER = ("user_", "session_", "idle_s")
 
 
 def matrix(rng: np.random.Generator, answers: int) -> np.ndarray:
     """Feature rows, float32 (answers, SLOTS, 28); what is the shopper's is equal within an answer."""
     of = {name: rng.lognormal(sigma=0.5, size=(answers, SLOTS)) for name in COLUMNS}
     for name in COLUMNS:
-        if name.startswith(("user_", "session_")) or name == "idle_s":
+        if name.startswith(OF_SHOPPER):
             of[name] = np.repeat(rng.lognormal(sigma=0.5, size=(answers, 1)), SLOTS, axis=1)
-    for name, codes in (("user_is_known", 2), ("hour_of_day", 24), ("device", 4)):
-        of[name] = np.repeat(rng.integers(0, codes, (answers, 1)), SLOTS, axis=1)
+    codes = {"user_is_known": 2, "hour_of_day": 24, "device": 4, "session_views": 2, "session_pages": 2}
+    for name, many in codes.items():
+        of[name] = np.repeat(rng.integers(0, many, (answers, 1)), SLOTS, axis=1)
     of["shown_position"][rng.random((answers, SLOTS)) < 0.7] = np.nan
     return np.stack([of[name] for name in COLUMNS], axis=-1).astype(np.float32)
 
 
-def send(redis: Redis, rows: np.ndarray, hours: float = 30.0, schema: str = schema_hash()) -> None:
+def metas(answers: int, hours: float) -> list[dict[str, Any]]:
+    """What serving tells of each answer; two in a row are of one visit."""
+    told = {"arm": "champion", "bundle": "b", "surface": "homepage_hero", "user_id": None}
+    stamps = START_US + np.linspace(0, hours * HOUR_US, answers).astype(int)
+    return [
+        told | {"request_id": f"r{at}", "session_id": f"s{at // 2}", "ts": int(ts), "items": ITEMS}
+        for at, ts in enumerate(stamps)
+    ]
+
+
+def send(redis: Redis, rows: np.ndarray, hours: float = 200.0, **told: str) -> None:
     """What serving does: one entry per sampled answer."""
-    for at, answer in enumerate(rows):
-        ts = START_US + int(at * hours * HOUR_US / max(len(rows) - 1, 1))
-        items = [f"i{n}" for n in range(len(answer))]
-        meta = {"request_id": f"r{at}", "ts": ts, "arm": "champion", "schema": schema, "items": items}
-        who = dict.fromkeys(("bundle", "surface", "user_id", "session_id"))
-        redis.xadd(SERVED, encode(meta | who, answer))
+    for meta, answer in zip(metas(len(rows), hours), rows, strict=True):
+        redis.xadd(SERVED, encode({"schema": schema_hash()} | meta | told, answer))
 
 
-def training(rng: np.random.Generator, answers: int = 1000) -> pd.DataFrame:
-    return pd.DataFrame(matrix(rng, answers).reshape(-1, len(COLUMNS)), columns=list(COLUMNS))
+def frame(rows: np.ndarray, hours: float = 200.0) -> pd.DataFrame:
+    """The same as read_served gives it."""
+    told = pd.DataFrame([meta for meta in metas(len(rows), hours) for _ in range(SLOTS)])[list(TOLD)]
+    return pd.concat([told, pd.DataFrame(rows.reshape(-1, len(COLUMNS)), columns=list(COLUMNS))], axis=1)
+
+
+def usual() -> pd.DataFrame:
+    return frame(matrix(np.random.default_rng(1), 1000))
 
 
 @pytest.fixture
@@ -70,10 +85,8 @@ def redis(redis_url: str) -> Redis:
     return Redis.from_url(redis_url)
 
 
-def found(redis: Redis, live: np.ndarray, hours: float = 30.0) -> Drift:
-    send(redis, live, hours)
-    params = load("drift", DriftParams)
-    return compare(training(np.random.default_rng(1)), read_served(redis, 5000)[0], params)
+def found(live: np.ndarray, hours: float = 200.0) -> Drift:
+    return compare(usual(), frame(live, hours), load("drift", DriftParams))[0]
 
 
 def findings(drift: Drift) -> dict[str, str]:
@@ -89,77 +102,83 @@ def test_what_serving_samples_is_read_back_bit_by_bit(redis: Redis) -> None:
     np.testing.assert_array_equal(read[list(COLUMNS)].to_numpy(), rows[2:].reshape(-1, len(COLUMNS)))
 
 
-def test_equal_traffic_is_steady(home: Path, redis: Redis) -> None:
-    drift = found(redis, matrix(np.random.default_rng(2), 600))
+def test_equal_traffic_is_steady(home: Path) -> None:
+    drift = found(matrix(np.random.default_rng(2), 1000))
     assert findings(drift) == {}
-    assert (drift.share, drift.answers, drift.rows_live, drift.enough) == (0.0, 600, 600 * SLOTS, True)
+    assert (drift.share, drift.answers_live, drift.visits_live, drift.alone) == (0.0, 1000, 500, 0.0)
     assert {column.name for column in drift.columns} == set(COLUMNS)
+    assert sum(column.finding == "steady" for column in drift.columns) >= 24  # some are rarely there
 
 
-def test_a_moved_feature_and_a_broken_one_are_named(home: Path, redis: Redis) -> None:
+def test_chance_alone_is_not_called_drift(home: Path) -> None:
+    """Fifteen samples of 30 visits: more than one cry in them would be rarer than once in five hundred."""
+    drifts = [found(matrix(np.random.default_rng(seed), 60)) for seed in range(100, 115)]
+    assert sum(bool(findings(drift)) for drift in drifts) <= 2
+    assert any(column.finding == "too few answers" for drift in drifts for column in drift.columns)
+
+
+def test_a_moved_feature_and_a_broken_one_are_named(home: Path) -> None:
     live = matrix(np.random.default_rng(2), 600)
     live[..., COLUMNS.index("price_log")] += 1.0
-    live[..., COLUMNS.index("session_views")] = np.nan
+    live[..., COLUMNS.index("session_intent")] = np.nan
     live[..., COLUMNS.index("margin")][:200] = np.nan
-    drift = found(redis, live)
+    drift = found(live)
     assert findings(drift) == {
         "price_log": "moved",
-        "session_views": "missing more often",
+        "session_intent": "missing more often",
         "margin": "missing more often",
     }
     assert drift.share == pytest.approx(3 / 28)
 
 
-def test_the_distance_grows_with_the_shift(home: Path, redis: Redis) -> None:
+def test_the_distance_is_the_shift_in_standard_deviations(home: Path) -> None:
     price, sizes = COLUMNS.index("price_log"), []
     for shift in (0.0, 0.3, 0.9):
-        redis.delete(SERVED)
         live = matrix(np.random.default_rng(2), 300)
         live[..., price] += shift
-        sizes += [c.distance or 0.0 for c in found(redis, live).columns if c.name == "price_log"]
-    # Shifting a whole distribution moves it by exactly the shift, here in training standard deviations.
-    std = training(np.random.default_rng(1))["price_log"].std()
+        sizes += [c.values.distance for c in found(live).columns if c.name == "price_log" and c.values]
     assert sizes[0] < 0.1 < sizes[1] < sizes[2]
-    assert sizes[2] - sizes[1] == pytest.approx(0.6 / std, rel=0.1)
+    assert sizes[2] - sizes[1] == pytest.approx(0.6 / usual()["price_log"].std(), rel=0.1)
 
 
-def test_a_change_of_the_traffic_mix_is_seen(home: Path, redis: Redis) -> None:
+def test_a_change_of_the_traffic_mix_is_seen_with_its_shares(home: Path) -> None:
     live = matrix(np.random.default_rng(2), 600)
-    live[..., COLUMNS.index("user_is_known")] = 0
-    drift = found(redis, live)
-    assert findings(drift) == {"user_is_known": "moved"}
-    assert drift.known_live == 0.0
-    assert drift.known_training == pytest.approx(0.5, abs=0.05)
+    live[..., COLUMNS.index("device")] = 2
+    drift = found(live)
+    assert findings(drift) == {"device": "moved"}
+    device = next(column for column in drift.columns if column.drifted)
+    assert (device.code, device.now) == (2, pytest.approx(1.0))
+    assert device.then == pytest.approx(0.25, abs=0.05)
 
 
-def test_the_hour_is_not_judged_from_an_afternoon(home: Path, redis: Redis) -> None:
+def test_which_places_are_asked_is_no_drift(home: Path) -> None:
+    """Live asks mostly at the start of visits, where a column is another: its like there is the same."""
+    views, price = COLUMNS.index("session_views"), COLUMNS.index("category_affinity")
+    samples = []
+    for seed, share in ((1, 0.3), (2, 0.9)):
+        rows, rng = matrix(np.random.default_rng(seed), 800), np.random.default_rng(seed)
+        rows[..., views] = rng.random((800, 1)) > share
+        rows[..., price] += 3 * rows[..., views]
+        samples.append(frame(rows))
+    assert findings(compare(samples[0], samples[1], load("drift", DriftParams))[0]) == {}
+
+
+def test_answers_at_a_place_that_the_reference_lacks_are_left_out_and_counted(home: Path) -> None:
+    live = frame(matrix(np.random.default_rng(2), 400))
+    live.loc[live.index < 100 * SLOTS, "surface"] = "pdp_fbt"
+    drift = compare(usual(), live, load("drift", DriftParams))[0]
+    assert (drift.answers_live, drift.alone) == (300, 0.25)
+    with pytest.raises(DataError, match="no place of a visit has enough answers"):
+        compare(usual(), live.assign(surface="pdp_fbt"), load("drift", DriftParams))
+
+
+def test_the_hour_is_not_judged_from_an_afternoon(home: Path) -> None:
     live = matrix(np.random.default_rng(2), 600)
     live[..., COLUMNS.index("hour_of_day")] = 15
-    drift = found(redis, live, hours=4)
+    drift = found(live, hours=4)
     assert drift.not_judged == ("hour_of_day",)
     assert findings(drift) == {}
     assert drift.hours == pytest.approx(4, abs=0.01)
-
-
-def test_few_answers_are_said_to_be_few(home: Path, redis: Redis) -> None:
-    assert not found(redis, matrix(np.random.default_rng(2), 20)).enough
-
-
-def test_docstring_examples_hold() -> None:
-    assert doctest.testmod(drift_module) == (0, 2)
-
-
-def test_the_page_shows_the_same_distances(home: Path, tmp_path: Path) -> None:
-    params, then = load("drift", DriftParams), training(np.random.default_rng(1), 40)
-    now = training(np.random.default_rng(2), 30).assign(request_id="r", ts=0)
-    now["price_log"] += 0.7
-    now["device"] = 3.0
-    now["tower_score"] = np.nan
-    drift = compare(then, now, params)
-    shown = write_page(then, now, params, tmp_path / "page.html", drift.not_judged)
-    ours = {column.name: column.distance for column in drift.columns}
-    assert ours.pop("tower_score") is None
-    assert shown == pytest.approx(ours, rel=1e-6)
 
 
 def test_an_entry_that_is_no_rows_of_28_is_refused(redis: Redis) -> None:
@@ -192,45 +211,62 @@ def test_answers_of_another_feature_schema_are_left_out_and_counted_by_name(redi
 
 
 @pytest.fixture
-def trained(home: Path) -> Path:
-    (home / RANKER_TRAINING).parent.mkdir(parents=True)
-    training(np.random.default_rng(1)).assign(query=0).to_parquet(home / RANKER_TRAINING)
+def released(home: Path, redis: Redis) -> Path:
+    """A shop whose champion carries a reference."""
+    built = tiny_bundle.make(home)
+    usual().to_parquet(built / REFERENCE.name)
+    state.install(redis, release_of(home, built), act())
     return home
 
 
+def champion(redis: Redis) -> str:
+    held = state.read(redis)
+    assert held
+    return held.champion.digest
+
+
 def test_the_job_leaves_a_page_that_needs_no_network(
-    trained: Path, redis: Redis, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    released: Path, redis: Redis, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     live = matrix(np.random.default_rng(2), 600)
     live[..., COLUMNS.index("price_log")] += 1.0
-    send(redis, live)
+    send(redis, matrix(np.random.default_rng(3), 5), bundle="an older one")
+    send(redis, live, bundle=champion(redis))
     assert job.main() == 0
-    printed = capsys.readouterr().out
-    assert re.search(r"price_log +│ item +│ moved", printed)
-    assert "1 of 28 features moved" in printed
-    page = (trained / job.PAGE).read_text()
+    printed, told = capsys.readouterr()
+    assert "5 answers of other releases are left out" in told
+    assert "600 live answers of 300 visits in 200.0 hours" in printed
+    assert re.search(r"1 of 2\d columns moved", printed)
+    assert re.search(r"price_log +│ moved +│ +1.1\d +│ +2.1\d", printed)
+    assert max(map(len, printed.splitlines())) <= 80
+    page = (released / job.PAGE).read_text()
     assert "price_log" in page
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", page)
-    written: dict[str, Any] = orjson.loads((trained / DRIFT).read_bytes())
+    written: dict[str, Any] = orjson.loads((released / DRIFT).read_bytes())
     assert written["share_drifted"] == pytest.approx(1 / 28)
-    assert [c["name"] for c in written["columns"] if c["drifted"]] == ["price_log"]
-    kept = pd.read_parquet(trained / job.LIVE)
+    [moved] = [c for c in written["columns"] if c["drifted"]]
+    assert moved["name"] == "price_log"
+    assert f"{moved['values']['distance']:.6f}"[:6] in page  # the page's distances are ours
+    assert (released / job.PICTURE).stat().st_size > 10_000
+    kept = pd.read_parquet(released / job.LIVE)
     np.testing.assert_array_equal(kept[list(COLUMNS)].to_numpy(), live.reshape(-1, len(COLUMNS)))
 
 
 def test_drift_fails_the_job_where_more_moved_than_is_allowed(
-    trained: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    live = training(np.random.default_rng(2), 50).assign(request_id="r", ts=START_US, price_log=9.0)
-    live.to_parquet(trained / "live.parquet")
-    assert job.main(live=Path("live.parquet"), fail_over=0.01, as_json=True) == 1
-    assert orjson.loads(capsys.readouterr().out) == orjson.loads((trained / DRIFT).read_bytes())
+    usual().to_parquet(home / "usual.parquet")
+    frame(matrix(np.random.default_rng(2), 50)).assign(price_log=9.0).to_parquet(home / "live.parquet")
+    files = {"reference": Path("usual.parquet"), "live": Path("live.parquet")}
+    assert job.main(**files, fail_over=0.01, as_json=True) == 1
+    assert orjson.loads(capsys.readouterr().out) == orjson.loads((home / DRIFT).read_bytes())
 
 
-def test_without_training_rows_or_live_rows_the_job_says_what_to_run(trained: Path) -> None:
+def test_without_a_reference_or_live_rows_the_job_says_what_to_run(released: Path, redis: Redis) -> None:
     with pytest.raises(DataError, match="send the service some requests"):
         job.main()
-    (trained / RANKER_TRAINING).unlink()
-    with pytest.raises(DataError, match="run `endcap ranker_data`"):
+    send(redis, matrix(np.random.default_rng(2), 20), bundle=champion(redis))
+    next((released / "data" / "bundles").glob(f"*/{REFERENCE.name}")).unlink()
+    with pytest.raises(DataError, match="run `endcap evaluate` and `endcap bundle`"):
         job.main()
