@@ -144,8 +144,11 @@ def complain(message: str) -> None:
     print(f"{red}endcap: {message}{plain}", file=reader())
 
 
-def run(args: Sequence[str]) -> int:
-    """Exit code of `endcap *args`; what a reader can act on becomes one line, a bug keeps its traceback."""
+def run(args: Sequence[str], libraries_apart: bool = False) -> int:
+    """Exit code of `endcap *args`; what a reader can act on becomes one line, a bug keeps its traceback.
+
+    `libraries_apart`: file descriptor 2 is the libraries' for good, as fits a process that does this job alone.
+    """
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -157,7 +160,7 @@ def run(args: Sequence[str]) -> int:
         return 2
     hush()
     try:
-        if job not in FOREGROUND and args[1:2] != ["--help"]:
+        if libraries_apart and job not in FOREGROUND and args[1:2] != ["--help"]:
             libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
         began, stage = time.monotonic(), os.environ.pop("DVC_STAGE", "")  # not for what the job starts
         if (code := call(job, function_of(job), args[1:])) == INTERRUPTED:
@@ -194,6 +197,6 @@ def _redis_went_away(error: Exception) -> bool:
 def main() -> None:
     """Entry point of the console script."""
     try:
-        sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:], libraries_apart=True))
     except BrokenPipeError:  # `endcap --help | head -1`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -71,10 +71,13 @@ def test_a_canary_is_planned_without_redis_from_what_params_assume(
     assert "what was not given is assumed (params.yaml)" in capsys.readouterr().out
 
 
-def test_another_error_keeps_its_traceback(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_keeps_its_traceback(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken() -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr(dead, "connect", broken)
-    with pytest.raises(KeyError):
-        cli.run(["dead"])
+    assert cli.run(["dead"]) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told and "KeyError: 'a bug'" in told

@@ -129,7 +129,7 @@ def noisy(name: str = "x"):
     raise EndcapError("field: value; allowed: others")
 cli.places = lambda: {"noisy": "noisy:noisy"}
 sys.modules["noisy"] = sys.modules["__main__"]
-sys.exit(cli.run(["noisy", *sys.argv[1:]]))
+sys.exit(cli.run(["noisy", *sys.argv[1:]], libraries_apart=True))
 """
 
 
