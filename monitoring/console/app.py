@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,6 @@ def build_app(
             "audit": state.read_audit(redis, params.audit_entries),
         }
 
-    def shelf() -> dict[str, Any]:
-        return {"reports": reports(data)}
-
     def page(name: str, gather: Callable[[], dict[str, Any]]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
             try:
@@ -81,23 +79,17 @@ def build_app(
 
         return endpoint
 
-    async def report(request: Request) -> Response:
+    def report(request: Request) -> Response:
         return send_report(data, request.path_params["path"])
-
-    async def enter(request: Request) -> Response:
-        return await login(request, token, pages)
-
-    async def style(_: Request) -> Response:
-        return FileResponse(HERE / "style.css")
 
     return Starlette(
         routes=[
             Route("/", page("overview.html", overview)),
             Route("/rollout", page("rollout.html", rollout)),
-            Route("/reports", page("reports.html", shelf)),
+            Route("/reports", page("reports.html", lambda: {"reports": reports(data)})),
             Route("/reports/{path:path}", report),
-            Route("/login", enter, methods=["GET", "POST"]),
-            Route("/style.css", style),
+            Route("/login", partial(login, token=token, templates=pages), methods=["GET", "POST"]),
+            Route("/style.css", lambda _: FileResponse(HERE / "style.css")),
         ],
         middleware=[Middleware(TokenWall, token=token, templates=pages)],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -42,12 +43,8 @@ def choose(name: str, source: Path | None = None) -> Shop:
 
 def _relative(source: Path) -> str:
     """Relative to the root where that works, so that the file fits other machines."""
-    absolute = source.expanduser().resolve()
-    home = root().resolve()
-    for base, prefix in ((home, Path()), (home.parent, Path(".."))):
-        if absolute.is_relative_to(base):
-            return (prefix / absolute.relative_to(base)).as_posix()
-    return str(absolute)
+    absolute, home = source.expanduser().resolve(), root().resolve()
+    return os.path.relpath(absolute, home) if absolute.is_relative_to(home.parent) else str(absolute)
 
 
 def main(

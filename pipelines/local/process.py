@@ -15,6 +15,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -109,8 +110,16 @@ def start(programs: Sequence[Program], folder: Path, timeout_s: float) -> list[R
     begun = [(program, *_launch(program, folder, timeout_s)) for program in programs]
     deadline = time.monotonic() + timeout_s
     for program, record, child in begun:
-        if child is not None:
-            _await(program, record, child, folder, timeout_s, deadline)
+        while child is not None and not program.ready():
+            if child.poll() is not None:
+                problem = f"ended with status {child.returncode}"
+            elif time.monotonic() > deadline:
+                problem = f"was not ready after {timeout_s:.0f} s"
+            else:
+                time.sleep(POLL_S)
+                continue
+            stop(record, folder, timeout_s)
+            raise StackError(f"{program.name} {problem}; {_tail(log_file(folder, program.name))}")
     return [record for _, record, _ in begun]
 
 
@@ -140,47 +149,18 @@ def _launch(
     return record, child
 
 
-def _await(
-    program: Program,
-    record: Record,
-    child: subprocess.Popen[bytes],
-    folder: Path,
-    timeout_s: float,
-    deadline: float,
-) -> None:
-    log = log_file(folder, program.name)
-    while not program.ready():
-        if child.poll() is not None:
-            stop(record, folder, timeout_s)
-            raise StackError(f"{program.name} ended with status {child.returncode}; {_tail(log)}")
-        if time.monotonic() > deadline:
-            stop(record, folder, timeout_s)
-            raise StackError(f"{program.name} was not ready after {timeout_s:.0f} s; {_tail(log)}")
-        time.sleep(POLL_S)
-
-
 def stop(record: Record, folder: Path, timeout_s: float) -> bool:
     """TERM, then KILL after `timeout_s`; forgets the pid file. False when nothing of it was running."""
-    members = record.members()
-    leader = [p for p in members if p.pid == record.pid]
-    _signal(leader, signal.SIGTERM)  # it ends its own workers in order
-    psutil.wait_procs(leader, timeout=timeout_s)
-    workers = [p for p in record.members() if p.pid != record.pid]
-    _signal(workers, signal.SIGTERM)
-    psutil.wait_procs(workers, timeout=timeout_s)
-    left = record.members()
-    _signal(left, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=timeout_s)
+    running = bool(record.members())
+    for leads, number in ((True, signal.SIGTERM), (False, signal.SIGTERM), (None, signal.SIGKILL)):
+        # The leader first, which ends its own workers in order; then the workers; then whatever is left.
+        left = [p for p in record.members() if leads in (None, p.pid == record.pid)]
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)  # psutil compares the start time once more
+        psutil.wait_procs(left, timeout=timeout_s)
     pid_file(folder, record.name).unlink(missing_ok=True)
-    return bool(members)
-
-
-def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        try:
-            process.send_signal(number)  # psutil compares the start time once more
-        except psutil.NoSuchProcess:
-            continue
+    return running
 
 
 def require_free(program: Program) -> None:

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -42,40 +43,24 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     endcap = (sys.executable, "-m", "pipelines")
     found = {}
     if url == embedded_redis_url():
-        data = folder / "redis"
+        where = ("--bind", HOST, "--port", str(params.redis_port), "--dir", str(folder / "redis"))
         found["redis"] = Program(
-            name="redis",
-            command=(
-                *(redis_server(), "--bind", HOST, "--port", str(params.redis_port), "--dir", str(data)),
-                *(*DURABLE, "--daemonize", "no"),
-            ),
+            "redis",
+            (redis_server(), *where, *DURABLE, "--daemonize", "no"),
             ready=lambda: answers(url),
             port=params.redis_port,
             port_setting="ENDCAP_REDIS_PORT (or REDIS_URL to use that server)",
         )
     stream = load("stream", StreamParams)
-    found["stream"] = Program(
-        name="stream",
-        command=(*endcap, "stream", "--processes", str(stream.processes)),
-        ready=lambda: consumers_read(url, stream.partitions),
-        env=env,
-    )
-    found["service"] = Program(
-        name="service",
-        command=(*endcap, "serve"),
-        ready=lambda: http_answers(f"http://{HOST}:{params.service_port}/readyz"),
-        port=params.service_port,
-        port_setting="ENDCAP_SERVICE_PORT",
-        env=env,
-    )
-    found["console"] = Program(
-        name="console",
-        command=(*endcap, "console"),
-        ready=lambda: http_answers(f"http://{HOST}:{params.console_port}/"),
-        port=params.console_port,
-        port_setting="ENDCAP_CONSOLE_PORT",
-        env=env,
-    )
+    command = (*endcap, "stream", "--processes", str(stream.processes))
+    found["stream"] = Program("stream", command, lambda: consumers_read(url, stream.partitions), env=env)
+    for name, job, port, page in (
+        ("service", "serve", params.service_port, "readyz"),
+        ("console", "console", params.console_port, ""),
+    ):
+        ready = partial(http_answers, f"http://{HOST}:{port}/{page}")
+        setting = f"ENDCAP_{name.upper()}_PORT"
+        found[name] = Program(name, (*endcap, job), ready, port, setting, env)
     return found
 
 
