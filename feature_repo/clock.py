@@ -1,7 +1,5 @@
 """Time: microseconds since 1970, UTC, wherever it is reckoned with; datetimes where it is shown or read."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 SECOND_US = 1_000_000

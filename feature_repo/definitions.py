@@ -4,8 +4,6 @@
 defined twice and refused.
 """
 
-from __future__ import annotations
-
 from feature_repo.features.entities import ITEM, SESSION, USER  # noqa: F401  (Feast finds them here)
 from feature_repo.features.services import services
 from feature_repo.features.views import views

@@ -19,8 +19,6 @@ EndcapError
 └── CanaryError, DemoError   the demo did not end as it promises      pipelines/
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import orjson

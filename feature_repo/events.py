@@ -4,8 +4,6 @@ The live endpoint and the batch import use the same `check_event`, so an event i
 reason wherever it arrives.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import zlib

@@ -1,7 +1,5 @@
 """Files that are there whole or not at all, and parquet of the same bytes for the same rows."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterable, Iterator

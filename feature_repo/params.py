@@ -1,7 +1,5 @@
 """params.yaml, the only home of constants, read into frozen dataclasses."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import types

@@ -3,8 +3,6 @@
 data/ is made by the stages and travels with DVC; run/ is the live state of this machine.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from feature_repo.errors import DataError

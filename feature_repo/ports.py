@@ -1,7 +1,5 @@
 """Where Redis and the local processes listen: the environment, else section `stack` of params.yaml."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ Libraries read these switches when they are imported, so `hush()` runs before th
 check for a newer version has no environment switch: `.dvc/config` turns it off (`core.check_update`).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import MutableMapping
 

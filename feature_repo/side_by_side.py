@@ -4,8 +4,6 @@ The processes are forks, so what was imported and loaded is there already and `w
 Linear algebra has one thread in each: more of them would wait for each other, and would add in another order.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import sys
 import traceback

@@ -3,8 +3,6 @@
 Exit codes: 0 done, 1 a gate or a check failed or the input is unusable, 2 wrong usage, 130 interrupted.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import errno
@@ -147,7 +145,7 @@ def complain(message: str) -> None:
 def run(args: Sequence[str], libraries_apart: bool = False) -> int:
     """Exit code of `endcap *args`; what a reader can act on becomes one line, a bug keeps its traceback.
 
-    `libraries_apart`: file descriptor 2 is the libraries' for good, as fits a process that does this job alone.
+    `libraries_apart`: file descriptor 2 is the libraries' for good, as fits a process that is this job.
     """
     if not args or args[0] in ("-h", "--help", "help"):
         print(overview())

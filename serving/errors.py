@@ -5,8 +5,6 @@ EndcapError
 └── BundleError        a release that does not fit its manifest or this program
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Section `serving` of params.yaml."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The product on one screen: features -> retrieve -> rank -> diversify -> rules -> slots."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field

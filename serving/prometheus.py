@@ -1,7 +1,5 @@
 """Prometheus metrics of the service; with several workers the sum over them (PROMETHEUS_MULTIPROC_DIR)."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 

@@ -6,8 +6,6 @@ The routes are a mounted ASGI app: p50 of a bare endpoint 0.12 ms, against 0.64 
 own metrics are off: they label by raw path, so any client could fill the memory. /metrics is ours.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """What flows through the pipeline: a request, candidates, slots, an answer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

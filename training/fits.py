@@ -1,7 +1,5 @@
 """The two fits of every retrieval model, side by side where there are two processes to be had."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import get_args

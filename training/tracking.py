@@ -5,8 +5,6 @@ The owner of mlflow in training. The store is a SQLite file of the active shop, 
     mlflow ui --backend-store-uri sqlite:///run/simulated/mlflow.db
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import subprocess

@@ -3,8 +3,6 @@
 Nothing here is stored: each is computed when it is asked for, from stored rows that were brought to `now`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

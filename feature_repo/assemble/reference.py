@@ -1,7 +1,5 @@
 """The feature table of docs/features.md, made from the declarations, so that it cannot be out of date."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

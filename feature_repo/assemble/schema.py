@@ -4,8 +4,6 @@ A release, a sampled answer and a logged training row carry it: values under ano
 and another meaning.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from functools import cache

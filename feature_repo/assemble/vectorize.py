@@ -5,8 +5,6 @@ Training and serving both call `assemble`; nothing else may compute a model inpu
 those that the folds, the catalogue and feature_repo.assemble.crosses declare; there must be 28.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Who asks, with the stored rows as they were read; the contacts that the models see; retrieval's scores."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

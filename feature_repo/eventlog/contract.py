@@ -4,8 +4,6 @@ Redis Streams is one such log, a topic in Kafka is another; `open.py` opens the 
 module imports neither.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 

@@ -8,8 +8,6 @@ are kept as long as the topic keeps them. A record's value is the event as JSON;
 group that is to apply it.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import time

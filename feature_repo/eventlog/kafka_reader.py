@@ -4,8 +4,6 @@ Partitions are assigned by the task's lease, not by Kafka's groups, and where a 
 rows in Redis: only there can both change in one transaction. What is committed to Kafka is for its own tools.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -5,8 +5,6 @@ the topic twice. A mark in Redis tells most resends at the door; the consumers k
 marks. Redis may be away: events are accepted all the same.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Sequence

@@ -14,8 +14,6 @@ Where a shop has Kafka, a topic takes the place of `endcap:events:<p>` (kafka_cl
 position is an offset, "17"; everything else stays in Redis, beside the rows that it tells about.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

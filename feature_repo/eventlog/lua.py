@@ -1,7 +1,5 @@
 """The scripts of the log in Redis Streams: append to a partition, and how far each group is behind."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Opens the shop's log of events: in Redis Streams, or in Kafka, whose client is imported only then."""
 
-from __future__ import annotations
-
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 

@@ -4,8 +4,6 @@ What a group delivers is lost to its next reader, so only the holder of the task
 check that in the same moment. A consumer that slept through its lease can take nothing from its successor.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any

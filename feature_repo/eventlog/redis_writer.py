@@ -1,7 +1,5 @@
 """The log of live events in Redis Streams: a POST is admitted there by scripts, each event_id once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

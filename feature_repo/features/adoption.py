@@ -5,8 +5,6 @@ history is then the same offline as it was online. What is given is what the vis
 distinct items, each once, by its strongest contact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 

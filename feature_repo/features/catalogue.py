@@ -5,8 +5,6 @@ instant before all data: price, margin and stock of history are today's. A shop 
 gets point-in-time prices by writing one row per change here; nothing else changes.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a feature row can be about."""
 
-from __future__ import annotations
-
 from feast import Entity, ValueType
 
 

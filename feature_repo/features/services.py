@@ -4,8 +4,6 @@ One request is one visitor and many items: the two halves are read separately (`
 offline, and `ranker` is their union. `tower` is the part of the visitor that the user tower sees.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from feast import FeatureService, FeatureView

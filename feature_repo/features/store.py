@@ -4,8 +4,6 @@ feature_store.yaml says what kinds of stores are used; where they are follows th
 environment, so the same definitions serve a test folder, a second shop and another Redis.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 from pathlib import Path

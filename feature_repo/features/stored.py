@@ -9,8 +9,6 @@ must go (docs/features.md shows it, from this line to the live answer).
     item_activity    item_id     product events, clicks, impressions  popularity and exposure by window
 """
 
-from __future__ import annotations
-
 from feature_repo.clock import DAY_US, MINUTE_US
 from feature_repo.events import HISTORY, PRODUCT_TYPES
 from feature_repo.folds.fold import Fold

@@ -7,8 +7,6 @@ item_activity    item     one per instant at which the item was touched  the sta
 item_catalogue   item     one                                            the same
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from feast import FeatureView, Field

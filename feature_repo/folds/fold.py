@@ -9,8 +9,6 @@ live stream, the age limit, the ranker's columns and the table in docs/features.
     readings                                          brought to `now` by feature_repo.assemble.vectorize
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -6,8 +6,6 @@ known U ─► known V       another shopper on the same device: the visit start
 no consent               kept apart: of a known visit it changes nothing, and who becomes known starts anew
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any

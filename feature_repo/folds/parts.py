@@ -13,8 +13,6 @@ order of event time, and what an event would have changed had it come in time, i
 numbered in the order of arrival.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Rates of decayed counts, smoothed so that a new item is neither a star nor a flop after one exposure."""
 
-from __future__ import annotations
-
 from feature_repo.folds.fold import Part, Reading
 
 PRIOR_CLICKS, PRIOR_EXPOSURE = 1.0, 50.0  # a new item starts at 2 % and moves after some 50 exposures

@@ -1,7 +1,5 @@
 """What has been listed to the shopper in this visit: the strongest thing that sequence models ignore."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

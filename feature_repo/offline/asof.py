@@ -11,8 +11,6 @@ row is not visible before it was created, and a row learned late may be older th
 the winner is the running maximum of (timestamp, created).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime

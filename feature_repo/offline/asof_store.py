@@ -5,8 +5,6 @@ per question before one is kept. Here asof.py finds one row per question and rea
 Answers equal the stock store's (tests compare them on random cases), in the order of the questions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial

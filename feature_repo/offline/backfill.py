@@ -4,8 +4,6 @@ A slice is a range of keys with some `slice_events` events, so a process holds a
 and the slices one after the other are the rows in the order of their keys.
 """
 
-from __future__ import annotations
-
 import gc
 import multiprocessing
 from collections import deque

@@ -1,7 +1,5 @@
 """`endcap features`: data/raw -> data/features, the offline rows of every Feast view."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any

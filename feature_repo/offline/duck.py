@@ -1,7 +1,5 @@
 """A DuckDB connection as Endcap uses it: bounded memory, UTC, silent, nothing fetched from a network."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import duckdb

@@ -7,8 +7,6 @@ Counts of items are the bulk of the rows (an impression touches a session and an
 feature_repo.offline.item_counts computes them without a python step per event.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

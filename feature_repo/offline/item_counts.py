@@ -7,8 +7,6 @@ All terms are positive, so nothing cancels. 2^((t_i - t_0)/h) overflows float64 
 sum is carried over into a new reference t_0 every 900.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 

@@ -7,8 +7,6 @@ endcap:items:epoch      a new random name each time that all features were delet
 endcap:applied_ts       newest event_ts in the features, us: the clock of the data
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from pathlib import Path

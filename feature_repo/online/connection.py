@@ -3,8 +3,6 @@
 The service's own clients, which may not wait within a request, take the address from feature_repo.ports too.
 """
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import urlsplit
 

@@ -9,8 +9,6 @@ silence, and cannot write a row in the same transaction as anything else. Keys a
 own functions, so the stock `get_online_features` reads what is written here (a test compares them).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

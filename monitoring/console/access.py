@@ -1,7 +1,5 @@
 """Who may look at the console: whoever has its token, as a bearer header or as the cookie of /login."""
 
-from __future__ import annotations
-
 import hmac
 import os
 import secrets

@@ -4,8 +4,6 @@
 /reports   what the stages and watches wrote             /login     a token for a cookie
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Numbers of the pages: who serves, what each arm gets, which reports lie ready."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The guard's looks as a picture: the estimated CTR difference, its interval, the line that rolls back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

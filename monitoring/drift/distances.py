@@ -7,8 +7,6 @@ of both samples around what they are. A column has moved where its distance is p
 is taken off; where chance alone is past the limit, there are too few answers to say.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass

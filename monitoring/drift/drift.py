@@ -1,7 +1,5 @@
 """`endcap drift`: live answers against their like of the release -> drift.html, drift.json, drift.png."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any

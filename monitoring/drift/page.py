@@ -1,7 +1,5 @@
 """Drift for the eye: distances beside their limits in one picture, and Evidently's page of distributions."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

@@ -5,8 +5,6 @@ affinity to, and a product page brings one. Which places are asked is the storef
 the reference is weighted to the live mix of places.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ data/feedback/metrics.parquet  CTR, carts, conversion and revenue per visitor, b
 data/feedback/metrics.svg      the same rates by arm and surface
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta

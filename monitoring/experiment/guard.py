@@ -3,8 +3,6 @@
 A step of 100 % has no champion to compare with: there only the hard switches can roll back.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any

@@ -1,7 +1,5 @@
 """What a canary costs at today's traffic: how each step ends, after how many days, for known drops."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads on where it stopped: in the stream `endcap:exposures`, and in the log of events, wherever that is."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import orjson

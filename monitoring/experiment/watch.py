@@ -5,8 +5,6 @@ since then count. Pooling steps of different shares would mix days in different 
 so that a good Saturday would look like a good challenger (Simpson's paradox).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 A new layout is a class with one method, entered in ADAPTERS.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol

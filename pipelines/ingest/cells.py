@@ -5,8 +5,6 @@ A column that is missing or of a hopeless type is an error of the file (DataErro
 not convert is an error of its row: the row goes to quarantine with the cell's text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

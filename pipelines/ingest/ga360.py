@@ -7,8 +7,6 @@ text. There is no margin, stock, brand or description, and none is made up. The 
 read.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import duckdb

@@ -1,7 +1,5 @@
 """The ingest job: the active shop's export becomes data/raw; what does not fit becomes data/quarantine."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

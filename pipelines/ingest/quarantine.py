@@ -5,8 +5,6 @@ A refused row is kept with its file, row number, first wrong field, value and re
 accepted plus rows in quarantine, always.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

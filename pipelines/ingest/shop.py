@@ -1,7 +1,5 @@
 """Whose data the stages read: data/shop.yaml, from section `shops` of params.yaml."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from datetime import datetime

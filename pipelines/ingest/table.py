@@ -15,8 +15,6 @@
 Events without an event_id column are numbered `<file>:<row>`: append to such a file, never reorder it.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

@@ -1,7 +1,5 @@
 """Two canaries with live shoppers: a release that deserves the traffic, and one that does not."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import time

@@ -1,7 +1,5 @@
 """`endcap console`: the admin pages, in the foreground."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

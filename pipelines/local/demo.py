@@ -1,7 +1,5 @@
 """`endcap demo`: the whole path on one machine, told to somebody who keeps a shop."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

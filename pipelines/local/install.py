@@ -7,8 +7,6 @@ shown while the rest comes. Interrupted, it goes on where it stopped. Only the s
 there yet: nothing of ours is imported.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

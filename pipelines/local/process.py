@@ -5,8 +5,6 @@ process with both is ever signalled. Each process leads a session of its own, so
 be found and ended with it, also when the leader was killed.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import os

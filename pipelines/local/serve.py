@@ -1,7 +1,5 @@
 """`endcap serve`: the recommendation service, in the foreground."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The processes of a running shop on one machine: Redis, the stream consumers, the service, the console."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -4,8 +4,6 @@ The notes are lines of run/<shop>/stages.jsonl. Times differ from run to run, so
 the output of no stage.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import sys

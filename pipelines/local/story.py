@@ -1,7 +1,5 @@
 """How the demo talks: a line per step and per stage with its time; everything else is in a log it names."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """`endcap window`: a shop as its keeper knows it: departments, prices, best sellers, and one visit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Equality of two answers to one question: the list, the candidates, and their 28 values one by one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Who is to blame for a model input that differs: stored columns that differ, else the code above them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Instants at which the features are looked at, who is asked for there, and the shop as it was before."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`endcap feature`: what is declared, and one feature's value as training and as serving see it."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any
 

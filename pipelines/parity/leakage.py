@@ -6,8 +6,6 @@ What differs was computed from later events, or is visible too early. And no row
 may hold the items that the query asks for.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ asked and its answer is compared, slot by slot and feature by feature, with the 
 Writes data/reports/replay.json and .png, standalone parity.json and .png (the DVC stage `replay`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any

@@ -4,8 +4,6 @@ They run in a temporary project folder, which shares the data and has its own ru
 and are stopped in any case. Nobody is in the holdout there, deadlines are long, and every answer is logged.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

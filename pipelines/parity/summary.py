@@ -1,7 +1,5 @@
 """A comparison as a table and as a picture: one line per feature, and the culprit of every mismatch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from matplotlib.figure import Figure

@@ -4,8 +4,6 @@ An event at `now` itself is not seen, as it is not posted by then in a replay; `
 values are brought.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TypeVar

@@ -4,8 +4,6 @@ The values are those that the ranker saw, whatever was stored at the time, so tr
 serving by construction. What it costs is the wait, and that a new column has no past.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path

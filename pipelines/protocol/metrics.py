@@ -4,8 +4,6 @@ Gain is binary. A list is judged in its order, best first; `hits[q, j]` says whe
 holds a relevant item. Everything is float64 and deterministic; randomness is passed in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """The models of one fit, read from data/models, in the shape that the request path takes them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

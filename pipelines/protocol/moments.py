@@ -5,8 +5,6 @@ at the start of a visit, after a page without a click, on product pages. Live an
 like (monitoring/drift), so the sample holds all of these.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime

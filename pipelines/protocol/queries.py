@@ -5,8 +5,6 @@ first contact (n >= 2), query k = 1..min(n, 20)-1 stands one microsecond after t
 is known are i1..ik, what is wanted are ik+1..in.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path

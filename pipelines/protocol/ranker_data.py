@@ -7,8 +7,6 @@ the item later in the visit. Queries whose candidates hold none of these teach n
 With `queries.source: logged` the rows are what serving logged in that span instead (logged.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 

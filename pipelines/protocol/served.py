@@ -6,8 +6,6 @@ Redis keeps `serving.served_kept` entries; a shop that trains on its log (querie
 more often than they are replaced. Answers of another feature schema than this program's are left out.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The door of the shop: a bundle comes in when the gate allows it against the champion of now, and whole."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`endcap bundle`: towers, tables and ranker of the final fit become one release candidate."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

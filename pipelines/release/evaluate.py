@@ -5,8 +5,6 @@ ranker, diversity and eligibility. The baselines rank all candidates of the prot
 the same fit and the same stored rows.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`endcap gate`: data/reports/evaluate.json against the bar -> gate.json, gate.png, exit 1 if it fails."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

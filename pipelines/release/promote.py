@@ -1,7 +1,5 @@
 """`endcap promote`: an admitted bundle becomes the challenger, or the champion where there is none."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Redis says what serves (serving's state.py); the aliases repeat it for people an
 source of a version is its bundle: `mlflow artifacts download -u models:/endcap@champion` gives the release.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

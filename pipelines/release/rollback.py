@@ -1,7 +1,5 @@
 """`endcap rollback`: the release before the champion serves again, at every worker within a second."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

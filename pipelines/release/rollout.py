@@ -1,7 +1,5 @@
 """`endcap rollout`: put the challenger on trial, watch it, see where it stands, reckon its cost, stop it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import asdict

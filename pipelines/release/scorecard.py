@@ -1,7 +1,5 @@
 """data/reports/evaluate.json and its picture: `endcap evaluate` writes it, the gate and people read it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """When sessions start, who comes, and what for: the arrivals of the simulated shop."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ The latents (style, price level, popularity, appeal, trend) are what shoppers re
 a title are drawn from the same latents: a model that reads titles knows at launch what clicks show later.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 

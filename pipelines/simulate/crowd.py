@@ -4,8 +4,6 @@ They see only what a browser sees. Their tastes stay in the world, so a release 
 clicks, and one that ranks worse gets fewer: that is what a canary is judged on.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta

@@ -4,8 +4,6 @@ A title is put together from the words of its category, so that a text encoder c
 tent and a rustic one from an industrial one without any picture or history. They stand in departments.yaml.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ product may go into the cart, and at the end the cart may be ordered. The produc
 next page is about.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """One live shopper's session: ask, look, click by the truth of the world, report, perhaps ask again."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

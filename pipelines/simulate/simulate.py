@@ -1,7 +1,5 @@
 """`endcap simulate`: the export of the simulated shop in data/export, and the truth behind it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path

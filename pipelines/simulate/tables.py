@@ -1,7 +1,5 @@
 """From what happened in the simulated sessions to the canonical event tables that a shop would export."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import numpy as np

@@ -5,8 +5,6 @@ works on one group of folds: VISITORS, whose rows ride on the partition of their
 rows every partition touches and which therefore have one writer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """One consumer process: its share of the stream's tasks, each with a thread and a Redis connection."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

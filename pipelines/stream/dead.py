@@ -1,7 +1,5 @@
 """`endcap dead`: entries of the log that no fold could take, with the reason; and another try at them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Annotated, Any, NamedTuple
 

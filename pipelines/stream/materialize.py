@@ -4,8 +4,6 @@ Rows come from the offline store's `pull_latest` and go out by online.rows. Feas
 leaves the same values after 14 s of CPU instead of 4 (merch, 28,000 rows out of 8 million).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta

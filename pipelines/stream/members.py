@@ -4,8 +4,6 @@ The share is only a plan, which every process makes from the same list of member
 off one task is its lease. So a plan that differs for a moment costs a wait and nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

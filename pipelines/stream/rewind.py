@@ -6,8 +6,6 @@ skipped, and all others are applied. An entry that is read again after it was ap
 and changes nothing; what is so old that its mark may be gone is not read again.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 import uuid

@@ -9,8 +9,6 @@ an entity's row stands at its newest instant whatever came last. So the rows aft
 depend on when these arrived, up to the order of those that a fold keeps as a list and that are stamped alike.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -11,8 +11,6 @@ Rows are written by feature_repo.online.rows: Feast's own write drops a row in s
 newer, as after a late event, and cannot join a transaction.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import threading

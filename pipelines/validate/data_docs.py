@@ -5,8 +5,6 @@ so, and without a network would see bare text. Here every such reference is cut 
 sheet put in. And they carry the clock and random ids, which go as well.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from html import escape

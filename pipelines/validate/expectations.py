@@ -4,8 +4,6 @@ Ingest judges rows one by one; a suite judges the table: is it whole, plausible 
 behind it? No other module knows Great Expectations.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Mapping

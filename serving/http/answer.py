@@ -1,7 +1,5 @@
 """Answer -> the bytes and headers of HTTP."""
 
-from __future__ import annotations
-
 import orjson
 
 from serving.types import Answer

@@ -4,8 +4,6 @@ POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/rank   POST /v1/ev
 GET /metrics
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable

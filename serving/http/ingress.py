@@ -4,8 +4,6 @@
 503 with Retry-After: the log is away, or its readers are too far behind; send all of it again
 """
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence

@@ -3,8 +3,6 @@
 null means absent, anywhere. Types are not converted: `limit: true`, `1.0` and `"12"` are all wrong.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields

@@ -1,7 +1,5 @@
 """A broken part is complained about once a minute: a log that floods is read by nobody."""
 
-from __future__ import annotations
-
 import logging
 import time
 

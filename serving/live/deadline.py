@@ -1,7 +1,5 @@
 """The shopper's stored rows in time, or none: a list without history is better than a late one."""
 
-from __future__ import annotations
-
 import asyncio
 
 from serving.live.complaints import Complaints

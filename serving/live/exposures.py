@@ -10,8 +10,6 @@ The queue is bounded: when Redis is away for long, the oldest wait and the newes
 answer never waits for the log. What an entry holds stands below.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import Counter, deque

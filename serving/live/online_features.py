@@ -4,8 +4,6 @@ The only module of serving that imports Feast. `load_items` reads through Feast'
 request and of a refresh are read by online.rows, which decodes the same bytes several times as fast.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import defaultdict

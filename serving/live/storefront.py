@@ -5,8 +5,6 @@ precomputed  bestsellers: the holdout's list
 fallback     bestsellers, else the bundle's popularity rail: the pipeline raised
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import random

@@ -4,8 +4,6 @@ redis-py's pipeline packs, locks, probes the socket and counts for every read: 0
 each request, of which this leaves 0.1 (benchmarks/online.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

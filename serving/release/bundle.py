@@ -8,8 +8,6 @@
 manifest and this program say.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping

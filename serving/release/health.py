@@ -1,7 +1,5 @@
 """What each arm did in the last second, for the rollout guard's hard switches."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial

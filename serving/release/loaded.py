@@ -5,8 +5,6 @@ The pointer is immutable and swapped whole, so a request sees one state from sta
 refresh puts another snapshot in the place of an item matrix; a request that has begun keeps its own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

@@ -3,8 +3,6 @@
 Nothing is stored per shopper, so every worker, every region and every replay gives the same answer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from hashlib import blake2b
 

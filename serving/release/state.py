@@ -9,8 +9,6 @@ written in the same transaction: there is no change without one. Workers poll `r
     endcap:health:<arm>   hash    requests, errors, empty (counts since the step began), p99_ms (latest)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any

@@ -4,8 +4,6 @@ Maximal marginal relevance over category and price band (Carbonell and Goldstein
 from which popularity is partly discounted: a ranker fitted on exposures feeds on its own bestsellers.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,8 +6,6 @@ Compiling holds Python's lock for seconds, so it happens in a process of its own
     python -m serving.stages.forest data/bundles/<digest>/ranker.txt run/cache/<name>.o
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import subprocess

@@ -4,8 +4,6 @@ Exact search over 12,000 x 64 takes 0.1 ms and has no recall to lose; at a milli
 0.4 ms. So the size of the catalogue chooses, by `exact_below`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import faiss

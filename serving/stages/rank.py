@@ -1,7 +1,5 @@
 """The ranker's turn: 28 columns for each candidate, one prediction, descending order."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

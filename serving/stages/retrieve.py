@@ -11,8 +11,6 @@ Sources, each asked only while the list is not full, in the order of `quotas`:
     fresh     items younger than `fresh_days`, by the tower
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Who may be shown. A filter returns what it keeps and, per item removed, the reason."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

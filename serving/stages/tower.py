@@ -1,7 +1,5 @@
 """The user tower at serving time: one ONNX session, one thread."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 The owner of `implicit` in Endcap. What is kept are the item factors: a shopper is folded in when asked.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Directional co-visits: what shoppers of this item contact next, within one visit."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """EASE: the closed-form linear item-item model (Steck 2019, "Embarrassingly shallow autoencoders")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`endcap item_item`: the two sparse item-item tables, directional co-visits and EASE."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

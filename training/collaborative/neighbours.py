@@ -1,7 +1,5 @@
 """Item-item tables as they are served: CSR with the best columns of every row."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import sparse
 

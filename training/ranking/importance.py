@@ -1,7 +1,5 @@
 """What a ranker's fit leaves for people: the curve, the columns' shares of the gain, one picture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from matplotlib.figure import Figure

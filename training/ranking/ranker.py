@@ -1,7 +1,5 @@
 """`endcap ranker`: data/features/ranker_training.parquet -> data/models/ranker, tracked in MLflow."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a fit leaves behind for serving: one ONNX file, one table of item vectors, the curves."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Sequence

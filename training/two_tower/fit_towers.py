@@ -1,7 +1,5 @@
 """Fitting the two towers: epochs, validation on the last days before the cut, early stopping."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import sys

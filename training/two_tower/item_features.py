@@ -1,7 +1,5 @@
 """The catalogue as the item tower reads it: small integers and fixed vectors, null kept as its own code."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

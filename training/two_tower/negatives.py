@@ -1,7 +1,5 @@
 """The softmax over the catalogue: exact where it fits, sampled with the logQ correction where it does not."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

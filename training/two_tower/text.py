@@ -3,8 +3,6 @@
 The owner of sentence-transformers in Endcap.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ bias per head for each distance and each age gap, Press et al. 2022, arXiv:2108.
 so that what holds for a position in the middle of a history holds for the newest one in serving.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`endcap two_tower`: user and item tower in one vector space."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, get_args
 

@@ -1,7 +1,5 @@
 """How well the towers put the next new item of held-out visits in front."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

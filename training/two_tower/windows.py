@@ -4,8 +4,6 @@ A *segment* is what a shopper's device remembers: all visits of an owner, or, wh
 from one visit's start on. That is how one model learns to serve known users and anonymous visitors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
