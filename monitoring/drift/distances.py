@@ -27,6 +27,7 @@ from serving.live.exposures import SERVED, decode
 
 WEEK_HOURS = 168.0
 BINS = 64  # of numbers: quantiles of both samples together
+FEW_VISITS = 20  # with a value of a column: of fewer nothing is said
 EMPTY = 1e-9  # a share below is none
 TOLD = ("request_id", "session_id", "ts", "surface", "bundle")
 CATEGORIES = {  # codes, whose order means nothing, and their names
@@ -183,9 +184,10 @@ def _judged(names: list[str], then: Sample, now: Sample, params: DriftParams) ->
     columns = [_Column(name, then, now) for name in names]
     measured = [column.measured(drawn, params) for column in columns]
     gaps = [gap for pair in measured for gap in pair if gap]
-    usual = np.array([gap.by_chance.mean() for gap in gaps])
-    ratios = np.stack([gap.by_chance for gap in gaps]) / np.maximum(usual, 1e-12)[:, None]
-    extreme = float(np.quantile(ratios.max(axis=0), 1 - params.alpha))
+    ratios = [
+        gap.by_chance / max(gap.by_chance.mean(), 1e-12) for gap in gaps if np.isfinite(gap.by_chance[0])
+    ]
+    extreme = float(np.quantile(np.max(ratios, axis=0), 1 - params.alpha))
     for column, pair in zip(columns, measured, strict=True):
         values, missing = (gap.judged(extreme) if gap else None for gap in pair)
         assert missing
@@ -226,7 +228,16 @@ class _Column:
         by_chance = self._size(_present(redrawn[1]) - _present(redrawn[0]) - gap)
         numbers = params.activity_distance if self.name in ACTIVITY else params.number_distance
         limit = params.category_distance if self.category else numbers
+        if min(self._visits()) < FEW_VISITS:
+            by_chance = np.full_like(by_chance, np.inf)
         return _Measured(float(self._size(gap)), by_chance, limit), missing
+
+    def _visits(self) -> list[int]:
+        """Visits of each side that have a value: a bootstrap of a handful knows nothing of the others."""
+        return [
+            len(np.unique(sample.visit[shares[:, -1] < 1]))
+            for sample, shares in zip(self.samples, self.shares, strict=True)
+        ]
 
     def _size(self, gap: Doubles) -> Any:
         """Distance of two samples whose shares per bin differ by `gap` (..., bins)."""

@@ -95,7 +95,6 @@ def _of_visit(rows: pd.DataFrame, rng: np.random.Generator) -> list[Query]:
     stamps, users, touched = rows["event_ts"].to_numpy(), rows["user_id"].ffill(), rows["item_id"]
     first = rows.iloc[0]
     context = Context(device=first["device"], country=first["country"], channel=first["channel"])
-    starts = np.flatnonzero(np.diff(stamps, prepend=-1))  # of what happened at one instant
     found: list[Query] = []
 
     def ask(now: int, known: int, at_once: bool) -> None:
@@ -109,11 +108,11 @@ def _of_visit(rows: pd.DataFrame, rng: np.random.Generator) -> list[Query]:
                     Query(0, now, who, first["session_id"], past, frozenset(), context, surface, items)
                 )
 
-    for shown in {0, *rng.permutation(starts)[: PER_VISIT - 1].tolist()}:
-        ask(int(stamps[shown]), shown, at_once=False)
-    contacts = np.flatnonzero(touched.notna())
-    for stamp in stamps[rng.permutation(contacts)[:PER_VISIT]].tolist():
-        ask(stamp + 1, int(np.searchsorted(stamps, stamp, side="right")), at_once=True)
+    contacts, pages = np.flatnonzero(touched.notna()), np.flatnonzero(touched.isna())
+    for at in sorted({0, *rng.permutation(pages)[: PER_VISIT - 1].tolist()}):
+        ask(int(stamps[at]), int(np.searchsorted(stamps, stamps[at])), at_once=False)
+    for at in rng.permutation(contacts)[:PER_VISIT].tolist():
+        ask(int(stamps[at]) + 1, int(np.searchsorted(stamps, stamps[at], side="right")), at_once=True)
     return found
 
 

@@ -257,7 +257,7 @@ def test_drift_fails_the_job_where_more_moved_than_is_allowed(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usual().to_parquet(home / "usual.parquet")
-    frame(matrix(np.random.default_rng(2), 50)).assign(price_log=9.0).to_parquet(home / "live.parquet")
+    frame(matrix(np.random.default_rng(2), 200)).assign(price_log=9.0).to_parquet(home / "live.parquet")
     files = {"reference": Path("usual.parquet"), "live": Path("live.parquet")}
     assert job.main(**files, fail_over=0.01, as_json=True) == 1
     assert orjson.loads(capsys.readouterr().out) == orjson.loads((home / DRIFT).read_bytes())
