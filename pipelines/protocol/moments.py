@@ -109,10 +109,10 @@ def _of_visit(rows: pd.DataFrame, rng: np.random.Generator) -> list[Query]:
                 )
 
     contacts, pages = np.flatnonzero(touched.notna()), np.flatnonzero(touched.isna())
-    for at in sorted({0, *rng.permutation(pages)[: PER_VISIT - 1].tolist()}):
-        ask(int(stamps[at]), int(np.searchsorted(stamps, stamps[at])), at_once=False)
-    for at in rng.permutation(contacts)[:PER_VISIT].tolist():
-        ask(int(stamps[at]) + 1, int(np.searchsorted(stamps, stamps[at], side="right")), at_once=True)
+    for place in sorted({0, *rng.permutation(pages)[: PER_VISIT - 1].tolist()}):
+        ask(int(stamps[place]), int(np.searchsorted(stamps, stamps[place])), at_once=False)
+    for place in rng.permutation(contacts)[:PER_VISIT].tolist():
+        ask(int(stamps[place]) + 1, int(np.searchsorted(stamps, stamps[place], side="right")), at_once=True)
     return found
 
 
