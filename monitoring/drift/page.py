@@ -57,7 +57,7 @@ def write_picture(drift: Drift, path: Path) -> None:
     axes.set_yticks(range(len(columns)), [column.name for column in columns])
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xlabel(
-        "distance in limits (dot); left end: less what chance explains. Red: moved, gray: too few answers"
+        "dot: distance in limits; left end: less what chance explains\nred: moved; gray: too few answers"
     )
     axes.set_title(
         f"{drift.answers_live:,} live answers against {drift.answers_reference:,} of the release's own"

@@ -110,7 +110,7 @@ def check_replay(folder: Path) -> None:
     path, digest = at(PARITY), read_manifest(folder)["digest"]
     report = orjson.loads(path.read_bytes()) if path.exists() else {}
     if report.get("bundle") != digest:
-        print(f"{digest} was not replayed: `dvc repro replay` compares it with its offline answers")
+        print(f"{digest} was not replayed; `dvc repro replay` does it")
     elif not report["passed"]:
         told = ", ".join(f"{share:.3%} of the {name}" for name, share in report["shares"].items())
         raise ReleaseError(
