@@ -35,7 +35,7 @@ demo: ## events to watched recommendations; DATA=merch, DATA_DIR=its folder
 	@endcap demo --data $(DATA) $(if $(DATA_DIR),--source "$(DATA_DIR)")
 
 test: setup lint ## lint, types and the whole suite
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff and mypy
 	@ruff check .

@@ -13,6 +13,13 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+# Modules that bring up whole shops, the longest first: begun last, they would keep one process busy alone.
+LONG = ("test_whole_path.py", "test_faults.py", "test_service.py", "test_feature_table.py", "test_towers.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
