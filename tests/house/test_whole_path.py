@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from redis import Redis
+from shops.service import free_port
 
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.clock import instant
@@ -167,7 +167,7 @@ def test_a_gate_that_is_not_met_exits_1_and_says_by_how_much(
 @pytest.fixture(scope="module")
 def live(home: Path) -> Iterator[dict[str, str]]:
     """The stack of `endcap up` on free ports, with the release promoted and features as of the test cut."""
-    ports = [_free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(3)]
     names = ("ENDCAP_REDIS_PORT", "ENDCAP_SERVICE_PORT", "ENDCAP_CONSOLE_PORT")
     env = {**os.environ, **dict(zip(names, map(str, ports), strict=True)), "ENDCAP_REPLAY": "1"}
     env.pop("REDIS_URL", None)
@@ -294,10 +294,3 @@ def _endcap(env: dict[str, str], *args: str) -> None:
         check=False,
     )
     assert done.returncode == 0, f"endcap {' '.join(args)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

