@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # `endcap --help` does without
     from tqdm import tqdm
 
 PIPE = 76
+LOG_BYTES = 1_000_000  # a log longer than this begins anew
 _own: TextIO | None = None
 
 
@@ -35,8 +36,9 @@ def libraries_to(log: Path, title: str) -> None:
     """
     global _own
     log.parent.mkdir(parents=True, exist_ok=True)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.write(output, f"== {datetime.now():%Y-%m-%d %H:%M:%S} {title}\n".encode())
+    anew = os.O_TRUNC if log.exists() and log.stat().st_size > LOG_BYTES else 0
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | anew, 0o644)
+    os.write(output, f"== {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {title}\n".encode())
     sys.stderr.flush()
     if _own is None:
         _own = os.fdopen(os.dup(2), "w", buffering=1)

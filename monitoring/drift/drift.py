@@ -15,7 +15,7 @@ from feature_repo.files import whole
 from feature_repo.online.connection import connect
 from feature_repo.params import load
 from feature_repo.places import DRIFT, FEEDBACK, REFERENCE, REPORTS, at
-from feature_repo.terminal import console, table
+from feature_repo.terminal import console, reader, table
 from monitoring.drift.distances import (
     CATEGORIES,
     TOLD,
@@ -86,7 +86,7 @@ def _fetch(redis: Any, state: control.RolloutState, params: DriftParams) -> pd.D
         left = (
             f"{SERVED}: {answers:,} answers of feature schema {schema} are left out; ours is {schema_hash()}"
         )
-        typer.echo(left, err=True)
+        print(left, file=reader())
     shared = {
         release.digest: _manifest(release)["files"].get(REFERENCE.name)
         for release in (state.champion, state.challenger, state.previous)
@@ -94,7 +94,7 @@ def _fetch(redis: Any, state: control.RolloutState, params: DriftParams) -> pd.D
     }
     ours = rows["bundle"].map(shared) == shared[state.champion.digest]
     if left_out := rows.loc[~ours, "request_id"].nunique():
-        typer.echo(f"{SERVED}: {left_out:,} answers of other releases are left out", err=True)
+        print(f"{SERVED}: {left_out:,} answers of other releases are left out", file=reader())
     if not ours.any():
         problem = f"holds no answer of release {state.champion.digest} and feature schema {schema_hash()}"
         raise DataError(SERVED, problem, next_step="send the service some requests")

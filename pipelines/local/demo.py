@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import typer
 
 from feature_repo.params import Shop, load, root, shop
-from feature_repo.places import CANDIDATE, EVENTS, at
+from feature_repo.places import CANDIDATE, EVENTS, ITEMS, at
 from feature_repo.ports import console_url, service_url
 from feature_repo.terminal import progress
 from pipelines.ingest.shop import choose
@@ -144,13 +144,13 @@ def replayed(chosen: Shop) -> None:
 
 def farewell(answer: dict[str, Any], who: str) -> None:
     """The sample answer as a list of products, and five lines to go on with."""
-    named = pq.read_table(root() / "data" / "raw" / "items.parquet", columns=["item_id", "title", "price"])
+    named = pq.read_table(at(ITEMS), columns=["item_id", "title", "price"])
     products = {row["item_id"]: row for row in named.to_pylist()}
     with step(f"What the homepage now shows to {who}, the last known shopper"):
         for slot in answer["items"][:SLOTS_SHOWN]:
             say(f"{slot['slot'] + 1:>3}. {window.priced(products.get(slot['item_id'], {}))}")
         say(f"and {len(answer['items']) - SLOTS_SHOWN} more")
-    where = f"{service_url()}/v1/recommend?surface=homepage_hero&user_id={who}"
+    where = f"{service_url()}/v1/recommend?surface=homepage_hero&user_id={urllib.parse.quote(who, safe='')}"
     story.console.print("\n[bold]It goes on running. What you can do now:[/]")
     say(f"Ask   {where}")
     say(f"Watch {console_url()}/  (token: run/{shop().name}/console.token)")

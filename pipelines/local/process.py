@@ -180,4 +180,4 @@ def require_free(program: Program) -> None:
 
 def _tail(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-    return f"the end of {log}:\n  " + "\n  ".join(lines or ["(empty)"])
+    return f"the end of {os.path.relpath(log)}:\n  " + "\n  ".join(lines or ["(empty)"])

@@ -16,9 +16,11 @@ import typer
 import yaml
 
 from feature_repo.errors import DataError
+from feature_repo.files import whole
 from feature_repo.params import root, shop
+from feature_repo.places import REPORTS, at
 
-REPORT = Path("data/reports/stages.json")
+REPORT = REPORTS / "stages.json"
 BAR = 20  # characters of the slowest stage's bar
 TO_BYTES = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
@@ -44,31 +46,27 @@ def note(stage: str, seconds: float) -> None:
         round(max(one.ru_maxrss for one in used) * TO_BYTES / 1e6),
         datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    path = _notes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(asdict(took)) + "\n")
+    runs = _noted() | {took.stage: took}  # the newest of each stage: the file does not grow
+    with whole(_notes()) as draft:
+        draft.write_text("".join(json.dumps(asdict(one)) + "\n" for one in runs.values()))
 
 
 def newest() -> list[Took]:
     """The newest run of each stage of dvc.yaml, in its order. Raises DataError when none was noted."""
-    path = _notes()
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = {took.stage: took for took in (Took(**json.loads(line)) for line in lines)}
+    found = _noted()
     stages = yaml.safe_load((root() / "dvc.yaml").read_text())["stages"]
     if not (ordered := [found[name] for name in stages if name in found]):
-        raise DataError(path.relative_to(root()), "holds no stage", next_step="run `dvc repro bundle`")
+        raise DataError(_notes().relative_to(root()), "holds no stage", next_step="run `dvc repro bundle`")
     return ordered
 
 
 def write_report(took: list[Took]) -> Path:
     """data/reports/stages.json: the stages and their sum; its path."""
-    path = root() / REPORT
-    path.parent.mkdir(parents=True, exist_ok=True)
     total = {name: round(sum(getattr(one, name) for one in took), 2) for name in ("seconds", "cpu_seconds")}
     report = {"shop": shop().name, **total, "stages": [asdict(one) for one in took]}
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    return path
+    with whole(at(REPORT)) as draft:
+        draft.write_text(json.dumps(report, indent=2) + "\n")
+    return REPORT
 
 
 def table(took: list[Took]) -> str:
@@ -96,6 +94,12 @@ def _notes() -> Path:
     return shop().run_dir() / "stages.jsonl"
 
 
+def _noted() -> dict[str, Took]:
+    """Stage -> its newest run."""
+    lines = _notes().read_text().splitlines() if _notes().exists() else []
+    return {took.stage: took for took in (Took(**json.loads(line)) for line in lines)}
+
+
 def main(
     show: Annotated[bool, typer.Option("--show", help="Print the table too.")] = False,
 ) -> None:
@@ -104,4 +108,4 @@ def main(
     path = write_report(took)
     if show:
         print(table(took))
-    print(f"{path.relative_to(root())}: {len(took)} stages, {sum(one.seconds for one in took):,.0f} s")
+    print(f"{path}: {len(took)} stages, {sum(one.seconds for one in took):,.0f} s")

@@ -1,5 +1,6 @@
 """`endcap window`: a shop as its keeper knows it: departments, prices, best sellers, and one visit."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -9,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from feature_repo.errors import DataError
 from feature_repo.events import PRODUCT_TYPES
-from feature_repo.params import load, named_shop, root, shop
+from feature_repo.params import load, named_shop, shop
+from feature_repo.places import EVENTS, ITEMS, existing
 from pipelines.simulate.simulate import Simulate, simulate
 
 DEPARTMENTS, BEST, STEPS = 8, 5, 7  # lines shown of each
@@ -51,18 +52,18 @@ def _counts(events: pa.Table, kind: str) -> dict[str, int]:
 
 def _departments(items: pa.Table, sold: dict[str, int]) -> Iterator[str]:
     """The largest departments: how many products, their prices, what was sold."""
-    found: dict[str, tuple[list[float], int]] = {}
+    found: defaultdict[str, list[tuple[str, float | None]]] = defaultdict(list)
     columns = (items[name].to_pylist() for name in ("item_id", "category_path", "price"))
     for item, path, price in zip(*columns, strict=True):
         department = " / ".join((path or "(none)").strip("/").split("/")[:2])
-        prices, units = found.get(department, ([], 0))
-        found[department] = ([*prices, price or 0.0], units + sold.get(item, 0))
+        found[department].append((item, price))
     yield f"{'department':<34}{'products':>9}{'prices':>22}{'sold':>9}"
-    ranked = sorted(found, key=lambda name: (-len(found[name][0]), name))
+    ranked = sorted(found, key=lambda name: (-len(found[name]), name))
     for name in ranked[:DEPARTMENTS]:
-        prices, units = found[name]
-        span = f"{min(prices):,.2f} - {max(prices):,.2f}"
-        yield f"{_cut(name, 33):<34}{len(prices):>9,}{span:>22}{units:>9,}"
+        prices = [price for _, price in found[name] if price is not None]
+        span = f"{min(prices):,.2f} - {max(prices):,.2f}" if prices else "unknown"
+        units = sum(sold.get(item, 0) for item, _ in found[name])
+        yield f"{_cut(name, 33):<34}{len(found[name]):>9,}{span:>22}{units:>9,}"
     if len(ranked) > DEPARTMENTS:
         yield f"and {len(ranked) - DEPARTMENTS} smaller ones"
 
@@ -106,10 +107,6 @@ def main(
         run = simulate(constants, size, np.random.default_rng(constants.seed))
         name, events, items = data, run.events, run.items
     else:
-        raw = root() / "data" / "raw"
-        if not (raw / "events.parquet").exists():
-            raise DataError("data/raw", "is empty", next_step="run `dvc repro ingest`")
-        name, events = shop().name, pq.read_table(raw / "events.parquet")
-        items = pq.read_table(raw / "items.parquet")
+        name, (events, items) = shop().name, (pq.read_table(existing(p, "ingest")) for p in (EVENTS, ITEMS))
     for line in view(name, events, items):
         print(f"  {line}".rstrip())

@@ -180,6 +180,14 @@ def test_a_job_is_the_file_that_is_called_like_it() -> None:
     assert set(wrong) <= others
 
 
+def test_what_we_tell_a_reader_does_not_go_where_libraries_talk() -> None:
+    """`sys.stderr` is a log file while a job runs: our own words go to feature_repo.terminal.reader()."""
+    known = {"feature_repo/terminal.py", "pipelines/cli.py", "pipelines/local/install.py"}
+    said = ("sys.stderr", "err=True")
+    found = {str(p.relative_to(ROOT)) for p in ours() if any(word in p.read_text() for word in said)}
+    assert found <= known
+
+
 def test_serving_does_not_need_torch() -> None:
     assert not [str(p) for p in modules("serving") for _, name in imports(p) if name.startswith("torch")]
 

@@ -52,6 +52,7 @@ def test_the_newest_run_of_each_stage_is_told_in_the_order_of_the_pipeline(
 ) -> None:
     for stage, seconds in (("ranker", 5.0), ("ingest", 2.0), ("ranker", 4.0), ("gone", 9.0)):
         stages.note(stage, seconds)
+    assert len((home / "run/simulated/stages.jsonl").read_text().splitlines()) == 3  # it does not grow
     assert cli.run(["stages", "--show"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:4]] == [["ingest", "2.0"], ["ranker", "4.0"], ["all", "6.0"]]

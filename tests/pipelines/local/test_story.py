@@ -65,6 +65,7 @@ def test_a_shop_without_prices_categories_or_orders_is_shown_too() -> None:
     views = run.events.filter(pa.compute.equal(run.events["type"], "product_viewed"))
     text = "\n".join(window.view("bare", views, items))
     assert "(none)" in text and "0 sold" in text
+    assert "unknown" in text and "0.00" not in text  # no price is made up
 
 
 def test_what_this_platform_needs_beside_the_closure_is_found(
@@ -152,6 +153,14 @@ def test_libraries_talk_to_the_log_and_our_error_is_the_one_line_on_the_terminal
     assert told == ["endcap: field: value; allowed: others"]
     for chatter in ("old habit", "a library on stderr", "a library beneath python", "endcap noisy"):
         assert chatter in log
+
+
+def test_a_log_that_has_grown_long_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "run/simulated/logs").mkdir(parents=True)
+    (tmp_path / "run/simulated/logs/noisy.log").write_text("of last year\n" * 100_000)
+    _, log = noisy(tmp_path)
+    assert "of last year" not in log and "old habit" in log
+    assert "old habit" in noisy(tmp_path)[1].partition("old habit")[2]  # a short one goes on
 
 
 def test_a_full_disk_is_one_line_and_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
