@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils import deterministic as memory
 
 from feature_repo.clock import DAY_US
 from training.dataset import Contacts
@@ -77,15 +78,17 @@ def fit_towers(
 def deterministic(seed: int, threads: int) -> Iterator[None]:
     """Fixed seed, thread count and kernels inside; the former settings again afterwards."""
     threads_before, state = torch.get_num_threads(), torch.get_rng_state()
-    strict = torch.are_deterministic_algorithms_enabled()
+    strict, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
     torch.manual_seed(seed)
     try:
         yield
     finally:
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(strict)
+        memory.fill_uninitialized_memory = fills
         torch.set_rng_state(state)
 
 
@@ -166,7 +169,7 @@ class _Trainer:
         queries = self.model.queries(table, dataclasses.replace(batch, items=places), chosen)
         vectors = F.normalize(table, dim=-1)
         positives, negatives = (vectors[torch.from_numpy(np.searchsorted(rows, r))] for r in (targets, drawn))
-        hits = torch.from_numpy(drawn[None, :] == targets[:, None])
+        hits = torch.from_numpy(drawn == targets[:, None]).nonzero(as_tuple=True)
         correction = torch.from_numpy(log_q)
         return sampled_softmax_loss(queries, positives, negatives, correction, hits, self.params.scale)
 

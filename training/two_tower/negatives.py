@@ -37,16 +37,16 @@ def sampled_softmax_loss(
     positives: Tensor,
     negatives: Tensor,
     log_q: Tensor,
-    hits: Tensor,
+    hits: tuple[Tensor, ...],
     scale: float,
 ) -> Tensor:
     """Mean cross entropy against one positive each and shared negatives, corrected by -log q.
 
     Without the correction frequent items are punished for being drawn often (Bengio & Senecal 2008; Yi et al.
     2019, "Sampling-bias-corrected neural modeling"). queries, positives float32 (n, d); negatives (m, d) with
-    log_q (m,); hits bool (n, m) marks negatives that are the query's own positive.
+    log_q (m,); hits are the places (row, column), int64, where a negative is the query's own positive.
     """
-    positive = scale * (queries * positives).sum(-1, keepdim=True)  # (n, 1)
-    negative = (scale * queries @ negatives.T - log_q).masked_fill(hits, -torch.inf)  # (n, m)
-    logits = torch.cat([positive, negative], dim=1)
-    return F.cross_entropy(logits, torch.zeros(len(queries), dtype=torch.int64))
+    positive = scale * (queries * positives).sum(-1)  # (n,)
+    negative = torch.addmm(-log_q, scale * queries, negatives.T)  # (n, m), written once: it is the step's bulk
+    negative[hits] = -torch.inf
+    return (torch.logaddexp(positive, negative.logsumexp(1)) - positive).mean()

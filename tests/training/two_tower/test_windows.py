@@ -100,7 +100,7 @@ def test_negatives_are_drawn_by_popularity_and_never_unmet() -> None:
 def test_every_item_drawn_once_gives_the_full_softmax() -> None:
     torch.manual_seed(0)
     queries, vectors, targets = torch.randn(7, 5), torch.randn(11, 5), torch.arange(7)
-    hits = torch.arange(11)[None] == targets[:, None]
+    hits = (torch.arange(11)[None] == targets[:, None]).nonzero(as_tuple=True)
     sampled = sampled_softmax_loss(queries, vectors[targets], vectors, torch.zeros(11), hits, 3.0)
     assert sampled.item() == pytest.approx(full_softmax_loss(queries, vectors, targets, 3.0).item(), rel=1e-5)
 
@@ -113,7 +113,7 @@ def test_the_correction_makes_the_sampled_loss_that_of_the_full_softmax() -> Non
     full = full_softmax_loss(queries, vectors, targets, 1.0).item()
     rows, log_q = PopularityNegatives(counts, 50_000, np.random.default_rng(2)).draw()
     drawn = torch.from_numpy(rows)
-    hits = drawn[None] == targets[:, None]
+    hits = (drawn[None] == targets[:, None]).nonzero(as_tuple=True)
 
     def loss(correction: torch.Tensor) -> float:
         return sampled_softmax_loss(queries, vectors[targets], vectors[drawn], correction, hits, 1.0).item()
