@@ -9,13 +9,12 @@ One formula is behind the exported history, the live shoppers and the best list 
 The product of examination and attraction is the position-based model (Craswell et al., WSDM 2008).
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from scipy.special import expit
@@ -237,7 +236,7 @@ class World:
         np.savez_compressed(path, law=np.array(law), **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> World:
+    def load(cls, path: Path) -> Self:
         """Read what `save` wrote. Raises DataError when it is missing or of another version."""
         with np.load(existing(path, "simulate"), allow_pickle=False) as arrays:
             shop = {f.name: f"shop_{f.name}" for f in fields(Assortment)}

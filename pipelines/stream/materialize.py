@@ -93,7 +93,8 @@ def materialize(
         tables = {view: latest(store, view, end) for view in views}
         if fresh:
             delete_all(redis, views, forget_log)
-            learned = max(_newest(table, CREATED_TIMESTAMP) for table in tables.values())
+            newest = (pc.max(table[CREATED_TIMESTAMP].cast(pa.int64())).as_py() for table in tables.values())
+            learned = max(us or 0 for us in newest)
             log = open_log(redis, params)
             if forget_log:
                 log.forget()
@@ -139,11 +140,6 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
         end_date=end - timedelta(microseconds=1),
     )
     return job.to_arrow()
-
-
-def _newest(table: pa.Table, column: str) -> int:
-    """us; 0 where there is no row."""
-    return pc.max(table[column].cast(pa.int64())).as_py() or 0
 
 
 def delete_all(redis: Redis, views: list[OnlineView], forget_log: bool) -> None:

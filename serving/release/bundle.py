@@ -23,7 +23,7 @@ from feature_repo import params
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.events import HISTORY
-from feature_repo.files import whole
+from feature_repo.files import whole, write_json
 from feature_repo.places import BUNDLES, at
 from serving.errors import BundleError
 from serving.pipeline import Bundle
@@ -92,7 +92,7 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
         draft.mkdir()
         for name in FILES:
             shutil.copyfile(folder / name, draft / name)
-        (draft / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        write_json(draft / "manifest.json", manifest)
     return target
 
 
