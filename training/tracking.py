@@ -54,7 +54,8 @@ def tracked(
     model reads.
     """
     with alone(shop().run_dir() / "mlflow.lock"):  # fits side by side make one store and one parent
-        client = _client()
+        store = (shop().run_dir() / "mlflow.db").resolve()
+        client = MlflowClient(tracking_uri=f"sqlite:///{store}")
         experiment = _experiment(client)
         parent = _parent(client, experiment)
     tags = {f"input.{p.name}": digest(p) for p in inputs}
@@ -79,10 +80,6 @@ def digest(path: Path) -> str:
         return "absent"
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _client() -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{(shop().run_dir() / 'mlflow.db').resolve()}")
 
 
 def _experiment(client: MlflowClient) -> str:

@@ -60,11 +60,11 @@ def views() -> dict[str, FeatureView]:
     return {declared.name: view(declared) for declared in DECLARED}
 
 
-def services(views: Mapping[str, FeatureView]) -> list[FeatureService]:
-    """The services over `views`. Read them with full names, <view>__<column>: views share column names."""
+def services(declared: Mapping[str, FeatureView]) -> list[FeatureService]:
+    """The services over `declared`. Read them with full names, <view>__<column>: views share column names."""
     return [
-        FeatureService(name="tower", features=[views[name][columns] for name, columns in TOWER.items()]),
-        FeatureService(name="visitor", features=[views[name] for name in VISITOR]),
-        FeatureService(name="items", features=[views[name] for name in ITEMS]),
-        FeatureService(name="ranker", features=[views[name] for name in (*VISITOR, *ITEMS)]),
+        FeatureService(name="tower", features=[declared[name][columns] for name, columns in TOWER.items()]),
+        FeatureService(name="visitor", features=[declared[name] for name in VISITOR]),
+        FeatureService(name="items", features=[declared[name] for name in ITEMS]),
+        FeatureService(name="ranker", features=[declared[name] for name in (*VISITOR, *ITEMS)]),
     ]

@@ -12,14 +12,13 @@ from feature_repo.places import CHALLENGERS, at
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import Move, RolloutParams, Step
 from monitoring.experiment.watch import Guard
-from pipelines.local.story import DemoError
+from pipelines.local.story import DemoError, say
 from pipelines.release import aliases, rollout
 from pipelines.simulate.observed import Observed
 from serving.release import bundle
 from serving.release import state as control
 
 BURYING = 5.0  # where a third is meant: the least viewed of the candidates fill the shelf
-Say = Callable[[str], None]
 Visitors = Callable[[int], Observed]  # that many shoppers come, and leave
 
 
@@ -47,7 +46,7 @@ def misset(candidate: Path) -> str:
     return str(CHALLENGERS / bad.name)
 
 
-def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
+def canary(visitors: Visitors, demo: DemoParams, why: str) -> bool:
     """Put the waiting challenger on trial; shoppers come until the guard has decided. True if promoted.
 
     Raises DemoError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.

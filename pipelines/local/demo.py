@@ -107,11 +107,11 @@ def live(chosen: Shop, again: bool) -> None:
     with step("A good challenger climbs 10 % -> 50 % -> 100 %: the candidate, against a mis-set release"):
         endcap("promote", "--direct", "--bundle", misset(candidate))
         endcap("promote")
-        if not canary(visitors, params, say, "demo: the trained candidate"):
+        if not canary(visitors, params, "demo: the trained candidate"):
             raise DemoError("the good challenger was rolled back; `endcap rollout status` tells the numbers")
     with step("A bad challenger starts at 10 % and is rolled back by the click-through guard"):
         endcap("promote", "--bundle", misset(candidate))
-        if canary(visitors, params, say, "demo: a setting changed after staging"):
+        if canary(visitors, params, "demo: a setting changed after staging"):
             raise DemoError("the bad challenger was promoted; `endcap rollout status` tells the numbers")
     shown.write_text(release)
 

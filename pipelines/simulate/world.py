@@ -47,11 +47,7 @@ class Taste:
     order_offset: float
     position_decay: float
     ceiling: float
-    offsets: dict[str, float]
-
-    def offset(self, surface: str) -> float:
-        """Log odds of a click on an examined slot where affinity is 0; unknown surfaces count as search."""
-        return self.offsets.get(surface, self.offsets["search"])
+    offsets: dict[str, float]  # of a click on an examined slot, by surface; unknown ones count as search
 
 
 @dataclass(frozen=True)
@@ -191,7 +187,8 @@ class World:
 
     def click_probability(self, shopper: Rows, items: np.ndarray, context: Context) -> np.ndarray:
         """P(click | examined), shaped as `items` (..., k); 0 for padding (-1)."""
-        logit = self.affinity(shopper, items, context) + self.taste.offset(context.surface)
+        offsets = self.taste.offsets
+        logit = self.affinity(shopper, items, context) + offsets.get(context.surface, offsets["search"])
         return np.where(np.asarray(items) >= 0, self.taste.ceiling * expit(logit), 0.0)
 
     def cart_probability(self, shopper: Rows, items: np.ndarray, context: Context) -> np.ndarray:

@@ -27,6 +27,7 @@ from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY
+from feature_repo.files import chunks
 from feature_repo.offline.history import FILES
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
@@ -145,9 +146,8 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
 def delete_all(redis: Redis, views: list[OnlineView], forget_log: bool) -> None:
     """Delete every feature row of the project and what the consumers know, on request also the log."""
     for pattern in {view.pattern() for view in views} | {*STREAMED, *(LOGGED if forget_log else ())}:
-        keys = list(redis.scan_iter(pattern, count=1_000))
-        for start in range(0, len(keys), 1_000):
-            redis.unlink(*keys[start : start + 1_000])
+        for keys in chunks(redis.scan_iter(pattern, count=1_000), 1_000):
+            redis.unlink(*keys)
     changes.begin_anew(redis)
 
 

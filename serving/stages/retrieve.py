@@ -12,6 +12,7 @@ Sources, each asked only while the list is not full, in the order of `quotas`:
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,11 @@ class Models:
     covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
     ease: sparse.csr_matrix  # (N, N)
     als_items: Floats  # (N, f)
+
+
+def read_table(file: Path) -> sparse.csr_matrix:
+    """An item-item table, float32 (N, N)."""
+    return sparse.csr_matrix(sparse.load_npz(file), dtype=np.float32)
 
 
 def retrieve(
