@@ -7,7 +7,7 @@ numbers of two spans of time are not comparable, because another week asks other
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import orjson
@@ -98,6 +98,12 @@ class Verdict:
 
     checks: tuple[Check, ...]
     against: str
+
+    @classmethod
+    def from_json(cls, gate: Mapping[str, Any]) -> Self:
+        """From what gate.json and a bundle's manifest hold."""
+        told = [[check[field.name] for field in fields(Check)] for check in gate["checks"]]
+        return cls(tuple(Check(*values) for values in told), gate["against"])
 
     @property
     def passed(self) -> bool:
