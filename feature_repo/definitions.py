@@ -5,8 +5,7 @@ defined twice and refused.
 """
 
 from feature_repo.features.entities import ITEM, SESSION, USER  # noqa: F401  (Feast finds them here)
-from feature_repo.features.services import services
-from feature_repo.features.views import views
+from feature_repo.features.views import services, views
 
 _views = views()
 user_history, session_context = _views["user_history"], _views["session_context"]

@@ -16,7 +16,7 @@ EndcapError
 ├── ReleaseError       a promotion or rollback that cannot be made    pipelines/release/aliases.py
 ├── RegistryError      MLflow's store cannot be read or written       pipelines/release/registry.py
 ├── StackError         a local process that does not start or stop    pipelines/local/process.py
-└── CanaryError, DemoError   the demo did not end as it promises      pipelines/
+└── DemoError          the demo did not end as it promises            pipelines/local/story.py
 """
 
 from pathlib import Path

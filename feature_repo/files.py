@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and parquet of the same bytes for the same rows."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -32,6 +34,23 @@ def whole(path: Path) -> Iterator[Path]:
         if draft.is_dir():
             shutil.rmtree(draft)
         draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> bytes:
+    """Write `value` to `path`, readable, all of it or nothing; the bytes."""
+    written = orjson.dumps(value, option=orjson.OPT_INDENT_2)
+    with whole(path) as draft:
+        draft.write_bytes(written)
+    return written
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """One process at a time is in a block that names this file; its folder is made."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_parquet(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import subprocess
 import types
 import typing
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ def root() -> Path:
         if (folder / "params.yaml").exists():
             return folder
     raise ParamsError(f"params.yaml: not found in {here} or above; run inside the project or set ENDCAP_HOME")
+
+
+def revision() -> str | None:
+    """The git revision of the project's folder, None outside a checkout."""
+    command = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=root(), capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 @contextmanager

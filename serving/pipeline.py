@@ -100,7 +100,7 @@ def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatr
     past = history(visitor, matrix)
     user = user_vector(bundle.models, visitor, past)
     scores = take(score_catalogue(bundle.retrieve, bundle.models, user, past), rows)
-    candidates = Candidates(rows, ("listed",) * len(rows), tuple(range(len(rows))), scores)
+    candidates = Candidates(rows, ("listed",) * len(rows), scores)
     took.lap("retrieve")
     ranked = rank(bundle.ranker, candidates, visitor, past, matrix)
     took.lap("rank")

@@ -20,10 +20,10 @@ import redis  # noqa: E402
 import redis.asyncio  # noqa: E402
 from redis.asyncio.retry import Retry as AsyncRetry  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
-from redis.retry import Retry  # noqa: E402
 
 from feature_repo.eventlog.keys import StreamParams  # noqa: E402
 from feature_repo.eventlog.open import open_writer  # noqa: E402
+from feature_repo.online.connection import ONCE  # noqa: E402
 from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
@@ -61,7 +61,7 @@ class Endcap:
         # No retries inside a request: the deadline is short and the ladder is the answer to a failure.
         options: Any = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), SOCKET_TIMEOUT_S)
         self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
-        self._blocking = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        self._blocking = redis.Redis.from_url(url, retry=ONCE, **options)
         self._releases = Releases(self._blocking, lambda ids: _online_features(url, ids))
         self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)

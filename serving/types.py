@@ -53,12 +53,11 @@ NO_ROWS = VisitorRows(None, None)
 class Candidates:
     """K catalogue rows with where each came from and what retrieval knows of it.
 
-    rows int64 (k,) · source: name of the source that brought each · rank: its place there, from 0
+    rows int64 (k,) · source: name of the source that brought each
     """
 
     rows: Rows
     source: tuple[str, ...]
-    rank: tuple[int, ...]
     scores: Scores
 
 

@@ -5,9 +5,7 @@ The owner of mlflow in training. The store is a SQLite file of the active shop, 
     mlflow ui --backend-store-uri sqlite:///run/simulated/mlflow.db
 """
 
-import fcntl
 import hashlib
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from feature_repo.params import root, shop
+from feature_repo.files import alone
+from feature_repo.params import revision, root, shop
 from feature_repo.places import EVENTS, at
 
 EXPERIMENT = "endcap"
@@ -54,12 +53,17 @@ def tracked(
     tags: the MD5 of every file of `inputs`, the git revision, that of dvc.lock and the Feast service that the
     model reads.
     """
-    with _alone():
-        client = _client()
+    with alone(shop().run_dir() / "mlflow.lock"):  # fits side by side make one store and one parent
+        store = (shop().run_dir() / "mlflow.db").resolve()
+        client = MlflowClient(tracking_uri=f"sqlite:///{store}")
         experiment = _experiment(client)
         parent = _parent(client, experiment)
     tags = {f"input.{p.name}": digest(p) for p in inputs}
-    tags |= {"git": _git(), "dvc.lock": digest(root() / "dvc.lock"), "feature_service": feature_service}
+    tags |= {
+        "git": revision() or "no checkout",
+        "dvc.lock": digest(root() / "dvc.lock"),
+        "feature_service": feature_service,
+    }
     found = client.create_run(experiment, run_name=model, tags={**tags, "mlflow.parentRunId": parent})
     client.log_batch(found.info.run_id, params=[Param(name, str(value)) for name, value in _flat(params)])
     try:
@@ -76,20 +80,6 @@ def digest(path: Path) -> str:
         return "absent"
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Fits that run side by side make one store and one parent."""
-    folder = shop().run_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _client() -> MlflowClient:
-    return MlflowClient(tracking_uri=f"sqlite:///{(shop().run_dir() / 'mlflow.db').resolve()}")
 
 
 def _experiment(client: MlflowClient) -> str:
@@ -110,13 +100,6 @@ def _parent(client: MlflowClient, experiment: str) -> str:
     made = client.create_run(experiment, run_name=f"release on {shop().name} {data[:8]}", tags=tags)
     client.set_terminated(made.info.run_id, "FINISHED")
     return str(made.info.run_id)
-
-
-def _git() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=root(), capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "no checkout"
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,11 +5,9 @@ start to end. Offline the same matrix is rolled through history in place, by the
 is then a gather of microseconds instead of a Redis round trip of milliseconds (benchmarks/online.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -81,7 +79,7 @@ class ItemMatrix:
         for name in ACTIVITY:
             self.activity[name][rows] = values[name]
 
-    def updated(self, rows: Rows, values: Mapping[str, npt.ArrayLike]) -> ItemMatrix:
+    def updated(self, rows: Rows, values: Mapping[str, npt.ArrayLike]) -> Self:
         """A snapshot in which `rows` (n,) have the activity `values`; itself without rows."""
         if not len(rows):
             return self
@@ -90,13 +88,13 @@ class ItemMatrix:
         other.apply(rows, values)
         return other
 
-    def with_catalogue(self, catalogue: Mapping[str, Sequence[object]]) -> ItemMatrix:
+    def with_catalogue(self, catalogue: Mapping[str, Sequence[object]]) -> Self:
         """A snapshot with other catalogue columns (prices and stock move; the ids of a release do not)."""
         other = copy(self)
         other._set_catalogue(catalogue)
         return other
 
-    def as_of(self, now: int) -> ItemMatrix:
+    def as_of(self, now: int) -> Self:
         """A snapshot without activity that at `now` (us) is older than its view allows; itself without such.
 
         A row of exactly the age limit is still read, as Feast's point-in-time join reads it.

@@ -10,8 +10,6 @@ from feature_repo.assemble.visitor import Scores, Visitor, history
 from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
 from feature_repo.folds.fold import DEFAULTS, Fold
 
-BEGIN, END = "<!-- begin: `endcap feature --markdown` -->", "<!-- end -->"
-
 
 def markdown() -> str:
     """Every stored column by view, then the ranker's 28 columns."""
@@ -69,9 +67,3 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, *rows]
     text = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([text[0], f"|{'---|' * len(header)}", *text[1:]])
-
-
-def replaced(page: str) -> str:
-    """`page` with what stands between its two marks made anew. Raises ValueError where a mark is missing."""
-    before, after = page.index(BEGIN) + len(BEGIN), page.index(END)
-    return f"{page[:before]}\n\n{markdown()}\n\n{page[after:]}"

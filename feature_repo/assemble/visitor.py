@@ -66,9 +66,8 @@ def history(visitor: Visitor, matrix: ItemMatrix, limit: int = HISTORY) -> Histo
     An item seen in several places stands once, at its newest contact.
     """
     user, session = visitor.user, visitor.session
-    contacts: dict[str, tuple[int, int, bool]] = {}
-    for item, ts, kind in zip(user["recent_items"], user["recent_ts"], user["recent_kinds"], strict=True):
-        contacts[item] = (ts, kind, False)
+    earlier = zip(user["recent_items"], user["recent_ts"], user["recent_kinds"], strict=True)
+    contacts = {item: (ts, kind, False) for item, ts, kind in earlier}
     for item, ts, kind in zip(
         session["contact_items"], session["contact_ts"], session["contact_kinds"], strict=True
     ):

@@ -121,8 +121,8 @@ class RedisTail:
         records = []
         for place, key, (number, fields) in sorted(arrived, key=lambda one: one[:2]):
             if newest is None or place[0] <= newest:
-                self._at[key] = number.decode() if isinstance(number, bytes) else number
-                records.append(orjson.loads(fields.get(b"event") or fields["event"]))
+                self._at[key] = number.decode()
+                records.append(orjson.loads(fields[b"event"]))
         return records
 
 

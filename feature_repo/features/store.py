@@ -4,7 +4,6 @@ feature_store.yaml says what kinds of stores are used; where they are follows th
 environment, so the same definitions serve a test folder, a second shop and another Redis.
 """
 
-import fcntl
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from feast import FeatureStore, FeatureView, RepoConfig
 
 from feature_repo.errors import ParamsError
 from feature_repo.features.entities import BY_KEY
-from feature_repo.features.services import services
-from feature_repo.features.views import views
+from feature_repo.features.views import services, views
+from feature_repo.files import alone
 from feature_repo.params import shop
 from feature_repo.ports import redis_url
 
@@ -29,11 +28,9 @@ def open_store(url: str | None = None) -> FeatureStore:
     Definitions that the registry does not hold yet are applied first, under a lock: workers start together.
     """
     folder = shop().run_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    store = FeatureStore(config=store_config(folder / "registry.db", url or redis_url()))
     applied = folder / "registry.sha256"
-    with (folder / "registry.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder / "registry.lock"):
+        store = FeatureStore(config=store_config(folder / "registry.db", url or redis_url()))
         declared = views()
         digest = registry_digest(declared)
         known = applied.read_text() if applied.exists() and (folder / "registry.db").exists() else ""

@@ -5,11 +5,16 @@ user_history     user     one per instant at which the user acted        the sta
 session_context  session  one per instant of the visit                   the state after the newest event
 item_activity    item     one per instant at which the item was touched  the state after the newest event
 item_catalogue   item     one                                            the same
+
+A service says which views a model reads. A release names its service, so no model meets columns it was not
+fitted on. One request is one visitor and many items: the two halves are read separately (`visitor`, `items`),
+online as offline, and `ranker` is their union. `tower` is the part of the visitor that the user tower sees.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
 
-from feast import FeatureView, Field
+from feast import FeatureService, FeatureView, Field
 from feast.types import Array, FeastType, Float64, Int64, String
 
 from feature_repo.features.catalogue import DECLARED
@@ -23,6 +28,12 @@ FEAST_TYPES: dict[str, FeastType] = {
     "string": String,
     "list<string>": Array(String),
     "list<int64>": Array(Int64),
+}
+VISITOR = ("user_history", "session_context")
+ITEMS = ("item_activity", "item_catalogue")
+TOWER = {
+    "user_history": ["recent_items", "recent_ts", "recent_kinds"],
+    "session_context": ["contact_items", "contact_ts", "contact_kinds"],
 }
 
 
@@ -47,3 +58,13 @@ def view(declared: Fold) -> FeatureView:
 def views() -> dict[str, FeatureView]:
     """Every view by name, with sources below the present root()."""
     return {declared.name: view(declared) for declared in DECLARED}
+
+
+def services(declared: Mapping[str, FeatureView]) -> list[FeatureService]:
+    """The services over `declared`. Read them with full names, <view>__<column>: views share column names."""
+    return [
+        FeatureService(name="tower", features=[declared[name][columns] for name, columns in TOWER.items()]),
+        FeatureService(name="visitor", features=[declared[name] for name in VISITOR]),
+        FeatureService(name="items", features=[declared[name] for name in ITEMS]),
+        FeatureService(name="ranker", features=[declared[name] for name in (*VISITOR, *ITEMS)]),
+    ]

@@ -147,10 +147,7 @@ class Fold:
 
     def row(self, state: State) -> dict[str, Any]:
         """The state as column values, lists copied: what Feast stores."""
-        found: dict[str, Any] = {}
-        for part in self.parts:
-            found.update(part.row(state))
-        return found
+        return {name: value for part in self.parts for name, value in part.row(state).items()}
 
     def state(self, row: Mapping[str, Any]) -> State:
         """The inverse of `row`. A column that `row` lacks or holds as None, being newer, starts afresh.
@@ -159,10 +156,7 @@ class Fold:
         """
         if len(row) < len(self.columns) or None in row.values():
             row = self._completed(row)
-        found: State = {}
-        for part in self.parts:
-            found.update(part.state(row))
-        return found
+        return {name: value for part in self.parts for name, value in part.state(row).items()}
 
     def _completed(self, row: Mapping[str, Any]) -> dict[str, Any]:
         held = {name: value for name, value in row.items() if value is not None}

@@ -155,7 +155,7 @@ class Recent(Part):
     def __init__(
         self, prefix: str, types: Collection[str], limit: int, doc: str, kinds: bool = False
     ) -> None:
-        self.types, self.limit, self._kinds = frozenset(types), limit, kinds
+        self.types, self.limit = frozenset(types), limit
         self.columns = (
             Column(f"{prefix}_items", "list<string>", "item_id", f"last {limit} distinct items {doc}"),
             Column(f"{prefix}_ts", "list<int64>", "us", "newest instant of each"),
@@ -210,7 +210,13 @@ class Visits(Part):
         of = ("sessions", "visit_ids", "visit_ts")
         self.readings = (
             Reading(days_away, "days", "since the last contact of an earlier visit", of, _days_away),
-            Reading(is_known, "0 or 1", "has been here before this visit", of, _is_known),
+            Reading(
+                is_known,
+                "0 or 1",
+                "has been here before this visit",
+                of,
+                lambda row, visitor: float(been_before(row, visitor.session_id)),
+            ),
         )
 
     def step(self, state: State, event: Event) -> None:
@@ -231,10 +237,6 @@ def _days_away(row: Mapping[str, Any], visitor: Any) -> float:
 def been_before(row: Mapping[str, Any], session_id: str | None) -> bool:
     """True for the row of a shopper who touched a product in another visit than `session_id`."""
     return bool(row["sessions"] > (session_id in row["visit_ids"]))
-
-
-def _is_known(row: Mapping[str, Any], visitor: Any) -> float:
-    return float(been_before(row, visitor.session_id))
 
 
 class Cart(Part):

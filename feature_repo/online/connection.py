@@ -14,6 +14,7 @@ from feature_repo.errors import UnavailableError
 from feature_repo.ports import redis_url
 
 CONNECT_S = 2.0
+ONCE = Retry(NoBackoff(), 0)  # no second try
 ANSWER_S = 60.0  # to one command; the largest, a script over a batch of rows, takes well under a second
 
 
@@ -37,7 +38,7 @@ def connect(url: str | None = None) -> Redis:
 def answers(url: str) -> bool:
     """PING, without a second try."""
     try:
-        with client(url, socket_timeout=CONNECT_S, retry=Retry(NoBackoff(), 0)) as redis:
+        with client(url, socket_timeout=CONNECT_S, retry=ONCE) as redis:
             return bool(redis.ping())
     except RedisError:
         return False

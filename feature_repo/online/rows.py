@@ -84,8 +84,7 @@ class OnlineView:
                 row[name] = value.val[:] if kind else value
             else:
                 row[name] = None
-        instant = Timestamp.FromString(stamp)
-        return instant.seconds * 1_000_000 + instant.nanos // 1_000, row
+        return Timestamp.FromString(stamp).ToMicroseconds(), row
 
     def fresh(self, values: Sequence[bytes | None], now: int) -> tuple[int, dict[str, Any]] | None:
         """As `decode`, and None where the row is older at `now` (us) than the view allows.
@@ -121,7 +120,7 @@ def write_newer(
         stored = [Timestamp.FromString(raw) if raw else None for raw in pipe.execute()]
         written = []
         for (entity, ts, row), held in zip(rows, stored, strict=True):
-            if held is None or held.seconds * 1_000_000 + held.nanos // 1_000 < ts:
+            if held is None or held.ToMicroseconds() < ts:
                 pipe.hset(view.key(entity), mapping=view.encode(row, ts))
                 written.append(entity)
         pipe.execute()

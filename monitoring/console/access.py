@@ -6,21 +6,22 @@ import secrets
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 TOKEN = "ENDCAP_CONSOLE_TOKEN"
 COOKIE = "endcap_console"
 OPEN_PATHS = ("/login", "/style.css")
 MAX_FORM_BYTES = 4096
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-]
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
 
 
 def console_token(folder: Path) -> str:
@@ -38,27 +39,18 @@ def console_token(folder: Path) -> str:
     return file.read_text().strip()
 
 
-class TokenWall:
-    """ASGI middleware: 401 without the token, and the headers of every answer."""
+class TokenWall(BaseHTTPMiddleware):
+    """401 without the token, and the headers of every answer."""
 
     def __init__(self, app: ASGIApp, token: str, templates: Jinja2Templates) -> None:
-        self._app, self._token, self._templates = app, token.encode(), templates
+        super().__init__(app)
+        self._token, self._templates = token.encode(), templates
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope, receive)
-        app = self._app
-        if request.url.path not in OPEN_PATHS and not self._may(request):
-            app = self._refusal(request)
-
-        async def headed(message: dict[str, object]) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]  # type: ignore[misc]
-            await send(message)
-
-        await app(scope, receive, headed)  # type: ignore[arg-type]
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        may = request.url.path in OPEN_PATHS or self._may(request)
+        answer = await call_next(request) if may else self._refusal(request)
+        answer.headers.update(HEADERS)
+        return answer
 
     def _may(self, request: Request) -> bool:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")

@@ -78,7 +78,11 @@ def build_app(
         return endpoint
 
     def report(request: Request) -> Response:
-        return send_report(data, request.path_params["path"])
+        """One of the listed files, and no other. Scripts in it cannot act as the console."""
+        path = request.path_params["path"]
+        if path not in {report.path for report in reports(data)}:
+            raise HTTPException(404, "no such report; /reports lists them")
+        return FileResponse(data / path, headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
     return Starlette(
         routes=[
@@ -91,13 +95,6 @@ def build_app(
         ],
         middleware=[Middleware(TokenWall, token=token, templates=pages)],
     )
-
-
-def send_report(data: Path, path: str) -> Response:
-    """One of the listed files, and no other. Scripts in it cannot act as the console."""
-    if path not in {report.path for report in reports(data)}:
-        raise HTTPException(404, "no such report; /reports lists them")
-    return FileResponse(data / path, headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
 
 def when(us: int | datetime) -> str:

@@ -27,11 +27,6 @@ class ArmRow:
     tally: SlotCounts
     health: Health
 
-    @property
-    def rates(self) -> dict[str, float | None]:
-        """ctr, add_to_cart_rate, conversion, revenue_per_visitor; None without a visitor."""
-        return self.tally.rates()
-
 
 class Arms:
     """Joins exposures to clicks as they arrive; starts again when the rollout moves on.

@@ -9,7 +9,7 @@ is taken off; where chance alone is past the limit, there are too few answers to
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,10 +86,6 @@ class ColumnDrift:
     now: float | None
 
     @property
-    def feature_class(self) -> str:
-        return CLASS_OF[self.name]
-
-    @property
     def finding(self) -> str:
         """In plain words; the larger surprise first."""
         if self.missing.moved:
@@ -164,34 +160,18 @@ def compare(reference: pd.DataFrame, live: pd.DataFrame, params: DriftParams) ->
     return drift, then, now
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """A distance as observed, and what it was in each resample of samples without any, (resamples,)."""
-
-    observed: float
-    by_chance: Doubles
-    limit: float
-
-    def judged(self, extreme: float) -> Gap:
-        """`extreme`: how many times its mean a gap by chance may be, the most extreme of all columns'."""
-        return Gap(self.observed, self.limit, extreme * float(self.by_chance.mean()))
-
-
 def _judged(names: list[str], then: Sample, now: Sample, params: DriftParams) -> Iterator[ColumnDrift]:
     """Chance is that of the most extreme of all gaps (max-T, Westfall and Young): many columns are asked."""
     rng = np.random.default_rng(params.seed)
     drawn = [sample.resampled(params.resamples, rng) for sample in (then, now)]
     columns = [_Column(name, then, now) for name in names]
     measured = [column.measured(drawn, params) for column in columns]
-    gaps = [gap for pair in measured for gap in pair if gap]
-    ratios = [
-        gap.by_chance / max(gap.by_chance.mean(), 1e-12) for gap in gaps if np.isfinite(gap.by_chance[0])
-    ]
+    chances = [by_chance for gaps in measured for _, by_chance in gaps if np.isfinite(by_chance[0])]
+    ratios = [by_chance / max(by_chance.mean(), 1e-12) for by_chance in chances]
     extreme = float(np.quantile(np.max(ratios, axis=0), 1 - params.alpha))
-    for column, pair in zip(columns, measured, strict=True):
-        values, missing = (gap.judged(extreme) if gap else None for gap in pair)
-        assert missing
-        yield ColumnDrift(column.name, values, missing, *column.told)
+    for column, gaps in zip(columns, measured, strict=True):
+        missing, *values = (replace(gap, chance=extreme * float(by.mean())) for gap, by in gaps)
+        yield ColumnDrift(column.name, values[0] if values else None, missing, *column.told)
 
 
 class _Column:
@@ -214,49 +194,50 @@ class _Column:
         places = np.searchsorted(edges, pooled, side="right")
         total = np.bincount(places, pooled, minlength=size - 1)
         self.level = total / np.maximum(np.bincount(places, minlength=size - 1), 1)  # mean of each bin
+        self.means = [
+            sample.weight @ shares for sample, shares in zip(self.samples, self.shares, strict=True)
+        ]
+        self.empty = any(mean[:-1].sum() < EMPTY for mean in self.means)  # one side has no value
 
-    def measured(self, drawn: list[Doubles], params: DriftParams) -> tuple[_Measured | None, _Measured]:
-        """Of the values that are there, None where a side has none; and of the share of missing ones."""
-        means = [sample.weight @ shares for sample, shares in zip(self.samples, self.shares, strict=True)]
+    def measured(self, drawn: list[Doubles], params: DriftParams) -> list[tuple[Gap, Doubles]]:
+        """Of the share of missing values and, unless a side has none, of the values: the gap observed, and
+        what it was in each resample of samples without any, (resamples,)."""
+        then, now = self.means
         redrawn = [weights @ shares for weights, shares in zip(drawn, self.shares, strict=True)]
-        gap = means[1] - means[0]
+        gap = now - then
         by_chance = np.abs(redrawn[1] - redrawn[0] - gap)[:, -1]
-        missing = _Measured(abs(float(gap[-1])), by_chance, params.missing_shift)
-        if any(mean[:-1].sum() < EMPTY for mean in means):
-            return None, missing
-        gap = _present(means[1]) - _present(means[0])
+        missing = Gap(abs(float(gap[-1])), params.missing_shift), by_chance
+        if self.empty:
+            return [missing]
+        gap = _present(now) - _present(then)
         by_chance = self._size(_present(redrawn[1]) - _present(redrawn[0]) - gap)
         numbers = params.activity_distance if self.name in ACTIVITY else params.number_distance
         limit = params.category_distance if self.category else numbers
-        if min(self._visits()) < FEW_VISITS:
-            by_chance = np.full_like(by_chance, np.inf)
-        return _Measured(float(self._size(gap)), by_chance, limit), missing
-
-    def _visits(self) -> list[int]:
-        """Visits of each side that have a value: a bootstrap of a handful knows nothing of the others."""
-        return [
-            len(np.unique(sample.visit[shares[:, -1] < 1]))
+        visits = [
+            len(np.unique(sample.visit[shares[:, -1] < 1]))  # those that have a value
             for sample, shares in zip(self.samples, self.shares, strict=True)
         ]
+        if min(visits) < FEW_VISITS:  # a bootstrap of a handful knows nothing of the others
+            by_chance = np.full_like(by_chance, np.inf)
+        return [missing, (Gap(float(self._size(gap)), limit), by_chance)]
 
     def _size(self, gap: Doubles) -> Any:
         """Distance of two samples whose shares per bin differ by `gap` (..., bins)."""
         if self.category:
             return np.abs(gap).sum(axis=-1) / 2
+        share = _present(self.means[0])
+        spread = np.sqrt(
+            share @ (self.level - share @ self.level) ** 2
+        )  # standard deviation of the reference
         between = np.abs(gap.cumsum(axis=-1)[..., :-1]) @ np.diff(self.level)
-        return between / max(self._spread(), 1e-3)
-
-    def _spread(self) -> float:
-        """Standard deviation of the reference."""
-        share = _present(self.samples[0].weight @ self.shares[0])
-        return float(np.sqrt(share @ (self.level - share @ self.level) ** 2))
+        return between / max(float(spread), 1e-3)
 
     @property
     def told(self) -> tuple[float, float, int | None, float | None, float | None]:
         """The last five fields of ColumnDrift."""
-        then, now = (s.weight @ shares for s, shares in zip(self.samples, self.shares, strict=True))
+        then, now = self.means
         missing = float(then[-1]), float(now[-1])
-        if min(1 - then[-1], 1 - now[-1]) < EMPTY:
+        if self.empty:
             return *missing, None, None, None
         then, now = _present(then), _present(now)
         if self.category:

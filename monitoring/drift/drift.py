@@ -4,20 +4,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import pandas as pd
 import typer
 
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import DataError
-from feature_repo.files import whole
+from feature_repo.files import whole, write_json
 from feature_repo.online.connection import connect
 from feature_repo.params import load
-from feature_repo.places import DRIFT, FEEDBACK, REFERENCE, REPORTS, at
+from feature_repo.places import DRIFT, FEEDBACK, REFERENCE, at
 from feature_repo.terminal import console, reader, table
 from monitoring.drift.distances import (
     CATEGORIES,
+    CLASS_OF,
     TOLD,
     WEEK_HOURS,
     ColumnDrift,
@@ -48,21 +48,17 @@ def main(
     params = load("drift", DriftParams)
     if reference is None or live is None:
         with connect() as redis:
-            state = control.read(redis)
-            if state is None:
-                raise DataError("champion", "nothing was ever promoted", next_step="run `endcap promote`")
+            state = control.present(redis)
             rows = _fetch(redis, state, params) if live is None else _parquet(live)
         usual = _parquet(reference or Path(state.champion.path) / REFERENCE.name)
     else:
         rows, usual = _parquet(live), _parquet(reference)
     drift, then, now = compare(usual, rows, params)
-    at(REPORTS).mkdir(parents=True, exist_ok=True)
+    written = write_json(at(DRIFT), drift_json(drift))
     from monitoring.drift.page import write_page, write_picture  # Evidently takes seconds to import
 
     write_page(drift, then, now, at(PAGE))
     write_picture(drift, at(PICTURE))
-    written = orjson.dumps(drift_json(drift), option=orjson.OPT_INDENT_2)
-    at(DRIFT).write_bytes(written)
     if as_json:
         print(written.decode())
     else:
@@ -73,7 +69,8 @@ def main(
 def drift_json(drift: Drift) -> dict[str, Any]:
     """What drift.json holds."""
     columns = [
-        asdict(column) | {"class": column.feature_class, "finding": column.finding, "drifted": column.drifted}
+        asdict(column)
+        | {"class": CLASS_OF[column.name], "finding": column.finding, "drifted": column.drifted}
         for column in drift.columns
     ]
     return asdict(drift) | {"share_drifted": drift.share, "columns": columns}
@@ -88,7 +85,7 @@ def _fetch(redis: Any, state: control.RolloutState, params: DriftParams) -> pd.D
         )
         print(left, file=reader())
     shared = {
-        release.digest: _manifest(release)["files"].get(REFERENCE.name)
+        release.digest: (release.manifest() or {"files": {}})["files"].get(REFERENCE.name)
         for release in (state.champion, state.challenger, state.previous)
         if release
     }
@@ -101,11 +98,6 @@ def _fetch(redis: Any, state: control.RolloutState, params: DriftParams) -> pd.D
     with whole(at(LIVE)) as draft:
         rows[ours].to_parquet(draft, compression="zstd", index=False)
     return rows[ours]
-
-
-def _manifest(release: control.Release) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads((at(Path(release.path)) / "manifest.json").read_bytes())
-    return found
 
 
 def _parquet(path: Path) -> pd.DataFrame:

@@ -9,15 +9,13 @@ All windows are in event time. An event that finds nothing is kept for `lateness
 arrive independently. Every slot served counts as an impression: what the shopper looked at is not known.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import add
-from typing import Any
+from typing import Any, Self
 
-from feature_repo.clock import DAY_US, SECOND_US, micros
+from feature_repo.clock import DAY_US, SECOND_US
 from monitoring.experiment.sequential import ArmStatistics
 
 COUNTED = ("click", "add_to_cart", "purchase_completed")
@@ -58,7 +56,7 @@ class Exposure:
     outcomes: dict[str, Outcome] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def parse(cls, record: Mapping[str, Any]) -> Exposure:
+    def parse(cls, record: Mapping[str, Any]) -> Self:
         """From a record of the stream `endcap:exposures`; fields that the join does not need are ignored."""
         needed = {name: record[name] for name in ("request_id", "arm", "surface")}
         optional: dict[str, Any] = {name: record.get(name) for name in ("unit", "user_id", "session_id")}
@@ -89,8 +87,8 @@ class SlotCounts:
     buyers: int = 0
     revenue: float = 0.0
 
-    def __add__(self, other: SlotCounts) -> SlotCounts:
-        return SlotCounts(*map(add, vars(self).values(), vars(other).values()))
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*map(add, vars(self).values(), vars(other).values()))
 
     def rates(self) -> dict[str, float | None]:
         """CTR per served slot; carts, conversion (buyers) and revenue per visitor; None without a visitor."""
@@ -118,7 +116,7 @@ class Feedback:
         self._open: dict[str, Exposure] = {}  # by request_id, until the click window closes
         self._clicks: dict[tuple[str, str, str], list[Exposure]] = defaultdict(list)  # oldest first
         self._seen: dict[str, int] = {}  # event_id -> event time
-        self._waiting: dict[str, dict[str, Any]] = {}  # events that found nothing yet, by event_id
+        self._waiting: dict[str, Mapping[str, Any]] = {}  # events that found nothing yet, by event_id
         self._shoppers: dict[tuple[str, str], ArmStatistics] = defaultdict(ArmStatistics)  # by arm, unit
         self._user_days: set[tuple[str, str, int]] = set()  # arm, unit, day
         self._statistics: dict[str, ArmStatistics] = defaultdict(ArmStatistics)
@@ -134,10 +132,10 @@ class Feedback:
             self._show(Exposure.parse(record))
         for event in events:
             if event["type"] in COUNTED and event.get("item_id") and event["event_id"] not in self._seen:
-                self._waiting[event["event_id"]] = {**event, "us": _instant(event["event_ts"])}
-        for event in sorted(self._waiting.values(), key=lambda e: (e["us"], e["event_id"])):
+                self._waiting[event["event_id"]] = event
+        for event in sorted(self._waiting.values(), key=lambda e: (e["event_ts"], e["event_id"])):
             if self._click(event) if event["type"] == "click" else self._order(event):
-                self._seen[event["event_id"]] = event["us"]
+                self._seen[event["event_id"]] = event["event_ts"]
                 del self._waiting[event["event_id"]]
         self._forget()
 
@@ -177,11 +175,11 @@ class Feedback:
         if exposure is None or item not in exposure.items:
             return False
         # The request_id proves the order; a shopper's clock may still be a little behind the server's.
-        if not -self._lateness <= event["us"] - exposure.ts <= self._click_window:
+        if not -self._lateness <= event["event_ts"] - exposure.ts <= self._click_window:
             return False
         if item in exposure.outcomes:
             return True
-        exposure.outcomes[item] = Outcome(event["us"])
+        exposure.outcomes[item] = Outcome(event["event_ts"])
         for key in _people_of(event):
             self._clicks[(*key, item)].append(exposure)
         self._count(exposure, clicks=1, impressions=0)
@@ -195,10 +193,10 @@ class Feedback:
         outcome, tally = exposure.outcomes[event["item_id"]], self._tally(exposure)
         if event["type"] == "add_to_cart":
             tally.carts += outcome.carted_us is None
-            outcome.carted_us = outcome.carted_us or event["us"]
+            outcome.carted_us = outcome.carted_us or event["event_ts"]
             return True
         tally.purchases += outcome.purchased_us is None
-        outcome.purchased_us = outcome.purchased_us or event["us"]
+        outcome.purchased_us = outcome.purchased_us or event["event_ts"]
         revenue = (event.get("price") or 0.0) * (event.get("quantity") or 1)
         outcome.revenue += revenue
         tally.revenue += revenue
@@ -208,14 +206,15 @@ class Feedback:
 
     def _clicked_before(self, event: Mapping[str, Any]) -> Exposure | None:
         """The exposure of the latest click on the item, at most the order window before the event."""
+        item, us = event["item_id"], event["event_ts"]
         for key in _people_of(event):
             candidates = [
                 exposure
-                for exposure in self._clicks.get((*key, event["item_id"]), ())
-                if 0 <= event["us"] - exposure.outcomes[event["item_id"]].clicked_us <= self._order_window
+                for exposure in self._clicks.get((*key, item), ())
+                if 0 <= us - exposure.outcomes[item].clicked_us <= self._order_window
             ]
             if candidates:
-                return max(candidates, key=lambda e: e.outcomes[event["item_id"]].clicked_us)
+                return max(candidates, key=lambda e: e.outcomes[item].clicked_us)
         return None
 
     def _count(self, exposure: Exposure, clicks: int, impressions: int) -> None:
@@ -244,16 +243,11 @@ class Feedback:
         orders_from = self.watermark - self._click_window - self._order_window - self._lateness
         _drop(self._open, lambda _, exposure: exposure.ts < clicks_from)
         _drop(self._seen, lambda _, us: us < orders_from)
-        _drop(self._waiting, lambda _, event: event["us"] < self.watermark - self._lateness)
+        _drop(self._waiting, lambda _, event: event["event_ts"] < self.watermark - self._lateness)
         _drop(self._clicks, lambda _, kept: kept[-1].ts < orders_from)
         closed = orders_from // DAY_US  # days before this one can change no more
         self._user_days = {key for key in self._user_days if key[2] >= closed}
         _drop(self._people, lambda key, _: key[2] < closed)
-
-
-def _instant(ts: Any) -> int:
-    """Event time as the stream may carry it: microseconds, a datetime, or ISO text."""
-    return ts if isinstance(ts, int) else micros(ts)
 
 
 def _drop(kept: dict[Any, Any], stale: Callable[[Any, Any], bool]) -> None:

@@ -1,7 +1,7 @@
 """What a canary costs at today's traffic: how each step ends, after how many days, for known drops."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +17,14 @@ from feature_repo.params import load
 from feature_repo.terminal import progress
 from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step, Traffic
-from monitoring.experiment.rehearsal import Rehearsal, Shoppers, rehearse, watched
+from monitoring.experiment.rehearsal import Shoppers, rehearse, watched
 from monitoring.experiment.sequential import compare
 from monitoring.experiment.tail import Tail
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, RouterParams
 
 DROPS = (-0.05, 0.0, 0.03, 0.05, 0.10, 0.20, 0.30)
 SEED = 20240601
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One line of the plan: a rehearsal, and its user-days as days and served slots of the canary."""
-
-    rehearsal: Rehearsal
-    per_day: float  # user-days of the canary
-    impressions: float  # per user-day
-
-    def as_dict(self) -> dict[str, Any]:
-        """For --json. Days and exposures are None where no run got the verdict."""
-        found = asdict(self.rehearsal)
-        for verdict in ("rollback", "advance"):
-            user_days = found[f"{verdict}_user_days"]
-            found[f"{verdict}_days"] = user_days and user_days / self.per_day
-            found[f"{verdict}_exposures"] = user_days and user_days * self.impressions
-        return found | {"planned_days": self.rehearsal.planned / self.per_day}
+Line = dict[str, Any]
 
 
 def plan(
@@ -51,18 +34,24 @@ def plan(
     rng: np.random.Generator,
     runs: int = 400,
     drops: tuple[float, ...] = DROPS,
-) -> list[Planned]:
-    """One line per step of two arms and true drop (0.03 = 3 % fewer clicks; negative = more clicks)."""
+) -> list[Line]:
+    """One line per step of two arms and true drop (0.03 = 3 % fewer clicks; negative = more clicks).
+
+    A line has the fields of Rehearsal, planned_days, and for rollback and advance days and served slots of
+    the canary until then; None where no run got the verdict.
+    """
     shoppers = Shoppers(traffic.ctr, traffic.impressions, traffic.clustering)
     cases = [(step, drop) for step in params.steps if step.percent < 100 for drop in drops]
-    return [
-        Planned(
-            rehearse(rng, shoppers, drop, step, params, runs),
-            traffic.user_days_per_day * (1 - holdout_share) * step.percent / 100,
-            traffic.impressions,
-        )
-        for step, drop in progress(cases, desc="rehearsing", leave=False)
-    ]
+    lines = []
+    for step, drop in progress(cases, desc="rehearsing", leave=False):
+        line = asdict(rehearse(rng, shoppers, drop, step, params, runs))
+        per_day = traffic.user_days_per_day * (1 - holdout_share) * step.percent / 100  # of the canary
+        for verdict in ("rollback", "advance"):
+            user_days = line[f"{verdict}_user_days"]
+            line[f"{verdict}_days"] = user_days and user_days / per_day
+            line[f"{verdict}_exposures"] = user_days and user_days * traffic.impressions
+        lines.append(line | {"planned_days": line["planned"] / per_day})
+    return lines
 
 
 def measured(redis: Redis, params: RolloutParams, feedback_params: FeedbackParams) -> Traffic | None:
@@ -109,7 +98,7 @@ def run(
     lines = plan(traffic, params, load("router", RouterParams).holdout_share, rng, runs)
     say(HEADER, {"runs": runs, "seed": SEED})
     for line in lines:
-        say(_row(line), line.as_dict())
+        say(_row(line), line)
     if picture:
         draw(lines, shoppers, params, rng).savefig(picture)
         say(f"drawn: {picture}", {"picture": str(picture)})
@@ -119,31 +108,30 @@ def run(
 HEADER = "step   planned for  true change   rolled back (after)  advanced (after)   undecided"
 
 
-def _row(line: Planned) -> str:
-    r, found = line.rehearsal, line.as_dict()
-    back = ahead = ""
-    if r.rollback_user_days:
-        back = f"({found['rollback_days']:.1f} d)"
-    if r.advance_user_days:
-        ahead = f"({found['advance_days']:.1f} d)"
+def _row(line: Line) -> str:
+    back, ahead = (
+        f"({line[f'{verdict}_days']:.1f} d)" if line[f"{verdict}_user_days"] else ""
+        for verdict in ("rollback", "advance")
+    )
     return (
-        f"{r.percent:>3} % {found['planned_days']:>11.1f} d {_change(r.drop):>12}   "
-        f"{r.rolled_back:>9.1%} {back:>9}  {r.advanced:>7.1%} {ahead:>8}   {r.undecided:>9.1%}"
+        f"{line['percent']:>3} % {line['planned_days']:>11.1f} d {_change(line['drop']):>12}   "
+        f"{line['rolled_back']:>9.1%} {back:>9}  {line['advanced']:>7.1%} {ahead:>8}   "
+        f"{line['undecided']:>9.1%}"
     )
 
 
-def draw(lines: list[Planned], shoppers: Shoppers, params: RolloutParams, rng: np.random.Generator) -> Figure:
+def draw(lines: list[Line], shoppers: Shoppers, params: RolloutParams, rng: np.random.Generator) -> Figure:
     """Left: three canaries as the guard sees them. Then one panel per step: how it ends, by true change."""
     steps = [step for step in params.steps if step.percent < 100]
     figure = Figure(figsize=(5.2 * (1 + len(steps)), 4.2), layout="constrained")
     axes = figure.subplots(1, 1 + len(steps))
     _draw_canaries(axes[0], steps[0], shoppers, params, rng)
     for panel, step in zip(axes[1:], steps, strict=True):
-        rows = [line.rehearsal for line in lines if line.rehearsal.percent == step.percent]
-        labels = [_change(row.drop) for row in rows]
+        rows = [line for line in lines if line["percent"] == step.percent]
+        labels = [_change(row["drop"]) for row in rows]
         bottom = np.zeros(len(rows))
         for name, colour in (("advanced", "#3a7d44"), ("undecided", "#c9c9c9"), ("rolled_back", "#b23a48")):
-            share = np.array([getattr(row, name) for row in rows])
+            share = np.array([row[name] for row in rows])
             panel.bar(labels, share, bottom=bottom, color=colour, label=name.replace("_", " "))
             bottom += share
         panel.set(

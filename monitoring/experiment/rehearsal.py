@@ -4,9 +4,8 @@ The user-days are drawn without approximation, but many at once: a user-day is o
 (impressions, clicks) of known probability, so that a look's worth of them is one multinomial draw.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from scipy.stats import betabinom, binom, geom
@@ -46,7 +45,7 @@ class Shoppers:
         return day, probability[likely] / probability[likely].sum()
 
     @classmethod
-    def measured(cls, arm: ArmStatistics) -> Shoppers:
+    def measured(cls, arm: ArmStatistics) -> Self:
         """The shoppers of an arm. Clustering by moments: residuals of n slots have variance
         ctr (1 - ctr) n (1 + (n - 1) clustering) if two clicks of a shopper correlate."""
         mean, ctr = arm.impressions / arm.shoppers, arm.ctr

@@ -11,11 +11,9 @@ Every function takes numbers or arrays of numbers, so that the simulation that p
 (monitoring/experiment/rehearsal.py) runs the code that decides.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from operator import add, sub
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.special import betaln, lambertw, xlogy
@@ -44,15 +42,15 @@ class ArmStatistics:
     cross: Number = 0
 
     @classmethod
-    def of(cls, clicks: Number, impressions: Number, user_days: Number = 1) -> ArmStatistics:
+    def of(cls, clicks: Number, impressions: Number, user_days: Number = 1) -> Self:
         """One shopper."""
         return cls(user_days, 1, clicks, impressions, clicks**2, impressions**2, clicks * impressions)
 
-    def __add__(self, other: ArmStatistics) -> ArmStatistics:
-        return ArmStatistics(*map(add, vars(self).values(), vars(other).values()))
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*map(add, vars(self).values(), vars(other).values()))
 
-    def __sub__(self, other: ArmStatistics) -> ArmStatistics:
-        return ArmStatistics(*map(sub, vars(self).values(), vars(other).values()))
+    def __sub__(self, other: Self) -> Self:
+        return type(self)(*map(sub, vars(self).values(), vars(other).values()))
 
     @property
     def ctr(self) -> Number:

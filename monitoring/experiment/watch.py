@@ -39,10 +39,14 @@ class Guard:
         self._redis, self._params, self._feedback_params = redis, params, feedback_params
         self._follow = follow
         self._version: int | None = None  # of the step that is being watched
-        self._feedback = Feedback(feedback_params)
-        self._tail = Tail(redis)
-        self._slow_looks, self._requests = 0, 0
+
+    def _begin(self, state: RolloutState) -> None:
+        self._version = state.version
         self._last: tuple[int, int, Move] | None = None
+        self._slow_looks, self._requests = 0, 0
+        self._feedback = Feedback(self._feedback_params)
+        begun_ms = int(state.since.partition("-")[0])
+        self._tail = Tail(self._redis, f"{begun_ms + self._params.grace_ms}-0")
 
     def look(self, now_us: int) -> Look | None:
         """Read what arrived, decide and act; None while no canary is on trial."""
@@ -72,13 +76,6 @@ class Guard:
         except RolloutConflict:
             # Somebody else decided first: the next look sees what.
             return Look(decision, state)
-
-    def _begin(self, state: RolloutState) -> None:
-        self._version, self._last = state.version, None
-        self._slow_looks, self._requests = 0, 0
-        self._feedback = Feedback(self._feedback_params)
-        begun_ms = int(state.since.partition("-")[0])
-        self._tail = Tail(self._redis, f"{begun_ms + self._params.grace_ms}-0")
 
     def _record(self, decision: Decision, state: RolloutState, now_us: int) -> None:
         """Looks that saw nothing new are not worth an entry."""

@@ -1,27 +1,24 @@
 """Two canaries with live shoppers: a release that deserves the traffic, and one that does not."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from feature_repo.errors import EndcapError
 from feature_repo.online.connection import connect
 from feature_repo.params import load
 from feature_repo.places import CHALLENGERS, at
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import Move, RolloutParams, Step
 from monitoring.experiment.watch import Guard
+from pipelines.local.story import DemoError, say
 from pipelines.release import aliases, rollout
 from pipelines.simulate.observed import Observed
 from serving.release import bundle
 from serving.release import state as control
 
 BURYING = 5.0  # where a third is meant: the least viewed of the candidates fill the shelf
-Say = Callable[[str], None]
 Visitors = Callable[[int], Observed]  # that many shoppers come, and leave
 
 
@@ -37,25 +34,22 @@ class DemoParams:
     steps: tuple[Step, ...]
 
 
-class CanaryError(EndcapError):
-    """A canary ended otherwise than the demo promises, or not at all."""
-
-
-def misset(candidate: Path) -> Path:
-    """A release of the candidate's files whose popularity discount buries whatever sells; its folder.
+def misset(candidate: Path) -> str:
+    """A release of the candidate's files whose discount buries whatever sells; its path below root().
 
     It still carries the candidate's evaluation: the case of a setting that was changed after staging passed,
     which no gate can see and only live shoppers can.
     """
-    manifest = json.loads((candidate / "manifest.json").read_text())
+    manifest = aliases.read_manifest(candidate)
     wrong = manifest["diversify"] | {"popularity_discount": BURYING}
-    return bundle.write(candidate, manifest | {"diversify": wrong}, at(CHALLENGERS))
+    bad = bundle.write(candidate, manifest | {"diversify": wrong}, at(CHALLENGERS))
+    return str(CHALLENGERS / bad.name)
 
 
-def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
+def canary(visitors: Visitors, demo: DemoParams, why: str) -> bool:
     """Put the waiting challenger on trial; shoppers come until the guard has decided. True if promoted.
 
-    Raises CanaryError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
+    Raises DemoError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
     """
     redis = connect()
     params = dataclasses.replace(
@@ -79,20 +73,6 @@ def canary(visitors: Visitors, demo: DemoParams, say: Say, why: str) -> bool:
         if look.state.challenger is None:
             return look.state.champion == challenger
     control.rollback(redis, control.read(redis) or state, aliases.act_of("the demo's shoppers ran out"))
-    raise CanaryError(
+    raise DemoError(
         f"the guard had not decided after {demo.shoppers_at_most} shoppers; raise demo.shoppers_at_most"
     )
-
-
-class SimulatedTime:
-    """When the next simulated shopper arrives; kept over runs, since no event may precede the last one."""
-
-    def __init__(self, folder: Path, first: datetime) -> None:
-        self._file = folder / "shoppers_until.txt"
-        kept = datetime.fromisoformat(self._file.read_text()) if self._file.exists() else first
-        self.now = max(kept, first)
-
-    def move_to(self, moment: datetime) -> None:
-        """Never backwards."""
-        self.now = max(self.now, moment)
-        self._file.write_text(self.now.isoformat())

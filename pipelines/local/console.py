@@ -3,10 +3,8 @@
 from typing import Annotated
 
 import typer
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from feature_repo.online.connection import client
+from feature_repo.online.connection import ONCE, client
 from feature_repo.params import load, root, shop
 from feature_repo.places import DATA, at
 from feature_repo.ports import HOST, stack_params
@@ -28,7 +26,7 @@ def main(
     token = console_token(folder)
     port = port or stack_params().console_port
     # Without Redis the console still comes up and says so; its pages do not wait for retries.
-    redis = client(retry=Retry(NoBackoff(), 0), socket_timeout=5)
+    redis = client(retry=ONCE, socket_timeout=5)
     app = build_app(
         redis,
         at(DATA),

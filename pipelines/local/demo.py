@@ -5,11 +5,13 @@ import json
 import os
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
@@ -19,8 +21,9 @@ from feature_repo.ports import console_url, service_url
 from feature_repo.terminal import progress
 from pipelines.ingest.shop import choose
 from pipelines.local import stack, story, window
-from pipelines.local.canaries import DemoParams, SimulatedTime, Visitors, canary, misset
+from pipelines.local.canaries import DemoParams, canary, misset
 from pipelines.local.story import DemoError, endcap, reproduce, say, step
+from pipelines.release.aliases import read_manifest
 from pipelines.simulate.crowd import drive
 from pipelines.simulate.observed import Observed
 from pipelines.simulate.shopper import Manners
@@ -56,13 +59,11 @@ def sample_answer(who: str) -> dict[str, Any]:
         return json.load(answer)
 
 
-def _last_visitor() -> str:
+def _newest(column: str) -> Iterator[pa.ChunkedArray]:
+    """The values of a column of the events that are there, row group by row group, the newest first."""
     events = pq.ParquetFile(at(EVENTS))
     for group in reversed(range(events.num_row_groups)):  # the file is sorted by time
-        users = events.read_row_group(group, columns=["user_id"]).column("user_id").drop_null()
-        if len(users):
-            return users[-1].as_py()
-    return "nobody-known"
+        yield events.read_row_group(group, columns=[column]).column(column).drop_null()
 
 
 def materialize_once(chosen: Shop) -> None:
@@ -80,58 +81,39 @@ def live(chosen: Shop, again: bool) -> None:
     """The simulated shop: shoppers of the world that made the data, a canary that holds, one that falls."""
     params = load("demo", DemoParams)
     world = World.load(root() / chosen.source / "truth.npz")
-    clock = SimulatedTime(chosen.run_dir(), _last_event())
+    kept, now = chosen.run_dir() / "shoppers_until.txt", next(_newest("event_ts"))[-1].as_py()
+    if kept.exists():  # no event may precede the last one of an earlier run
+        now = max(now, datetime.fromisoformat(kept.read_text()))
     # Another run is another day: the same dice would repeat the ids of events that are known already.
-    dice = np.random.default_rng([params.seed, int(clock.now.timestamp())])
+    dice = np.random.default_rng([params.seed, int(now.timestamp())])
     gap = timedelta(seconds=load("shoppers", Manners).seconds_between)
 
     def visitors(count: int) -> Observed:
+        nonlocal now
         with progress(total=count, desc="  shoppers", leave=False) as bar:
-            seen = drive(service_url(), world, dice, shoppers=count, start=clock.now, on_progress=bar.update)
-        clock.move_to(clock.now + count * gap)
+            seen = drive(service_url(), world, dice, shoppers=count, start=now, on_progress=bar.update)
+        now += count * gap
+        kept.write_text(now.isoformat())
         return seen
 
     with step("Simulated shoppers visit; their clicks come back as events and change the next answer"):
         for line in visitors(params.shoppers).lines():
             say(line)
-    shown, release = chosen.run_dir() / "canaries.txt", _digest(root() / CANDIDATE)
+    candidate = at(CANDIDATE)
+    shown, release = chosen.run_dir() / "canaries.txt", read_manifest(candidate)["digest"]
     if not again and shown.exists() and shown.read_text() == release:
         say(f"Those of release {release[:12]} were shown before; `endcap demo --again` repeats them")
         return
     with step("A good challenger climbs 10 % -> 50 % -> 100 %: the candidate, against a mis-set release"):
-        good_challenger(visitors, params)
+        endcap("promote", "--direct", "--bundle", misset(candidate))
+        endcap("promote")
+        if not canary(visitors, params, "demo: the trained candidate"):
+            raise DemoError("the good challenger was rolled back; `endcap rollout status` tells the numbers")
     with step("A bad challenger starts at 10 % and is rolled back by the click-through guard"):
-        bad_challenger(visitors, params)
+        endcap("promote", "--bundle", misset(candidate))
+        if canary(visitors, params, "demo: a setting changed after staging"):
+            raise DemoError("the bad challenger was promoted; `endcap rollout status` tells the numbers")
     shown.write_text(release)
-
-
-def good_challenger(visitors: Visitors, params: DemoParams) -> None:
-    """A release with a wrong setting serves, the candidate is on trial and takes over."""
-    candidate = root() / CANDIDATE
-    endcap("promote", "--direct", "--bundle", str(misset(candidate).relative_to(root())))
-    endcap("promote")
-    if not canary(visitors, params, say, "demo: the trained candidate"):
-        raise DemoError("the good challenger was rolled back; `endcap rollout status` tells the numbers")
-
-
-def bad_challenger(visitors: Visitors, params: DemoParams) -> None:
-    """The candidate serves, the release with the wrong setting is on trial and falls."""
-    candidate = root() / CANDIDATE
-    endcap("promote", "--bundle", str(misset(candidate).relative_to(root())))
-    if canary(visitors, params, say, "demo: a setting changed after staging"):
-        raise DemoError("the bad challenger was promoted; `endcap rollout status` tells the numbers")
-
-
-def _digest(bundle: Path) -> str:
-    digest: str = json.loads((bundle / "manifest.json").read_text())["digest"]
-    return digest
-
-
-def _last_event() -> datetime:
-    events = pq.ParquetFile(at(EVENTS))
-    return (
-        events.read_row_group(events.num_row_groups - 1, columns=["event_ts"]).column("event_ts")[-1].as_py()
-    )
 
 
 def replayed(chosen: Shop) -> None:
@@ -190,5 +172,5 @@ def main(
         endcap("drift")
     with step("Where the time of the last training went"):
         endcap("stages", "--show")
-    who = _last_visitor()
+    who = next((users[-1].as_py() for users in _newest("user_id") if len(users)), "nobody-known")
     farewell(sample_answer(who), who)

@@ -13,11 +13,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import threading
 import time
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from importlib.metadata import distributions
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "run" / "setup.log"
@@ -94,41 +93,21 @@ def missing() -> list[str]:
     )
 
 
-class Crew:
-    """Two threads that call pip until no batch is left; the first failure ends the work."""
-
-    def __init__(self, todo: list[list[str]]) -> None:
-        self.failure: subprocess.CalledProcessError | None = None
-        self._todo: SimpleQueue[list[str]] = SimpleQueue()
-        for batch in todo:
-            self._todo.put(batch)
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(PROCESSES)]
-        for thread in self._threads:
-            thread.start()
-
-    def _work(self) -> None:
-        while self.failure is None:
-            try:
-                pip(self._todo.get_nowait())
-            except Empty:
-                return
-            except subprocess.CalledProcessError as error:
-                self.failure = error
-
-    def wait(self, total: int) -> None:
-        """Until all is done, telling how far it is: on one line on a terminal, else every quarter."""
-        tty, told, started = sys.stdout.isatty(), 0, time.monotonic()
-        while any(thread.is_alive() for thread in self._threads):
-            time.sleep(0.5)
-            there = min(total, len(list(SITE.glob("*.dist-info/INSTALLER"))))  # pip itself is there, too
-            if tty:
-                seconds = time.monotonic() - started
-                print(f"\r  installed {there} of {total} packages, {seconds:.0f} s ", end="", flush=True)
-            elif there * 4 // total > told:
-                told = there * 4 // total
-                print(f"  installed {there} of {total} packages", flush=True)
+def tell(work: list[Future[None]], total: int) -> None:
+    """Until all is done, how far it is: on one line on a terminal, else every quarter."""
+    tty, told, started = sys.stdout.isatty(), 0, time.monotonic()
+    while wait(work, timeout=0.5, return_when=FIRST_EXCEPTION).not_done:
+        there = min(total, len(list(SITE.glob("*.dist-info/INSTALLER"))))  # pip itself is there, too
         if tty:
-            print(flush=True)
+            seconds = time.monotonic() - started
+            print(f"\r  installed {there} of {total} packages, {seconds:.0f} s ", end="", flush=True)
+        elif there * 4 // total > told:
+            told = there * 4 // total
+            print(f"  installed {there} of {total} packages", flush=True)
+        if any(done.exception() for done in work if done.done()):
+            break
+    if tty:
+        print(flush=True)
 
 
 def show(data: str) -> None:
@@ -150,12 +129,16 @@ def main() -> int:
     forget_halves()
     try:
         pip([lines[name] for name in FIRST])
-        crew = Crew(batches(lines))
-        if wanted:
-            show(wanted)
-        crew.wait(len(lines))
-        if crew.failure:
-            raise crew.failure
+        crew = ThreadPoolExecutor(PROCESSES)
+        work = [crew.submit(pip, batch) for batch in batches(lines)]
+        try:
+            if wanted:
+                show(wanted)
+            tell(work, len(lines))
+        finally:
+            crew.shutdown(cancel_futures=True)
+        for done in work:
+            done.result()
         if more := missing():
             pip([*more, "--constraint", str(ROOT / "requirements.txt")], resolve=True)
         pip(["--no-build-isolation", "--editable", str(ROOT)])

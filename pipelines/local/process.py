@@ -94,9 +94,8 @@ def recorded(folder: Path) -> list[Record]:
 
 def find(folder: Path, name: str) -> Record | None:
     """The running process of that name, None if there is none."""
-    path = pid_file(folder, name)
-    record = Record(**json.loads(path.read_text())) if path.exists() else None
-    return record if record and record.is_running() else None
+    running = (record for record in recorded(folder) if record.name == name and record.is_running())
+    return next(running, None)
 
 
 def start(programs: Sequence[Program], folder: Path, timeout_s: float) -> list[Record]:

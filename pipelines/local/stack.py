@@ -1,14 +1,11 @@
 """The processes of a running shop on one machine: Redis, the stream consumers, the service, the console."""
 
-import fcntl
 import json
 import os
 import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +15,7 @@ from redis import RedisError
 
 from feature_repo.errors import ParamsError
 from feature_repo.eventlog.keys import StreamParams
+from feature_repo.files import alone
 from feature_repo.online.connection import answers, client
 from feature_repo.params import load, root, shop
 from feature_repo.places import RUN, at
@@ -30,6 +28,8 @@ from pipelines.stream.members import tasks
 # while its fsync runs; `always` makes every read wait for the disk, too. See docs/decisions.md.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
 NAMES = ("redis", "stream", "service", "console")  # in the order of starting
+Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")]
+LOCK = "stack.lock"  # two `endcap up` at the same moment start nothing twice
 
 
 def programs(params: StackParams, folder: Path) -> dict[str, Program]:
@@ -93,15 +93,6 @@ def http_answers(url: str) -> bool:
         return False
 
 
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two `endcap up` at the same moment start nothing twice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "stack.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
     """Start those of `names` that do not run yet and wait until each is ready; errors as process.start."""
     if unknown := sorted(set(names) - set(NAMES)):
@@ -112,7 +103,7 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
             raise StackError(f"shop {other.name!r} is running; stop it first: `endcap down`")
     folder = active.run_dir()
     (folder / "redis").mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(folder):
+    with alone(folder / LOCK):
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")
@@ -136,7 +127,7 @@ def take_down(names: tuple[str, ...] = NAMES) -> list[str]:
     """Stop what this project started, of any shop, last started first; the names that were running."""
     timeout_s, stopped = stack_params().stop_timeout_s, []
     for folder in _shop_folders():
-        with _one_at_a_time(folder):
+        with alone(folder / LOCK):
             records = {r.name: r for r in process.recorded(folder)}
             stopped += [
                 name
@@ -150,17 +141,13 @@ def _shop_folders() -> list[Path]:
     return sorted({path.parent for path in at(RUN).glob("*/*.pid")})
 
 
-def up(
-    names: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")] = None,
-) -> None:
+def up(names: Names = None) -> None:
     """Start Redis, the stream consumers, the service and the console, and wait until they answer."""
     bring_up(tuple(names) if names else NAMES)
     status()
 
 
-def down(
-    names: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")] = None,
-) -> None:
+def down(names: Names = None) -> None:
     """Stop what `endcap up` started, and nothing else."""
     stopped = take_down(tuple(names) if names else NAMES)
     print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")

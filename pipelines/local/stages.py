@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from feature_repo.errors import DataError
-from feature_repo.files import whole
+from feature_repo.files import whole, write_json
 from feature_repo.params import root, shop
 from feature_repo.places import REPORTS, at
 
@@ -64,8 +64,7 @@ def write_report(took: list[Took]) -> Path:
     """data/reports/stages.json: the stages and their sum; its path."""
     total = {name: round(sum(getattr(one, name) for one in took), 2) for name in ("seconds", "cpu_seconds")}
     report = {"shop": shop().name, **total, "stages": [asdict(one) for one in took]}
-    with whole(at(REPORT)) as draft:
-        draft.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(at(REPORT), report)
     return REPORT
 
 

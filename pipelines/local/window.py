@@ -29,11 +29,14 @@ DID = {
 def view(name: str, events: pa.Table, items: pa.Table) -> Iterator[str]:
     """The lines about shop `name`, from tables in the schemas of feature_repo/events.py."""
     first, last = (pc.min_max(events["event_ts"])[end].as_py() for end in ("min", "max"))
-    counts = {row["values"]: row["counts"] for row in events["type"].value_counts().to_pylist()}
+    counts = _counts(events["type"])
     looks, carts, sales = (counts.get(kind, 0) for kind in PRODUCT_TYPES)
     yield f"Shop '{name}': {len(items):,} products, {first:%d %b %Y} to {last:%d %b %Y}"
     yield f"{looks:,} times a product was looked at, {carts:,} times put into a cart, {sales:,} sold"
-    sold, looked = _counts(events, "purchase_completed"), _counts(events, "product_viewed")
+    sold, looked = (
+        _counts(events.filter(pc.equal(events["type"], kind))["item_id"].drop_null())
+        for kind in ("purchase_completed", "product_viewed")
+    )
     yield ""
     yield from _departments(items, sold)
     yield ""
@@ -45,9 +48,8 @@ def view(name: str, events: pa.Table, items: pa.Table) -> Iterator[str]:
     yield from _visit(events, products)
 
 
-def _counts(events: pa.Table, kind: str) -> dict[str, int]:
-    of_kind = events.filter(pc.equal(events["type"], kind))["item_id"].drop_null()
-    return {row["values"]: row["counts"] for row in of_kind.value_counts().to_pylist()}
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
 
 
 def _departments(items: pa.Table, sold: dict[str, int]) -> Iterator[str]:
@@ -71,7 +73,7 @@ def _departments(items: pa.Table, sold: dict[str, int]) -> Iterator[str]:
 def _visit(events: pa.Table, products: dict[str, dict[str, Any]]) -> Iterator[str]:
     """The last visit of a readable length that ended with an order."""
     told = events.filter(pc.is_in(events["type"], pa.array(DID)))
-    lengths = {row["values"]: row["counts"] for row in told["session_id"].value_counts().to_pylist()}
+    lengths = _counts(told["session_id"])
     bought = told.filter(pc.equal(told["type"], "purchase_completed"))["session_id"].to_pylist()
     readable = [visit for visit in bought if 4 <= lengths[visit] <= STEPS]
     if not readable:

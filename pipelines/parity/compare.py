@@ -53,7 +53,7 @@ class Parity:
     equal_slots: int = 0
     candidates: int = 0
     shared_candidates: int = 0
-    compared: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS), np.int64))
+    compared: int = 0  # values of each column
     unequal: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS), np.int64))
     largest: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))
     scale: np.ndarray = field(default_factory=lambda: np.zeros(len(COLUMNS)))
@@ -65,7 +65,7 @@ class Parity:
 
     def shares(self) -> dict[str, float]:
         """What must be equal -> the share of it that is; 0 where nothing was compared."""
-        values = int(self.compared.sum())
+        values = self.compared * len(COLUMNS)
         return {
             "slots": self.equal_slots / self.slots if self.slots else 0.0,
             "candidates": self.shared_candidates / self.candidates if self.candidates else 0.0,
@@ -74,7 +74,7 @@ class Parity:
 
     def column_shares(self) -> dict[str, float]:
         """Column of COLUMNS -> the share of its values that is equal; 0 where nothing was compared."""
-        equal = (self.compared - self.unequal) / np.maximum(self.compared, 1)
+        equal = (self.compared - self.unequal) / max(self.compared, 1)
         return dict(zip(COLUMNS, equal.tolist(), strict=True))
 
     def failures(self, min_equal: float, min_answered: float) -> list[str]:
@@ -97,7 +97,7 @@ class Parity:
     def report(self) -> dict[str, Any]:
         columns = {
             column: {
-                "compared": int(self.compared[at]),
+                "compared": self.compared,
                 "unequal": int(self.unequal[at]),
                 "largest_difference": float(self.largest[at]),
                 "made_of": list(MADE_OF[column]),
@@ -112,7 +112,7 @@ class Parity:
             "answered_by_champion": self.champion,
             "lists": self.champion,
             **{name: getattr(self, name) for name in names},
-            "values": int(self.compared.sum()),
+            "values": self.compared * len(COLUMNS),
             "unequal_values": {c: told["unequal"] for c, told in columns.items() if told["unequal"]},
             "shares": self.shares(),
             "ndcg_at_12_online": float(np.mean(self.online)) if self.online else None,

@@ -1,9 +1,8 @@
 """Who is to blame for a model input that differs: stored columns that differ, else the code above them."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from feature_repo.assemble.vectorize import READINGS
 from feature_repo.errors import shorten
@@ -30,7 +29,7 @@ def culprits(
 ) -> list[str]:
     """One line per stored column that differs, those that `column` is declared to be made of first.
 
-    Two stored numbers are equal within the share `tolerance` of the offline one: none is too small to count.
+    Two stored numbers are equal within the share `tolerance` of the larger one: none is too small to count.
     `places`: the item's position among the candidates, online and offline. Equal rows leave the code: a model
     of the release, or the assembler.
 
@@ -45,7 +44,7 @@ def culprits(
         for view, columns in offline.items()
         for name in columns
         for a, b in [_pair(view, name, online, offline, places)]
-        if not _equal(a, b, tolerance)
+        if not equal(a, b, tolerance)
     }
     declared = [told[name] for name in MADE_OF[column] if name in told]
     others = [line for name, line in told.items() if name not in MADE_OF[column]]
@@ -57,8 +56,9 @@ def _pair(view: str, name: str, online: Stored, offline: Stored, places: tuple[i
     return (a[places[0]] if a else None, b[places[1]]) if view in OF_ITEMS else (a, b)
 
 
-def _equal(a: Any, b: Any, tolerance: float) -> bool:
-    if isinstance(a, float) or isinstance(b, float):
-        x, y = (float("nan") if value is None else float(value) for value in (a, b))  # JSON has no NaN
-        return bool(np.isclose(x, y, rtol=tolerance, atol=0.0, equal_nan=True))
-    return bool(a == b)
+def equal(one: Any, other: Any, share: float, least: float = 0.0) -> bool:
+    """Numbers at most the share `share` of the larger apart, or `least`; NaN and None, unknown, are alike."""
+    if isinstance(one, float) or isinstance(other, float):
+        x, y = (math.nan if value is None else float(value) for value in (one, other))  # JSON has no NaN
+        return math.isclose(x, y, rel_tol=share, abs_tol=least) or (math.isnan(x) and math.isnan(y))
+    return bool(one == other)

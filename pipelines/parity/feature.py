@@ -1,6 +1,5 @@
 """`endcap feature`: what is declared, and one feature's value as training and as serving see it."""
 
-import math
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,12 +18,13 @@ from feature_repo.errors import EndcapError, ParamsError
 from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY
-from feature_repo.folds.fold import Fold, Reading
+from feature_repo.folds.fold import Column, Fold, Reading
 from feature_repo.offline.timeline import historical
 from feature_repo.online.changes import applied_ts
 from feature_repo.online.connection import connect
 from feature_repo.online.rows import OnlineView
 from feature_repo.terminal import console, table
+from pipelines.parity.culprits import equal
 
 SERVICES = {"user_id": "visitor", "session_id": "visitor", "item_id": "items"}
 
@@ -57,47 +57,50 @@ def listing() -> Table:
 
 def show(out: Console, name: str, entity: str | None) -> int:
     """Print one feature; with `entity` its values on both sides, exit code 1 where they differ."""
-    found = 0
+    asked = [reading for reading in (*REQUEST, *CROSSES) if reading.column == name]
+    of_views = [
+        (view, columns, readings)
+        for view in DECLARED
+        for columns in [[c for c in view.columns if c.name == name]]
+        for readings in [[r for r in view.readings if name in (r.column, *r.of[:1])]]
+        if columns or readings
+    ]
+    if not asked and not of_views:
+        known = sorted({*COLUMNS, *(c.name for d in DECLARED for c in d.columns)})
+        raise ParamsError(f"feature: {name!r} is not declared; allowed: {', '.join(known)}")
     different = False
-    for declared in DECLARED:
-        columns = [c for c in declared.columns if c.name == name]
-        readings = [r for r in declared.readings if name in (r.column, *r.of[:1])]
-        if not columns and not readings:
-            continue
-        found += 1
-        out.print(f"{declared.name}: {declared.doc} Key {declared.key}.")
+    for view, columns, readings in of_views:
+        out.print(f"{view.name}: {view.doc} Key {view.key}.")
         for column in columns:
             out.print(f"  stored   {column.name} ({column.dtype}, {column.unit}): {column.doc}")
         for reading in readings:
             out.print(f"  ranker   {reading.column} ({reading.unit}): {reading.doc}")
         if entity is not None:
-            now = clock()
-            offline, online = stored(declared, entity, now), live(declared, entity, now)
-            shown = table(None, (f"{entity} at {instant(now):%Y-%m-%d %H:%M:%S}", "offline", "online"))
-            pairs = [
-                (c.name, *(side[c.name] if side else None for side in (offline, online))) for c in columns
-            ]
-            pairs += [
-                (r.column, *(value(declared, r, side, now) for side in (offline, online))) for r in readings
-            ]
-            for label, one, other in pairs:
-                same = _same(one, other)
-                different |= not same
-                shown.add_row(label, _told(one), _told(other) if same else f"[red]{_told(other)}[/red]")
-            out.print(shown)
-    for reading in (*REQUEST, *CROSSES):
-        if name == reading.column:
-            found += 1
-            out.print(f"ranker   {name} ({reading.unit}): {reading.doc}, when it is asked for")
-            if entity is not None:
-                raise ParamsError(
-                    f"entity: {entity!r} is not allowed for {name}, which belongs to a request; allowed: "
-                    "none. Next: `endcap replay` compares its values on both sides"
-                )
-    if not found:
-        known = sorted({*COLUMNS, *(c.name for d in DECLARED for c in d.columns)})
-        raise ParamsError(f"feature: {name!r} is not declared; allowed: {', '.join(known)}")
+            different |= _compared(out, view, columns, readings, entity)
+    for reading in asked:
+        out.print(f"ranker   {name} ({reading.unit}): {reading.doc}, when it is asked for")
+        if entity is not None:
+            raise ParamsError(
+                f"entity: {entity!r} is not allowed for {name}, which belongs to a request; allowed: "
+                "none. Next: `endcap replay` compares its values on both sides"
+            )
     return int(different)
+
+
+def _compared(out: Console, view: Fold, columns: list[Column], readings: list[Reading], entity: str) -> bool:
+    """Print the entity's values on both sides; True where one differs."""
+    now = clock()
+    rows = stored(view, entity, now), live(view, entity, now)
+    shown = table(None, (f"{entity} at {instant(now):%Y-%m-%d %H:%M:%S}", "offline", "online"))
+    pairs: list[Any] = [(c.name, *(row and row[c.name] for row in rows)) for c in columns]
+    pairs += [(r.column, *(value(view, r, row, now) for row in rows)) for r in readings]
+    different = False
+    for label, one, other in pairs:
+        same = equal(one, other, share=1e-6, least=1e-9)
+        different |= not same
+        shown.add_row(label, _told(one), _told(other) if same else f"[red]{_told(other)}[/red]")
+    out.print(shown)
+    return different
 
 
 def clock() -> int:
@@ -144,12 +147,6 @@ def item_matrix(declared: Fold, row: dict[str, Any] | None) -> ItemMatrix:
     if declared is ITEM_ACTIVITY and row:
         matrix.apply(np.zeros(1, np.int64), {c.name: [row[c.name]] for c in ITEM_ACTIVITY.columns})
     return matrix
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other))
-    return bool(one == other)
 
 
 def _told(held: Any) -> str:

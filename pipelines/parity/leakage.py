@@ -6,7 +6,6 @@ What differs was computed from later events, or is visible too early. And no row
 may hold the items that the query asks for.
 """
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 from feature_repo.clock import instant
+from feature_repo.errors import shorten
 from feature_repo.features.catalogue import DECLARED
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, shop
 from feature_repo.places import RAW, at, existing, feature_file
 from feature_repo.terminal import console, progress, table
+from pipelines.parity.culprits import equal
 from pipelines.parity.cuts import Cut, choose, home_before
 from pipelines.protocol.known import asked_at
 from pipelines.protocol.queries import make_queries, product_events
@@ -50,9 +51,10 @@ class Leak:
     earlier: Any
 
     def __str__(self) -> str:
+        stored, earlier = ("no row" if v is None else shorten(v, 60) for v in (self.stored, self.earlier))
         return (
             f"{self.view}.{self.column}: {self.key!r} just before {instant(self.at):%Y-%m-%d %H:%M:%S.%f}:"
-            f" {_short(self.stored)} is stored, {_short(self.earlier)} follows from the events before it"
+            f" {stored} is stored, {earlier} follows from the events before it"
         )
 
 
@@ -141,16 +143,5 @@ def _differing(view: str, key: str, at: int, row: Any, earlier: Any) -> list[Lea
     return [
         Leak(view, column, key, at, value, earlier[column])
         for column, value in row.items()
-        if not _same(value, earlier[column])
+        if not equal(value, earlier[column], share=1e-9, least=1e-12)
     ]
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) or (one != one and other != other)
-    return bool(one == other)
-
-
-def _short(value: Any) -> str:
-    text = "no row" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

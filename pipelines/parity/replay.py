@@ -10,6 +10,7 @@ asked and its answer is compared, slot by slot and feature by feature, with the 
 Writes data/reports/replay.json and .png, standalone parity.json and .png (the DVC stage `replay`).
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from redis import Redis
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
+from feature_repo.files import chunks, write_json
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
 from feature_repo.params import Shop, load, root, shop
@@ -68,10 +70,11 @@ def main(
     if url and alone:
         raise ParamsError("--url: not allowed with --standalone, which starts a service; name one of the two")
     params = load("replay", Replay)
+    path = at(CANDIDATE)
     if not alone:
         with connect() as redis:
             check_as_of_cut(redis, shop())
-    path = at(CANDIDATE) if alone else _champion_path()
+            path = root() / state.present(redis).champion.path
     report_file = PARITY if alone else REPLAY
     expected = offline_answers(path, queries or params.queries)
     if not expected:
@@ -85,7 +88,8 @@ def main(
     report = {"bundle": bundle.verify(path)["digest"], **found.report()}
     failures = found.failures(params.min_equal, params.min_answered)
     report["passed"] = not failures
-    _write(report_file, report)
+    write_json(at(report_file), report)
+    draw(report).savefig(at(report_file).with_suffix(".png"), dpi=110)
     show(report)
     if failures:
         where = f"the culprits stand above and in {report_file}"
@@ -114,11 +118,9 @@ def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], p
     bar = progress(total=len(history), desc="replay", unit=" events")
     with httpx.Client(base_url=url, timeout=60) as client:
         for answer in expected:
-            until = sent
-            while until < len(history) and history[until]["event_ts"] < answer.query.now:
-                until += 1
-            for start in range(sent, until, params.batch):
-                _post(client, history[start : min(start + params.batch, until)])
+            until = bisect_left(history, answer.query.now, lo=sent, key=lambda event: event["event_ts"])
+            for events in chunks(history[sent:until], params.batch):
+                _post(client, events)
             bar.update(until - sent)
             sent = until
             told, again = _ask(client, answer)
@@ -126,14 +128,6 @@ def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], p
             found.check(told, answer)
     bar.close()
     return found
-
-
-def _write(place: Path, report: dict[str, Any]) -> None:
-    """The report and its picture; the same comparison gives the same bytes."""
-    path = at(place)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
-    draw(report).savefig(path.with_suffix(".png"), dpi=110)
 
 
 def check_as_of_cut(redis: Redis, active: Shop) -> None:
@@ -147,14 +141,6 @@ def check_as_of_cut(redis: Redis, active: Shop) -> None:
             f"one back: `endcap down stream`, `endcap materialize --fresh --forget-log --as-of {cut}`, "
             "`endcap up`"
         )
-
-
-def _champion_path() -> Path:
-    with connect() as redis:
-        current = state.read(redis)
-    if current is None:
-        raise EndcapError("replay: no champion is released; run `endcap promote` first")
-    return root() / current.champion.path
 
 
 def events_until(now: int) -> list[dict[str, Any]]:

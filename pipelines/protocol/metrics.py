@@ -161,12 +161,8 @@ def bootstrap_interval(
         raise MetricError("values: empty; allowed: at least one query")
     if not 0 < level < 1:
         raise MetricError(f"level: {level} is not a confidence level; allowed: between 0 and 1, as 0.95")
-    if clusters is None:
-        sums, sizes = np.asarray(values, np.float64), np.ones(len(values), np.float64)
-    else:
-        _, member = np.unique(clusters, return_inverse=True)
-        sums = np.bincount(member, weights=values).astype(np.float64)
-        sizes = np.bincount(member).astype(np.float64)
+    _, member = np.unique(np.arange(len(values)) if clusters is None else clusters, return_inverse=True)
+    sums, sizes = np.bincount(member, weights=values), np.bincount(member).astype(np.float64)
     means = np.empty(draws)
     for draw in range(draws):
         picked = rng.integers(len(sums), size=len(sums))
@@ -192,9 +188,6 @@ def _checked(hits: Hits, relevant_counts: Counts, k: int) -> Hits:
 
 def _flat(lists: Lists) -> tuple[Counts, Counts]:
     """All listed rows one after the other, and the list that each stands in; empty places are left out."""
-    if isinstance(lists, np.ndarray):
-        at, place = np.nonzero(lists >= 0)
-        return lists[at, place].astype(np.int64), at
     lengths = [len(one) for one in lists]
     rows = np.fromiter((row for one in lists for row in one), np.int64, sum(lengths))
     at = np.repeat(np.arange(len(lengths)), lengths)

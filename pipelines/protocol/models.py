@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from feature_repo.params import load
 from feature_repo.places import existing, fit_dir
 from serving.stages.index import IndexParams, build
-from serving.stages.retrieve import Models
+from serving.stages.retrieve import Models, read_table
 from serving.stages.tower import UserTower
 from training.dataset import read_catalogue
 
@@ -35,7 +34,7 @@ def load_models(fit: str) -> Models:
         item_vectors=vectors,
         index=build(vectors, load("index", IndexParams)),
         tower=UserTower(fit_file(fit, "user_tower.onnx")),
-        covisit=sparse.csr_matrix(sparse.load_npz(fit_file(fit, "covisit.npz")), dtype=np.float32),
-        ease=sparse.csr_matrix(sparse.load_npz(fit_file(fit, "ease.npz")), dtype=np.float32),
+        covisit=read_table(fit_file(fit, "covisit.npz")),
+        ease=read_table(fit_file(fit, "ease.npz")),
         als_items=np.load(fit_file(fit, "als_items.npy")).astype(np.float32),
     )

@@ -5,7 +5,7 @@ first contact (n >= 2), query k = 1..min(n, 20)-1 stands one microsecond after t
 is known are i1..ik, what is wanted are ik+1..in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -108,10 +108,7 @@ def make_queries(
             break
         queries.extend(_session_queries(sessions[name]))
     queries.sort(key=lambda q: (q.now, q.session_id))
-    return [
-        Query(i, q.now, q.user_id, q.session_id, q.history, q.relevant, q.context)
-        for i, q in enumerate(queries)
-    ]
+    return [replace(query, id=number) for number, query in enumerate(queries)]
 
 
 def _session_queries(contacts: pd.DataFrame) -> list[Query]:

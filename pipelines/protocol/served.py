@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from redis import Redis
 
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
@@ -36,7 +35,7 @@ def main() -> None:
         print(f"{left:,} answers of feature schema {schema} are left out; ours is {schema_hash()}")
 
 
-def append(redis: Redis, folder: Path) -> tuple[int, int, Counter[str]]:
+def append(redis: Any, folder: Path) -> tuple[int, int, Counter[str]]:
     """(answers, rows) written: what the stream holds after the newest entry of `folder`; and per schema that
     is not ours, how many answers are left out.
 
@@ -46,7 +45,7 @@ def append(redis: Redis, folder: Path) -> tuple[int, int, Counter[str]]:
     last = max((_last_of(path) for path in folder.glob("*.parquet")), default=(0, 0))
     answers = rows = 0
     others = Counter[str]()
-    while entries := _after(redis, last):
+    while entries := redis.xrange(SERVED, min=f"({last[0]}-{last[1]}", count=PART):
         first, last = _number(entries[0][0]), _number(entries[-1][0])
         ours = list(decode(entries, others))
         if not ours:
@@ -55,10 +54,6 @@ def append(redis: Redis, folder: Path) -> tuple[int, int, Counter[str]]:
         write_parquet(folder / f"{_name(first)}-{_name(last)}.parquet", SCHEMA, [table])
         answers, rows = answers + len(ours), rows + len(table)
     return answers, rows, others
-
-
-def _after(redis: Redis, last: tuple[int, int]) -> Any:
-    return redis.xrange(SERVED, min=f"({last[0]}-{last[1]}", count=PART)
 
 
 def _batch(meta: dict[str, Any], features: Floats) -> pa.RecordBatch:

@@ -29,12 +29,14 @@ def admit(
     if not report or not gate:
         raise GateError("gate: the bundle carries no verdict; run `dvc repro`, which evaluates and judges it")
     if latest_gate and not latest_gate["passed"]:
-        raise GateError(f"gate: the newest one failed, nothing is promoted: {told(latest_gate)}")
+        raise GateError(
+            f"gate: the newest one failed, nothing is promoted: {Verdict.from_json(latest_gate).shortfall()}"
+        )
     judged = {gate["evaluation"], (latest_gate or gate)["evaluation"]}
     if judged != {fingerprint(report)}:
         raise GateError("gate: the verdict is of another evaluation than the bundle's; run `dvc repro` again")
     if not gate["passed"]:
-        raise GateError(f"gate: it failed, nothing is promoted: {told(gate)}")
+        raise GateError(f"gate: it failed, nothing is promoted: {Verdict.from_json(gate).shortfall()}")
     before = champion.get("metrics") if champion else None
     verdict = judge(
         Evaluation.from_report(report), params, Evaluation.from_report(before) if before else None
@@ -42,16 +44,6 @@ def admit(
     if not verdict.passed:
         raise GateError(f"gate: it fails against the champion of now: {verdict.shortfall()}")
     return verdict
-
-
-def told(gate: Mapping[str, Any]) -> str:
-    """The failed checks of a gate.json in one line."""
-    return "; ".join(
-        f"{check['name']} is {check['value']:.4f}, needed {check['needed']:.4f}, "
-        f"missing by {check['missing']:.4f}"
-        for check in gate["checks"]
-        if not check["passed"]
-    )
 
 
 def install_bundle(source: Path) -> Release:

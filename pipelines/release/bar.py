@@ -4,13 +4,11 @@ The bar is the champion where both were measured on the same queries, else the b
 numbers of two spans of time are not comparable, because another week asks other questions.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import orjson
 
@@ -50,14 +48,8 @@ class Evaluation:
     def ours(self) -> Mapping[str, float]:
         return self.models[OURS]
 
-    @property
-    def best_baseline(self) -> tuple[str, float]:
-        """Name and NDCG@12 of the strongest other model of the run."""
-        others = {name: model["ndcg_at_12"] for name, model in self.models.items() if name != OURS}
-        return max(others.items(), key=lambda other: other[1])
-
     @classmethod
-    def from_report(cls, report: Mapping[str, Any]) -> Evaluation:
+    def from_report(cls, report: Mapping[str, Any]) -> Self:
         """Raises GateError for a missing or non-finite number, or a report without a baseline."""
         try:
             span = report["span"]
@@ -107,6 +99,12 @@ class Verdict:
     checks: tuple[Check, ...]
     against: str
 
+    @classmethod
+    def from_json(cls, gate: Mapping[str, Any]) -> Self:
+        """From what gate.json and a bundle's manifest hold."""
+        told = [[check[field.name] for field in fields(Check)] for check in gate["checks"]]
+        return cls(tuple(Check(*values) for values in told), gate["against"])
+
     @property
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
@@ -133,8 +131,9 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
         Check("coverage_at_12", ours["coverage_at_12"], params.min_coverage, "the floor"),
     ]
     if champion is None or champion.identity != candidate.identity:
-        name, best = candidate.best_baseline
-        needed = best * params.min_ratio
+        others = {name: model["ndcg_at_12"] for name, model in candidate.models.items() if name != OURS}
+        name = max(others, key=others.__getitem__)
+        needed = others[name] * params.min_ratio
         checks.insert(1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"{name} x {params.min_ratio:g}"))
         return Verdict(tuple(checks), name)
     needed = champion.ours["ndcg_at_12"] * (1 - params.tolerance)

@@ -1,7 +1,6 @@
 """`endcap bundle`: towers, tables and ranker of the final fit become one release candidate."""
 
 import shutil
-import subprocess
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from feature_repo.clock import DAY_US, micros
-from feature_repo.params import load, root, shop
+from feature_repo.params import load, revision, shop
 from feature_repo.places import BUNDLES, CANDIDATE, EVALUATION, REFERENCE, TREES, VERDICT, at, existing
 from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
@@ -41,7 +40,7 @@ def main() -> None:
             "diversify": asdict(load("diversify", Diversify)),
             "shop": shop().name,
             "data_span": {"until": shop().test_from.isoformat()},
-            "revision": {"git": _git("rev-parse", "HEAD")},
+            "revision": {"git": revision()},
             "metrics": orjson.loads(existing(EVALUATION, "evaluate").read_bytes()),
             "gate": orjson.loads(existing(VERDICT, "gate").read_bytes()),
         }
@@ -61,9 +60,3 @@ def _popular() -> list[str]:
     counts = recent["item_id"].value_counts()
     ordered: list[str] = sorted(counts.index, key=lambda item: (-counts[item], item))
     return ordered[:RAIL]
-
-
-def _git(*command: str) -> str | None:
-    """What git says, None outside a checkout."""
-    done = subprocess.run(["git", *command], cwd=root(), capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -10,7 +10,8 @@ import typer
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from feature_repo.params import load, root
+from feature_repo.files import write_json
+from feature_repo.params import load
 from feature_repo.places import EVALUATION, VERDICT, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
@@ -70,16 +71,13 @@ def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
 
 def champion_report() -> tuple[str, dict[str, Any]] | None:
     """Digest and evaluation of the registered champion; None without one, or where its bundle is not here."""
-    from pipelines.release.registry import Registry, exists  # MLflow takes seconds to import
+    from pipelines.release.registry import Registry, store  # MLflow takes seconds to import
 
-    if not exists():
+    if not store().exists():  # no run of this shop was tracked; opening a registry would create it
         return None
     version = Registry().holder("champion")
-    manifest = version and root() / version.release.path / "manifest.json"
-    if not version or not manifest or not manifest.exists():
-        return None
-    metrics = orjson.loads(manifest.read_bytes()).get("metrics")
-    return (version.release.digest, metrics) if metrics else None
+    manifest = version.release.manifest() if version else None
+    return (manifest["digest"], manifest["metrics"]) if manifest and manifest.get("metrics") else None
 
 
 def main(
@@ -92,8 +90,7 @@ def main(
         candidate, load("gate", GateParams), Evaluation.from_report(champion[1]) if champion else None
     )
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None
-    written = orjson.dumps(verdict_json(verdict, report, in_the_bar), option=orjson.OPT_INDENT_2)
-    at(VERDICT).write_bytes(written)
+    written = write_json(at(VERDICT), verdict_json(verdict, report, in_the_bar))
     picture(report, verdict, at(VERDICT).with_suffix(".png"))
     if as_json:
         print(written.decode())

@@ -13,17 +13,9 @@ from feature_repo.online.connection import connect
 from feature_repo.params import load, root
 from feature_repo.places import CANDIDATE, PARITY, VERDICT, at
 from pipelines.release.admission import admit, install_bundle
-from pipelines.release.aliases import (
-    CHALLENGER,
-    CHAMPION,
-    ReleaseError,
-    act_of,
-    mirror,
-    read_manifest,
-    repair,
-)
+from pipelines.release.aliases import ReleaseError, act_of, follow, read_manifest
 from pipelines.release.bar import GateParams, Verdict
-from pipelines.release.registry import Registry
+from pipelines.release.registry import CHALLENGER, CHAMPION, Registry
 from serving.release import state as rollout
 from serving.release.state import Act, Release
 
@@ -50,28 +42,25 @@ def promote(
     """Admit and install a bundle: as the champion if `direct` or if there is none, else as the challenger.
 
     Raises GateError if the gate does not allow it, BundleError if a file is not what the manifest says,
-    ReleaseError while a canary is under way.
+    RolloutError while a canary is under way.
     """
     manifest = read_manifest(folder)
     state = rollout.read(redis)
-    if state and state.challenger:
-        raise ReleaseError(
-            f"challenger: {state.challenger.digest} is on trial at {state.percent} %; "
-            "let it end, or stop it with `endcap rollout stop`"
-        )
+    if state:
+        rollout.refuse_canary(state, "promote another")
     champion = state.champion if state else None
-    before = _manifest_of(champion)
+    before = champion.manifest() if champion else None
     verdict = admit(manifest, before, load("gate", GateParams), latest_gate)
     release = install_bundle(folder)
     version = registry.register(release, _tags(manifest, verdict)).number
     if state and champion == release:
-        mirror(state, registry)
+        registry.repeat(state)
         return Promotion(release, CHAMPION, version, None)
     if state and not direct:
         registry.move_aliases({CHALLENGER: release})
         rollout.record(redis, "register_challenger", act)
         return Promotion(release, CHALLENGER, version, None)
-    mirror(rollout.install(redis, release, act), registry)
+    registry.repeat(rollout.install(redis, release, act))
     return Promotion(release, CHAMPION, version, champion)
 
 
@@ -86,12 +75,14 @@ def main(
     """Release an admitted bundle: as the challenger, or as the champion if there is none or with --direct."""
     redis = connect()
     if fix:
-        state = repair(redis)
+        state = rollout.present(redis)
+        follow(state)
         print(f"aliases now repeat what serves: champion {state.champion.digest}")
         return
     folder = root() / bundle
-    check_replay(folder)
-    done = promote(folder, redis, Registry(), act_of(why), direct=direct, latest_gate=_latest_gate(folder))
+    ours = folder.resolve() == at(CANDIDATE).resolve()  # other bundles are of other runs
+    gate = check_candidate(read_manifest(folder)) if ours else None
+    done = promote(folder, redis, Registry(), act_of(why), direct=direct, latest_gate=gate)
     print(f"{done.release.digest} is {done.role}: {done.release.path}, registered as version {done.version}")
     if done.role == CHALLENGER:
         print("next: `endcap rollout start` shows it to the first shoppers")
@@ -99,17 +90,17 @@ def main(
         print(f"it replaced {done.replaced.digest}; `endcap rollback` goes back to it")
 
 
-def check_replay(folder: Path) -> None:
-    """Raise ReleaseError if the candidate was found to answer otherwise over HTTP than offline.
+def check_candidate(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The newest gate.json, for the pipeline's own candidate; None where nothing was judged.
 
-    A candidate that was not replayed is told so and let through: the gate judges quality, `dvc repro replay`
-    proves parity. Other bundles than the pipeline's candidate have no report.
+    Raises ReleaseError if it was found to answer otherwise over HTTP than offline. A candidate that was not
+    replayed is told so and let through: the gate judges quality, `dvc repro replay` proves parity.
     """
-    if folder.resolve() != at(CANDIDATE).resolve():
-        return
-    path, digest = at(PARITY), read_manifest(folder)["digest"]
-    report = orjson.loads(path.read_bytes()) if path.exists() else {}
-    if report.get("bundle") != digest:
+    digest = manifest["digest"]
+    report, gate = (
+        orjson.loads(path.read_bytes()) if path.exists() else None for path in (at(PARITY), at(VERDICT))
+    )
+    if not report or report.get("bundle") != digest:
         print(f"{digest} was not replayed; `dvc repro replay` does it")
     elif not report["passed"]:
         told = ", ".join(f"{share:.3%} of the {name}" for name, share in report["shares"].items())
@@ -117,21 +108,7 @@ def check_replay(folder: Path) -> None:
             f"replay: only {told} of {digest} equal the offline ones; {PARITY} names the culprits. Repair it "
             "and run `dvc repro replay`, or name another bundle with --bundle"
         )
-
-
-def _latest_gate(folder: Path) -> dict[str, Any] | None:
-    """The newest verdict where `folder` is the pipeline's candidate: other bundles are of other runs."""
-    path = at(VERDICT)
-    if not path.exists() or folder.resolve() != at(CANDIDATE).resolve():
-        return None
-    return orjson.loads(path.read_bytes())
-
-
-def _manifest_of(champion: Release | None) -> dict[str, Any] | None:
-    """None where there is no champion, or its folder was lost: then the baselines are the bar."""
-    if champion is None or not (root() / champion.path / "manifest.json").exists():
-        return None
-    return read_manifest(root() / champion.path)
+    return gate
 
 
 def _tags(manifest: Mapping[str, Any], verdict: Verdict) -> dict[str, str]:

@@ -18,9 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.errors import EndcapError
 from feature_repo.params import root, shop
-from serving.release.state import Release
+from serving.release.state import Release, RolloutState
 
 MODEL = "endcap"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # its aliases
 
 
 class RegistryError(EndcapError):
@@ -39,11 +40,6 @@ class Version:
 def store() -> Path:
     """The active shop's tracking store, a SQLite file; training/tracking.py writes its runs there."""
     return shop().run_dir().resolve() / "mlflow.db"
-
-
-def exists() -> bool:
-    """False before the first run of this shop was tracked: opening a registry would create the store."""
-    return store().exists()
 
 
 class Registry:
@@ -84,6 +80,10 @@ class Registry:
         with self._asking("read"):
             number = self._client.get_registered_model(MODEL).aliases.get(alias)
             return _version(self._client.get_model_version(MODEL, str(number))) if number else None
+
+    def repeat(self, state: RolloutState) -> None:
+        """Aliases as in `state`; a challenger that waits for its canary waits no longer."""
+        self.move_aliases({CHAMPION: state.champion, PREVIOUS: state.previous, CHALLENGER: state.challenger})
 
     def move_aliases(self, releases: Mapping[str, Release | None]) -> None:
         """Alias -> release that has it now, None for nobody. Aliases that are not named stay."""

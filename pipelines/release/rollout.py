@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 import typer
@@ -16,21 +15,12 @@ from feature_repo.params import load
 from monitoring.experiment import plan
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams
-from monitoring.experiment.watch import Guard, Look, advanced
+from monitoring.experiment.watch import Guard, advanced
 from pipelines.release import aliases
 from serving.release import state as control
 from serving.release.state import Act, Release, RolloutError, RolloutState
 
-
-class Action(StrEnum):
-    """What `endcap rollout` does."""
-
-    start = "start"
-    watch = "watch"
-    status = "status"
-    plan = "plan"
-    advance = "advance"
-    stop = "stop"
+Action = Literal["start", "watch", "status", "plan", "advance", "stop"]
 
 
 def main(
@@ -55,25 +45,24 @@ def main(
     """Canary of the challenger: start, watch (guard), status, plan, advance, stop."""
     say = _say_json if json_output else _say
     params = load("rollout", RolloutParams)
-    if action is Action.plan:
+    if action == "plan":
         given = {"user_days_per_day": user_days_per_day, "ctr": ctr}
         given |= {"impressions": impressions, "clustering": clustering}
         return plan.run(given, params, runs, picture, say)
     redis = connect()
-    if action is Action.start:
+    if action == "start":
         say(*_told(start(redis, params, aliases.act_of(why), aliases.waiting_challenger())))
-    elif action is Action.status:
+    elif action == "status":
         state = control.read(redis)
         say(*(_told(state) if state else ("nothing was ever promoted; `endcap promote` does it", None)))
         for look in control.read_looks(redis, count=1) if state and state.challenger else []:
             say(f"last look: {look['verdict']}, {look['reason']}", look)
-    elif action is Action.stop:
-        state = control.rollback(redis, aliases.present(redis), aliases.act_of(why))
+    elif action == "stop":
+        state = control.rollback(redis, control.present(redis), aliases.act_of(why))
         say(*_told(state))
         aliases.follow(state)
-    elif action is Action.advance:
-        state = aliases.present(redis)
-        state, trouble = advanced(redis, state, aliases.act_of(why), params, aliases.follow)
+    elif action == "advance":
+        state, trouble = advanced(redis, control.present(redis), aliases.act_of(why), params, aliases.follow)
         say(*_told(state))
         _warn(trouble, say)
     else:
@@ -88,7 +77,7 @@ def start(redis: Redis, params: RolloutParams, act: Act, challenger: Release | N
         raise RolloutError(
             "challenger: none is registered; `endcap promote` registers one that passes the gate"
         )
-    state = aliases.present(redis)
+    state = control.present(redis)
     experiment = f"{challenger.digest[:12]}-{state.version}"
     return control.start_canary(redis, state, challenger, params.steps[0].percent, experiment, act)
 
@@ -116,7 +105,9 @@ def watch(
             if line != said:
                 say(line, look.decision.numbers() | {"reason": look.decision.reason})
                 said = line
-            _tell_change(look, before, say)
+            if before is None or look.state.version != before.version:
+                say(*_told(look.state))
+            _warn(look.trouble, say)
         elif until_decided:
             state = control.read(redis)
             promoted = state is not None and challenger is not None and state.champion == challenger
@@ -124,12 +115,6 @@ def watch(
                 say("no canary is on trial; `endcap rollout start` starts one", None)
             return 0 if promoted else 1
         sleep(poll_s)
-
-
-def _tell_change(look: Look, before: RolloutState | None, say: Callable[[str, Any], None]) -> None:
-    if before is None or look.state.version != before.version:
-        say(*_told(look.state))
-    _warn(look.trouble, say)
 
 
 def _warn(trouble: str | None, say: Callable[[str, Any], None]) -> None:

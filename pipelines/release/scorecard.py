@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 from matplotlib.figure import Figure
 
+from feature_repo.files import write_json
 from feature_repo.places import EVALUATION, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
@@ -23,8 +24,7 @@ COLUMNS = (
 def write_report(report: dict[str, Any]) -> None:
     """evaluate.json, evaluate.csv (a row per model, for `dvc plots`) and evaluate.png."""
     file = at(EVALUATION)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    write_json(file, report)
     rows = ["model,ndcg_at_12,coverage_at_12"]
     for name, found in report["models"].items():
         rows.append(f"{name},{found['ndcg_at_12']:.6f},{found['coverage_at_12']:.6f}")

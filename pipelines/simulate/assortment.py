@@ -76,8 +76,8 @@ def make_assortment(
     brand = leaf // 6 * BRANDS_PER_DEPARTMENT + rng.integers(BRANDS_PER_DEPARTMENT, size=n)
     style = np.where(rng.random(n) < 0.5, brand_style[brand], rng.integers(styles, size=n))
     medians = np.array([leaf.price for department in departments for leaf in department.leaves])
-    luxe, playful = (style == _style(name) for name in ("luxe", "playful"))
-    price_level = rng.normal(0.0, 1.0, n) + 0.8 * luxe - 0.4 * playful
+    taste = np.array([one.name for one in STYLES])[style]
+    price_level = rng.normal(0.0, 1.0, n) + 0.8 * (taste == "luxe") - 0.4 * (taste == "playful")
     price = np.round(np.round(medians[leaf] * np.exp(supply.price_sigma * price_level), 1) - 0.01, 2)
     popularity, leaf_items = _zipf_within_leaves(leaf, leaves, supply.popularity_exponent, rng)
     leaf_weight, complements = rng.lognormal(0.0, 0.5, leaves), _complements(leaves)
@@ -104,10 +104,6 @@ def make_assortment(
         brand_names=_brand_names(len(brand_style), rng),
         brand_vectors=rng.normal(0.0, 1.0, (len(brand_style), BRAND_DIMENSIONS)),
     )
-
-
-def _style(name: str) -> int:
-    return [style.name for style in STYLES].index(name)
 
 
 def _zipf_within_leaves(

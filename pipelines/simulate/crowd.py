@@ -41,21 +41,21 @@ def drive(
     run = f"{rng.integers(1 << 32):08x}"  # two runs with the same start must not share event ids
     arrivals = iter(enumerate(rng.spawn(shoppers)))
 
-    async def serve_queue(client: httpx.AsyncClient) -> Observed:
-        seen = Observed()
+    seen = Observed()
+
+    async def serve_queue(client: httpx.AsyncClient) -> None:
         for number, dice in arrivals:
             await Shopper(client, world, dice, f"v{run}-{number}", start + number * gap, habits, seen).run()
             seen.shoppers += 1
             if on_progress is not None:
                 on_progress(1)
-        return seen
 
-    async def open_doors() -> Observed:
+    async def open_doors() -> None:
         limits = httpx.Limits(max_connections=workers, max_keepalive_connections=workers)
         async with httpx.AsyncClient(
             base_url=url, timeout=habits.timeout_s, limits=limits, trust_env=False
         ) as client:
-            parts = await asyncio.gather(*(serve_queue(client) for _ in range(workers)))
-        return sum(parts, Observed())
+            await asyncio.gather(*(serve_queue(client) for _ in range(workers)))
 
-    return asyncio.run(open_doors())
+    asyncio.run(open_doors())
+    return seen

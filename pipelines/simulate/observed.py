@@ -1,24 +1,19 @@
 """What live shoppers counted at the endpoint: calls, latencies, and clicks per arm."""
 
-from __future__ import annotations
-
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass
 class Arm:
-    """What one arm showed and got; adds with +."""
+    """What one arm showed and got."""
 
     impressions: int = 0
     clicks: int = 0
-    user_days: frozenset[tuple[str, date]] = frozenset()
-
-    def __add__(self, other: Arm) -> Arm:
-        days = self.user_days | other.user_days
-        return Arm(self.impressions + other.impressions, self.clicks + other.clicks, days)
+    user_days: set[tuple[str, date]] = field(default_factory=set)
 
     @property
     def ctr(self) -> float:
@@ -28,25 +23,21 @@ class Arm:
 
 @dataclass
 class Observed:
-    """What the shoppers saw of the endpoint; adds with +. Latencies are those of recommend only."""
+    """What the shoppers saw of the endpoint. Latencies are those of recommend only."""
 
     shoppers: int = 0
     requests: int = 0
     failures: int = 0
     rejected_events: int = 0
-    arms: dict[str, Arm] = field(default_factory=dict)
+    arms: defaultdict[str, Arm] = field(default_factory=lambda: defaultdict(Arm))
     latencies_ms: list[float] = field(default_factory=list)
 
-    def __add__(self, other: Observed) -> Observed:
-        names = sorted({*self.arms, *other.arms})
-        return Observed(
-            self.shoppers + other.shoppers,
-            self.requests + other.requests,
-            self.failures + other.failures,
-            self.rejected_events + other.rejected_events,
-            {name: self.arms.get(name, Arm()) + other.arms.get(name, Arm()) for name in names},
-            self.latencies_ms + other.latencies_ms,
-        )
+    def listed(self, arm: str, shown: int, clicked: int, who: str, day: date) -> None:
+        """A list of `shown` items with `clicked` clicks; a user counts once a day."""
+        seen = self.arms[arm]
+        seen.impressions += shown
+        seen.clicks += clicked
+        seen.user_days.add((who, day))
 
     def latency_ms(self, percentile: float) -> float:
         """`percentile` (0..100) of the answered recommend calls, nan where there is none."""
@@ -59,7 +50,7 @@ class Observed:
             f"{self.shoppers:,} shoppers, {self.requests:,} requests, {self.failures:,} failed, "
             f"{self.rejected_events:,} events refused, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
         ]
-        for name, arm in self.arms.items():
+        for name, arm in sorted(self.arms.items()):
             seen = f"{arm.impressions:>9,} impressions  {arm.clicks:>7,} clicks  CTR {arm.ctr:6.2%}"
             text.append(f"{name:<12}{seen}  {len(arm.user_days):>7,} user-days")
         return text

@@ -4,9 +4,8 @@ This is the logging policy of the exported history: plain, and random enough tha
 somebody.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -41,8 +40,8 @@ class Visitors:
     def __len__(self) -> int:
         return len(self.shopper)
 
-    def __getitem__(self, rows: np.ndarray | slice) -> Visitors:
-        return Visitors(*(column[rows] for column in vars(self).values()))
+    def __getitem__(self, rows: np.ndarray | slice) -> Self:
+        return type(self)(*(column[rows] for column in vars(self).values()))
 
     def context(self, surface: str = "search") -> Context:
         """Their state as the world's law takes it; the surface matters to clicks only."""

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import orjson
 
-from pipelines.simulate.observed import Arm, Observed
+from pipelines.simulate.observed import Observed
 from pipelines.simulate.world import Context, World
 
 
@@ -139,9 +139,8 @@ class Shopper:
                 self._wait(10)
                 self.cart.append(row)
                 events.append(self._event("add_to_cart", {**place, "quantity": 1}))
-        unit = (self.user_id or self.session_id, self.now.date())
-        seen = Arm(len(rows), len(clicked), frozenset([unit]))
-        self.observed.arms[answer["arm"]] = self.observed.arms.get(answer["arm"], Arm()) + seen
+        who, day = self.user_id or self.session_id, self.now.date()
+        self.observed.listed(answer["arm"], len(rows), len(clicked), who, day)
         self._wait(30 if len(clicked) else 8)  # as long as the recorded shoppers look at a page
         return events, len(clicked) > 0
 

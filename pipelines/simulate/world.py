@@ -9,13 +9,12 @@ One formula is behind the exported history, the live shoppers and the best list 
 The product of examination and attraction is the position-based model (Craswell et al., WSDM 2008).
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from scipy.special import expit
@@ -48,11 +47,7 @@ class Taste:
     order_offset: float
     position_decay: float
     ceiling: float
-    offsets: dict[str, float]
-
-    def offset(self, surface: str) -> float:
-        """Log odds of a click on an examined slot where affinity is 0; unknown surfaces count as search."""
-        return self.offsets.get(surface, self.offsets["search"])
+    offsets: dict[str, float]  # of a click on an examined slot, by surface; unknown ones count as search
 
 
 @dataclass(frozen=True)
@@ -192,7 +187,8 @@ class World:
 
     def click_probability(self, shopper: Rows, items: np.ndarray, context: Context) -> np.ndarray:
         """P(click | examined), shaped as `items` (..., k); 0 for padding (-1)."""
-        logit = self.affinity(shopper, items, context) + self.taste.offset(context.surface)
+        offsets = self.taste.offsets
+        logit = self.affinity(shopper, items, context) + offsets.get(context.surface, offsets["search"])
         return np.where(np.asarray(items) >= 0, self.taste.ceiling * expit(logit), 0.0)
 
     def cart_probability(self, shopper: Rows, items: np.ndarray, context: Context) -> np.ndarray:
@@ -237,7 +233,7 @@ class World:
         np.savez_compressed(path, law=np.array(law), **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> World:
+    def load(cls, path: Path) -> Self:
         """Read what `save` wrote. Raises DataError when it is missing or of another version."""
         with np.load(existing(path, "simulate"), allow_pickle=False) as arrays:
             shop = {f.name: f"shop_{f.name}" for f in fields(Assortment)}

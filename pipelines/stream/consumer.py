@@ -19,26 +19,22 @@ BEATS = 6  # per lease_ms
 log = logging.getLogger(__name__)
 
 
-class Running:
+class Running(threading.Thread):
     """A task in its thread."""
 
     def __init__(self, worker: Worker, redis: Redis) -> None:
+        super().__init__(name=worker.task.name, daemon=True)
         self.worker, self._redis = worker, redis
-        self._stop = threading.Event()
-        self.thread = threading.Thread(target=self._run, name=worker.task.name, daemon=True)
-        self.thread.start()
+        self.stopping = threading.Event()  # set: finish the batch in hand, then give the task back
+        self.start()
 
-    def stop(self) -> None:
-        """Finish the batch in hand, then give the task back."""
-        self._stop.set()
-
-    def _run(self) -> None:
+    def run(self) -> None:
         try:
             with self._redis:
-                self.worker.run(self._stop)
+                self.worker.run(self.stopping)
         except Exception:
-            log.exception("%s failed and is started again", self.worker.task.name)
-            self._stop.wait(RETRY_S)
+            log.exception("%s failed and is started again", self.name)
+            self.stopping.wait(RETRY_S)
 
 
 class Consumer:
@@ -91,8 +87,8 @@ class Consumer:
     def _take_share(self, mine: list[Task]) -> None:
         for task, running in list(self._running.items()):
             if task not in mine:
-                running.stop()
-            if not running.thread.is_alive():
+                running.stopping.set()
+            if not running.is_alive():
                 self._finished += running.worker.applied
                 del self._running[task]
         for task in mine:
@@ -124,9 +120,9 @@ class Consumer:
 
     def _leave(self) -> None:
         for running in self._running.values():
-            running.stop()
+            running.stopping.set()
         for running in self._running.values():
-            running.thread.join()
+            running.join()
         with suppress(RedisError):  # then it is forgotten by itself
             self._members.leave()
         self._log.close()

@@ -41,17 +41,12 @@ def main(
 
 def dead_letters(redis: Any) -> list[DeadLetter]:
     """All of them, the oldest first."""
-    return [
-        DeadLetter(
-            number,
-            found[b"group"].decode(),
-            int(found[b"partition"]),
-            found[b"position"].decode(),
-            found[b"reason"].decode(),
-            found[b"event"],
-        )
-        for number, found in redis.xrange(DEAD)
-    ]
+    letters = []
+    for number, found in redis.xrange(DEAD):
+        told = (found[name].decode() for name in (b"group", b"partition", b"position", b"reason"))
+        group, partition, position, reason = told
+        letters.append(DeadLetter(number, group, int(partition), position, reason, found[b"event"]))
+    return letters
 
 
 def send_again(redis: Any, log: EventLog, letters: list[DeadLetter]) -> int:

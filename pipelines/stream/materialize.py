@@ -27,6 +27,7 @@ from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY
+from feature_repo.files import chunks
 from feature_repo.offline.history import FILES
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
@@ -93,7 +94,8 @@ def materialize(
         tables = {view: latest(store, view, end) for view in views}
         if fresh:
             delete_all(redis, views, forget_log)
-            learned = max(_newest(table, CREATED_TIMESTAMP) for table in tables.values())
+            newest = (pc.max(table[CREATED_TIMESTAMP].cast(pa.int64())).as_py() for table in tables.values())
+            learned = max(us or 0 for us in newest)
             log = open_log(redis, params)
             if forget_log:
                 log.forget()
@@ -141,17 +143,11 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
     return job.to_arrow()
 
 
-def _newest(table: pa.Table, column: str) -> int:
-    """us; 0 where there is no row."""
-    return pc.max(table[column].cast(pa.int64())).as_py() or 0
-
-
 def delete_all(redis: Redis, views: list[OnlineView], forget_log: bool) -> None:
     """Delete every feature row of the project and what the consumers know, on request also the log."""
     for pattern in {view.pattern() for view in views} | {*STREAMED, *(LOGGED if forget_log else ())}:
-        keys = list(redis.scan_iter(pattern, count=1_000))
-        for start in range(0, len(keys), 1_000):
-            redis.unlink(*keys[start : start + 1_000])
+        for keys in chunks(redis.scan_iter(pattern, count=1_000), 1_000):
+            redis.unlink(*keys)
     changes.begin_anew(redis)
 
 

@@ -59,21 +59,17 @@ def rewind(redis: Any, log: EventLog, start: str, keep_hours: int) -> None:
     `keep_hours` ago is not read again. Raises EndcapError while consumers are at work.
     """
     with consumers_kept_out(redis, len(log.ends())):
-        _rewind(redis, log, start, keep_hours)
-
-
-def _rewind(redis: Any, log: EventLog, start: str, keep_hours: int) -> None:
-    oldest = log.before(redis.time()[0] * 1000 - keep_hours * HOUR_MS)
-    for p, asked in _positions(log, start).items():
-        for group in GROUPS:
-            field = applied_field(group, p)
-            applied = redis.hget(APPLIED, field)
-            floor = min(oldest[p], applied and applied.decode(), key=order)
-            position = max(asked, floor, key=order)
-            if position is None:
-                redis.hdel(APPLIED, field)
-            else:
-                redis.hset(APPLIED, field, position)
+        oldest = log.before(redis.time()[0] * 1000 - keep_hours * HOUR_MS)
+        for p, asked in _positions(log, start).items():
+            for group in GROUPS:
+                field = applied_field(group, p)
+                applied = redis.hget(APPLIED, field)
+                floor = min(oldest[p], applied and applied.decode(), key=order)
+                position = max(asked, floor, key=order)
+                if position is None:
+                    redis.hdel(APPLIED, field)
+                else:
+                    redis.hset(APPLIED, field, position)
 
 
 @contextmanager

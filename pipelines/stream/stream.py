@@ -65,15 +65,12 @@ def main(
 
     patience = 5 + params.block_ms / 1000
     opened = partial(client, socket_timeout=patience)
-    consumer = Consumer(opened, open_store().project, params, process_name())
+    joined = f"{time.time_ns() // 1_000_000:013d}"  # names of processes are in the order of joining
+    name = f"{joined}-{socket.gethostname()}-{os.getpid()}"
+    consumer = Consumer(opened, open_store().project, params, name)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: consumer.stop())
     consumer.run(until_empty)
-
-
-def process_name() -> str:
-    """This process among the members, in the order of joining."""
-    return f"{time.time_ns() // 1_000_000:013d}-{socket.gethostname()}-{os.getpid()}"
 
 
 def supervise(count: int, until_empty: bool) -> None:

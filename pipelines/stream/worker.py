@@ -15,10 +15,10 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError, WatchError
@@ -55,20 +55,8 @@ RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', 
 RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1])"
 
 log = logging.getLogger(__name__)
-
-
-class Understood(NamedTuple):
-    """An entry that is an event."""
-
-    entry: Entry
-    arrival: Arrival
-
-
-class Letter(NamedTuple):
-    """An entry that cannot be applied."""
-
-    entry: Entry
-    reason: str
+Understood = tuple[Entry, Arrival]  # an entry that is an event
+Letter = tuple[Entry, str]  # one that cannot be applied, and why
 
 
 class RowsChangedError(Exception):
@@ -137,9 +125,9 @@ class Worker:
         known, letters = self._understand(entries)
         past: list[Understood] = []
         events: list[Understood] = []
-        for one in known:
-            covered = self._horizon.covers(one.entry, one.arrival.event.ts, one.arrival.created)
-            (past if covered else events).append(one)
+        for entry, arrival in known:
+            covered = self._horizon.covers(entry, arrival.event.ts, arrival.created)
+            (past if covered else events).append((entry, arrival))
         events = self._unapplied(events)
         try:
             while True:
@@ -149,7 +137,7 @@ class Worker:
                 except RowsChangedError:
                     self._states.clear()
                 except PoisonError as error:  # states are half stepped; Redis has them as they were
-                    letters.append(Letter(events.pop(error.index).entry, str(error)))
+                    letters.append((events.pop(error.index)[0], str(error)))
                     self._states.clear()
         except FeatureError as error:  # some row cannot be written: one by one, the event shows itself
             self._states.clear()
@@ -157,7 +145,7 @@ class Worker:
                 for entry in entries:
                     self.handle([entry])
                 return
-            letters += [Letter(one.entry, str(error)) for one in events]
+            letters += [(entry, str(error)) for entry, _ in events]
             self._attempt(entries, [], letters, past)
         except BaseException:
             self._states.clear()
@@ -173,28 +161,35 @@ class Worker:
             if entry.only not in (None, self.task.group):
                 continue
             try:
-                events.append(Understood(entry, parse(entry.raw)))
+                events.append((entry, parse(entry.raw)))
             except EventError as error:
                 if self.task.group == (entry.only or GROUPS[0]):
-                    letters.append(Letter(entry, str(error)))
+                    letters.append((entry, str(error)))
         return events, letters
 
     def _unapplied(self, events: Sequence[Understood]) -> list[Understood]:
         """Without those that were applied already: sent again, or read again after a rewind."""
-        buckets: defaultdict[int, dict[bytes, Understood]] = defaultdict(dict)
-        for one in events:
-            buckets[_hour(one.arrival)].setdefault(_digest(one.arrival), one)
+        marks = self._marks(events)
         with self._redis.pipeline(transaction=False) as pipe:
-            for hour, digests in buckets.items():
-                pipe.smismember(self._done(hour), list(digests))
+            for key, first in marks.items():
+                pipe.smismember(key, list(first))
             found = pipe.execute()
         fresh = {
-            one.entry
-            for digests, known in zip(buckets.values(), found, strict=True)
-            for one, seen in zip(digests.values(), known, strict=True)
+            entry
+            for first, known in zip(marks.values(), found, strict=True)
+            for entry, seen in zip(first.values(), known, strict=True)
             if not seen
         }
-        return [one for one in events if one.entry in fresh]
+        return [(entry, arrival) for entry, arrival in events if entry in fresh]
+
+    def _marks(self, events: Iterable[Understood]) -> dict[str, dict[bytes, Entry]]:
+        """Key of the marks of an hour -> digest of an event_id -> the first entry that has it."""
+        found: defaultdict[str, dict[bytes, Entry]] = defaultdict(dict)
+        for entry, arrival in events:
+            digest = hashlib.blake2b(arrival.event_id.encode(), digest_size=8).digest()
+            key = f"{DONE}{self.task.group}:{arrival.event.ts // HOUR_US}"
+            found[key].setdefault(digest, entry)
+        return found
 
     def _attempt(
         self,
@@ -203,7 +198,7 @@ class Worker:
         letters: Sequence[Letter],
         past: Sequence[Understood],
     ) -> None:
-        events = [one.arrival.event for one in understood]
+        events = [arrival.event for _, arrival in understood]
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.watch(self._holder.lease)
             if pipe.get(self._holder.lease) != self._holder.name.encode():
@@ -216,7 +211,9 @@ class Worker:
             self._write(pipe, changed)
             if events:
                 changes.raise_applied_ts(pipe, max(event.ts for event in events))
-            self._mark(pipe, [one.arrival for one in (*understood, *past)])
+            for key, digests in self._marks((*understood, *past)).items():
+                pipe.sadd(key, *digests)
+                pipe.expire(key, self._params.remember_hours * 3600)
             for entry, reason in letters:
                 letter = {"group": self.task.group, "partition": entry.partition, "position": entry.position}
                 pipe.xadd(DEAD, {**letter, "reason": reason, "event": entry.raw}, maxlen=DEAD_KEPT)
@@ -263,17 +260,6 @@ class Worker:
                 pipe.expire(stored, 2 * fold.max_age_days * DAY_S)
         changes.announce(pipe, [key for name, key in changed if name == ITEM_ACTIVITY.name])
 
-    def _mark(self, pipe: Any, arrivals: Sequence[Arrival]) -> None:
-        marks: defaultdict[int, list[bytes]] = defaultdict(list)
-        for arrival in arrivals:
-            marks[_hour(arrival)].append(_digest(arrival))
-        for hour, digests in marks.items():
-            pipe.sadd(self._done(hour), *digests)
-            pipe.expire(self._done(hour), self._params.remember_hours * 3600)
-
-    def _done(self, hour: int) -> str:
-        return f"{DONE}{self.task.group}:{hour}"
-
     def _renew(self) -> None:
         if not self._redis.eval(RENEW, 1, self._holder.lease, self._holder.name, self._params.lease_ms):
             raise LeaseLostError(f"{self.task.name} is another's")
@@ -283,11 +269,3 @@ class Worker:
         with suppress(RedisError):  # then it runs out by itself
             self._redis.eval(RELEASE, 1, self._holder.lease, self._holder.name)
         self._log.close()
-
-
-def _hour(arrival: Arrival) -> int:
-    return arrival.event.ts // HOUR_US
-
-
-def _digest(arrival: Arrival) -> bytes:
-    return hashlib.blake2b(arrival.event_id.encode(), digest_size=8).digest()

@@ -20,7 +20,6 @@ from starlette.routing import Route
 from feature_repo.errors import UnavailableError
 from serving import prometheus
 from serving.errors import RequestError
-from serving.http.answer import answer_bytes, cache_headers
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.requests import parse_query, parse_rank, parse_recommend
 from serving.live.storefront import Storefront
@@ -122,6 +121,29 @@ async def read_body(http: HttpRequest, limit: int) -> bytes:
             raise RequestError("body", f"over {limit} bytes", too_large, status=413, next_step="send less")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def answer_bytes(answer: Answer) -> bytes:
+    """The JSON body: the answer's fields, `warnings` and `debug` only where there is something to say."""
+    body = {name: getattr(answer, name) for name in Answer.__slots__}
+    body["items"] = [
+        {"item_id": slot.item_id, "slot": slot.slot, "score": slot.score, "source": slot.source}
+        for slot in answer.items  # orjson takes twice as long for a dataclass
+    ]
+    if not answer.warnings:
+        del body["warnings"]
+    if answer.debug is None:
+        del body["debug"]
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def cache_headers(method: str, answer: Answer, edge_ttl_s: int) -> dict[str, str]:
+    """Browsers keep nothing. The edge (nginx) may keep a healthy GET answer, under its whole URL.
+
+    A GET names its shopper in the URL, so that no shopper's list can be found under another's key.
+    """
+    keep = edge_ttl_s if method == "GET" and answer.degraded is None and not answer.debug else 0
+    return {"Cache-Control": "private, no-store", "X-Accel-Expires": str(keep)}
 
 
 def _list(http: HttpRequest, desk: Desk, answer: Answer) -> Response:

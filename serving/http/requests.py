@@ -33,7 +33,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     try:
         value = orjson.loads(body)
-        json.loads(body, object_pairs_hook=_distinct, parse_int=_skip, parse_float=_skip)
+        json.loads(body, object_pairs_hook=_distinct, parse_int=str, parse_float=str)
     except RequestError:
         raise
     except (ValueError, RecursionError) as error:
@@ -53,10 +53,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> None:
             raise RequestError(
                 twice, "given twice", "each key once", status=400, next_step=f"send {twice!a} once"
             )
-
-
-def _skip(_: str) -> None:
-    return None
 
 
 def parse_recommend(body: bytes, max_items: int) -> Request:

@@ -120,17 +120,8 @@ def decode(entries: Iterable[Any], others: Counter[str]) -> Iterator[tuple[dict[
 
 def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
     """What was shown to whom by which release: the denominator of every rate. `ts` in us."""
-    return {
-        "request_id": answer.request_id,
-        "ts": ts,
-        "unit": request.user_id or request.session_id,
-        "user_id": request.user_id,
-        "session_id": request.session_id,
-        "arm": answer.arm,
-        "bundle": answer.bundle,
-        "surface": answer.surface,
-        "items": [slot.item_id for slot in answer.items],
-    }
+    unit = request.user_id or request.session_id
+    return _who(request, answer, ts) | {"unit": unit, "items": [slot.item_id for slot in answer.items]}
 
 
 def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: ItemMatrix) -> dict[str, Any]:
@@ -138,16 +129,19 @@ def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: It
 
     `schema` says what these inputs mean: feature_repo.assemble.schema.schema_hash.
     """
+    items = [matrix.ids[row] for row in served.ranked.rows]
+    return _who(request, answer, ts) | {"schema": schema_hash(), "items": items}
+
+
+def _who(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
     return {
         "request_id": answer.request_id,
         "ts": ts,
         "arm": answer.arm,
         "bundle": answer.bundle,
-        "surface": request.surface,
+        "surface": answer.surface,
         "user_id": request.user_id,
         "session_id": request.session_id,
-        "schema": schema_hash(),
-        "items": [matrix.ids[row] for row in served.ranked.rows],
     }
 
 

@@ -17,20 +17,19 @@ from typing import Any
 
 import numpy as np
 import orjson
-from scipy import sparse
 
 from feature_repo import params
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.events import HISTORY
-from feature_repo.files import whole
+from feature_repo.files import whole, write_json
 from feature_repo.places import BUNDLES, at
 from serving.errors import BundleError
 from serving.pipeline import Bundle
 from serving.stages import forest
 from serving.stages.diversify import Diversify
 from serving.stages.index import IndexParams, build
-from serving.stages.retrieve import Models, Retrieve
+from serving.stages.retrieve import Models, Retrieve, read_table
 from serving.stages.tower import UserTower
 
 FILES = (
@@ -92,7 +91,7 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
         draft.mkdir()
         for name in FILES:
             shutil.copyfile(folder / name, draft / name)
-        (draft / "manifest.json").write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+        write_json(draft / "manifest.json", manifest)
     return target
 
 
@@ -124,7 +123,7 @@ def load(path: Path) -> Bundle:
     manifest = verify(path)
     ids = _read(path / "item_ids.json", lambda file: orjson.loads(file.read_bytes()))
     vectors = _read(path / "item_vectors.npy", np.load)
-    tables = {name: _read(path / f"{name}.npz", _csr) for name in ("covisit", "ease")}
+    tables = {name: _read(path / f"{name}.npz", read_table) for name in ("covisit", "ease")}
     als = _read(path / "als_items.npy", np.load)
     n = manifest["items"]
     for name, rows in (("item_ids.json", ids), ("item_vectors.npy", vectors), ("als_items.npy", als)):
@@ -173,10 +172,6 @@ def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[
     found: dict[str, Any] = manifest[section]
     _expect(path / "manifest.json", section, sorted(f.name for f in fields(kind)), sorted(found))
     return found
-
-
-def _csr(file: Path) -> sparse.csr_matrix:
-    return sparse.csr_matrix(sparse.load_npz(file), dtype=np.float32)
 
 
 def _read(file: Path, reader: Callable[[Path], Any]) -> Any:

@@ -17,6 +17,7 @@ import orjson
 from redis import Redis, WatchError
 
 from feature_repo.errors import EndcapError
+from feature_repo.params import root
 from serving.release.router import ARMS
 
 ROLLOUT, AUDIT, LOOKS, HEALTH = "endcap:rollout", "endcap:audit", "endcap:looks", "endcap:health:"
@@ -37,6 +38,12 @@ class Release:
 
     digest: str
     path: str
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What stands in its folder about it; None where the folder is gone."""
+        file = root() / self.path / "manifest.json"
+        found: dict[str, Any] | None = orjson.loads(file.read_bytes()) if file.exists() else None
+        return found
 
 
 @dataclass(frozen=True)
@@ -96,12 +103,19 @@ def read(redis: Redis) -> RolloutState | None:
     return RolloutState(**found)
 
 
+def present(redis: Redis) -> RolloutState:
+    """The state after the first promotion. Raises RolloutError before it."""
+    if (state := read(redis)) is None:
+        raise RolloutError("champion: nothing was ever promoted; run `endcap promote` first")
+    return state
+
+
 def install(redis: Redis, release: Release, act: Act) -> RolloutState:
     """Make `release` the champion without a canary: the first release, or one that a person vouches for."""
     state = read(redis)
     if state is None:
         return _commit(redis, None, RolloutState(1, release), "install", act)
-    _refuse_canary(state, "install a champion")
+    refuse_canary(state, "install a champion")
     return _commit(redis, state, replace(state, champion=release, previous=state.champion), "install", act)
 
 
@@ -109,7 +123,7 @@ def start_canary(
     redis: Redis, state: RolloutState, challenger: Release, percent: int, experiment: str, act: Act
 ) -> RolloutState:
     """Show `challenger` to `percent` of the shoppers. The experiment's name is the salt of its assignment."""
-    _refuse_canary(state, "start another")
+    refuse_canary(state, "start another")
     if not experiment:
         raise RolloutError("experiment: '' is not allowed; allowed: a name that no experiment had before")
     if challenger.digest == state.champion.digest:
@@ -194,7 +208,8 @@ def read_health(redis: Redis, arm: str) -> Health:
     return Health(**counts, p99_ms=float(found.get("p99_ms", 0.0)))
 
 
-def _refuse_canary(state: RolloutState, wish: str) -> None:
+def refuse_canary(state: RolloutState, wish: str) -> None:
+    """Raises RolloutError while a challenger is on trial; `wish` is what it is in the way of."""
     if state.challenger is not None:
         raise RolloutError(
             f"challenger: {state.challenger.digest} is on trial at {state.percent} %; "

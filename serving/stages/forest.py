@@ -71,12 +71,6 @@ def compiled_path(path: Path) -> Path:
     return at(CACHE) / f"{name[:24]}.o"
 
 
-def compile_file(source: Path, target: Path) -> None:
-    """Write the object file of `source` to `target` in one step: a reader sees all of it or nothing."""
-    with whole(target) as draft:
-        _compiled(source, draft)
-
-
 def _compiled(source: Path, cache: Path) -> lleaves.Model:
     model = lleaves.Model(model_file=str(source))
     model.compile(cache=str(cache), raw_score=True)
@@ -91,4 +85,5 @@ def _compile_apart(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    compile_file(Path(sys.argv[1]), Path(sys.argv[2]))
+    with whole(Path(sys.argv[2])) as draft:  # a reader sees all of it or nothing
+        _compiled(Path(sys.argv[1]), draft)

@@ -12,6 +12,7 @@ Sources, each asked only while the list is not full, in the order of `quotas`:
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ class Models:
     als_items: Floats  # (N, f)
 
 
+def read_table(file: Path) -> sparse.csr_matrix:
+    """An item-item table, float32 (N, N)."""
+    return sparse.csr_matrix(sparse.load_npz(file), dtype=np.float32)
+
+
 def retrieve(
     params: Retrieve, models: Models, visitor: Visitor, past: History, matrix: ItemMatrix, eligible: Mask
 ) -> Candidates:
@@ -82,20 +88,19 @@ def retrieve(
             return top(scores.tower + 2.0, young, params.quotas[source])
         return top(getattr(scores, source), eligible, params.k)
 
-    found: dict[int, tuple[str, int]] = {}
+    found: dict[int, str] = {}  # row -> the source that brought it
     for source, quota in (*params.quotas.items(), ("popular", params.k)):
         if len(found) == params.k:
             break  # a source that is not needed is not asked
         brought = 0
-        for rank, row in enumerate(ranked(source)):
+        for row in ranked(source):
             if brought == quota or len(found) == params.k:
                 break
             if row not in found:
-                found[row] = (source, rank)
+                found[row] = source
                 brought += 1
     rows = np.fromiter(found, np.int64, len(found))
-    names, ranks = zip(*found.values(), strict=True) if found else ((), ())
-    return Candidates(rows, names, ranks, take(scores, rows))
+    return Candidates(rows, tuple(found.values()), take(scores, rows))
 
 
 def score_catalogue(params: Retrieve, models: Models, user: Floats, past: History) -> Scores:

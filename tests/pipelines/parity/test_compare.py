@@ -83,7 +83,7 @@ def test_a_missing_candidate_is_counted_and_the_others_are_compared() -> None:
     del told["debug"]["features"]["b"]
     parity.check(told, expected())
     assert (parity.shared_candidates, parity.candidates) == (2, 3)
-    assert parity.compared.tolist() == [2] * 28 and not parity.unequal.any()
+    assert parity.compared == 2 and not parity.unequal.any()
     assert [line.split(" equal")[0] for line in parity.failures(0.999, 0.5)] == ["66.6667% of the candidates"]
 
 

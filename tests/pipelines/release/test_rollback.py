@@ -55,7 +55,7 @@ def test_direct_replaces_the_champion_and_rollback_brings_it_back(redis: Redis, 
 
 
 def test_rollback_without_an_earlier_release_says_so(redis: Redis, build: Build) -> None:
-    with pytest.raises(aliases.ReleaseError, match="nothing was ever promoted"):
+    with pytest.raises(RolloutError, match="nothing was ever promoted"):
         rollback(redis, ACT)
     promote(build("one"), redis, Registry(), ACT)
     with pytest.raises(RolloutError, match="there is no earlier release"):
@@ -68,7 +68,7 @@ def test_rollback_refuses_a_release_whose_folder_is_gone(redis: Redis, build: Bu
     shutil.rmtree(home / first.path)
     with pytest.raises(aliases.ReleaseError, match="is gone"):
         rollback(redis, ACT)
-    found = aliases.present(redis)
+    found = state.present(redis)
     assert found.champion == second
 
 
@@ -92,7 +92,7 @@ def test_a_registry_that_cannot_be_reached_leaves_the_pointer_moved_and_is_repai
     store().mkdir()
     with pytest.raises(RegistryError, match=r"Redis still says what serves; `endcap promote --repair`"):
         rollback_job.main()
-    found = aliases.present(redis)
+    found = state.present(redis)
     assert found.champion == first
     store().rmdir()
     hidden.rename(store())

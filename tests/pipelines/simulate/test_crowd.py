@@ -235,14 +235,13 @@ def test_an_endpoint_that_is_not_there_is_a_failure_not_a_crash(world: World, ma
     assert (summary.requests, summary.failures) == (5, 5)
 
 
-def test_summaries_add_and_count_a_user_once_a_day() -> None:
+def test_a_summary_counts_a_user_once_a_day() -> None:
     monday, tuesday = date(2026, 2, 23), date(2026, 2, 24)
-    one = Observed(1, 2, 0, 0, {"champion": Arm(12, 1, frozenset([("U1", monday)]))}, [3.0])
-    two = Observed(1, 2, 1, 4, {"champion": Arm(12, 0, frozenset([("U1", monday), ("U1", tuesday)]))}, [5.0])
-    three = Observed(1, 1, 0, 0, {"holdout": Arm(12, 2, frozenset([("U2", monday)]))})
-    total = one + two + three
-    assert total == one + (two + three)
-    assert total.arms["champion"] == Arm(24, 1, frozenset([("U1", monday), ("U1", tuesday)]))
-    assert total.arms["champion"].ctr == pytest.approx(1 / 24)
-    assert (total.shoppers, total.requests, total.failures, total.rejected_events) == (3, 5, 1, 4)
-    assert total.latency_ms(50) == 4.0
+    seen = Observed(latencies_ms=[3.0, 5.0])
+    for clicks, day in ((1, monday), (0, monday), (0, tuesday)):
+        seen.listed("champion", 12, clicks, "U1", day)
+    seen.listed("holdout", 12, 2, "U2", monday)
+    assert seen.arms["champion"] == Arm(36, 1, {("U1", monday), ("U1", tuesday)})
+    assert seen.arms["champion"].ctr == pytest.approx(1 / 36)
+    assert seen.arms["holdout"] == Arm(12, 2, {("U2", monday)})
+    assert seen.latency_ms(50) == 4.0
