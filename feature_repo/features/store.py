@@ -65,7 +65,10 @@ def connection_string(url: str) -> str:
 
 def registry_digest(declared: dict[str, FeatureView]) -> str:
     """sha256 of all views and services as Feast's registry holds them; another one: apply them again."""
-    specs = [view.to_proto().spec for view in declared.values()]
-    specs += [service.to_proto().spec for service in services(declared)]
+    of_views = [view.to_proto().spec for view in declared.values()]
+    of_services = [service.to_proto().spec for service in services(declared)]
+    for sourced in (*of_views, *(view for service in of_services for view in service.features)):
+        sourced.batch_source.ClearField("meta")  # when this process declared it
+    specs = (*of_views, *of_services)
     content = b"".join(spec.SerializeToString(deterministic=True) for spec in specs)
     return hashlib.sha256(content).hexdigest()

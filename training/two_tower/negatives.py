@@ -47,6 +47,6 @@ def sampled_softmax_loss(
     log_q (m,); hits are the places (row, column), int64, where a negative is the query's own positive.
     """
     positive = scale * (queries * positives).sum(-1)  # (n,)
-    negative = torch.addmm(-log_q, scale * queries, negatives.T)  # (n, m), written once: it is the step's bulk
+    negative = torch.addmm(-log_q, scale * queries, negatives.T)  # (n, m), the bulk of a step
     negative[hits] = -torch.inf
     return (torch.logaddexp(positive, negative.logsumexp(1)) - positive).mean()
