@@ -69,7 +69,7 @@ def read_delimited(path: Path, wanted: list[str], delimiter: str | None, encodin
     if delimiter != ",":
         told.append(f"delimiter {DELIMITERS.get(delimiter, delimiter)}")
     rows = _Rows([header.index(name) for name in wanted], len(header), tail=False)
-    if b'"' in content[_offset(content, end) :]:
+    if _has_quote(content[_offset(content, end) :]):
         _quoted(content, end, delimiter, rows, total)
     else:
         _unquoted(content, end, delimiter, rows)
@@ -221,6 +221,10 @@ def _quoted(content: bytes, first: int, delimiter: str, rows: _Rows, total: int)
 def _swallows(lines: list[str], delimiter: str, rows: _Rows) -> bool:
     """The lines that continue a quoted cell each have exactly the cells of a row of three or more."""
     return rows.width >= 3 and all(line.count(delimiter) == rows.width + rows.tail - 1 for line in lines)
+
+
+def _has_quote(content: bytes) -> bool:
+    return b'"' in content
 
 
 def _offset(content: bytes, line: int) -> int:
