@@ -42,7 +42,9 @@ class DataError(EndcapError):
     def __init__(self, file: str | Path, problem: str, *, rows: int | None = None, next_step: str) -> None:
         self.file, self.problem, self.rows = str(file), problem, rows
         read = "" if rows is None else f" ({rows} rows read)"
-        super().__init__(f"{file}: {problem}{read}. Next: {next_step}.")
+        told = f"{file}: {problem}{read}. Next: {next_step}."
+        # One line, whatever names and cells of the shop stand in it.
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in told))
 
 
 class EventError(EndcapError):

@@ -78,7 +78,17 @@ def _sections() -> dict[str, Any]:
 
 @cache
 def _read(path: Path, mtime_ns: int) -> dict[str, Any]:
-    return yaml.safe_load(path.read_text())
+    return _yaml(path)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path.name}: not YAML: {'; '.join(str(error).splitlines())}") from error
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path.name}: {values!r} is not a section; allowed: keys and values")
+    return values
 
 
 def _build(values: Any, kind: type[T], where: str) -> T:
@@ -86,7 +96,7 @@ def _build(values: Any, kind: type[T], where: str) -> T:
         raise ParamsError(f"{where}: {values!r} is not a section; allowed: keys and values")
     hints = typing.get_type_hints(kind)
     fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - fields):
+    if unknown := sorted(map(str, set(values) - fields)):
         raise ParamsError(f"{where}.{unknown[0]}: unknown key; allowed: {', '.join(sorted(fields))}")
     if missing := sorted(fields - set(values)):
         raise ParamsError(f"{where}.{missing[0]}: missing; add it to params.yaml")
@@ -144,13 +154,16 @@ def shop() -> Shop:
     """The active shop: data/shop.yaml if `endcap shop NAME` wrote one, else `shop` of params.yaml."""
     chosen = root() / CHOSEN
     if chosen.exists():
-        return _build(yaml.safe_load(chosen.read_text()), Shop, str(CHOSEN))
-    return named_shop(_sections()["shop"])
+        return _build(_yaml(chosen), Shop, str(CHOSEN))
+    return named_shop(str(_sections().get("shop")))
 
 
 def named_shop(name: str) -> Shop:
     """Section `shops.<name>` of params.yaml. Raises ParamsError for a name that is not there."""
-    shops = _sections()["shops"]
+    # A shop may be called 2024, which YAML reads as a number.
+    shops = {str(key): values for key, values in (_sections().get("shops") or {}).items()}
     if name not in shops:
         raise ParamsError(f"shop: '{name}' is unknown; allowed: {', '.join(shops)}; or add it to params.yaml")
+    if not isinstance(shops[name], dict):
+        raise ParamsError(f"shops.{name}: {shops[name]!r} is not a section; allowed: keys and values")
     return _build({"name": name, **shops[name]}, Shop, f"shops.{name}")

@@ -25,7 +25,7 @@ class Adapter(Protocol):
     """One layout of exports."""
 
     def extract(self, part: str, connection: duckdb.DuckDBPyConnection) -> Extract | None:
-        """The part (key of PARTS), or None where the export has no impressions.
+        """The part (key of PARTS), or None where the export has none.
 
         Tables that the query needs may be registered in `connection`. Raises DataError for a file that is
         missing, truncated, empty, or has a column missing or of the wrong type.
@@ -44,8 +44,8 @@ class Canonical:
             return None
         schema = PARTS[part]
         kinds = {field.name: kind_of(field) for field in schema}
-        found, rows = open_parquet(path, kinds)
-        cells = {name: (name, cell(name, kind, found.field(name).type)) for name, kind in kinds.items()}
+        _, rows = open_parquet(path, kinds)
+        cells = {name: (name, cell(name, kind)) for name, kind in kinds.items()}
         query = canonical_query(schema, cells, parquet_source(path), row="file_row_number + 1")
         return Extract(path, rows, query)
 

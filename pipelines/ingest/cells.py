@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from feature_repo.errors import DataError
 
-# Kind of a value -> the DuckDB type in which it is checked. Wider than the canonical type: 3,000,000,000 in
-# an int32 column must reach the check and be refused with its value, not fail the cast of the whole file.
+# Kind of a value -> the DuckDB type in which it is checked. Wider than the canonical type: 3,000,000,000 or
+# 1.5 in an int32 column must reach the check and be judged by its value, not fail the cast of the whole file.
 WIDE = {
     "text": "VARCHAR",
-    "whole": "BIGINT",
+    "whole": "DOUBLE",
     "number": "DOUBLE",
     "instant": "TIMESTAMPTZ",
     "flag": "BOOLEAN",
@@ -33,22 +33,29 @@ READABLE = {
     "flag": "true or false",
     "texts": "a list of texts",
 }
-LIST_SEPARATOR = "|"  # between the texts of one CSV cell
-# A time of day that says where it was read off the clock.
-_OFFSET = r":\d\d(\.\d+)?\s*(Z|UTC|[+-]\d\d(:?\d\d)?)$"
+NO_FAULT = "NULL AS unread_field, NULL AS unread_value, NULL AS unread_reason"
+"""Columns of an Extract's query whose cells are all readable."""
 
 
 @dataclass(frozen=True)
 class Extract:
     """One part of an export, seen through canonical columns; nothing is read before the query runs.
 
-    `query` gives every column of the part's schema in its WIDE type, `source_row` (1-based) and, for a row
-    with an unreadable cell, `unread_field` and `unread_value` (else null).
+    `query` gives every column of the part's schema in its WIDE type, `file` (place in `files`), `source_row`
+    and `line` (both 1-based; line is null where the file has none) and, for a row with an unreadable cell,
+    `unread_field`, `unread_value` and, where the rule's own reason says too little, `unread_reason`.
     """
 
     source: Path
     rows: int
     query: str
+    names: tuple[str, ...] = ()  # of its files, as told to a reader; by default the source's own
+    told: tuple[str, ...] = ()  # what was found out about its form
+    skip_other_types: bool = False  # types that are not canonical are no fault
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.names or (self.source.name,)
 
 
 def kind_of(field: pa.Field) -> str:
@@ -86,8 +93,8 @@ def open_parquet(path: Path, kinds: Mapping[str, str], *, lenient: bool = False)
     """Schema and number of rows of a parquet file that has the columns of `kinds` (name -> kind).
 
     Reads the footer only. Raises DataError: no file, empty, not parquet or truncated, no rows, a column
-    missing, a column of a type that cannot hold its kind. `lenient` lets text stand for any kind, and whole
-    numbers or local times for instants.
+    missing, a column of a type that cannot hold its kind. `lenient` lets text stand for any kind, and
+    numbers, dates or local times for instants.
     """
     require_file(path)
     try:
@@ -113,8 +120,11 @@ def require_file(path: Path) -> None:
 
 
 def require_columns(path: Path, found: list[str], wanted: Mapping[str, str], rows: int) -> None:
-    """Raise DataError for the first of `wanted` that is not in `found`, or when there are no rows."""
+    """Raise DataError for the first of `wanted` that is not in `found` or there twice, or for no rows."""
     for name in wanted:
+        if found.count(name) > 1:
+            problem = f"column '{name}' is there {found.count(name)} times"
+            raise DataError(path, problem, rows=rows, next_step="give each column a name of its own")
         if name not in found:
             problem = f"column '{name}' is missing; columns are {', '.join(found)}"
             raise DataError(path, problem, rows=rows, next_step="add the column or correct the mapping")
@@ -123,23 +133,13 @@ def require_columns(path: Path, found: list[str], wanted: Mapping[str, str], row
         raise DataError(path, "the file has no rows", rows=0, next_step=step)
 
 
-def cell(column: str, kind: str, found: pa.DataType) -> str:
-    """SQL that converts one column to WIDE[kind]; null where the cell does not convert.
+def cell(column: str, kind: str) -> str:
+    """SQL that converts a column that holds its kind to WIDE[kind]; null where the cell does not convert.
 
-    >>> cell("n", "whole", pa.int64())
-    'TRY_CAST("n" AS BIGINT)'
+    >>> cell("n", "whole")
+    'TRY_CAST("n" AS DOUBLE)'
     """
-    name = quoted(column)
-    text = is_text(found)
-    if kind == "whole" and not pa.types.is_integer(found):
-        number = f"TRY_CAST({name} AS DOUBLE)"  # "3.0" is 3 and 3.5 is no whole number
-        return f"CASE WHEN {number} = trunc({number}) THEN TRY_CAST({number} AS BIGINT) END"
-    if kind == "instant" and text:
-        zoned = f"regexp_matches({name}, {literal(_OFFSET)})"
-        return f"CASE WHEN {zoned} THEN TRY_CAST({name} AS TIMESTAMPTZ) END"
-    if kind == "texts" and text:
-        return f"string_split({name}, {literal(LIST_SEPARATOR)})"
-    return f"TRY_CAST({name} AS {WIDE[kind]})"
+    return f"TRY_CAST({quoted(column)} AS {WIDE[kind]})"
 
 
 def canonical_query(
@@ -147,29 +147,39 @@ def canonical_query(
     cells: Mapping[str, tuple[str, str]],
     source: str,
     row: str,
+    *,
+    place: str = "0 AS file, NULL AS line",
     constants: Mapping[str, str] | None = None,
     unread_line: str = "NULL",
+    reasons: Mapping[str, str] | None = None,
 ) -> str:
     """Query of an Extract.
 
-    `cells` maps a canonical field to (source column, SQL of its conversion), `constants` one without a
-    column to SQL; any other field is null. But `consent` is true, and `created_ts` is `event_ts` wherever
-    it is null: what nobody recorded was learned when it happened. `row` is the SQL of source_row,
-    `unread_line` that of the text of a row that could not be split into cells.
+    `cells` maps a canonical field to (source column, SQL of its conversion), `constants` to SQL what stands
+    where there is no column or its cell is null; any other field is null. But `consent` is true, and
+    `created_ts` is `event_ts` wherever it is null: what nobody recorded was learned when it happened. `row`
+    is the SQL of source_row, `unread_line` that of the text of a row that could not be split into cells,
+    `reasons` that of why a field's cell, or the `row`, could not be read.
     """
-    learned = cells["event_ts"][1] if "event_ts" in cells else "NULL"
-    values = {"consent": "true", "created_ts": learned, **(constants or {})}
+    reasons, constants = reasons or {}, constants or {}
     unread = [f"WHEN {unread_line} IS NOT NULL THEN 'row'"]
     texts = [f"WHEN {unread_line} IS NOT NULL THEN {unread_line}"]
+    whys = [f"WHEN {unread_line} IS NOT NULL THEN {reasons.get('row', 'NULL')}"]
+    values = {"consent": "true", **constants}
     for name, (column, value) in cells.items():
         failed = f"WHEN {quoted(column)} IS NOT NULL AND ({value}) IS NULL THEN"
         unread.append(f"{failed} {literal(name)}")
         texts.append(f"{failed} CAST({quoted(column)} AS VARCHAR)")
-        values[name] = f"coalesce({value}, {learned})" if name == "created_ts" else value
+        whys.append(f"{failed} {reasons.get(name, 'NULL')}")
+        values[name] = f"coalesce({value}, {constants[name]})" if name in constants else value
+    if "created_ts" in schema.names:
+        learned = [values[name] for name in ("created_ts", "event_ts") if name in values]
+        values["created_ts"] = f"coalesce({', '.join(learned)})" if learned else "NULL"
     fields = ", ".join(f"{values.get(name, 'NULL')} AS {quoted(name)}" for name in schema.names)
     return f"""
-        SELECT {row} AS source_row, CASE {" ".join(unread)} END AS unread_field,
-        CASE {" ".join(texts)} END AS unread_value, {fields} FROM {source}"""
+        SELECT {place}, {row} AS source_row, CASE {" ".join(unread)} END AS unread_field,
+        CASE {" ".join(texts)} END AS unread_value, CASE {" ".join(whys)} END AS unread_reason,
+        {fields} FROM {source}"""
 
 
 def is_text(found: pa.DataType) -> bool:
@@ -194,5 +204,6 @@ def _holds(found: pa.DataType, kind: str) -> bool:
 
 
 def _may_hold(found: pa.DataType, kind: str) -> bool:
-    number_or_local = pa.types.is_integer(found) or pa.types.is_timestamp(found)
-    return is_text(found) or (kind == "instant" and number_or_local)
+    count = pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_decimal(found)
+    local = pa.types.is_timestamp(found) or pa.types.is_date(found)
+    return is_text(found) or (kind == "instant" and (count or local))

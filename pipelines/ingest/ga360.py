@@ -2,16 +2,17 @@
 
 Read as the data stands. Items are keyed by name (the SKUs of a view and of its purchase differ by size). A
 price of 0 and a list position of 0 are how this export writes "unknown"; so are "(not set)" and an empty
-text. There is no margin, stock, brand or description, and none is made up. The totals in items.parquet
-(clicks, purchases ...) cover the whole period, the future of every training row included: they are never
-read.
+text, in whatever column. There is no margin, stock, brand or description, and none is made up. The totals in
+items.parquet (clicks, purchases ...) cover the whole period, the future of every training row included: they
+are never read.
 """
 
 from pathlib import Path
 
 import duckdb
 
-from pipelines.ingest.cells import Extract, open_parquet, parquet_source
+from pipelines.ingest.cells import NO_FAULT, Extract, open_parquet, parquet_source
+from pipelines.ingest.conversions import something
 
 TYPES = {
     "click": "click",
@@ -55,7 +56,7 @@ class Ga360:
 
 
 def _known(column: str) -> str:
-    return f"CASE WHEN {column} NOT IN ('', '(not set)') THEN {column} END"
+    return something(column, ("(not set)", "(none)"))
 
 
 def _event_id(kind: str) -> str:
@@ -70,9 +71,10 @@ def _event_id(kind: str) -> str:
 def _hit(event_id: str, kind: str, list_name: str, quantity: str, context: str) -> str:
     """Select list of one event; `context` is the alias that knows device, country and channel."""
     return f"""
-        file_row_number + 1 AS source_row, NULL AS unread_field, NULL AS unread_value,
+        0 AS file, file_row_number + 1 AS source_row, NULL AS line, {NO_FAULT},
         {event_id} AS event_id, hits.ts AS event_ts, hits.ts AS created_ts, {kind} AS type,
-        hits.user_id, session_id, item AS item_id, NULL AS surface, NULL AS request_id, NULL AS slot,
+        {_known("hits.user_id")} AS user_id, {_known("session_id")} AS session_id,
+        {_known("item")} AS item_id, NULL AS surface, NULL AS request_id, NULL AS slot,
         {_known(list_name)} AS list_name, nullif(list_pos, 0) AS position, nullif(price, 0) AS price,
         {quantity} AS quantity, NULL AS query, {_known(context + ".device")} AS device,
         {_known(context + ".country")} AS country, {_known(context + ".channel")} AS channel,
@@ -98,8 +100,8 @@ def _impressions(path: Path, sessions: Path) -> str:
 
 def _items(path: Path) -> str:
     return f"""
-        SELECT file_row_number + 1 AS source_row, NULL AS unread_field, NULL AS unread_value,
-        name AS item_id, name AS title, NULL AS description,
+        SELECT 0 AS file, file_row_number + 1 AS source_row, NULL AS line, {NO_FAULT},
+        {_known("name")} AS item_id, {_known("name")} AS title, NULL AS description,
         rtrim({_known("category")}, '/') AS category_path, NULL AS brand,
         nullif(price, 0) AS price, '{CURRENCY}' AS currency, NULL AS margin, NULL AS stock,
         NULL AS image_path, NULL AS accessories, NULL AS available_from, NULL AS gtin

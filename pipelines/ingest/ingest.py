@@ -10,18 +10,22 @@ from typing import Annotated
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
 from feature_repo import params
-from feature_repo.errors import DataError
+from feature_repo.errors import DataError, ParamsError, shorten
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
 from feature_repo.files import write_parquet
 from feature_repo.offline.duck import connect
 from feature_repo.places import DATA, at
 from pipelines.ingest.adapters import PARTS, Adapter, adapter_of
 from pipelines.ingest.cells import Extract
-from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules
-from pipelines.ingest.report import IngestReport, Output, Part, draw
+from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules, learned_rule
+from pipelines.ingest.repairs import catalogue_of, keep_known, repairs_of
+from pipelines.ingest.report import IngestReport, Output, Part, Reason, draw
+
+_NEEDED = ("type", "event_ts", "consent")  # of every event, beside its ids
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class IngestParams:
     """Section `ingest` of params.yaml."""
 
     max_quarantined_share: float
+    repairs: dict[str, str]  # field: empty, clamp, quarantine; pipelines/ingest/repairs.py
+    returns: str  # skip or quarantine
     latest: datetime
     memory_limit: str
     threads: int
@@ -61,22 +67,26 @@ def ingest(
     data.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".ingest-", dir=data) as name, _connection(name, constants) as connection:
         scratch = Path(name)  # on the same file system as `data`: moves from here are atomic
-        events = Intake(connection, SCHEMA, "event_id", event_rules(latest))
-        items = Intake(connection, ITEM_SCHEMA, "item_id", item_rules(latest))
+        events, items = _intakes(connection, constants, latest)
         intakes = {"events": events, "impressions": events, "items": items}
         extracts = {part: found for part in PARTS if (found := adapter.extract(part, connection))}
-        numbers = {part: intakes[part].add(extract) for part, extract in extracts.items()}
+        numbers = {part: events.add(extracts[part]) for part in extracts if part != "items"}
         events.refuse_repeats()
+        extracts.setdefault("items", catalogue_of(events.table, extracts["events"].source))
+        numbers["items"] = items.add(extracts["items"])
         items.refuse_repeats()
+        for i, repair in enumerate(items.repairs):
+            if repair.field == "accessories":
+                keep_known(connection, items.table, 1 << i)
 
-        parts = {}
+        parts, faults = {}, {}
         for part in PARTS:
             refused = intakes[part].refused(numbers[part]) if part in numbers else QUARANTINE.empty_table()
             _write(scratch / "quarantine" / f"{part}.parquet", QUARANTINE, refused.to_reader(), constants)
             if part in numbers:
-                rows, accepted = intakes[part].rows(numbers[part])
-                parts[part] = Part.count(extracts[part].source.name, rows, accepted, refused)
-        failure = _too_many_refused(parts, extracts, constants.max_quarantined_share)
+                parts[part] = Part.count(extracts[part], intakes[part], numbers[part], refused)
+                faults[part] = refused
+        failure = _too_many_refused(parts, extracts, faults, constants.max_quarantined_share)
         outputs = {} if failure else _write_raw(scratch / "raw", events, items, constants)
         report = IngestReport(shop, parts, outputs, accepted=failure is None)
         _write_report(scratch / "reports", report)
@@ -86,11 +96,28 @@ def ingest(
     return report
 
 
+def _intakes(
+    connection: duckdb.DuckDBPyConnection, constants: IngestParams, latest: datetime
+) -> tuple[Intake, Intake]:
+    """Of events and of items. Raises ParamsError for a repair that does not exist."""
+    of_events, of_items = [*event_rules(latest), learned_rule(latest)], item_rules(latest)
+    known = dict.fromkeys(rule.field for rule in (*of_events, *of_items))
+    for name in constants.repairs:
+        if name not in known:
+            raise ParamsError(f"ingest.repairs.{name}: unknown field; allowed: {', '.join(known)}")
+    if constants.returns not in ("skip", "quarantine"):
+        raise ParamsError(f"ingest.returns: {constants.returns!r}; allowed: skip, quarantine")
+    mended = repairs_of(constants.repairs, of_events, ("event_id", "session_id", "item_id", *_NEEDED))
+    events = Intake(connection, SCHEMA, "event_id", of_events, mended, constants.returns == "skip")
+    mended = repairs_of(constants.repairs, of_items, ("item_id",))
+    return events, Intake(connection, ITEM_SCHEMA, "item_id", of_items, mended)
+
+
 def _write_raw(folder: Path, events: Intake, items: Intake, constants: IngestParams) -> dict[str, Output]:
     """The three canonical files. The type of an event decides its file, whichever file it came from."""
     outputs, batch = {}, constants.row_group_rows
     for name, where in (("events", "type <> 'impression'"), ("impressions", "type = 'impression'")):
-        rows = events.accepted("event_ts, event_id", batch, where)
+        rows = events.accepted("event_ts, part, file, source_row", batch, where)  # ties: as exported
         count = _write(folder / f"{name}.parquet", SCHEMA, rows, constants)
         outputs[name] = Output.of(count, events.types(where))
     count = _write(folder / "items.parquet", ITEM_SCHEMA, items.accepted("item_id", batch), constants)
@@ -104,7 +131,7 @@ def _write(path: Path, schema: pa.Schema, rows: pa.RecordBatchReader, constants:
 
 
 def _too_many_refused(
-    parts: Mapping[str, Part], extracts: Mapping[str, Extract], limit: float
+    parts: Mapping[str, Part], extracts: Mapping[str, Extract], faults: Mapping[str, pa.Table], limit: float
 ) -> DataError | None:
     for name, part in parts.items():
         if part.quarantined > limit * part.rows_in:
@@ -112,11 +139,36 @@ def _too_many_refused(
             problem = (
                 f"{found} rows are quarantined ({found / part.rows_in:.2%}, allowed "
                 f"ingest.max_quarantined_share = {limit:.2%}), "
-                f"most of them ({top.rows}) for {top.field}: {top.reason}"
+                f"most of them ({top.rows}) for {top.field}: {top.reason}; {_example(faults[name], top)}"
             )
-            step = f"look at data/quarantine/{name}.parquet and correct the export or its mapping"
+            step = f"look at data/quarantine/{name}.parquet; then correct the export, {_switch(top.field)}"
             return DataError(extracts[name].source, problem, rows=part.rows_in, next_step=step)
     return None
+
+
+def _example(refused: pa.Table, why: Reason) -> str:
+    """Place and value of the first row that was refused so."""
+    rows = refused.filter((pc.field("field") == why.field) & (pc.field("reason") == why.reason))
+    first = rows.slice(0, 1).to_pylist()[0]
+    place = f"row {first['row']}" if first["line"] is None else f"line {first['line']}"
+    return f"the first is {place} of {first['source']}: {shorten(first['value'])}"
+
+
+def _switch(field: str) -> str:
+    """What of the mapping or of params.yaml bears on a field that many rows fail at."""
+    of_instants = "or set timezone, time_format or epoch in its mapping"
+    switches = {
+        "row": "or delimiter or encoding in its mapping",
+        "type": "name the words under types in its mapping, or set other_types: skip",
+        "event_ts": of_instants,
+        "created_ts": of_instants,
+        "available_from": of_instants,
+        "event_id": "or leave event_id out of its mapping",
+    }
+    needed = ("session_id", "item_id", "consent")
+    mapped = "or its mapping (a default, decimal)"
+    other = mapped if field in needed else f"{mapped}, or set ingest.repairs.{field} in params.yaml"
+    return f"{switches.get(field, other)}; or raise the limit"
 
 
 def _write_report(folder: Path, report: IngestReport) -> None:

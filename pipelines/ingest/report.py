@@ -13,10 +13,13 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipelines.ingest.cells import Extract
+from pipelines.ingest.quarantine import Intake
+
 
 @dataclass(frozen=True)
 class Reason:
-    """Why rows are in quarantine."""
+    """Why rows are in quarantine, were passed over, or have a mended field."""
 
     field: str
     reason: str
@@ -25,21 +28,33 @@ class Reason:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one file of the export: rows_in == accepted + quarantined."""
+    """Rows of one part of the export: rows_in == accepted + quarantined + skipped."""
 
     source: str
     rows_in: int
     accepted: int
     quarantined: int
     reasons: tuple[Reason, ...]  # most rows first
+    skipped: int
+    skips: tuple[Reason, ...]  # rows that are no events of ours
+    repaired: tuple[Reason, ...]  # accepted rows whose field was mended
+    told: tuple[str, ...]  # what was found out about the files' form
 
     @staticmethod
-    def count(source: str, rows_in: int, accepted: int, refused: pa.Table) -> Part:
+    def count(extract: Extract, intake: Intake, part: int, refused: pa.Table) -> Part:
         """`refused` has the columns field and reason (pipelines.ingest.quarantine.QUARANTINE)."""
+        rows_in, accepted = intake.rows(part)
+        skips = tuple(Reason(*found) for found in intake.skipped(part))
+        repaired = tuple(Reason(*found) for found in intake.repaired(part))
         groups = refused.group_by(["field", "reason"]).aggregate([([], "count_all")]).to_pylist()
         reasons = [Reason(group["field"], group["reason"], group["count_all"]) for group in groups]
         ordered = tuple(sorted(reasons, key=lambda reason: (-reason.rows, reason.field, reason.reason)))
-        return Part(source, rows_in, accepted, refused.num_rows, ordered)
+        skipped, source = sum(why.rows for why in skips), extract.files[0]
+        if rows_in != accepted + refused.num_rows + skipped:
+            raise RuntimeError(f"{source}: {rows_in} rows in, {accepted} out, {refused.num_rows} refused")
+        return Part(
+            source, rows_in, accepted, refused.num_rows, ordered, skipped, skips, repaired, extract.told
+        )
 
 
 @dataclass(frozen=True)
@@ -81,9 +96,13 @@ class IngestReport:
         """One line per file in, per reason and per file out."""
         lines = []
         for name, part in self.parts.items():
-            told = f"{part.quarantined:,} to quarantine ({part.source})"
-            lines.append(f"{name:<12} {part.rows_in:>10,} rows in, {told}")
+            form = "; ".join((part.source, *part.told))
+            lines.append(
+                f"{name:<12} {part.rows_in:>10,} rows in, {part.quarantined:,} to quarantine ({form})"
+            )
             lines += [f"{'':<12} {why.rows:>10,} {why.field}: {why.reason}" for why in part.reasons]
+            lines += [f"{'':<12} {why.rows:>10,} skipped, {why.field}: {why.reason}" for why in part.skips]
+            lines += [f"{'':<12} {why.rows:>10,} kept, {why.field} {why.reason}" for why in part.repaired]
         for name, output in self.outputs.items():
             lines.append(f"data/raw/{name + '.parquet':<20} {output.rows:>10,} rows")
         return "\n".join(lines)

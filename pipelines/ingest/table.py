@@ -1,37 +1,28 @@
-"""Any shop's CSV or parquet, by a mapping file that says which of its columns is which canonical field.
+"""Any shop's text or parquet files, by a mapping file that says which column is which canonical field.
 
     events:
-      file: clicks.csv              # .csv or .parquet, relative to the shop's source folder
+      file: "days/*.csv.gz"         # relative to the shop's source folder; one name, a pattern or a list
       columns:                      # canonical field: the shop's column; what is not named stays null
         {event_ts: when, type: action, session_id: visit, item_id: sku, price: price}
       types: {detail: product_viewed, buy: purchase_completed}      # the shop's word: canonical type
       timezone: Europe/Berlin       # of instants that do not say their own
-      epoch: us                     # or s, ms: instants are whole numbers since 1970 (GA4 exports)
-      delimiter: ";"
-      defaults: {device: desktop}   # a constant for a field without a column
     impressions: ...                # optional; `type` is impression where it is not mapped
     items: {file: products.parquet, columns: {item_id: sku, title: name}, defaults: {currency: EUR}}
 
-Events without an event_id column are numbered `<file>:<row>`: append to such a file, never reorder it.
+docs/ingest.md has every key. Events without an event_id column are numbered `<file>:<row>`: append to such a
+file, never reorder it.
 """
 
-import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
-import yaml
 
 from feature_repo.errors import DataError
-from feature_repo.events import ITEM_SCHEMA, SCHEMA, TIMESTAMP
-from feature_repo.offline.duck import connect
+from feature_repo.events import TIMESTAMP
 from pipelines.ingest.cells import (
     Extract,
     canonical_query,
@@ -41,191 +32,198 @@ from pipelines.ingest.cells import (
     literal,
     open_parquet,
     quoted,
-    require_columns,
-    require_file,
 )
+from pipelines.ingest.conversions import LIST_SEPARATOR, advice, converted, listed, number
+from pipelines.ingest.files.delimited import read_delimited
+from pipelines.ingest.files.exports import Cells, files_of, kind_of_file
+from pipelines.ingest.files.jsonlines import read_json
+from pipelines.ingest.instants import LOCAL, in_zone, of_counts, read_texts, unit_of, unit_of_texts
+from pipelines.ingest.mapping import Impressions, Part, read_mapping
 
-_REQUIRED = {
-    "events": ("event_ts", "type", "session_id", "item_id"),
-    "impressions": ("event_ts", "session_id", "item_id"),
-    "items": ("item_id", "title"),
-}
-_EPOCHS = {"s": 1, "ms": 1_000, "us": 1_000_000}  # name: counts per second
-_YEAR_2200 = 7_258_118_400  # seconds since 1970
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """One part of the mapping file; see the module's text for the keys."""
-
-    file: str
-    columns: dict[str, str]
-    types: dict[str, str] = field(default_factory=dict)
-    timezone: str | None = None
-    epoch: str | None = None
-    delimiter: str = ","
-    defaults: dict[str, Any] = field(default_factory=dict)
+_BLANKS = " \t\u00a0\u202f"
 
 
 class Table:
-    """A folder of CSV or parquet files and the mapping that explains them."""
+    """A folder of files and the mapping that explains them."""
 
     def __init__(self, source: Path, mapping: Path) -> None:
         self.source, self.mapping = source, read_mapping(mapping)
 
     def extract(self, part: str, connection: duckdb.DuckDBPyConnection) -> Extract | None:
-        if part not in self.mapping:
+        mapped: Part | None = getattr(self.mapping, part)
+        if mapped is None:
             return None
-        mapped = self.mapping[part]
-        schema = ITEM_SCHEMA if part == "items" else SCHEMA
-        kinds = {name: kind_of(schema.field(name)) for name in mapped.columns}
-        path = self.source / mapped.file
-        table = _read(path, mapped, kinds)
-        cells = {}
-        for name, column in mapped.columns.items():
-            found = table.schema.field(column).type
-            value = cell(column, kinds[name], found)
-            if kinds[name] == "instant" and not (pa.types.is_timestamp(found) and found.tz):
-                table, value = _instant(table, column, mapped, path)
-            cells[name] = (column, value)
-        view = f"table adapter {part}"
-        connection.register(view, table)
-        constants = _constants(part, mapped)
-        query = canonical_query(schema, cells, quoted(view), "source_row", constants, "unread_line")
-        return Extract(path, table.num_rows, _in_our_words(query, mapped.types))
+        paths = files_of(self.source, mapped.file)
+        queries, told, rows = [], dict.fromkeys([f"{len(paths)} files"] if len(paths) > 1 else []), 0
+        names = tuple(_name(path, self.source) for path in paths)
+        for n, path in enumerate(paths):
+            cells = _read(path, mapped)
+            view = f"table adapter {part} {n}"
+            queries.append(_query(cells.table, view, n, names[n], mapped, path, connection))
+            told |= {cells.told: None} if cells.told else {}
+            rows += cells.table.num_rows
+        if rows == 0:
+            step = "export it again, or leave the part out of the mapping"
+            raise DataError(paths[0], "the file has no rows", rows=0, next_step=step)
+        skip = mapped.other_types == "skip"
+        return Extract(paths[0], rows, " UNION ALL ".join(queries), names, tuple(told), skip)
 
 
-def read_mapping(path: Path) -> dict[str, Mapped]:
-    """The mapping file, by part. Raises DataError naming the key that is unknown, missing or wrong."""
-    require_file(path)
-    try:
-        parts = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise DataError(path, f"not YAML: {error}", next_step="correct the mapping file") from error
-    if not isinstance(parts, dict) or not {"events", "items"} <= set(parts) <= set(_REQUIRED):
-        raise _wrong(path, f"the parts are {parts and list(parts)}", "events, impressions (optional), items")
-    return {part: _mapped(path, part, values) for part, values in parts.items()}
+def _wanted(mapped: Part) -> list[str]:
+    """The columns that are read, each once; in a table they are called by their places here."""
+    return list(dict.fromkeys(mapped.columns.values()))
 
 
-def _mapped(path: Path, part: str, values: Any) -> Mapped:
-    allowed = [key.name for key in fields(Mapped)]
-    if not isinstance(values, dict) or not {"file", "columns"} <= set(values) <= set(allowed):
-        keys = ", ".join(allowed)
-        raise _wrong(path, f"{part}: {values!r}", f"a section with file, columns and of the rest of {keys}")
-    mapped = Mapped(**values)
-    names = (ITEM_SCHEMA if part == "items" else SCHEMA).names
-    for name in [*mapped.columns, *mapped.defaults]:
-        if name not in names:
-            raise _wrong(path, f"{part}: '{name}' is no canonical field", ", ".join(names))
-    for name in _REQUIRED[part]:
-        if name not in mapped.columns:
-            raise _wrong(path, f"{part}.columns: '{name}' is not mapped", ", ".join(_REQUIRED[part]))
-    if mapped.epoch not in (None, *_EPOCHS):
-        raise _wrong(path, f"{part}.epoch: {mapped.epoch!r}", ", ".join(_EPOCHS))
-    try:
-        ZoneInfo(mapped.timezone or "UTC")
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise _wrong(path, f"{part}.timezone: {mapped.timezone!r}", "a name such as Europe/Berlin") from error
-    return mapped
+def _name(path: Path, source: Path) -> str:
+    return path.relative_to(source).as_posix() if path.is_relative_to(source) else str(path)
 
 
-def _wrong(path: Path, problem: str, allowed: str) -> DataError:
-    return DataError(path, f"{problem}; allowed: {allowed}", next_step="correct the mapping file")
+def _read(path: Path, mapped: Part) -> Cells:
+    """The mapped columns, with place and fault of each row; words for nothing are null."""
+    wanted = _wanted(mapped)
+    kind = kind_of_file(path)
+    if kind == "parquet":
+        cells = Cells(_parquet(path, mapped, wanted))
+    elif kind == "json":
+        cells = read_json(path, wanted, mapped.encoding, LIST_SEPARATOR)
+    else:
+        cells = read_delimited(path, wanted, mapped.delimiter, mapped.encoding)
+    table, nothing = cells.table, pa.array(["", *mapped.nothing])
+    for at in range(len(wanted)):
+        if is_text(table.schema.field(str(at)).type):
+            cells_of = table[str(at)]
+            said = pc.is_in(pc.utf8_trim(cells_of, _BLANKS), nothing)
+            table = table.set_column(at, str(at), pc.if_else(said, None, cells_of))
+    return Cells(table, cells.told)
 
 
-def _read(path: Path, mapped: Mapped, kinds: Mapping[str, str]) -> pa.Table:
-    """The mapped columns, `source_row` (from 1) and `unread_line` (the text of a line without cells)."""
-    wanted = {mapped.columns[name]: kind for name, kind in kinds.items()}
-    if path.suffix == ".csv":
-        return _read_csv(path, wanted, mapped.delimiter)
+def _parquet(path: Path, mapped: Part, wanted: list[str]) -> pa.Table:
+    kinds = {column: kind_of(mapped.fields_of.field(name)) for name, column in mapped.columns.items()}
     # Text stands for any kind: shops write numbers and instants as text, and each cell is judged.
-    _, rows = open_parquet(path, wanted, lenient=True)
+    _, rows = open_parquet(path, kinds, lenient=True)
     try:
-        table = pq.read_table(path, columns=list(wanted))
-    except (pa.ArrowException, OSError) as error:
+        table = pq.ParquetFile(path).read(columns=wanted).select(wanted)
+        table = table.rename_columns([str(at) for at in range(len(wanted))])
+        for at, field in enumerate(table.schema):
+            if is_text(field.type):
+                table = table.set_column(at, field.name, table[at].cast(pa.string()))
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
         problem = f"cannot be read to its end: {error}"
         raise DataError(path, problem, rows=rows, next_step="export it again") from error
-    return _numbered(table, pa.array(range(1, rows + 1), pa.int64()), None)
+    nulls = {name: pa.nulls(rows, pa.string()) for name in ("unread_line", "unread_why")}
+    placed = {"source_row": pa.array(range(1, rows + 1), pa.int64()), "line": pa.nulls(rows, pa.int64())}
+    for name, values in (placed | nulls).items():
+        table = table.append_column(name, values)
+    return table
 
 
-def _read_csv(path: Path, wanted: Mapping[str, str], delimiter: str) -> pa.Table:
-    """All cells as text. A line with too few or too many cells is kept whole in `unread_line`."""
-    require_file(path)
-    broken: list[pacsv.InvalidRow] = []
+def _query(
+    table: pa.Table,
+    view: str,
+    file: int,
+    file_name: str,
+    mapped: Part,
+    path: Path,
+    connection: duckdb.DuckDBPyConnection,
+) -> str:
+    """SQL of one file's rows; what it reads is registered as `view`."""
+    cells, reasons = {}, {"row": "unread_why"}
+    places = {name: str(_wanted(mapped).index(column)) for name, column in mapped.columns.items()}
+    for name, column in places.items():
+        kind, found = kind_of(mapped.fields_of.field(name)), table.schema.field(column).type
+        if kind == "instant":
+            table, value, reasons[name] = _instant(table, column, mapped.columns[name], mapped, path)
+        elif is_text(found):
+            value = converted(quoted(column), name, kind, mapped.decimal)
+            reasons[name] = literal(advice(kind, mapped.decimal))
+        else:
+            value = cell(column, kind)
+        if name == "accessories":
+            itself = quoted(places["item_id"]) if "item_id" in places else "NULL"
+            value = listed(value, f"CAST({itself} AS VARCHAR)")
+        cells[name] = (column, value)
+    connection.register(view, table)
+    query = canonical_query(
+        mapped.fields_of,
+        cells,
+        quoted(view),
+        "source_row",
+        place=f"{file} AS file, line",
+        constants=_constants(mapped, file_name),
+        unread_line="unread_line",
+        reasons=reasons,
+    )
+    return _in_our_words(query, mapped.types)
 
-    def keep_for_quarantine(row: pacsv.InvalidRow) -> str:
-        broken.append(row)
-        return "skip"
 
+def _instant(table: pa.Table, column: str, title: str, mapped: Part, path: Path) -> tuple[pa.Table, str, str]:
+    """(table with what is needed, SQL of the instant, SQL of why there is none).
+
+    `title` is what the shop calls the column.
+    """
+    values, how = table[column], mapped.reading
+    found = values.type
+    if pa.types.is_null(found) or (pa.types.is_timestamp(found) and found.tz):
+        return table, cell(column, "instant"), "NULL"
+    text = is_text(found)
+    local = pa.types.is_timestamp(found) or pa.types.is_date(found)
+    if how.epoch is not None and not local:
+        count = number(quoted(column)) if text else cell(column, "number")
+        why = f"not a count of {how.epoch} from 1970 to 2200, as epoch in the mapping says"
+        return table, of_counts(count, how.epoch), literal(why)
+    if not local:
+        _require_no_count(values, title, path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            header = next(csv.reader(lines, delimiter=delimiter), [])
-        table = pacsv.read_csv(
-            path,
-            pacsv.ReadOptions(use_threads=False),  # only then does an invalid row know its number
-            pacsv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep_for_quarantine
-            ),
-            pacsv.ConvertOptions(
-                column_types=dict.fromkeys(header, pa.string()), null_values=[""], strings_can_be_null=True
-            ),
-        )
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(path, f"not a readable CSV file: {error}", next_step="export it as UTF-8") from error
-    require_columns(path, table.column_names, wanted, table.num_rows + len(broken))
-    lost = {row.number - 1: row.text for row in broken}  # pyarrow counts the header as row 1
-    kept = [n for n in range(1, table.num_rows + len(lost) + 1) if n not in lost]
-    return _numbered(table.select(list(wanted)), pa.array(kept, pa.int64()), lost)
+        if text:
+            instants, reasons = read_texts(values.combine_chunks(), how)
+        elif how.timezone is None:
+            problem = f"column '{title}' has instants without a time zone, for example {_first(values)}"
+            raise DataError(path, problem, rows=len(values), next_step="set timezone in the mapping file")
+        else:
+            naive = values.combine_chunks().cast(LOCAL)
+            instants, reasons = in_zone(naive, how.timezone), pa.nulls(len(values), pa.string())
+    except pa.ArrowException as error:
+        step = "correct timezone in the mapping, or export the column as text"
+        raise DataError(path, f"column '{title}': {error}", rows=len(values), next_step=step) from error
+    value, why = f"instant of {column}", f"why not {column}"
+    if value not in table.column_names:
+        table = table.append_column(value, instants.cast(TIMESTAMP)).append_column(why, reasons)
+    return table, quoted(value), quoted(why)
 
 
-def _numbered(table: pa.Table, rows: pa.Array, lost: Mapping[int, str] | None) -> pa.Table:
-    kept = table.append_column("source_row", rows)
-    kept = kept.append_column("unread_line", pa.nulls(table.num_rows, pa.string()))
-    if not lost:
-        return kept
-    lines = pa.table({"source_row": pa.array(lost, pa.int64()), "unread_line": list(lost.values())})
-    return pa.concat_tables([kept, lines], promote_options="default")
+def _require_no_count(values: pa.ChunkedArray, column: str, path: Path) -> None:
+    """Raise DataError where a whole column counts since 1970 and the mapping does not say so."""
+    first = _first(values)
+    if is_text(values.type):
+        unit = unit_of_texts(values)
+    else:
+        unit = unit_of(float(first)) if first is not None else None
+    if unit is not None or not is_text(values.type):
+        problem = f"column '{column}' has numbers where instants are wanted, for example {first}"
+        step = f"set epoch: {unit} in the mapping" if unit else "set epoch (s, ms or us) in the mapping"
+        raise DataError(path, problem, rows=len(values), next_step=step)
 
 
-def _instant(table: pa.Table, column: str, mapped: Mapped, path: Path) -> tuple[pa.Table, str]:
-    """SQL of an instant that is text, local time or a number; local times get a column of their own."""
-    found = table.schema.field(column).type
-    if mapped.epoch is not None:
-        per_second = _EPOCHS[mapped.epoch]
-        count = cell(column, "whole", found)
-        known = f"{count} BETWEEN 0 AND {_YEAR_2200 * per_second}"  # beyond it the product would overflow
-        instant = f"make_timestamp({count} * {1_000_000 // per_second})"
-        return table, f"CASE WHEN {known} THEN CAST({instant} AS TIMESTAMPTZ) END"
-    if pa.types.is_integer(found):
-        problem = f"column '{column}' has whole numbers where instants are wanted"
-        raise DataError(path, problem, rows=table.num_rows, next_step="set epoch in the mapping file")
-    with_offset = cell(column, "instant", found) if is_text(found) else "CAST(NULL AS TIMESTAMPTZ)"
-    if mapped.timezone is None:
-        if is_text(found):
-            return table, with_offset  # a cell without an offset goes to quarantine
-        problem = f"column '{column}' has instants without a time zone"
-        raise DataError(path, problem, rows=table.num_rows, next_step="set timezone in the mapping file")
-    with connect() as connection:  # null where a text is no time
-        texts = connection.from_arrow(table.select([column]))
-        local = texts.select(f"TRY_CAST({quoted(column)} AS TIMESTAMP) AS local").to_arrow_table()["local"]
-    # In the hour that happens twice, the first; in the hour that never happens, the instant after it.
-    zoned = pc.assume_timezone(local, mapped.timezone, ambiguous="earliest", nonexistent="latest")
-    name = f"{column} in {mapped.timezone}"
-    return table.append_column(name, zoned.cast(TIMESTAMP)), f"coalesce({with_offset}, {quoted(name)})"
+def _first(values: pa.ChunkedArray) -> str | None:
+    """The first value that is there, None where there is none."""
+    there = values.drop_null()
+    return there[0].cast(pa.string()).as_py() if len(there) else None
 
 
-def _constants(part: str, mapped: Mapped) -> dict[str, str]:
-    """SQL of the fields that have no column."""
-    constants = {name: literal(str(value)) for name, value in mapped.defaults.items()}
-    if part == "impressions":
+def _constants(mapped: Part, file_name: str) -> dict[str, str]:
+    """SQL of what stands where there is no column, or where its cell says nothing."""
+    constants = mapped.constants()
+    if isinstance(mapped, Impressions):
         constants.setdefault("type", "'impression'")
-    if part != "items" and "event_id" not in mapped.columns:
-        constants["event_id"] = f"format('{{}}:{{}}', {literal(mapped.file)}, source_row)"
+    if "event_id" in mapped.fields_of.names and "event_id" not in mapped.columns:
+        # Of one width, so that ids sort as the rows do.
+        constants["event_id"] = f"format('{{}}:{{:09d}}', {literal(file_name)}, source_row)"
     return constants
 
 
 def _in_our_words(query: str, types: Mapping[str, str]) -> str:
     if not types:
         return query
-    cases = " ".join(f"WHEN {literal(str(theirs))} THEN {literal(ours)}" for theirs, ours in types.items())
+    cases = " ".join(f"WHEN {literal(theirs)} THEN {literal(ours)}" for theirs, ours in types.items())
     return f"SELECT * REPLACE (CASE type {cases} ELSE type END AS type) FROM ({query})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from pipelines.ingest.report import IngestReport
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 LOOSE = IngestParams(
-    max_quarantined_share=1.0, latest=LATEST, memory_limit="500MB", threads=1, row_group_rows=1000
+    max_quarantined_share=1.0,
+    repairs={},
+    returns="quarantine",
+    latest=LATEST,
+    memory_limit="500MB",
+    threads=1,
+    row_group_rows=1000,
 )
-STRICT = IngestParams(
-    max_quarantined_share=0.1, latest=LATEST, memory_limit="500MB", threads=1, row_group_rows=1000
-)
+STRICT = dataclasses.replace(LOOSE, max_quarantined_share=0.1)
 
 
 def event(n: int, **changes: Any) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def refused_in_batch(batch: list[dict[str, Any]]) -> list[tuple[int, str]]:
     """The same by the import's door."""
     with duckdb.connect() as connection:
         connection.register("batch", pa.Table.from_pylist(batch, WIDE_SCHEMA))
-        cells = {f.name: (f.name, cell(f.name, kind_of(f), WIDE_SCHEMA.field(f.name).type)) for f in SCHEMA}
+        cells = {f.name: (f.name, cell(f.name, kind_of(f))) for f in SCHEMA}
         query = canonical_query(SCHEMA, cells, "(SELECT *, row_number() OVER () AS n FROM batch)", "n")
         intake = Intake(connection, SCHEMA, "event_id", event_rules(LATEST))
         intake.add(Extract(Path("batch"), len(batch), query))

@@ -73,6 +73,7 @@ def test_of_repeated_ids_the_first_accepted_row_is_kept_over_all_files(tmp_path:
     assert shown_twice == {
         "source": "impressions.parquet",
         "row": 1,
+        "line": None,
         "field": "event_id",
         "value": "e1",
         "reason": "not the first row with this event_id",
@@ -188,6 +189,10 @@ def test_the_report_and_its_picture_count_types_and_reasons(export: Path, tmp_pa
         "accepted": 20,
         "quarantined": 0,
         "reasons": [],
+        "skipped": 0,
+        "skips": [],
+        "repaired": [],
+        "told": [],
     }
     assert report["outputs"]["events"]["types"] == {"product_viewed": 20}
     assert report["outputs"]["events"]["last"] == "2026-01-31T12:00:19+00:00"
