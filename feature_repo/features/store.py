@@ -69,6 +69,6 @@ def registry_digest(declared: dict[str, FeatureView]) -> str:
     of_services = [service.to_proto().spec for service in services(declared)]
     for sourced in (*of_views, *(view for service in of_services for view in service.features)):
         sourced.batch_source.ClearField("meta")  # when this process declared it
-    specs = (*of_views, *of_services)
+    specs: list[Any] = [*of_views, *of_services]
     content = b"".join(spec.SerializeToString(deterministic=True) for spec in specs)
     return hashlib.sha256(content).hexdigest()

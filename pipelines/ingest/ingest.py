@@ -19,8 +19,8 @@ from feature_repo.events import ITEM_SCHEMA, SCHEMA
 from feature_repo.files import write_parquet
 from feature_repo.offline.duck import connect
 from feature_repo.places import DATA, at
-from pipelines.ingest.adapters import PARTS, Adapter, adapter_of
-from pipelines.ingest.cells import Extract
+from pipelines.ingest.adapters.adapters import PARTS, Adapter, adapter_of
+from pipelines.ingest.adapters.cells import Extract
 from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules, learned_rule
 from pipelines.ingest.repairs import catalogue_of, keep_known, repairs_of
 from pipelines.ingest.report import IngestReport, Output, Part, Reason, draw

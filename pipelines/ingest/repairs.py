@@ -12,9 +12,7 @@ import duckdb
 
 from feature_repo.errors import ParamsError
 from feature_repo.events import ITEM_SCHEMA
-from pipelines.ingest.cells import NO_FAULT, Extract, quoted
-
-RETURN = "return"  # what `types` of a mapping may name beside the canonical types
+from pipelines.ingest.adapters.cells import NO_FAULT, Extract, quoted
 
 
 @dataclass(frozen=True)

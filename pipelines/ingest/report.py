@@ -13,7 +13,7 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.ingest.cells import Extract
+from pipelines.ingest.adapters.cells import Extract
 from pipelines.ingest.quarantine import Intake
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
-from pipelines.ingest.adapters import Canonical
+from pipelines.ingest.adapters.adapters import Canonical
 from pipelines.ingest.ingest import IngestParams, ingest
 from pipelines.ingest.report import IngestReport
 

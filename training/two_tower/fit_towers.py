@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils import deterministic as memory
 
 from feature_repo.clock import DAY_US
 from training.dataset import Contacts
@@ -22,6 +22,7 @@ from training.two_tower.validation import next_item_quality
 from training.two_tower.windows import Batch, Runs, batches, merge_repeats
 
 EVER = (0, sys.maxsize)
+MEMORY: Any = torch.utils.deterministic
 FINAL_RATE = 0.05  # of the learning rate, where the cosine ends
 
 
@@ -78,17 +79,17 @@ def fit_towers(
 def deterministic(seed: int, threads: int) -> Iterator[None]:
     """Fixed seed, thread count and kernels inside; the former settings again afterwards."""
     threads_before, state = torch.get_num_threads(), torch.get_rng_state()
-    strict, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    strict, fills = torch.are_deterministic_algorithms_enabled(), MEMORY.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    memory.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
+    MEMORY.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
     torch.manual_seed(seed)
     try:
         yield
     finally:
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(strict)
-        memory.fill_uninitialized_memory = fills
+        MEMORY.fill_uninitialized_memory = fills
         torch.set_rng_state(state)
 
 

@@ -17,7 +17,7 @@ from shops.small_export import LATEST, event, item, run, write
 
 from feature_repo.errors import EventError
 from feature_repo.events import SCHEMA, TYPES, check_event
-from pipelines.ingest.cells import Extract, canonical_query, cell, kind_of
+from pipelines.ingest.adapters.cells import Extract, canonical_query, cell, kind_of
 from pipelines.ingest.quarantine import Intake, event_rules
 
 IN_2000 = datetime(2000, 1, 1, tzinfo=UTC)

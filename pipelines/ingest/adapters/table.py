@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.errors import DataError
 from feature_repo.events import TIMESTAMP
-from pipelines.ingest.cells import (
+from pipelines.ingest.adapters.cells import (
     Extract,
     canonical_query,
     cell,
@@ -33,12 +33,12 @@ from pipelines.ingest.cells import (
     open_parquet,
     quoted,
 )
-from pipelines.ingest.conversions import LIST_SEPARATOR, advice, converted, listed, number
+from pipelines.ingest.adapters.conversions import LIST_SEPARATOR, advice, converted, listed, number
+from pipelines.ingest.adapters.instants import LOCAL, in_zone, of_counts, read_texts, unit_of, unit_of_texts
+from pipelines.ingest.adapters.mapping import Impressions, Part, read_mapping
 from pipelines.ingest.files.delimited import read_delimited
 from pipelines.ingest.files.exports import Cells, files_of, kind_of_file
 from pipelines.ingest.files.jsonlines import read_json
-from pipelines.ingest.instants import LOCAL, in_zone, of_counts, read_texts, unit_of, unit_of_texts
-from pipelines.ingest.mapping import Impressions, Part, read_mapping
 
 _BLANKS = " \t\u00a0\u202f"
 

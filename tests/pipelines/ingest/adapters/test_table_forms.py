@@ -14,12 +14,12 @@ from shops.small_export import LATEST, LOOSE, rows
 
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.params import load
-from pipelines.ingest.cells import literal
-from pipelines.ingest.conversions import number
+from pipelines.ingest.adapters.cells import literal
+from pipelines.ingest.adapters.conversions import number
+from pipelines.ingest.adapters.mapping import read_mapping
+from pipelines.ingest.adapters.table import Table
 from pipelines.ingest.ingest import IngestParams, ingest
-from pipelines.ingest.mapping import read_mapping
 from pipelines.ingest.report import IngestReport
-from pipelines.ingest.table import Table
 
 COLUMNS = {"event_ts": "when", "type": "action", "session_id": "visit", "item_id": "sku"}
 LINE = "2026-01-31T12:00:00Z,click,s1,i1\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import duckdb
 
-from pipelines.ingest.cells import NO_FAULT, Extract, open_parquet, parquet_source
-from pipelines.ingest.conversions import something
+from pipelines.ingest.adapters.cells import NO_FAULT, Extract, open_parquet, parquet_source
+from pipelines.ingest.adapters.conversions import something
 
 TYPES = {
     "click": "click",
@@ -32,7 +32,7 @@ COLUMNS = {
     "items": {"name": "text", "category": "text", "price": "number"},
     "sessions": {"session_id": "text", "ts": "instant", **_CONTEXT},
 }
-"""The columns that are read, per file, with their kinds (pipelines.ingest.cells)."""
+"""The columns that are read, per file, with their kinds (pipelines.ingest.adapters.cells)."""
 
 
 class Ga360:

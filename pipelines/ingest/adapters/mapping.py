@@ -17,10 +17,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from feature_repo.errors import DataError, shorten
 from feature_repo.events import ITEM_SCHEMA, SCHEMA, TYPES
-from pipelines.ingest.cells import kind_of
-from pipelines.ingest.conversions import NOTHING, constant
-from pipelines.ingest.instants import Reading
-from pipelines.ingest.repairs import RETURN
+from pipelines.ingest.adapters.cells import RETURN, kind_of
+from pipelines.ingest.adapters.conversions import NOTHING, constant
+from pipelines.ingest.adapters.instants import Reading
 
 STEP = "correct the mapping file; docs/ingest.md lists its keys"
 ENCODINGS = (

@@ -13,9 +13,16 @@ import pyarrow as pa
 from feature_repo import params
 from feature_repo.errors import ParamsError
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
-from pipelines.ingest.cells import Extract, canonical_query, cell, kind_of, open_parquet, parquet_source
-from pipelines.ingest.ga360 import Ga360
-from pipelines.ingest.table import Table
+from pipelines.ingest.adapters.cells import (
+    Extract,
+    canonical_query,
+    cell,
+    kind_of,
+    open_parquet,
+    parquet_source,
+)
+from pipelines.ingest.adapters.ga360 import Ga360
+from pipelines.ingest.adapters.table import Table
 
 PARTS: dict[str, pa.Schema] = {"events": SCHEMA, "impressions": SCHEMA, "items": ITEM_SCHEMA}
 """Parts of an export and the schema they arrive in; impressions may be left out."""

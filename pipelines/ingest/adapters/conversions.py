@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from zoneinfo import ZoneInfo
 
 from feature_repo.events import TYPES
-from pipelines.ingest.cells import READABLE, literal
-from pipelines.ingest.instants import Reading, of_counts, parsed
+from pipelines.ingest.adapters.cells import READABLE, literal
+from pipelines.ingest.adapters.instants import Reading, of_counts, parsed
 
 NOTHING = (
     *(
@@ -70,7 +70,7 @@ def listed(sql: str, itself: str = "NULL") -> str:
 
 
 def converted(sql: str, field: str, kind: str, decimal: str | None) -> str:
-    """SQL of a text cell as pipelines.ingest.cells.WIDE[kind], for every kind but instants."""
+    """SQL of a text cell as pipelines.ingest.adapters.cells.WIDE[kind], for every kind but instants."""
     if kind in ("whole", "number"):
         return number(sql, decimal)
     if kind == "flag":

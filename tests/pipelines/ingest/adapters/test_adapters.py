@@ -15,13 +15,13 @@ from shops.small_export import LATEST, LOOSE, NOON, STRICT, rows
 
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.params import Shop
-from pipelines.ingest.adapters import adapter_of
-from pipelines.ingest.ga360 import Ga360
+from pipelines.ingest.adapters.adapters import adapter_of
+from pipelines.ingest.adapters.ga360 import Ga360
+from pipelines.ingest.adapters.table import Table, read_mapping
 from pipelines.ingest.ingest import IngestParams, ingest
 from pipelines.ingest.report import IngestReport
-from pipelines.ingest.table import Table, read_mapping
 
-MERCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "merch"
+MERCH = Path(__file__).resolve().parents[5] / "shared" / "data" / "merch"
 
 
 def test_an_unknown_adapter_is_named_with_those_that_exist() -> None:

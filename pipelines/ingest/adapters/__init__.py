@@ -1,0 +1,1 @@
+"""Layouts of exports: each adapter shows its files through canonical columns."""
