@@ -24,6 +24,7 @@ from pipelines.ingest.adapters.cells import Extract
 from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules, learned_rule
 from pipelines.ingest.repairs import catalogue_of, keep_known, repairs_of
 from pipelines.ingest.report import IngestReport, Output, Part, Reason, draw
+from pipelines.ingest.ties import put_in_order
 
 _NEEDED = ("type", "event_ts", "consent")  # of every event, beside its ids
 
@@ -72,6 +73,7 @@ def ingest(
         extracts = {part: found for part in PARTS if (found := adapter.extract(part, connection))}
         numbers = {part: events.add(extracts[part]) for part in extracts if part != "items"}
         events.refuse_repeats()
+        ties = put_in_order(connection, events.table)
         extracts.setdefault("items", catalogue_of(events.table, extracts["events"].source))
         numbers["items"] = items.add(extracts["items"])
         items.refuse_repeats()
@@ -88,7 +90,7 @@ def ingest(
                 faults[part] = refused
         failure = _too_many_refused(parts, extracts, faults, constants.max_quarantined_share)
         outputs = {} if failure else _write_raw(scratch / "raw", events, items, constants)
-        report = IngestReport(shop, parts, outputs, accepted=failure is None)
+        report = IngestReport(shop, parts, outputs, ties, accepted=failure is None)
         _write_report(scratch / "reports", report)
         _publish(scratch, data)
     if failure:
@@ -117,7 +119,7 @@ def _write_raw(folder: Path, events: Intake, items: Intake, constants: IngestPar
     """The three canonical files. The type of an event decides its file, whichever file it came from."""
     outputs, batch = {}, constants.row_group_rows
     for name, where in (("events", "type <> 'impression'"), ("impressions", "type = 'impression'")):
-        rows = events.accepted("event_ts, part, file, source_row", batch, where)  # ties: as exported
+        rows = events.accepted("event_ts, part, file, source_row", batch, where)
         count = _write(folder / f"{name}.parquet", SCHEMA, rows, constants)
         outputs[name] = Output.of(count, events.types(where))
     count = _write(folder / "items.parquet", ITEM_SCHEMA, items.accepted("item_id", batch), constants)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from pipelines.ingest.adapters.cells import Extract
 from pipelines.ingest.quarantine import Intake
+from pipelines.ingest.ties import Ties
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class IngestReport:
     shop: str
     parts: Mapping[str, Part]
     outputs: Mapping[str, Output]  # empty when the import was refused
+    ties: Ties
     accepted: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,7 +92,8 @@ class IngestReport:
             for name, output in self.outputs.items()
         }
         parts = {name: asdict(part) for name, part in self.parts.items()}
-        return {"shop": self.shop, "accepted": self.accepted, "parts": parts, "outputs": outputs}
+        found = {"parts": parts, "outputs": outputs, "ties": asdict(self.ties)}
+        return {"shop": self.shop, "accepted": self.accepted, **found}
 
     def as_text(self) -> str:
         """One line per file in, per reason and per file out."""
@@ -103,6 +106,7 @@ class IngestReport:
             lines += [f"{'':<12} {why.rows:>10,} {why.field}: {why.reason}" for why in part.reasons]
             lines += [f"{'':<12} {why.rows:>10,} skipped, {why.field}: {why.reason}" for why in part.skips]
             lines += [f"{'':<12} {why.rows:>10,} kept, {why.field} {why.reason}" for why in part.repaired]
+        lines += [f"{'times' if not i else '':<12} {line}" for i, line in enumerate(self.ties.in_words())]
         for name, output in self.outputs.items():
             lines.append(f"data/raw/{name + '.parquet':<20} {output.rows:>10,} rows")
         return "\n".join(lines)
