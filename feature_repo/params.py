@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,9 +99,12 @@ def _build(values: Any, kind: type[T], where: str) -> T:
     fields = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(map(str, set(values) - fields)):
         raise ParamsError(f"{where}.{unknown[0]}: unknown key; allowed: {', '.join(sorted(fields))}")
-    if missing := sorted(fields - set(values)):
+    optional = {f.name for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}  # type: ignore[arg-type]
+    if missing := sorted(fields - optional - set(values)):
         raise ParamsError(f"{where}.{missing[0]}: missing; add it to params.yaml")
-    return kind(**{name: _convert(values[name], hints[name], f"{where}.{name}") for name in fields})
+    return kind(
+        **{name: _convert(values[name], hints[name], f"{where}.{name}") for name in fields & set(values)}
+    )
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -144,6 +148,7 @@ class Shop:
     rank_from: datetime
     valid_from: datetime
     test_from: datetime
+    expects: tuple[str, ...] = ()  # what its data must hold: words of pipelines.ingest.profile.WITHOUT
 
     def run_dir(self) -> Path:
         """Live state of this shop: redis, mlflow, logs, process ids."""
@@ -154,8 +159,18 @@ def shop() -> Shop:
     """The active shop: data/shop.yaml if `endcap shop NAME` wrote one, else `shop` of params.yaml."""
     chosen = root() / CHOSEN
     if chosen.exists():
-        return _build(_yaml(chosen), Shop, str(CHOSEN))
+        return _in_order(_build(_yaml(chosen), Shop, str(CHOSEN)), str(CHOSEN))
     return named_shop(str(_sections().get("shop")))
+
+
+def _in_order(found: Shop, where: str) -> Shop:
+    """Raise ParamsError unless the cuts follow each other: nothing could be trained between them."""
+    cuts = ("rank_from", "valid_from", "test_from")
+    for earlier, later in pairwise(cuts):
+        if getattr(found, earlier) >= getattr(found, later):
+            value = getattr(found, later).isoformat()
+            raise ParamsError(f"{where}.{later}: {value} is not after {earlier}; allowed: {' < '.join(cuts)}")
+    return found
 
 
 def named_shop(name: str) -> Shop:
@@ -166,4 +181,4 @@ def named_shop(name: str) -> Shop:
         raise ParamsError(f"shop: '{name}' is unknown; allowed: {', '.join(shops)}; or add it to params.yaml")
     if not isinstance(shops[name], dict):
         raise ParamsError(f"shops.{name}: {shops[name]!r} is not a section; allowed: keys and values")
-    return _build({"name": name, **shops[name]}, Shop, f"shops.{name}")
+    return _in_order(_build({"name": name, **shops[name]}, Shop, f"shops.{name}"), f"shops.{name}")

@@ -19,6 +19,7 @@ RANKER_TRAINING = FEATURES / "ranker_training.parquet"
 
 MODELS = DATA / "models"  # one folder per fit, in it one per model
 RANKER = MODELS / "ranker"
+NO_TREES = "no trees: "  # begins a TREES without any, and says why: the blend's order serves
 TREES = RANKER / "ranker.txt"
 
 BUNDLES = DATA / "bundles"  # one folder per digest

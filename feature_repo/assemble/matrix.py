@@ -63,14 +63,15 @@ class ItemMatrix:
         self.price_band = _bands(self.price)
 
     def popularity(self) -> Doubles:
-        """Views of the last 7 days as a share of the greatest, (N,); computed again only after `apply`.
+        """Contacts as a share of the greatest, (N,); computed again only after `apply`.
 
-        All counts decay at one rate, so their order and shares do not depend on the instant they are
-        brought to.
+        Views of the last 7 days; a shop without any counts carts and purchases. Each count decays at one
+        rate, so its order and shares do not depend on the instant it is brought to.
         """
         if self._popularity is None:
-            views = self.count("views_7d", self.newest())
-            self._popularity = views / max(views.max(initial=0.0), 1e-12)
+            counts = (self.count(name, self.newest()) for name in ("views_7d", "carts_7d", "purchases_30d"))
+            contacts = next((count for count in counts if count.any()), np.zeros(len(self)))
+            self._popularity = contacts / max(contacts.max(initial=0.0), 1e-12)
         return self._popularity
 
     def apply(self, rows: Rows, values: Mapping[str, npt.ArrayLike]) -> None:

@@ -21,6 +21,7 @@ from feature_repo.offline.duck import connect
 from feature_repo.places import DATA, at
 from pipelines.ingest.adapters.adapters import PARTS, Adapter, adapter_of
 from pipelines.ingest.adapters.cells import Extract
+from pipelines.ingest.profile import profile
 from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules, learned_rule
 from pipelines.ingest.repairs import catalogue_of, keep_known, repairs_of
 from pipelines.ingest.report import IngestReport, Output, Part, Reason, draw
@@ -90,7 +91,8 @@ def ingest(
                 faults[part] = refused
         failure = _too_many_refused(parts, extracts, faults, constants.max_quarantined_share)
         outputs = {} if failure else _write_raw(scratch / "raw", events, items, constants)
-        report = IngestReport(shop, parts, outputs, ties, accepted=failure is None)
+        holds = None if failure else profile(scratch / "raw")
+        report = IngestReport(shop, parts, outputs, ties, holds, accepted=failure is None)
         _write_report(scratch / "reports", report)
         _publish(scratch, data)
     if failure:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.ingest.adapters.cells import Extract
+from pipelines.ingest.profile import Profile
 from pipelines.ingest.quarantine import Intake
 from pipelines.ingest.ties import Ties
 
@@ -83,6 +84,7 @@ class IngestReport:
     parts: Mapping[str, Part]
     outputs: Mapping[str, Output]  # empty when the import was refused
     ties: Ties
+    profile: Profile | None  # None when the import was refused
     accepted: bool
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,6 +95,7 @@ class IngestReport:
         }
         parts = {name: asdict(part) for name, part in self.parts.items()}
         found = {"parts": parts, "outputs": outputs, "ties": asdict(self.ties)}
+        found["profile"] = asdict(self.profile) if self.profile else {}
         return {"shop": self.shop, "accepted": self.accepted, **found}
 
     def as_text(self) -> str:
@@ -109,6 +112,7 @@ class IngestReport:
         lines += [f"{'times' if not i else '':<12} {line}" for i, line in enumerate(self.ties.in_words())]
         for name, output in self.outputs.items():
             lines.append(f"data/raw/{name + '.parquet':<20} {output.rows:>10,} rows")
+        lines += [f"{'absent':<12} {line}" for line in (self.profile.in_words() if self.profile else ())]
         return "\n".join(lines)
 
 

@@ -2,7 +2,8 @@
 
 At every query point between rank_from and test_from the prior fit (which has seen nothing after rank_from)
 brings its candidates, and the assembler that serves makes their 28 columns. Label 1: the shopper came to
-the item later in the visit. Queries whose candidates hold none of these teach nothing and are left out.
+the item later in the visit. Queries whose candidates hold none of these teach nothing and are left out; a
+shop without any has an empty set, and no trees.
 
 With `queries.source: logged` the rows are what serving logged in that span instead (logged.py).
 """
@@ -16,7 +17,7 @@ import pyarrow as pa
 from feature_repo.assemble.vectorize import COLUMNS, assemble
 from feature_repo.assemble.visitor import history
 from feature_repo.clock import micros
-from feature_repo.errors import DataError, ParamsError
+from feature_repo.errors import ParamsError
 from feature_repo.files import chunks, write_parquet
 from feature_repo.params import load, shop
 from feature_repo.places import RANKER_TRAINING, SERVED_LOG, at
@@ -62,7 +63,8 @@ def main() -> None:
             queries, load_models("prior"), load("retrieve", Retrieve), params.processes
         )
     kept = write(examples, micros(active.valid_from), at(RANKER_TRAINING))
-    print(f"{RANKER_TRAINING}: {kept} queries, {params.source}, have a wanted item among their candidates")
+    of = f"{kept:,} of {len(queries):,} queries" if params.source == "recomputed" else f"{kept:,} answers"
+    print(f"{RANKER_TRAINING}: {of}, {params.source}, have a wanted item among their candidates")
 
 
 def recomputed_examples(
@@ -96,11 +98,6 @@ def write(examples: Iterable[Example], valid_from: int, path: Path) -> int:
             kept += len(some)
             splits = ("train" if example.now < valid_from else "valid" for example in some)
             yield pa.Table.from_batches(map(_batch, some, splits))
-        if not kept:
-            problem = "no query has a wanted item among its candidates"
-            raise DataError(
-                RANKER_TRAINING, problem, next_step="check the cuts of the shop, the fit `prior` or the log"
-            )
 
     write_parquet(path, SCHEMA, tables())
     return kept

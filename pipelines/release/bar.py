@@ -16,6 +16,7 @@ from feature_repo.errors import EndcapError
 from pipelines.protocol.metrics import OURS
 
 METRICS = ("ndcg_at_12", "coverage_at_12")
+FEW = "nothing: too few queries"  # what a first release of a shop with little data is judged against
 
 
 class GateError(EndcapError):
@@ -45,6 +46,13 @@ class Evaluation:
     slices: Mapping[str, tuple[int, float]]  # name -> queries, NDCG@12 of OURS
 
     @property
+    def reach(self) -> float:
+        """Share of the candidates that as many lists drawn blindly would show: 1 where lists abound."""
+        _, k, queries, candidates, *_ = self.identity
+        share = 1 - math.exp(-k * queries / max(candidates, 1))
+        return 1.0 if share > 0.99 else share
+
+    @property
     def ours(self) -> Mapping[str, float]:
         return self.models[OURS]
 
@@ -58,6 +66,9 @@ class Evaluation:
                 name: {metric: _finite(f"models.{name}.{metric}", model[metric]) for metric in METRICS}
                 for name, model in report["models"].items()
             }
+            for name, model in models.items():  # the interval's upper end; a report may have none
+                high = report["models"][name].get("ndcg_high", model["ndcg_at_12"])
+                model["ndcg_high"] = _finite(f"models.{name}.ndcg_high", high)
             slices = {
                 name: (int(part["queries"]), _finite(f"slices.{name}.ndcg_at_12", part["ndcg_at_12"]))
                 for name, part in report["slices"].items()
@@ -124,18 +135,26 @@ class Verdict:
 
 
 def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None = None) -> Verdict:
-    """Every check of the gate. A champion measured on other queries gives no bar; the best baseline does."""
-    ours = candidate.ours
-    checks = [
-        Check("queries", candidate.queries, params.min_queries, "the floor"),
-        Check("coverage_at_12", ours["coverage_at_12"], params.min_coverage, "the floor"),
-    ]
+    """Every check of the gate. A champion measured on other queries gives no bar; the best baseline does.
+
+    Against a baseline ours may be lower by chance: the upper end of its interval counts. A first release on
+    fewer than `min_queries` queries is judged by its coverage alone, which must be what so few lists allow.
+    """
+    ours, reach = candidate.ours, candidate.reach
+    share = "" if reach == 1 else f" x {reach:.2f}, the share that {candidate.queries} lists could reach"
+    floor = Check("coverage_at_12", ours["coverage_at_12"], params.min_coverage * reach, f"the floor{share}")
+    enough = Check("queries", candidate.queries, params.min_queries, "the floor")
+    checks = [enough, floor]
     if champion is None or champion.identity != candidate.identity:
         others = {name: model["ndcg_at_12"] for name, model in candidate.models.items() if name != OURS}
         name = max(others, key=others.__getitem__)
-        needed = others[name] * params.min_ratio
-        checks.insert(1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"{name} x {params.min_ratio:g}"))
-        return Verdict(tuple(checks), name)
+        because = f"upper end of its interval: {name} x {params.min_ratio:g}"
+        better = Check("ndcg_at_12", ours["ndcg_high"], others[name] * params.min_ratio, because)
+        if champion is None and not enough.passed:
+            return Verdict(
+                (floor,), FEW
+            )  # a first release on trial: nothing serves that it could be worse than
+        return Verdict((enough, better, floor), name)
     needed = champion.ours["ndcg_at_12"] * (1 - params.tolerance)
     checks.insert(1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"champion - {params.tolerance:.1%}"))
     needed = champion.ours["coverage_at_12"] - params.coverage_tolerance

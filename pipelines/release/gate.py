@@ -15,7 +15,7 @@ from feature_repo.params import load
 from feature_repo.places import EVALUATION, VERDICT, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
-from pipelines.release.bar import Evaluation, GateParams, Verdict, fingerprint, judge
+from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, fingerprint, judge
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | No
 
 def told(verdict: Verdict) -> Table:
     """The checks for a person: metric, value, needed, missing by."""
-    bar = "the champion" if verdict.against == "champion" else f"the best baseline, {verdict.against}"
+    bar = {"champion": "the champion", FEW: FEW}.get(verdict.against, f"the best baseline, {verdict.against}")
     shown = table(f"Gate against {bar}", ("metric", ">value", ">needed", "because", ">missing by"))
     for check in verdict.checks:
         if check.passed:
@@ -56,14 +56,16 @@ def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
         if metric == "ndcg_at_12":
             tops = [report["models"][name]["ndcg_high"] for name in models]
             panel.vlines(models, [report["models"][name]["ndcg_low"] for name in models], tops, color="#444")
-        needed = max(check.needed for check in verdict.checks if check.name.startswith(metric))
-        panel.axhline(needed, color="#c0392b", linestyle="--", linewidth=1)
-        panel.set_title(f"{title}, needed {needed:.3f}", loc="left")
+        bars = [check.needed for check in verdict.checks if check.name.startswith(metric)]
+        needed = max(bars, default=0.0)
+        if bars:
+            panel.axhline(needed, color="#c0392b", linestyle="--", linewidth=1)
+        panel.set_title(f"{title}, needed {needed:.3f}" if bars else f"{title}, not judged", loc="left")
         for name, value, top in zip(models, values, tops, strict=True):
             over = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8}
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
             panel.annotate(f"{value:.3f}", (name, top), **over, bbox=box)
-        panel.set_ylim(0, max([*tops, needed]) * 1.15)
+        panel.set_ylim(0, max([*tops, needed, 0.01]) * 1.15)
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle("gate passed" if verdict.passed else "gate FAILED", x=0.99, ha="right", fontsize=10)
     figure.savefig(path, dpi=120)
@@ -97,6 +99,10 @@ def main(
         return 0 if verdict.passed else 1
     out = console()
     out.print(told(verdict))
+    if verdict.against == FEW:
+        found = f"NDCG@12 {candidate.ours['ndcg_at_12']:.3f} is not judged"
+        out.print(f"{candidate.queries} queries say little: {found}.")
+        out.print("A first release serves on trial; the next ones are compared with it.")
     if champion and in_the_bar is None:
         out.print("The champion was measured on other queries, so the best baseline is the bar.")
     out.print("passed" if verdict.passed else "FAILED: nothing is promoted", style="bold")

@@ -74,7 +74,9 @@ class Finding:
             "expect_column_values_to_not_be_null": "are null",
             "expect_column_values_to_be_unique": "are not unique",
             "expect_compound_columns_to_be_unique": f"repeat {' and '.join(columns)}",
-            "expect_column_values_to_be_in_set": f"are not {' or '.join(map(str, values))}",
+            "expect_column_values_to_be_in_set": "are of no item in the catalogue"
+            if values == [True]
+            else f"are not {' or '.join(map(str, values))}",
             "expect_column_values_to_be_between": f"are not {self._range()}",
         }.get(self.expectation, f"fail {self.expectation}")
 

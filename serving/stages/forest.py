@@ -19,7 +19,8 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from feature_repo.files import whole
-from feature_repo.places import CACHE, at
+from feature_repo.places import CACHE, NO_TREES, at
+from serving.stages.rank import Untrained
 from serving.types import Floats
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,15 @@ class StockForest:
         return np.asarray(scores, np.float32)
 
 
-def load(path: Path) -> Forest | StockForest:
+def trees(path: Path) -> StockForest | Untrained:
+    """The ranker at `path`, not compiled."""
+    return Untrained() if path.read_text().startswith(NO_TREES) else StockForest(path)
+
+
+def load(path: Path) -> Forest | StockForest | Untrained:
     """The ranker at `path`, compiled first if nobody did; stock LightGBM, with a warning, if that fails."""
+    if isinstance(found := trees(path), Untrained):
+        return found
     try:
         compiled = compiled_path(path)
         if not compiled.exists():
@@ -61,7 +69,7 @@ def load(path: Path) -> Forest | StockForest:
         return Forest(_compiled(path, compiled))
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         log.warning("ranker %s: not compiled (%s); serving with stock LightGBM, 1 ms slower", path, error)
-        return StockForest(path)
+        return found
 
 
 def compiled_path(path: Path) -> Path:

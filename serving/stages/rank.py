@@ -15,6 +15,14 @@ class Ranker(Protocol):
         """float32 (n, 28) -> (n,), greater is better."""
 
 
+class Untrained:
+    """No trees, as a shop has on its first day: the blend's order, the best of the quotas first."""
+
+    def predict(self, matrix: Floats) -> Floats:
+        """(n, 28) -> (n,): 0, -1, -2, ... in the order of retrieval."""
+        return -np.arange(len(matrix), dtype=np.float32)
+
+
 def rank(
     ranker: Ranker, candidates: Candidates, visitor: Visitor, past: History, matrix: ItemMatrix
 ) -> Ranked:

@@ -96,6 +96,22 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
     return Fitted(lgb.train(_settings(params), _dataset(train + valid), best), best, curve)
 
 
+def as_retrieved(examples: Examples, k: int) -> float:
+    """Mean binary NDCG@k of the candidates in the order of retrieval: what trees must beat; 0 without any.
+
+    >>> wanted = np.array([0, 1, 1, 0], np.int8)
+    >>> two = Examples(np.zeros((4, len(COLUMNS)), np.float32), wanted, np.array([2, 2]))
+    >>> round(as_retrieved(two, 12), 4)
+    0.8155
+    """
+    gains = 1 / np.log2(np.arange(2, k + 2))
+    found = []
+    for label in np.split(examples.label > 0, np.cumsum(examples.group)[:-1]):
+        if label.any():
+            found.append(gains[: len(label)][label[:k]].sum() / gains[: label.sum()].sum())
+    return float(np.mean(found)) if found else 0.0
+
+
 def best_round(curve: Sequence[float]) -> int:
     """The round, from 1, around which NDCG is best: the greatest mean of `SMOOTHED` rounds.
 

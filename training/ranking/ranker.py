@@ -1,55 +1,72 @@
 """`endcap ranker`: data/features/ranker_training.parquet -> data/models/ranker, tracked in MLflow."""
 
+import shutil
 from dataclasses import asdict
 
 import numpy as np
-import orjson
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.assemble.vectorize import COLUMNS
-from feature_repo.errors import DataError
+from feature_repo.files import write_json
 from feature_repo.params import load
-from feature_repo.places import RANKER, RANKER_TRAINING, TREES, at, existing
+from feature_repo.places import NO_TREES, RANKER, RANKER_TRAINING, TREES, at, existing
 from training.ranking import importance
-from training.ranking.lambdarank import Examples, RankerParams, fit
+from training.ranking.lambdarank import Examples, Fitted, RankerParams, as_retrieved, fit
 from training.tracking import tracked
 
 
 def main() -> None:
-    """Fit the learning-to-rank model on the 28 columns; the number of trees by NDCG@12 on validation."""
+    """Fit the learning-to-rank model on the 28 columns; the number of trees by NDCG@12 on validation.
+
+    Where there is nothing to learn from, or trees list no better than retrieval did, none are kept.
+    """
     params = load("ranker", RankerParams)
     folder = at(RANKER)
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # pictures of an earlier fit
+    folder.mkdir(parents=True)
     train, valid = read("train"), read("valid")
     with tracked("ranker", asdict(params), [at(RANKER_TRAINING)], "ranker") as run:
-        fitted = fit(train, valid, params)
-        fitted.booster.save_model(str(folder / TREES.name))
+        blend = as_retrieved(valid, params.k)
+        fitted = fit(train, valid, params) if len(train.group) and len(valid.group) else None
+        kept = fitted is not None and max(fitted.curve) > blend
+        why = _why_none(train, valid, fitted, blend)
+        if fitted and kept:
+            fitted.booster.save_model(str(folder / TREES.name))
+        else:
+            (folder / TREES.name).write_text(f"{NO_TREES}{why}\n")
         metrics = {
-            "ndcg_at_12": float(max(fitted.curve)),
-            "trees": fitted.best_round,
+            "ndcg_at_12": float(max(fitted.curve)) if fitted and kept else blend,
+            "blend_ndcg_at_12": blend,
+            "trees": fitted.best_round if fitted and kept else 0,
             "train_queries": len(train.group),
             "valid_queries": len(valid.group),
         }
-        (folder / "metrics.json").write_bytes(orjson.dumps(metrics, option=orjson.OPT_INDENT_2))
-        for i, value in enumerate(fitted.curve, 1):
-            if i % 10 == 0 or i == fitted.best_round:
-                run.metrics({"valid_ndcg_at_12": value}, step=i)
-        run.metrics({k: float(v) for k, v in metrics.items()})
-        for path in (folder / TREES.name, *importance.write(fitted, folder)):
-            run.artifact(path)
-    print(
-        f"{RANKER}: {fitted.best_round} trees, NDCG@12 {max(fitted.curve):.4f} among candidates of validation"
-    )
+        write_json(folder / "metrics.json", metrics)
+        run.metrics({name: float(value) for name, value in metrics.items()})
+        run.artifact(folder / TREES.name)
+        if fitted:
+            for i, value in enumerate(fitted.curve, 1):
+                if i % 10 == 0 or i == fitted.best_round:
+                    run.metrics({"valid_ndcg_at_12": value}, step=i)
+            for path in importance.write(fitted, folder):
+                run.artifact(path)
+    if kept and fitted:
+        score = f"NDCG@12 {max(fitted.curve):.4f} among candidates of validation (as retrieved: {blend:.4f})"
+        print(f"{RANKER}: {fitted.best_round} trees, {score}")
+    else:
+        print(f"{RANKER}: no trees, the order of retrieval serves: {why}")
+
+
+def _why_none(train: Examples, valid: Examples, fitted: Fitted | None, blend: float) -> str:
+    if fitted is None:
+        return f"{len(train.group)} training and {len(valid.group)} validation queries"
+    return f"NDCG@12 {max(fitted.curve):.4f} with trees, {blend:.4f} as retrieved, on validation"
 
 
 def read(split: str) -> Examples:
-    """The examples of `split`. Raises DataError when the file is missing or has none."""
+    """The examples of `split`, maybe none. Raises DataError when the file is missing."""
     table = pq.read_table(existing(RANKER_TRAINING, "ranker_data"), filters=pc.field("split") == split)
-    if table.num_rows == 0:
-        raise DataError(
-            RANKER_TRAINING, f"has no row of split '{split}'", next_step="move the cuts of the shop"
-        )
     matrix = np.empty((table.num_rows, len(COLUMNS)), np.float32)
     for i, name in enumerate(COLUMNS):
         matrix[:, i] = table[name].to_numpy()  # null becomes NaN

@@ -189,7 +189,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     constants["ingest"]["max_quarantined_share"] = 1.0
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(constants))
     shop = {"name": "any", "adapter": "table", "source": "export", "mapping": "m.yaml"}
-    cuts = {cut: "2026-01-01T00:00:00Z" for cut in ("rank_from", "valid_from", "test_from")}
+    cuts = {cut: f"2026-01-0{i}" for i, cut in enumerate(("rank_from", "valid_from", "test_from"), 1)}
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "shop.yaml").write_text(yaml.safe_dump(shop | cuts))
     monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))

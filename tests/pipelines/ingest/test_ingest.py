@@ -206,7 +206,7 @@ def home(tmp_path: Path, export: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     shutil.copy(PROJECT / "params.yaml", tmp_path / "params.yaml")
     (tmp_path / "data").mkdir()
     shop = {"name": "small", "adapter": "simulated", "source": "export", "mapping": None}
-    cuts = {cut: "2026-01-01T00:00:00Z" for cut in ("rank_from", "valid_from", "test_from")}
+    cuts = {cut: f"2026-01-0{i}" for i, cut in enumerate(("rank_from", "valid_from", "test_from"), 1)}
     (tmp_path / "data" / "shop.yaml").write_text(yaml.safe_dump(shop | cuts))
     monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
     yield tmp_path
