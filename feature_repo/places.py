@@ -27,6 +27,7 @@ CANDIDATE = BUNDLES / "candidate"
 
 REPORTS = DATA / "reports"
 EVALUATION = REPORTS / "evaluate.json"
+LEAKAGE = REPORTS / "leakage.json"
 VERDICT = REPORTS / "gate.json"
 REFERENCE = REPORTS / "reference.parquet"  # what live answers are compared with, part of a bundle
 REPLAY, PARITY = REPORTS / "replay.json", REPORTS / "parity.json"  # of the running shop, of one of its own

@@ -8,18 +8,20 @@ may hold the items that the query asks for.
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import typer
 
 from feature_repo.clock import instant
 from feature_repo.errors import shorten
 from feature_repo.features.catalogue import DECLARED
+from feature_repo.files import write_json
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, shop
-from feature_repo.places import RAW, at, existing, feature_file
+from feature_repo.places import LEAKAGE, RAW, at, existing, feature_file
 from feature_repo.terminal import console, progress, table
 from pipelines.parity.culprits import equal
 from pipelines.parity.cuts import Cut, choose, home_before
@@ -58,7 +60,11 @@ class Leak:
         )
 
 
-def main() -> int:
+def main(
+    for_gate: Annotated[
+        bool, typer.Option("--for-gate", help="Exit 0 whatever is found: the gate judges it.")
+    ] = False,
+) -> int:
     """Compare stored features with what earlier events alone give; 1 and the culprits if they differ."""
     params = load("leakage", LeakageParams)
     for view in DECLARED:
@@ -80,7 +86,17 @@ def main() -> int:
         print("data/features is older than the code, run `endcap features` first.")
     known, asked = known_labels(params)
     print(f"{known} of {asked} training queries read a visit that holds an item which they ask for")
-    return int(bool(leaks) or known > params.max_known_labels * asked)
+    told = {
+        "rows": compared.total(),
+        "rows_that_know_the_future": len({(leak.view, leak.key, leak.at) for leak in leaks}),
+        "culprits": [f"{view}.{column}" for view, column in found],
+        "queries": asked,
+        "queries_that_know_their_answer": known,
+        "max_known_labels": params.max_known_labels,
+    }
+    at(LEAKAGE).parent.mkdir(parents=True, exist_ok=True)
+    write_json(at(LEAKAGE), told)
+    return 0 if for_gate else int(bool(leaks) or known > params.max_known_labels * asked)
 
 
 def compare(cuts: list[Cut]) -> tuple[Counter[str], list[Leak]]:

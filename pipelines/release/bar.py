@@ -169,6 +169,19 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
     return Verdict(tuple(checks), "champion")
 
 
+def honest(leakage: Mapping[str, Any]) -> tuple[Check, ...]:
+    """What data/reports/leakage.json must show: lists are only as good as what they did not know before."""
+    rows, queries = leakage["rows"], leakage["queries"]
+    clean = 1 - leakage["rows_that_know_the_future"] / rows if rows else 1.0
+    blind = 1 - leakage["queries_that_know_their_answer"] / queries if queries else 1.0
+    culprits = ", ".join(leakage["culprits"]) or "endcap leakage"
+    needed, because = 1 - leakage["max_known_labels"], "leakage.max_known_labels"
+    return (
+        Check("rows blind to the future", clean, 1.0, culprits),
+        Check("queries blind to their answer", blind, needed, because),
+    )
+
+
 def fingerprint(report: Mapping[str, Any]) -> str:
     """SHA-256 of an evaluation report's content, whatever its layout: ties a verdict to what it judged."""
     return hashlib.sha256(orjson.dumps(report, option=orjson.OPT_SORT_KEYS)).hexdigest()

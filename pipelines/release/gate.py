@@ -12,10 +12,10 @@ from rich.table import Table
 
 from feature_repo.files import write_json
 from feature_repo.params import load
-from feature_repo.places import EVALUATION, VERDICT, at, existing
+from feature_repo.places import EVALUATION, LEAKAGE, VERDICT, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
-from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, fingerprint, judge
+from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, fingerprint, honest, judge
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -91,6 +91,8 @@ def main(
     verdict = judge(
         candidate, load("gate", GateParams), Evaluation.from_report(champion[1]) if champion else None
     )
+    leaks = honest(orjson.loads(existing(LEAKAGE, "leakage").read_bytes()))
+    verdict = Verdict((*verdict.checks, *leaks), verdict.against)
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None
     written = write_json(at(VERDICT), verdict_json(verdict, report, in_the_bar))
     picture(report, verdict, at(VERDICT).with_suffix(".png"))

@@ -15,6 +15,7 @@ from feature_repo.offline import build
 from feature_repo.offline.timeline import matrix_at
 from feature_repo.params import shop
 from pipelines.ingest import ingest
+from pipelines.parity import leakage
 from pipelines.protocol import ranker_data
 from pipelines.release import bundle, evaluate, gate
 from pipelines.simulate import simulate
@@ -73,6 +74,7 @@ def test_a_shop_without(
     assert not validate.main(validate.What.training)
     ranker.main()
     evaluate.main()
+    assert not leakage.main()
     assert not gate.main()
     bundle.main()
     said = capsys.readouterr().out

@@ -30,6 +30,7 @@ from feature_repo.online.changes import APPLIED_TS
 from feature_repo.params import load, shop
 from monitoring.drift.distances import DriftParams, compare
 from pipelines.ingest import ingest
+from pipelines.parity import leakage
 from pipelines.protocol import ranker_data
 from pipelines.protocol.queries import make_queries, product_events
 from pipelines.release import bundle, evaluate, gate
@@ -73,6 +74,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert not validate.main(validate.What.training)
         ranker.main()
         evaluate.main()
+        assert not leakage.main()
         assert not gate.main()
         bundle.main()
         yield folder

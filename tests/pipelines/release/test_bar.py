@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import DataError
-from feature_repo.places import EVALUATION, VERDICT
+from feature_repo.places import EVALUATION, LEAKAGE, VERDICT
 from pipelines.release import bar
 from pipelines.release import gate as job
-from pipelines.release.bar import FEW, Evaluation, GateError, GateParams, fingerprint, judge
+from pipelines.release.bar import FEW, Evaluation, GateError, GateParams, Verdict, fingerprint, honest, judge
 
 PARAMS = GateParams(
     min_queries=100,
@@ -142,6 +142,19 @@ def test_a_first_release_on_few_queries_is_judged_by_the_coverage_that_so_few_li
     assert judge(evaluation(queries=0, candidates=1, ndcg=0.0, coverage=0.0), PARAMS).passed
 
 
+def test_what_knows_the_future_fails_the_gate_and_is_named() -> None:
+    found = {"rows": 200, "rows_that_know_the_future": 0, "culprits": [], "queries": 100}
+    found |= {"queries_that_know_their_answer": 3, "max_known_labels": 0.03}
+    assert all(check.passed for check in honest(found))
+    leaking = found | {"rows_that_know_the_future": 1, "culprits": ["session_context.views"]}
+    assert Verdict(honest(leaking), "ease").shortfall() == (
+        "rows blind to the future is 0.9950, needed 1.0000 (session_context.views), missing by 0.0050"
+    )
+    known = honest(found | {"queries_that_know_their_answer": 4})
+    assert [check.name for check in known if not check.passed] == ["queries blind to their answer"]
+    assert all(check.passed for check in honest(found | {"rows": 0, "queries": 0}))
+
+
 def test_a_lead_that_chance_may_hide_is_no_failure() -> None:
     assert failed(evaluation(ndcg=0.266)) == []  # its interval ends at .276
     assert failed(evaluation(ndcg=0.264)) == ["ndcg_at_12"]
@@ -191,6 +204,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params["gate"] = {name: getattr(PARAMS, name) for name in PARAMS.__dataclass_fields__}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     (tmp_path / "data" / "reports").mkdir(parents=True)
+    clean = {"rows": 9, "rows_that_know_the_future": 0, "culprits": [], "queries": 9}
+    clean |= {"queries_that_know_their_answer": 0, "max_known_labels": 0.03}
+    (tmp_path / LEAKAGE).write_bytes(orjson.dumps(clean))
     monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
     return tmp_path
 

@@ -19,7 +19,6 @@ import yaml
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import DataError
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
-from feature_repo.quiet import SWITCHES, hush
 from pipelines import cli
 from pipelines.validate.data_docs import local_only
 from pipelines.validate.validate import read
@@ -305,24 +304,3 @@ def test_pages_keep_their_links_but_load_nothing_from_other_hosts() -> None:
     kept = local_only(page)
     assert "cdn.example" not in kept
     assert '<a href="https://docs.example">docs</a>' in kept and '<img src="static/b.png">' in kept
-
-
-def test_silence_is_the_default_and_a_choice_made_by_hand_stays() -> None:
-    environ = {"HF_HUB_OFFLINE": "0"}
-    hush(environ)
-    assert environ == {**SWITCHES, "HF_HUB_OFFLINE": "0"}
-    hush(environ)
-    assert environ["DO_NOT_TRACK"] == "true"
-
-
-def test_every_library_reads_the_switch_that_is_set_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SWITCHES.items():
-        monkeypatch.setenv(name, value)
-    from bentoml._internal.utils.analytics import usage_stats
-    from dvc import analytics
-    from mlflow.telemetry.utils import is_telemetry_disabled
-
-    usage_stats.do_not_track.cache_clear()
-    assert usage_stats.do_not_track()
-    assert not analytics.is_enabled()
-    assert is_telemetry_disabled()
