@@ -21,7 +21,9 @@ from pipelines.ingest.adapters.cells import (
     open_parquet,
     parquet_source,
 )
+from pipelines.ingest.adapters.ga4 import Ga4
 from pipelines.ingest.adapters.ga360 import Ga360
+from pipelines.ingest.adapters.platform import Platform
 from pipelines.ingest.adapters.table import Table
 
 PARTS: dict[str, pa.Schema] = {"events": SCHEMA, "impressions": SCHEMA, "items": ITEM_SCHEMA}
@@ -63,10 +65,16 @@ def _table(shop: params.Shop, source: Path) -> Adapter:
     return Table(source, params.root() / shop.mapping)
 
 
+def _platform(kind: type[Platform]) -> Callable[[params.Shop, Path], Adapter]:
+    """A platform's adapter; the shop's mapping, if it has one, names another catalogue."""
+    return lambda shop, source: kind(source, params.root() / shop.mapping if shop.mapping else None)
+
+
 ADAPTERS: dict[str, Callable[[params.Shop, Path], Adapter]] = {
     "simulated": lambda _, source: Canonical(source),
     "ga360": lambda _, source: Ga360(source),
     "table": _table,
+    "ga4": _platform(Ga4),
 }
 
 

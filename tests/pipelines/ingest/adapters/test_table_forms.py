@@ -44,7 +44,7 @@ def refused(folder: Path, part: str = "events") -> list[tuple[Any, ...]]:
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch) -> IngestParams:
     """The repairs of params.yaml, with any share of refused rows allowed."""
-    monkeypatch.setenv("ENDCAP_HOME", str(Path(__file__).resolve().parents[3]))
+    monkeypatch.setenv("ENDCAP_HOME", str(Path(__file__).resolve().parents[4]))
     return dataclasses.replace(load("ingest", IngestParams), max_quarantined_share=1.0)
 
 

@@ -1,0 +1,261 @@
+"""Exports of shop platforms whose form is known: a mapping that is built in, over rows that are unfolded.
+
+An adapter gives a `mapping` in the schema of the mapping file and, where one record of a file holds several
+line items or leaves cells blank, `unfold`. Cells, instants, ids and quarantine are those of `table`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, ClassVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.errors import DataError, shorten
+from feature_repo.events import ITEM_SCHEMA, TYPES, is_id
+from pipelines.ingest.adapters.cells import NO_FAULT, Extract, literal, open_parquet, quoted
+from pipelines.ingest.adapters.conversions import NOTHING
+from pipelines.ingest.adapters.mapping import Part, ShopMapping, read_catalogue
+from pipelines.ingest.adapters.table import extract_of, view_of, wanted_of
+from pipelines.ingest.files.delimited import read_delimited
+from pipelines.ingest.files.exports import Cells, files_of, kind_of_file, text_of
+from pipelines.ingest.files.jsonlines import NOT_AN_OBJECT, object_of
+
+NAMED = ("title", "category_path", "brand", "currency")
+"""What an event may tell of its item, beside the price: columns `item.title` ... of an unfolded row."""
+_OTHER = "other: {}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a file: its place, its values, or the text and the reason why there are none."""
+
+    row: int
+    line: int | None
+    values: Mapping[str, Any]
+    lost: tuple[str, str | None] | None = None
+
+
+class Platform:
+    """A folder of one platform's files. Types that are not in the mapping are passed over with a count."""
+
+    mapping: ClassVar[ShopMapping]
+    needed: ClassVar[Mapping[str, tuple[str, ...]]]  # part: columns without which a file is another one
+    optional: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # part: of text files, what else is read
+    lacks: ClassVar[str]  # told once
+
+    def __init__(self, source: Path, catalogue: Path | None = None) -> None:
+        self.source = source
+        self._events: tuple[duckdb.DuckDBPyConnection, Extract] | None = None  # read, and where
+        self.items = read_catalogue(catalogue).items if catalogue else None
+
+    def unfold(
+        self, part: str, path: Path, records: Iterable[Record]
+    ) -> Iterator[tuple[Record, dict[str, Any]]]:
+        """Rows by the mapping's columns, each with the record that it comes from."""
+        return ((record, dict(record.values)) for record in records)
+
+    def told(self, part: str) -> tuple[str, ...]:
+        """What was found out while unfolding."""
+        return ()
+
+    def extract(self, part: str, connection: duckdb.DuckDBPyConnection) -> Extract | None:
+        if part == "items" and self.items:
+            paths = files_of(self.source, self.items.file)
+            return extract_of(part, self.items, self.source, paths, connection)
+        mapped: Part | None = getattr(self.mapping, part)
+        if part == "impressions":  # they are among the events
+            return None
+        found = self._extracted(part, mapped, connection) if mapped else None
+        if part == "items":
+            return self._catalogue(found, connection)
+        if found is None:
+            raise DataError(self.source, "no events", next_step="docs/ingest.md names the files")
+        self._events = (connection, found)
+        return _told(found, (self.lacks, *self.told(part)))
+
+    def _extracted(self, part: str, mapped: Part, connection: duckdb.DuckDBPyConnection) -> Extract | None:
+        paths = sorted({p for pattern in mapped.file for p in self.source.glob(pattern) if p.is_file()})
+        if not paths and part == "items":
+            return None
+        paths = paths or files_of(self.source, mapped.file[:1])  # which names what is there
+
+        def read(path: Path, mapped: Part) -> Cells:
+            return self._cells(part, mapped, path)
+
+        return extract_of(part, mapped, self.source, paths, connection, read)
+
+    def _cells(self, part: str, mapped: Part, path: Path) -> Cells:
+        wanted = wanted_of(mapped)
+        known = (*self.needed[part], *self.optional.get(part, ()), *wanted)
+        records, told = _records(path, list(dict.fromkeys(known)), self.needed[part])
+        good = [record for record in records if record.lost is None]
+        _require(path, self.needed[part], good)
+        rows: list[tuple[Record, Mapping[str, Any]]] = list(self.unfold(part, path, good))
+        rows += [(record, {}) for record in records if record.lost is not None]
+        rows.sort(key=lambda row: row[0].row)  # stable: the line items of a record keep their order
+        names = [*wanted, *(f"item.{name}" for name in NAMED)]
+        columns = {
+            str(at) if at < len(wanted) else name: pa.array(
+                [_text(row.get(name)) for _, row in rows], pa.string()
+            )
+            for at, name in enumerate(names)
+        }
+        places = {
+            "source_row": pa.array(range(1, len(rows) + 1), pa.int64()),
+            "line": pa.array([record.line for record, _ in rows], pa.int64()),
+            "unread_line": pa.array([r.lost and r.lost[0] for r, _ in rows], pa.string()),
+            "unread_why": pa.array([r.lost and r.lost[1] for r, _ in rows], pa.string()),
+        }
+        return Cells(pa.table(columns | places), told)
+
+    def _catalogue(self, given: Extract | None, connection: duckdb.DuckDBPyConnection) -> Extract:
+        """The products of the export, and the items that only events name: of each word the latest."""
+        if self._events is None or self._events[0] is not connection:
+            self.extract("events", connection)
+        assert self._events is not None
+        events = self._events[1]
+        named = " UNION ALL ".join(
+            f"""SELECT e.*, {", ".join(_spoken(name) for name in NAMED)} FROM ({events.query}) e
+            JOIN {quoted(view_of("events", n))} told ON e.file = {n} AND e.source_row = told.source_row"""
+            for n in range(len(events.files))
+        )
+        latest = {name: f"arg_max({name}, moment)" for name in NAMED}
+        latest["price"] = "arg_max(price, moment) FILTER (price >= 0 AND isfinite(price))"
+        fields = ", ".join(f"{latest.get(n, 'NULL')} AS {n}" for n in ITEM_SCHEMA.names if n != "item_id")
+        types = ", ".join(map(literal, TYPES))
+        known = given.query if given else "SELECT NULL AS item_id, NULL AS unread_field"
+        query = f"""SELECT {len(given.files) if given else 0} AS file,
+            row_number() OVER (ORDER BY item_id) AS source_row, NULL AS line, {NO_FAULT}, item_id, {fields}
+            FROM (SELECT *, (event_ts, file, source_row) AS moment FROM ({named}))
+            WHERE unread_field IS NULL AND event_ts IS NOT NULL AND type IN ({types}) AND item_id NOT IN (
+                SELECT item_id FROM ({known}) WHERE item_id IS NOT NULL AND unread_field IS NULL)
+            GROUP BY item_id"""
+        if given:
+            query = f"SELECT * FROM ({given.query}) UNION ALL BY NAME SELECT * FROM ({query})"
+        told = (
+            "items of the products export, and those that only events name"
+            if given
+            else "made of the events'"
+        )
+        names = (*(given.files if given else ()), "items of the events")
+        return _told(
+            Extract(events.source, given.rows if given else 0, query, names), (told, *self.told("items"))
+        )
+
+
+def said(value: Any) -> str | None:
+    """The value as text without blanks around it; None for words that say nothing."""
+    text = (_text(value) or "").strip()
+    return None if text in NOTHING else text
+
+
+def event_id(*parts: Any) -> str:
+    """The same for the same parts; a digest where they are no id as they stand.
+
+    >>> event_id("purchase", "T7", "001")
+    'purchase:T7:001'
+    """
+    text = ":".join("" if part is None else str(part) for part in parts)
+    return text if is_id(text) else blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def type_of(word: str | None, types: Mapping[str, str]) -> str | None:
+    """The platform's word; one that is not in `types` but is ours by chance is made another."""
+    return word if word is None or word in types else _OTHER.format(word)
+
+
+def listed(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of a nested list, or of its JSON; none for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, parse_int=str, parse_float=str, parse_constant=str)
+        except (ValueError, RecursionError):
+            value = None
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def _told(extract: Extract, told: tuple[str, ...]) -> Extract:
+    return Extract(
+        extract.source,
+        extract.rows,
+        extract.query,
+        extract.names,
+        (*extract.told, *told),
+        extract.skip_other_types,
+    )
+
+
+def _spoken(name: str) -> str:
+    words = ", ".join(map(literal, NOTHING))
+    column = quoted(f"item.{name}")
+    return f"CASE WHEN trim({column}) NOT IN ({words}) THEN {column} END AS {name}"
+
+
+def _require(path: Path, needed: tuple[str, ...], records: list[Record]) -> None:
+    seen = dict.fromkeys(name for record in records for name in record.values)
+    for name in needed:
+        if records and name not in seen:
+            problem = f"'{name}' is missing; there are {shorten(', '.join(seen), 300)}"
+            raise DataError(path, problem, rows=len(records), next_step="docs/ingest.md names the export")
+
+
+def _records(path: Path, known: list[str], needed: tuple[str, ...]) -> tuple[list[Record], str]:
+    """All records of a file, in order, and what was found out about its form."""
+    kind = kind_of_file(path)
+    if kind == "json":
+        return list(_of_json(path)), ""
+    if kind == "parquet":
+        return list(_of_parquet(path)), ""
+    cells = read_delimited(path, known, None, "utf-8", needed)
+    columns = [cells.table[str(at)].to_pylist() for at in range(len(known))]
+    places = [cells.table[name].to_pylist() for name in ("source_row", "line", "unread_line", "unread_why")]
+    records = []
+    for row, line, text, why, *values in zip(*places, *columns, strict=True):
+        records.append(
+            Record(row, line, dict(zip(known, values, strict=True)), (text, why) if text else None)
+        )
+    return records, cells.told
+
+
+def _of_json(path: Path) -> Iterator[Record]:
+    row = 0
+    for at, line in enumerate(text_of(path, "utf-8").removesuffix(b"\n").decode().split("\n"), 1):
+        if not line.strip():
+            continue
+        row += 1
+        try:
+            values = object_of(line)
+            if "\\u" in line:  # half a character, such as a lone \ud83c, is a ValueError
+                json.dumps(values, ensure_ascii=False).encode()
+            yield Record(row, at, values)
+        except (ValueError, RecursionError) as error:
+            yield Record(row, at, {}, (line, f"{NOT_AN_OBJECT}: {shorten(str(error)[:80])}"))
+
+
+def _of_parquet(path: Path) -> Iterator[Record]:
+    _, rows = open_parquet(path, {})
+    try:
+        with pq.ParquetFile(path) as file:
+            batches = (values for batch in file.iter_batches(10_000) for values in batch.to_pylist())
+            for row, values in enumerate(batches, 1):
+                yield Record(row, row, values)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        problem = f"cannot be read to its end: {error}"
+        raise DataError(path, problem, rows=rows, next_step="export it again") from error
+
+
+def _text(value: Any) -> str | None:
+    """A value as a cell; a list or an object, which no cell holds, as its JSON."""
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, date):
+        return value.isoformat()
+    return json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)
