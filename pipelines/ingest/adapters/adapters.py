@@ -24,7 +24,10 @@ from pipelines.ingest.adapters.cells import (
 from pipelines.ingest.adapters.ga4 import Ga4
 from pipelines.ingest.adapters.ga360 import Ga360
 from pipelines.ingest.adapters.platform import Platform
+from pipelines.ingest.adapters.segment import Segment
+from pipelines.ingest.adapters.shopify import Shopify
 from pipelines.ingest.adapters.table import Table
+from pipelines.ingest.adapters.woocommerce import WooCommerce
 
 PARTS: dict[str, pa.Schema] = {"events": SCHEMA, "impressions": SCHEMA, "items": ITEM_SCHEMA}
 """Parts of an export and the schema they arrive in; impressions may be left out."""
@@ -75,6 +78,9 @@ ADAPTERS: dict[str, Callable[[params.Shop, Path], Adapter]] = {
     "ga360": lambda _, source: Ga360(source),
     "table": _table,
     "ga4": _platform(Ga4),
+    "shopify": _platform(Shopify),
+    "woocommerce": _platform(WooCommerce),
+    "segment": _platform(Segment),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pipelines.ingest.adapters.cells import RETURN
 from pipelines.ingest.adapters.mapping import ShopMapping
-from pipelines.ingest.adapters.platform import Platform, Record, event_id, listed, said, type_of
+from pipelines.ingest.adapters.platform import Platform, Record, event_id, listed, path_of, said, type_of
 
 TYPES = {
     "view_item_list": "impression",
@@ -34,6 +34,7 @@ CHANNELS = {
     "push": "push",
 }
 """Medium of the traffic source -> channel."""
+_CATEGORIES = ("item_category", *(f"item_category{n}" for n in range(2, 6)))
 _FIELDS = ("event_id", "event_ts", "type", "user_id", "session_id", "item_id", "list_name", "position")
 _MORE = ("price", "quantity", "query", "device", "country", "channel", "consent")
 
@@ -81,7 +82,7 @@ def _rows(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         "query": params.get("search_term") if known == "search" else None,
         "device": _in(event, "device", "category"),
         "country": _in(event, "geo", "country"),
-        "channel": _channel(_in(event, "traffic_source", "medium")),
+        "channel": channel_of(_in(event, "traffic_source", "medium")),
         "consent": {"No": "false"}.get(str(_in(event, "privacy_info", "analytics_storage"))),
     }
     several = bool(known) and known != "search"
@@ -100,7 +101,7 @@ def _rows(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             if known in ("add_to_cart", "remove_from_cart", "purchase_completed")
             else None,
             "item.title": item.get("item_name"),
-            "item.category_path": _path(item),
+            "item.category_path": path_of(item.get(name) for name in _CATEGORIES),
             "item.brand": item.get("item_brand"),
             "item.currency": params.get("currency"),
         }
@@ -121,12 +122,7 @@ def _in(event: Mapping[str, Any], outer: str, inner: str) -> Any:
     return record.get(inner) if isinstance(record, Mapping) else None
 
 
-def _path(item: Mapping[str, Any]) -> str | None:
-    steps = [said(item.get(name)) for name in ("item_category", *(f"item_category{n}" for n in range(2, 6)))]
-    return "/".join(step for step in steps if step) or None
-
-
-def _channel(medium: Any) -> str | None:
+def channel_of(medium: Any) -> str | None:
     """The channel that a medium means; a word that is not known is (other)."""
     word = str(medium or "").strip().lower()
     return CHANNELS.get(word, "(other)" if said(word) else None)

@@ -23,8 +23,8 @@ from pipelines.ingest.adapters.conversions import NOTHING
 from pipelines.ingest.adapters.mapping import Part, ShopMapping, read_catalogue
 from pipelines.ingest.adapters.table import extract_of, view_of, wanted_of
 from pipelines.ingest.files.delimited import read_delimited
-from pipelines.ingest.files.exports import Cells, files_of, kind_of_file, text_of
-from pipelines.ingest.files.jsonlines import NOT_AN_OBJECT, object_of
+from pipelines.ingest.files.exports import Cells, files_of, kind_of_file
+from pipelines.ingest.files.jsonlines import NOT_AN_OBJECT, lines_of, object_of
 
 NAMED = ("title", "category_path", "brand", "currency")
 """What an event may tell of its item, beside the price: columns `item.title` ... of an unfolded row."""
@@ -60,10 +60,6 @@ class Platform:
         """Rows by the mapping's columns, each with the record that it comes from."""
         return ((record, dict(record.values)) for record in records)
 
-    def told(self, part: str) -> tuple[str, ...]:
-        """What was found out while unfolding."""
-        return ()
-
     def extract(self, part: str, connection: duckdb.DuckDBPyConnection) -> Extract | None:
         if part == "items" and self.items:
             paths = files_of(self.source, self.items.file)
@@ -77,10 +73,19 @@ class Platform:
         if found is None:
             raise DataError(self.source, "no events", next_step="docs/ingest.md names the files")
         self._events = (connection, found)
-        return _told(found, (self.lacks, *self.told(part)))
+        return _told(found, self.lacks)
+
+    def paths_of(self, mapped: Part) -> list[Path]:
+        """The files of a part that are there."""
+        return sorted({p for pattern in mapped.file for p in self.source.glob(pattern) if p.is_file()})
+
+    def records_of(self, part: str, mapped: Part, path: Path) -> tuple[list[Record], str]:
+        """All records of a file, in order, and what was found out about its form."""
+        known = (*self.needed[part], *self.optional.get(part, ()), *wanted_of(mapped))
+        return _records(path, list(dict.fromkeys(known)), self.needed[part])
 
     def _extracted(self, part: str, mapped: Part, connection: duckdb.DuckDBPyConnection) -> Extract | None:
-        paths = sorted({p for pattern in mapped.file for p in self.source.glob(pattern) if p.is_file()})
+        paths = self.paths_of(mapped)
         if not paths and part == "items":
             return None
         paths = paths or files_of(self.source, mapped.file[:1])  # which names what is there
@@ -92,8 +97,7 @@ class Platform:
 
     def _cells(self, part: str, mapped: Part, path: Path) -> Cells:
         wanted = wanted_of(mapped)
-        known = (*self.needed[part], *self.optional.get(part, ()), *wanted)
-        records, told = _records(path, list(dict.fromkeys(known)), self.needed[part])
+        records, told = self.records_of(part, mapped, path)
         good = [record for record in records if record.lost is None]
         _require(path, self.needed[part], good)
         rows: list[tuple[Record, Mapping[str, Any]]] = list(self.unfold(part, path, good))
@@ -120,11 +124,12 @@ class Platform:
             self.extract("events", connection)
         assert self._events is not None
         events = self._events[1]
-        named = " UNION ALL ".join(
-            f"""SELECT e.*, {", ".join(_spoken(name) for name in NAMED)} FROM ({events.query}) e
-            JOIN {quoted(view_of("events", n))} told ON e.file = {n} AND e.source_row = told.source_row"""
+        words = ", ".join(_spoken(name) for name in NAMED)
+        told = " UNION ALL ".join(
+            f"SELECT {n} AS file, source_row, {words} FROM {quoted(view_of('events', n))}"
             for n in range(len(events.files))
         )
+        named = f"SELECT * FROM ({events.query}) JOIN ({told}) USING (file, source_row)"
         latest = {name: f"arg_max({name}, moment)" for name in NAMED}
         latest["price"] = "arg_max(price, moment) FILTER (price >= 0 AND isfinite(price))"
         fields = ", ".join(f"{latest.get(n, 'NULL')} AS {n}" for n in ITEM_SCHEMA.names if n != "item_id")
@@ -133,20 +138,16 @@ class Platform:
         query = f"""SELECT {len(given.files) if given else 0} AS file,
             row_number() OVER (ORDER BY item_id) AS source_row, NULL AS line, {NO_FAULT}, item_id, {fields}
             FROM (SELECT *, (event_ts, file, source_row) AS moment FROM ({named}))
-            WHERE unread_field IS NULL AND event_ts IS NOT NULL AND type IN ({types}) AND item_id NOT IN (
+            WHERE unread_field IS NULL AND event_ts IS NOT NULL AND session_id IS NOT NULL
+            AND type IN ({types}) AND item_id NOT IN (
                 SELECT item_id FROM ({known}) WHERE item_id IS NOT NULL AND unread_field IS NULL)
             GROUP BY item_id"""
         if given:
             query = f"SELECT * FROM ({given.query}) UNION ALL BY NAME SELECT * FROM ({query})"
-        told = (
-            "items of the products export, and those that only events name"
-            if given
-            else "made of the events'"
-        )
+        of_events = "made of the items that the events name"
+        form = "of the products export; an item that only events name is made of them" if given else of_events
         names = (*(given.files if given else ()), "items of the events")
-        return _told(
-            Extract(events.source, given.rows if given else 0, query, names), (told, *self.told("items"))
-        )
+        return _told(Extract(events.source, given.rows if given else 0, query, names), form)
 
 
 def said(value: Any) -> str | None:
@@ -170,6 +171,15 @@ def type_of(word: str | None, types: Mapping[str, str]) -> str | None:
     return word if word is None or word in types else _OTHER.format(word)
 
 
+def path_of(steps: Iterable[Any]) -> str | None:
+    """Names of nested categories as one path.
+
+    >>> path_of(["Home", "(not set)", "Mugs"])
+    'Home/Mugs'
+    """
+    return "/".join(name for step in steps if (name := said(step))) or None
+
+
 def listed(value: Any) -> list[Mapping[str, Any]]:
     """The objects of a nested list, or of its JSON; none for anything else."""
     if isinstance(value, str):
@@ -180,13 +190,13 @@ def listed(value: Any) -> list[Mapping[str, Any]]:
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
 
-def _told(extract: Extract, told: tuple[str, ...]) -> Extract:
+def _told(extract: Extract, told: str) -> Extract:
     return Extract(
         extract.source,
         extract.rows,
         extract.query,
         extract.names,
-        (*extract.told, *told),
+        (*extract.told, told),
         extract.skip_other_types,
     )
 
@@ -206,7 +216,6 @@ def _require(path: Path, needed: tuple[str, ...], records: list[Record]) -> None
 
 
 def _records(path: Path, known: list[str], needed: tuple[str, ...]) -> tuple[list[Record], str]:
-    """All records of a file, in order, and what was found out about its form."""
     kind = kind_of_file(path)
     if kind == "json":
         return list(_of_json(path)), ""
@@ -225,7 +234,7 @@ def _records(path: Path, known: list[str], needed: tuple[str, ...]) -> tuple[lis
 
 def _of_json(path: Path) -> Iterator[Record]:
     row = 0
-    for at, line in enumerate(text_of(path, "utf-8").removesuffix(b"\n").decode().split("\n"), 1):
+    for at, line in enumerate(lines_of(path, "utf-8"), 1):
         if not line.strip():
             continue
         row += 1

@@ -22,12 +22,7 @@ def read_json(path: Path, wanted: list[str], encoding: str, separator: str) -> C
     places: list[tuple[int, int]] = []
     lost: list[tuple[int, int, str, str]] = []
     seen: dict[str, None] = {}
-    lines = text_of(path, encoding).removesuffix(b"\n").decode().split("\n")
-    first = next((line for line in lines if line.strip()), "")
-    if first.lstrip().startswith("["):
-        step = "write each object of the list on a line of its own"
-        raise DataError(path, f"line 1: {shorten(first[:40])} begins a list; {NOT_AN_OBJECT}", next_step=step)
-    for at, line in enumerate(lines, 1):
+    for at, line in enumerate(lines_of(path, encoding), 1):
         if not line.strip():
             continue
         number = len(places) + len(lost) + 1
@@ -53,6 +48,16 @@ def read_json(path: Path, wanted: list[str], encoding: str, separator: str) -> C
     }
     lines_lost = pa.table(_placed([(row, at) for row, at, *_ in lost]) | refused)
     return Cells(pa.concat_tables([table, lines_lost], promote_options="default"))
+
+
+def lines_of(path: Path, encoding: str) -> list[str]:
+    """The lines of a file. Raises DataError for one that is no text, or begins a list."""
+    lines = text_of(path, encoding).removesuffix(b"\n").decode().split("\n")
+    first = next((line for line in lines if line.strip()), "")
+    if first.lstrip().startswith("["):
+        step = "write each object of the list on a line of its own"
+        raise DataError(path, f"line 1: {shorten(first[:40])} begins a list; {NOT_AN_OBJECT}", next_step=step)
+    return lines
 
 
 def object_of(line: str) -> dict[str, Any]:
