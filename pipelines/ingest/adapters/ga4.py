@@ -88,12 +88,11 @@ def _rows(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     several = bool(known) and known != "search"
     hit = (visitor, when, name, event.get("batch_ordering_id"), event.get("batch_event_index"))
     for place, item in enumerate((several and listed(event.get("items"))) or [{}], 1):
-        key = ("purchase", order) if order and known == "purchase_completed" else hit
+        named = said(item.get("item_id")) or said(item.get("item_name"))
+        key = ("purchase", order) if order and known == "purchase_completed" else (*hit, named)
         yield base | {
             "event_id": event_id(*key, f"{place:03d}"),
-            "item_id": None
-            if known == "search"
-            else said(item.get("item_id")) or said(item.get("item_name")),
+            "item_id": None if known == "search" else named,
             "list_name": said(item.get("item_list_name")) or said(params.get("item_list_name")),
             "position": said(item.get("item_list_index", item.get("index"))),
             "price": item.get("price"),

@@ -49,6 +49,7 @@ def read_feed(path: Path, wanted: list[str], delimiter: str | None, encoding: st
     columns[_MADE[1]] = [
         "0" if (t or "").strip().lower() in _SOLD_OUT else None for t in columns["availability"]
     ]
+    columns["product_type"] = [_path(text) for text in columns.get("product_type", [])]
     made = {str(at): pa.array(columns[name], pa.string()) for at, name in enumerate(wanted)}
     places = ("source_row", "line", "unread_line", "unread_why")
     return Cells(pa.table(made | {name: found.table[name] for name in places}), found.told)
@@ -126,6 +127,11 @@ def _products(path: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
 def _local(name: str) -> str:
     """Name without its namespace."""
     return name.rpartition(" ")[2]
+
+
+def _path(text: str | None) -> str | None:
+    """`Home > Mugs` with the separator of our categories."""
+    return text and "/".join(step for part in text.split(">") if (step := part.strip()))
 
 
 def _parted(text: str | None) -> tuple[str | None, str | None]:
