@@ -8,9 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines.ingest.adapters.cells import RETURN
-from pipelines.ingest.adapters.mapping import ShopMapping
+from pipelines.ingest.adapters.mapping import Part, ShopMapping
 from pipelines.ingest.adapters.platform import Platform, Record, event_id, listed, path_of, said, type_of
+from pipelines.ingest.adapters.table import wanted_of
+from pipelines.ingest.files.exports import Cells
 
 TYPES = {
     "view_item_list": "impression",
@@ -60,12 +65,20 @@ class Ga4(Platform):
     def unfold(
         self, part: str, path: Path, records: Iterable[Record]
     ) -> Iterator[tuple[Record, dict[str, Any]]]:
-        rows = [(record, row) for record in records for row in _rows(record.values)]
-        from_0 = any(row["position"] in ("0", "0.0") for _, row in rows)
-        for record, row in rows:
-            if from_0 and (row["position"] or "").isdecimal():
-                row["position"] = str(int(row["position"]) + 1)
-            yield record, row
+        return ((record, row) for record in records for row in _rows(record.values))
+
+    def _cells(self, part: str, mapped: Part, path: Path) -> Cells:
+        cells = super()._cells(part, mapped, path)
+        place = str(wanted_of(mapped).index("position"))
+        positions = cells.table[place]
+        if not pc.any(pc.equal(positions, "0")).as_py():
+            return cells
+        counts = pc.if_else(pc.match_substring_regex(positions, r"^\d{1,9}$"), positions, None).cast(
+            pa.int64()
+        )
+        from_1 = pc.coalesce(pc.add(counts, 1).cast(pa.string()), positions)
+        at = cells.table.column_names.index(place)
+        return Cells(cells.table.set_column(at, place, from_1), "list positions from 0")
 
 
 def _rows(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +29,9 @@ from pipelines.ingest.files.jsonlines import NOT_AN_OBJECT, lines_of, object_of
 
 NAMED = ("title", "category_path", "brand", "currency")
 """What an event may tell of its item, beside the price: columns `item.title` ... of an unfolded row."""
+_SPOKEN = tuple(f"item.{name}" for name in NAMED)
 _OTHER = "other: {}"
+_BATCH = 20_000  # rows that are Python's before they are arrow's
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Platform:
         """The files of a part that are there."""
         return sorted({p for pattern in mapped.file for p in self.source.glob(pattern) if p.is_file()})
 
-    def records_of(self, part: str, mapped: Part, path: Path) -> tuple[list[Record], str]:
+    def records_of(self, part: str, mapped: Part, path: Path) -> tuple[Iterable[Record], str]:
         """All records of a file, in order, and what was found out about its form."""
         known = (*self.needed[part], *self.optional.get(part, ()), *wanted_of(mapped))
         return _records(path, list(dict.fromkeys(known)), self.needed[part])
@@ -96,27 +99,37 @@ class Platform:
         return extract_of(part, mapped, self.source, paths, connection, read)
 
     def _cells(self, part: str, mapped: Part, path: Path) -> Cells:
-        wanted = wanted_of(mapped)
         records, told = self.records_of(part, mapped, path)
-        good = [record for record in records if record.lost is None]
-        _require(path, self.needed[part], good)
-        rows: list[tuple[Record, Mapping[str, Any]]] = list(self.unfold(part, path, good))
-        rows += [(record, {}) for record in records if record.lost is not None]
-        rows.sort(key=lambda row: row[0].row)  # stable: the line items of a record keep their order
-        names = [*wanted, *(f"item.{name}" for name in NAMED)]
-        columns = {
-            str(at) if at < len(wanted) else name: pa.array(
-                [_text(row.get(name)) for _, row in rows], pa.string()
-            )
-            for at, name in enumerate(names)
-        }
-        places = {
-            "source_row": pa.array(range(1, len(rows) + 1), pa.int64()),
-            "line": pa.array([record.line for record, _ in rows], pa.int64()),
-            "unread_line": pa.array([r.lost and r.lost[0] for r, _ in rows], pa.string()),
-            "unread_why": pa.array([r.lost and r.lost[1] for r, _ in rows], pa.string()),
-        }
-        return Cells(pa.table(columns | places), told)
+        wanted = wanted_of(mapped)
+        names = {name: str(at) for at, name in enumerate(wanted)} | {n: n for n in _SPOKEN}
+        lost: list[Record] = []
+        missing, there = set(self.needed[part]), dict[str, None]()
+
+        def readable() -> Iterator[Record]:
+            for record in records:
+                if record.lost is not None:
+                    lost.append(record)
+                    continue
+                if missing:
+                    missing.difference_update(record.values)
+                    there.update(dict.fromkeys(record.values))
+                yield record
+
+        rows, chunks = self.unfold(part, path, readable()), []
+        while batch := list(islice(rows, _BATCH)):
+            chunks.append(_chunk(batch, names))
+        if missing and there:
+            name = next(name for name in self.needed[part] if name in missing)
+            problem = f"'{name}' is missing; there are {shorten(', '.join(there), 300)}"
+            raise DataError(path, problem, next_step="docs/ingest.md names the export")
+        table = pa.concat_tables([*chunks, _chunk([(record, {}) for record in lost], names)])
+        # By record; the line items of one keep their order.
+        table = table.append_column("n", pa.array(range(table.num_rows))).sort_by(
+            [("row", "ascending"), ("n", "ascending")]
+        )
+        return Cells(
+            table.append_column("source_row", pa.array(range(1, table.num_rows + 1), pa.int64())), told
+        )
 
     def _catalogue(self, given: Extract | None, connection: duckdb.DuckDBPyConnection) -> Extract:
         """The products of the export, and the items that only events name: of each word the latest."""
@@ -207,20 +220,27 @@ def _spoken(name: str) -> str:
     return f"CASE WHEN trim({column}) NOT IN ({words}) THEN {column} END AS {name}"
 
 
-def _require(path: Path, needed: tuple[str, ...], records: list[Record]) -> None:
-    seen = dict.fromkeys(name for record in records for name in record.values)
-    for name in needed:
-        if records and name not in seen:
-            problem = f"'{name}' is missing; there are {shorten(', '.join(seen), 300)}"
-            raise DataError(path, problem, rows=len(records), next_step="docs/ingest.md names the export")
+def _chunk(rows: list[tuple[Record, dict[str, Any]]], names: Mapping[str, str]) -> pa.Table:
+    """Rows as columns, so that not all of them are Python's at once; `row` is that of the record."""
+    cells = {
+        name: pa.array([_text(row.get(key)) for _, row in rows], pa.string()) for key, name in names.items()
+    }
+    lost = [record.lost or (None, None) for record, _ in rows]
+    places = {
+        "row": pa.array([record.row for record, _ in rows], pa.int64()),
+        "line": pa.array([record.line for record, _ in rows], pa.int64()),
+        "unread_line": pa.array([text for text, _ in lost], pa.string()),
+        "unread_why": pa.array([why for _, why in lost], pa.string()),
+    }
+    return pa.table(cells | places)
 
 
-def _records(path: Path, known: list[str], needed: tuple[str, ...]) -> tuple[list[Record], str]:
+def _records(path: Path, known: list[str], needed: tuple[str, ...]) -> tuple[Iterable[Record], str]:
     kind = kind_of_file(path)
     if kind == "json":
-        return list(_of_json(path)), ""
+        return _of_json(path), ""
     if kind == "parquet":
-        return list(_of_parquet(path)), ""
+        return _of_parquet(path), ""
     cells = read_delimited(path, known, None, "utf-8", needed)
     columns = [cells.table[str(at)].to_pylist() for at in range(len(known))]
     places = [cells.table[name].to_pylist() for name in ("source_row", "line", "unread_line", "unread_why")]
