@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from pipelines.ingest.adapters.cells import RETURN
 from pipelines.ingest.adapters.mapping import Part, ShopMapping
-from pipelines.ingest.adapters.platform import Platform, Record, event_id, listed, path_of, said, type_of
+from pipelines.ingest.adapters.platform import Platform, event_id, listed, path_of, said, type_of
 from pipelines.ingest.adapters.table import wanted_of
 from pipelines.ingest.files.exports import Cells
+from pipelines.ingest.files.records import Record
 
 TYPES = {
     "view_item_list": "impression",

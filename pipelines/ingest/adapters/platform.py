@@ -6,7 +6,6 @@ line items or leaves cells blank, `unfold`. Cells, instants, ids and quarantine 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 from itertools import islice
@@ -15,33 +14,21 @@ from typing import Any, ClassVar
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from feature_repo.errors import DataError, shorten
 from feature_repo.events import ITEM_SCHEMA, TYPES, is_id
-from pipelines.ingest.adapters.cells import NO_FAULT, Extract, literal, open_parquet, quoted
+from pipelines.ingest.adapters.cells import NO_FAULT, Extract, literal, quoted
 from pipelines.ingest.adapters.conversions import NOTHING
 from pipelines.ingest.adapters.mapping import Part, ShopMapping, read_catalogue
 from pipelines.ingest.adapters.table import extract_of, view_of, wanted_of
-from pipelines.ingest.files.delimited import read_delimited
-from pipelines.ingest.files.exports import Cells, files_of, kind_of_file
-from pipelines.ingest.files.jsonlines import NOT_AN_OBJECT, lines_of, object_of
+from pipelines.ingest.files.exports import Cells, files_of
+from pipelines.ingest.files.records import Record, read_records
 
 NAMED = ("title", "category_path", "brand", "currency")
 """What an event may tell of its item, beside the price: columns `item.title` ... of an unfolded row."""
 _SPOKEN = tuple(f"item.{name}" for name in NAMED)
 _OTHER = "other: {}"
 _BATCH = 20_000  # rows that are Python's before they are arrow's
-
-
-@dataclass(frozen=True)
-class Record:
-    """One record of a file: its place, its values, or the text and the reason why there are none."""
-
-    row: int
-    line: int | None
-    values: Mapping[str, Any]
-    lost: tuple[str, str | None] | None = None
 
 
 class Platform:
@@ -85,7 +72,7 @@ class Platform:
     def records_of(self, part: str, mapped: Part, path: Path) -> tuple[Iterable[Record], str]:
         """All records of a file, in order, and what was found out about its form."""
         known = (*self.needed[part], *self.optional.get(part, ()), *wanted_of(mapped))
-        return _records(path, list(dict.fromkeys(known)), self.needed[part])
+        return read_records(path, list(dict.fromkeys(known)), self.needed[part])
 
     def _extracted(self, part: str, mapped: Part, connection: duckdb.DuckDBPyConnection) -> Extract | None:
         paths = self.paths_of(mapped)
@@ -233,50 +220,6 @@ def _chunk(rows: list[tuple[Record, dict[str, Any]]], names: Mapping[str, str]) 
         "unread_why": pa.array([why for _, why in lost], pa.string()),
     }
     return pa.table(cells | places)
-
-
-def _records(path: Path, known: list[str], needed: tuple[str, ...]) -> tuple[Iterable[Record], str]:
-    kind = kind_of_file(path)
-    if kind == "json":
-        return _of_json(path), ""
-    if kind == "parquet":
-        return _of_parquet(path), ""
-    cells = read_delimited(path, known, None, "utf-8", needed)
-    columns = [cells.table[str(at)].to_pylist() for at in range(len(known))]
-    places = [cells.table[name].to_pylist() for name in ("source_row", "line", "unread_line", "unread_why")]
-    records = []
-    for row, line, text, why, *values in zip(*places, *columns, strict=True):
-        records.append(
-            Record(row, line, dict(zip(known, values, strict=True)), (text, why) if text else None)
-        )
-    return records, cells.told
-
-
-def _of_json(path: Path) -> Iterator[Record]:
-    row = 0
-    for at, line in enumerate(lines_of(path, "utf-8"), 1):
-        if not line.strip():
-            continue
-        row += 1
-        try:
-            values = object_of(line)
-            if "\\u" in line:  # half a character, such as a lone \ud83c, is a ValueError
-                json.dumps(values, ensure_ascii=False).encode()
-            yield Record(row, at, values)
-        except (ValueError, RecursionError) as error:
-            yield Record(row, at, {}, (line, f"{NOT_AN_OBJECT}: {shorten(str(error)[:80])}"))
-
-
-def _of_parquet(path: Path) -> Iterator[Record]:
-    _, rows = open_parquet(path, {})
-    try:
-        with pq.ParquetFile(path) as file:
-            batches = (values for batch in file.iter_batches(10_000) for values in batch.to_pylist())
-            for row, values in enumerate(batches, 1):
-                yield Record(row, row, values)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        problem = f"cannot be read to its end: {error}"
-        raise DataError(path, problem, rows=rows, next_step="export it again") from error
 
 
 def _text(value: Any) -> str | None:

@@ -15,7 +15,8 @@ import duckdb
 from pipelines.ingest.adapters.cells import RETURN, Extract
 from pipelines.ingest.adapters.ga4 import channel_of
 from pipelines.ingest.adapters.mapping import Part, ShopMapping
-from pipelines.ingest.adapters.platform import Platform, Record, event_id, listed, path_of, said
+from pipelines.ingest.adapters.platform import Platform, event_id, listed, path_of, said
+from pipelines.ingest.files.records import Record
 
 TABLES = {
     "product_list_viewed": "impression",

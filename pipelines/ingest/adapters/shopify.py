@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from pipelines.ingest.adapters.cells import RETURN
 from pipelines.ingest.adapters.mapping import ShopMapping
-from pipelines.ingest.adapters.platform import Platform, Record, event_id, path_of, said
+from pipelines.ingest.adapters.platform import Platform, event_id, path_of, said
+from pipelines.ingest.files.records import Record
 
 _GONE = ("refunded", "voided", "expired")  # of an order; partially_refunded does not say which line
 _STOCK = ("Variant Inventory Qty", "Variant Inventory Tracker", "Variant Inventory Policy", "Status")

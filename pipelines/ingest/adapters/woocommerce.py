@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from pipelines.ingest.adapters.cells import RETURN
 from pipelines.ingest.adapters.mapping import ShopMapping
-from pipelines.ingest.adapters.platform import Platform, Record, event_id, listed, path_of, said, type_of
+from pipelines.ingest.adapters.platform import Platform, event_id, listed, path_of, said, type_of
+from pipelines.ingest.files.records import Record
 
 TYPES = {
     **dict.fromkeys(("completed", "processing", "on-hold"), "purchase_completed"),

@@ -77,7 +77,19 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
     max_leaves=12,
 )
-RECORDS = st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=3), min_size=1, max_size=4)
+RECORDS = st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=3), max_size=2)
+
+
+@st.composite
+def mutated(draw: st.DrawFn, value: Any) -> Any:
+    """A value whose parts are the given ones, but one that is anything."""
+    if isinstance(value, dict) and value and draw(st.integers(0, 4)):
+        key = draw(st.sampled_from(sorted(value)))
+        return value | {key: draw(mutated(value[key]))}
+    if isinstance(value, list) and value and draw(st.integers(0, 4)):
+        at = draw(st.integers(0, len(value) - 1))
+        return [*value[:at], draw(mutated(value[at])), *value[at + 1 :]]
+    return draw(VALUES)
 
 
 def tried(adapter: str, files: dict[str, bytes], mapping: str | None = None) -> None:
@@ -91,23 +103,50 @@ def tried(adapter: str, files: dict[str, bytes], mapping: str | None = None) -> 
             assert str(error)
 
 
-@pytest.mark.parametrize("adapter", ["ga4", "woocommerce", "segment"])
+GOOD: dict[str, tuple[str, dict[str, Any]]] = {
+    "ga4": (
+        "events.jsonl",
+        {
+            "event_timestamp": TIMES[0],
+            "event_name": "purchase",
+            "user_pseudo_id": "c1",
+            "event_params": [{"key": "ga_session_id", "value": {"int_value": "7"}}],
+            "device": {"category": "mobile"},
+            "ecommerce": {"transaction_id": "T1"},
+            "items": [
+                {"item_id": name, "price": 9.5, "quantity": 1, "item_list_index": "0"} for name in "ab"
+            ],
+        },
+    ),
+    "woocommerce": (
+        "orders.jsonl",
+        {
+            "id": 1,
+            "status": "completed",
+            "date_created_gmt": TIMES[1],
+            "billing": {"email": "a@x.example"},
+            "line_items": [{"product_id": n, "name": "Mug", "price": 9.5, "quantity": 1} for n in (5, 6)],
+        },
+    ),
+    "segment": (
+        "order_completed.jsonl",
+        {
+            "anonymous_id": "a",
+            "timestamp": TIMES[1],
+            "order_id": "o1",
+            "products": [{"product_id": name, "price": 9.5, "quantity": 1} for name in "ab"],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("adapter", GOOD)
 @FUZZ
-@given(records=RECORDS)
-def test_any_nested_values(adapter: str, records: list[dict[str, Any]]) -> None:
-    needed = {
-        "ga4": {"event_timestamp": TIMES[0], "event_name": "view_item"},
-        "segment": {"anonymous_id": "a"},
-    }
-    needed["woocommerce"] = {
-        "id": "1",
-        "status": "completed",
-        "date_created_gmt": TIMES[1],
-        "line_items": "[]",
-    }
-    content = "\n".join(json.dumps(needed[adapter] | record) for record in records).encode()
-    name = {"ga4": "events.jsonl", "woocommerce": "orders.jsonl", "segment": "order_completed.jsonl"}[adapter]
-    tried(adapter, {name: content})
+@given(data=st.data())
+def test_any_nested_values(adapter: str, data: st.DataObject) -> None:
+    name, good = GOOD[adapter]
+    records = data.draw(st.lists(mutated(good), min_size=1, max_size=3)) + data.draw(RECORDS)
+    tried(adapter, {name: "\n".join(json.dumps(record) for record in [good, *records]).encode()})
 
 
 @pytest.mark.parametrize("kind", [Shopify, WooCommerce])
