@@ -142,9 +142,9 @@ class Shop:
     """Whose data is used and where its time is cut: prior | ranker training | validation | test."""
 
     name: str
-    adapter: str  # simulated, ga360 or table
+    adapter: str  # a key of pipelines.ingest.adapters.adapters.ADAPTERS
     source: str  # folder of the raw export, relative to root()
-    mapping: str | None  # column mapping of the table adapter
+    mapping: str | None  # of the table adapter; of a platform's, another catalogue
     rank_from: datetime
     valid_from: datetime
     test_from: datetime

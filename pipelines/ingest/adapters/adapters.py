@@ -21,8 +21,13 @@ from pipelines.ingest.adapters.cells import (
     open_parquet,
     parquet_source,
 )
+from pipelines.ingest.adapters.ga4 import Ga4
 from pipelines.ingest.adapters.ga360 import Ga360
+from pipelines.ingest.adapters.platform import Platform
+from pipelines.ingest.adapters.segment import Segment
+from pipelines.ingest.adapters.shopify import Shopify
 from pipelines.ingest.adapters.table import Table
+from pipelines.ingest.adapters.woocommerce import WooCommerce
 
 PARTS: dict[str, pa.Schema] = {"events": SCHEMA, "impressions": SCHEMA, "items": ITEM_SCHEMA}
 """Parts of an export and the schema they arrive in; impressions may be left out."""
@@ -63,10 +68,19 @@ def _table(shop: params.Shop, source: Path) -> Adapter:
     return Table(source, params.root() / shop.mapping)
 
 
+def _platform(kind: type[Platform]) -> Callable[[params.Shop, Path], Adapter]:
+    """A platform's adapter; the shop's mapping, if it has one, names another catalogue."""
+    return lambda shop, source: kind(source, params.root() / shop.mapping if shop.mapping else None)
+
+
 ADAPTERS: dict[str, Callable[[params.Shop, Path], Adapter]] = {
     "simulated": lambda _, source: Canonical(source),
     "ga360": lambda _, source: Ga360(source),
     "table": _table,
+    "ga4": _platform(Ga4),
+    "shopify": _platform(Shopify),
+    "woocommerce": _platform(WooCommerce),
+    "segment": _platform(Segment),
 }
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Hashable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from feature_repo.events import ITEM_SCHEMA, SCHEMA, TYPES
 from pipelines.ingest.adapters.cells import RETURN, kind_of
 from pipelines.ingest.adapters.conversions import NOTHING, constant
 from pipelines.ingest.adapters.instants import Reading
+from pipelines.ingest.files.feeds import FEED
 
 STEP = "correct the mapping file; docs/ingest.md lists its keys"
 ENCODINGS = (
@@ -27,6 +28,7 @@ ENCODINGS = (
     *("iso-8859-2", "iso-8859-15", "shift_jis", "euc-jp", "gb18030", "big5", "euc-kr", "koi8-r"),
 )
 _SAMPLE = datetime(2026, 1, 31)
+_Whole = TypeVar("_Whole", bound=BaseModel)
 
 
 def _event_field(name: str) -> str:
@@ -164,8 +166,20 @@ class Items(Part):
 
     fields_of = ITEM_SCHEMA
     required = ("item_id",)
-    columns: dict[ItemField, Text]
+    columns: dict[ItemField, Text] = dict(FEED)  # left out: a product feed of Google Merchant Center
     defaults: Annotated[dict[ItemField, str], BeforeValidator(_absent)] = {}
+
+    @property
+    def is_feed(self) -> bool:
+        """No columns are named: those of Google's product data specification are meant."""
+        return "columns" not in self.model_fields_set
+
+
+class Catalogue(BaseModel):
+    """The whole file of an adapter that knows its events itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    items: Items
 
 
 class ShopMapping(BaseModel):
@@ -196,11 +210,20 @@ class _Literally(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_catalogue(path: Path) -> Catalogue:
+    """A mapping file with nothing but items. Raises DataError as read_mapping does."""
+    return _read(path, Catalogue)
+
+
 def read_mapping(path: Path) -> ShopMapping:
     """The mapping file. Raises DataError that names every key that is unknown, missing or wrong."""
+    return _read(path, ShopMapping)
+
+
+def _read(path: Path, whole: type[_Whole]) -> _Whole:
     try:
         values = yaml.load(path.read_text("utf-8-sig"), _Literally)
-        return ShopMapping.model_validate(values)
+        return whole.model_validate(values)
     except OSError as error:
         step = "check shops.<name>.mapping in params.yaml"
         raise DataError(path, f"the mapping file: {error.strerror or error}", next_step=step) from error
@@ -208,17 +231,17 @@ def read_mapping(path: Path) -> ShopMapping:
         told = "; ".join(str(error).splitlines()) or "nested too deeply"
         raise DataError(path, f"not YAML: {told}", next_step=STEP) from error
     except ValidationError as error:
-        raise DataError(path, "; ".join(_told(error)), next_step=STEP) from error
+        raise DataError(path, "; ".join(_told(error, whole)), next_step=STEP) from error
 
 
-def _told(error: ValidationError) -> list[str]:
+def _told(error: ValidationError, whole: type[BaseModel]) -> list[str]:
     """One text per fault: place, value, what is allowed."""
     told = []
     for fault in error.errors(include_url=False):
         place = ".".join(str(step) for step in fault["loc"] if step != "[key]") or "the mapping"
         value, message = fault["input"], fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            known = ", ".join(Part.model_fields if len(fault["loc"]) > 1 else ShopMapping.model_fields)
+            known = ", ".join(Part.model_fields if len(fault["loc"]) > 1 else whole.model_fields)
             told.append(f"{place}: unknown key; allowed: {known}")
         elif fault["type"] == "missing":
             told.append(f"{place}: is missing")

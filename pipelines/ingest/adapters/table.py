@@ -13,7 +13,7 @@ docs/ingest.md has every key. Events without an event_id column are numbered `<f
 file, never reorder it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import duckdb
@@ -35,9 +35,10 @@ from pipelines.ingest.adapters.cells import (
 )
 from pipelines.ingest.adapters.conversions import LIST_SEPARATOR, advice, converted, listed, number
 from pipelines.ingest.adapters.instants import LOCAL, in_zone, of_counts, read_texts, unit_of, unit_of_texts
-from pipelines.ingest.adapters.mapping import Impressions, Part, read_mapping
+from pipelines.ingest.adapters.mapping import Impressions, Items, Part, read_mapping
 from pipelines.ingest.files.delimited import read_delimited
 from pipelines.ingest.files.exports import Cells, files_of, kind_of_file
+from pipelines.ingest.files.feeds import read_feed
 from pipelines.ingest.files.jsonlines import read_json
 
 _BLANKS = " \t\u00a0\u202f"
@@ -53,23 +54,41 @@ class Table:
         mapped: Part | None = getattr(self.mapping, part)
         if mapped is None:
             return None
-        paths = files_of(self.source, mapped.file)
-        queries, told, rows = [], dict.fromkeys([f"{len(paths)} files"] if len(paths) > 1 else []), 0
-        names = tuple(_name(path, self.source) for path in paths)
-        for n, path in enumerate(paths):
-            cells = _read(path, mapped)
-            view = f"table adapter {part} {n}"
-            queries.append(_query(cells.table, view, n, names[n], mapped, path, connection))
-            told |= {cells.told: None} if cells.told else {}
-            rows += cells.table.num_rows
-        if rows == 0:
-            step = "export it again, or leave the part out of the mapping"
-            raise DataError(paths[0], "the file has no rows", rows=0, next_step=step)
-        skip = mapped.other_types == "skip"
-        return Extract(paths[0], rows, " UNION ALL ".join(queries), names, tuple(told), skip)
+        return extract_of(part, mapped, self.source, files_of(self.source, mapped.file), connection)
 
 
-def _wanted(mapped: Part) -> list[str]:
+def extract_of(
+    part: str,
+    mapped: Part,
+    source: Path,
+    paths: list[Path],
+    connection: duckdb.DuckDBPyConnection,
+    read: Callable[[Path, Part], Cells] | None = None,
+) -> Extract:
+    """The part, from the files at `paths` as `read` (by default, as they are) gives their mapped columns.
+
+    File n is registered in `connection` as `view_of(part, n)`. Raises DataError as the adapters do.
+    """
+    queries, told, rows = [], dict.fromkeys([f"{len(paths)} files"] if len(paths) > 1 else []), 0
+    names = tuple(_name(path, source) for path in paths)
+    for n, path in enumerate(paths):
+        cells = _said(read(path, mapped) if read else _read(path, mapped), mapped)
+        queries.append(_query(cells.table, view_of(part, n), n, names[n], mapped, path, connection))
+        told |= {cells.told: None} if cells.told else {}
+        rows += cells.table.num_rows
+    if rows == 0:
+        step = "export it again, or leave the part out of the mapping"
+        raise DataError(paths[0], "the file has no rows", rows=0, next_step=step)
+    skip = mapped.other_types == "skip"
+    return Extract(paths[0], rows, " UNION ALL ".join(queries), names, tuple(told), skip)
+
+
+def view_of(part: str, file: int) -> str:
+    """Under which name the rows of a file are known to the query; they have a `source_row`."""
+    return f"table adapter {part} {file}"
+
+
+def wanted_of(mapped: Part) -> list[str]:
     """The columns that are read, each once; in a table they are called by their places here."""
     return list(dict.fromkeys(mapped.columns.values()))
 
@@ -79,21 +98,31 @@ def _name(path: Path, source: Path) -> str:
 
 
 def _read(path: Path, mapped: Part) -> Cells:
-    """The mapped columns, with place and fault of each row; words for nothing are null."""
-    wanted = _wanted(mapped)
+    """The mapped columns, with place and fault of each row."""
+    wanted = wanted_of(mapped)
     kind = kind_of_file(path)
+    if kind == "feed" and not isinstance(mapped, Items):
+        step = "name it as `file` of the items"
+        raise DataError(path, "is XML; allowed: a product feed, for items alone", next_step=step)
+    if kind == "feed" or (isinstance(mapped, Items) and mapped.is_feed):
+        return read_feed(path, wanted, mapped.delimiter, mapped.encoding)
     if kind == "parquet":
-        cells = Cells(_parquet(path, mapped, wanted))
-    elif kind == "json":
-        cells = read_json(path, wanted, mapped.encoding, LIST_SEPARATOR)
-    else:
-        cells = read_delimited(path, wanted, mapped.delimiter, mapped.encoding)
+        return Cells(_parquet(path, mapped, wanted))
+    if kind == "json":
+        return read_json(path, wanted, mapped.encoding, LIST_SEPARATOR)
+    return read_delimited(path, wanted, mapped.delimiter, mapped.encoding)
+
+
+def _said(cells: Cells, mapped: Part) -> Cells:
+    """Words for nothing are null."""
     table, nothing = cells.table, pa.array(["", *mapped.nothing])
-    for at in range(len(wanted)):
+    for at in range(len(wanted_of(mapped))):
         if is_text(table.schema.field(str(at)).type):
             cells_of = table[str(at)]
             said = pc.is_in(pc.utf8_trim(cells_of, _BLANKS), nothing)
-            table = table.set_column(at, str(at), pc.if_else(said, None, cells_of))
+            table = table.set_column(
+                table.column_names.index(str(at)), str(at), pc.if_else(said, None, cells_of)
+            )
     return Cells(table, cells.told)
 
 
@@ -129,7 +158,7 @@ def _query(
 ) -> str:
     """SQL of one file's rows; what it reads is registered as `view`."""
     cells, reasons = {}, {"row": "unread_why"}
-    places = {name: str(_wanted(mapped).index(column)) for name, column in mapped.columns.items()}
+    places = {name: str(wanted_of(mapped).index(column)) for name, column in mapped.columns.items()}
     for name, column in places.items():
         kind, found = kind_of(mapped.fields_of.field(name)), table.schema.field(column).type
         if kind == "instant":

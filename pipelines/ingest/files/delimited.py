@@ -7,7 +7,7 @@ is parsed, and header, blank lines, rows and refused lines must add up to them.
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,11 +50,13 @@ class _Rows:
     lost: dict[int, tuple[str, str | None]] = field(default_factory=dict)  # line: its text, reason
 
 
-def read_delimited(path: Path, wanted: list[str], delimiter: str | None, encoding: str) -> Cells:
+def read_delimited(
+    path: Path, wanted: list[str], delimiter: str | None, encoding: str, needed: Collection[str] | None = None
+) -> Cells:
     """The wanted columns of a file with a header. Without `delimiter`, the one that finds them all is taken.
 
-    Raises DataError for a file that is no text of that encoding, a header that is not RFC 4180, and a wanted
-    column that is missing or stands there twice.
+    Where `needed` is given, the others may be missing: null. Raises DataError for a file that is no text of
+    that encoding, a header that is not RFC 4180, and a needed column that is missing, or one there twice.
     """
     content = text_of(path, encoding)
     content = content.removesuffix(b"\n") + b"\n"
@@ -65,10 +67,11 @@ def read_delimited(path: Path, wanted: list[str], delimiter: str | None, encodin
         raise DataError(path, "the file has no header", rows=0, next_step="export it again")
     if mark := _SEP.match(head[first]):
         delimiter, first = delimiter or mark[1], first + 1
-    end, header, delimiter = _header(path, head, first, wanted, delimiter)
+    end, header, delimiter = _header(path, head, first, wanted, delimiter, needed)
     if delimiter != ",":
         told.append(f"delimiter {DELIMITERS.get(delimiter, delimiter)}")
-    rows = _Rows([header.index(name) for name in wanted], len(header), tail=False)
+    there = [name for name in wanted if name in header]
+    rows = _Rows([header.index(name) for name in there], len(header), tail=False)
     if _has_quote(content[_offset(content, end) :]):
         _quoted(content, end, delimiter, rows, total)
     else:
@@ -78,11 +81,16 @@ def read_delimited(path: Path, wanted: list[str], delimiter: str | None, encodin
     if end + rows.blank + rows.taken + len(rows.lost) != total:
         counts = f"{end} of the header, {rows.blank} blank, {rows.taken} of rows, {len(rows.lost)} refused"
         raise RuntimeError(f"{path}: {total} lines are not {counts}")
-    return Cells(_table(rows), ", ".join(told))
+    return Cells(_with_missing(_table(rows), there, wanted), ", ".join(told))
 
 
 def _header(
-    path: Path, lines: list[str], first: int, wanted: list[str], delimiter: str | None
+    path: Path,
+    lines: list[str],
+    first: int,
+    wanted: list[str],
+    delimiter: str | None,
+    needed: Collection[str] | None,
 ) -> tuple[int, list[str], str]:
     """(first line after it, its cells, the delimiter)."""
     choices = [delimiter] if delimiter else list(DELIMITERS)
@@ -101,7 +109,7 @@ def _header(
         raise DataError(path, problem, next_step="close its quotes, or export it again")
     _, end, cells, choice = best
     for name in wanted:
-        if name not in cells:
+        if name not in cells and (needed is None or name in needed):
             problem = f"column '{name}' is missing; columns are {shorten(', '.join(cells), 300)}"
             step = "add the column or correct the mapping (its columns, delimiter, encoding)"
             raise DataError(path, problem, next_step=step)
@@ -247,6 +255,18 @@ def _table(rows: _Rows) -> pa.Table:
     reasons = [rows.lost[line][1] for line in lost.tolist()]
     refused = {"unread_line": pa.array(texts, pa.string()), "unread_why": pa.array(reasons, pa.string())}
     return pa.concat_tables([table, pa.table(_placed(lost, order) | refused)], promote_options="default")
+
+
+def _with_missing(table: pa.Table, there: list[str], wanted: list[str]) -> pa.Table:
+    """Columns by their place in `wanted`, not in `there`; those that are not there are null."""
+    if there == wanted:
+        return table
+    columns = {
+        str(at): table[str(there.index(name))] if name in there else pa.nulls(table.num_rows, pa.string())
+        for at, name in enumerate(wanted)
+    }
+    places = {name: table[name] for name in table.column_names[len(there) :]}
+    return pa.table(columns | places)
 
 
 def _placed(lines: np.ndarray, order: np.ndarray) -> dict[str, pa.Array]:

@@ -15,6 +15,7 @@ KINDS = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), "delimited"),
     **dict.fromkeys((".ndjson", ".jsonl", ".json"), "json"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
+    ".xml": "feed",
 }
 _GZIP, _ZSTD, _ZIP, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PAR1"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")

@@ -9,7 +9,7 @@ import pyarrow as pa
 from feature_repo.errors import DataError, shorten
 from pipelines.ingest.files.exports import Cells, text_of
 
-_NOT_AN_OBJECT = "not one JSON object per line"
+NOT_AN_OBJECT = "not one JSON object per line"
 
 
 def read_json(path: Path, wanted: list[str], encoding: str, separator: str) -> Cells:
@@ -22,22 +22,15 @@ def read_json(path: Path, wanted: list[str], encoding: str, separator: str) -> C
     places: list[tuple[int, int]] = []
     lost: list[tuple[int, int, str, str]] = []
     seen: dict[str, None] = {}
-    lines = text_of(path, encoding).removesuffix(b"\n").decode().split("\n")
-    first = next((line for line in lines if line.strip()), "")
-    if first.lstrip().startswith("["):
-        step = "write each object of the list on a line of its own"
-        raise DataError(
-            path, f"line 1: {shorten(first[:40])} begins a list; {_NOT_AN_OBJECT}", next_step=step
-        )
-    for at, line in enumerate(lines, 1):
+    for at, line in enumerate(lines_of(path, encoding), 1):
         if not line.strip():
             continue
         number = len(places) + len(lost) + 1
         try:
-            flat = _flat(_object(line))
+            flat = _flat(object_of(line))
             values = [_text(flat.get(name), separator) for name in stores]
         except (ValueError, RecursionError) as error:
-            lost.append((number, at, line, f"{_NOT_AN_OBJECT}: {shorten(str(error)[:80])}"))
+            lost.append((number, at, line, f"{NOT_AN_OBJECT}: {shorten(str(error)[:80])}"))
             continue
         seen.update(dict.fromkeys(flat))
         places.append((number, at))
@@ -57,8 +50,21 @@ def read_json(path: Path, wanted: list[str], encoding: str, separator: str) -> C
     return Cells(pa.concat_tables([table, lines_lost], promote_options="default"))
 
 
-def _object(line: str) -> dict[str, Any]:
-    # Numbers stay as they were written: an id of 20 digits is not a float.
+def lines_of(path: Path, encoding: str) -> list[str]:
+    """The lines of a file. Raises DataError for one that is no text, or begins a list."""
+    lines = text_of(path, encoding).removesuffix(b"\n").decode().split("\n")
+    first = next((line for line in lines if line.strip()), "")
+    if first.lstrip().startswith("["):
+        step = "write each object of the list on a line of its own"
+        raise DataError(path, f"line 1: {shorten(first[:40])} begins a list; {NOT_AN_OBJECT}", next_step=step)
+    return lines
+
+
+def object_of(line: str) -> dict[str, Any]:
+    """One line's object. Raises ValueError, RecursionError.
+
+    Numbers stay as they were written: an id of 20 digits is not a float.
+    """
     found = json.loads(
         line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_without_repeats
     )

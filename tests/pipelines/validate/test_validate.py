@@ -20,7 +20,6 @@ from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import DataError
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
 from pipelines import cli
-from pipelines.validate.data_docs import local_only
 from pipelines.validate.validate import read
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -293,14 +292,3 @@ def test_a_file_that_is_not_there_names_the_stage_that_makes_it(tmp_path: Path) 
 
 def test_usage_other_than_raw_or_training_exits_2() -> None:
     assert cli.run(["validate", "everything"]) == 2
-
-
-def test_pages_keep_their_links_but_load_nothing_from_other_hosts() -> None:
-    page = (
-        '<head><link rel="stylesheet" href="https://cdn.example/a.css"><script src="https://cdn.example/a.js">'
-        '</script></head><img\n class="x"\n src="https://cdn.example/seen.png?d=1"><img src="static/b.png">'
-        '<a href="https://docs.example">docs</a>'
-    )
-    kept = local_only(page)
-    assert "cdn.example" not in kept
-    assert '<a href="https://docs.example">docs</a>' in kept and '<img src="static/b.png">' in kept
