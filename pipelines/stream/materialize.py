@@ -63,9 +63,9 @@ def main(
 
 
 def default_as_of() -> datetime:
-    """A recorded shop is replayed from its test cut; any other goes on from its last event."""
+    """A simulated shop goes on from its last event; any other is recorded and replayed from its test cut."""
     active = shop()
-    return active.test_from if active.adapter == "ga360" else end_of_data(at(RAW))
+    return end_of_data(at(RAW)) if active.adapter == "simulated" else active.test_from
 
 
 def end_of_data(raw: Path) -> datetime:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from redis import Redis
 from shops.small import EVENTS_TOTAL, START, open_home, random_events, write_raw
 
@@ -20,9 +21,10 @@ from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.offline.build import main as features
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
-from feature_repo.params import root
+from feature_repo.params import root, shop
 from feature_repo.places import feature_file
-from pipelines.stream.materialize import end_of_data, main, materialize
+from pipelines.ingest.adapters.adapters import ADAPTERS
+from pipelines.stream.materialize import default_as_of, end_of_data, main, materialize
 
 EVENTS = random_events(seed=5, count=EVENTS_TOTAL)
 
@@ -140,6 +142,18 @@ def test_by_default_a_shop_goes_on_from_the_end_of_its_data(redis: Redis) -> Non
     assert end_of_data(root() / "data/raw") == instant(EVENTS[-1]["event_ts"] + 1)
     main()
     assert changes.applied_ts(redis) == EVENTS[-1]["event_ts"]
+
+
+@pytest.mark.parametrize("adapter", [name for name in ADAPTERS if name != "simulated"])
+def test_a_recorded_shop_of_any_adapter_stands_at_its_test_cut(
+    adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its replay would find features that hold events from beyond the cut."""
+    folder = open_home(tmp_path, monkeypatch)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["shops"]["simulated"]["adapter"] = adapter
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    assert default_as_of() == shop().test_from
 
 
 def test_wrong_input_is_named(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
