@@ -19,7 +19,7 @@ from feature_repo.features.catalogue import DECLARED
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, shop
-from feature_repo.places import RAW, at, existing, feature_file
+from feature_repo.places import EVENTS, RAW, at, existing, feature_file
 from feature_repo.terminal import console, progress, table
 from pipelines.parity.culprits import equal
 from pipelines.parity.cuts import Cut, choose, home_before
@@ -63,6 +63,7 @@ def main() -> int:
     params = load("leakage", LeakageParams)
     for view in DECLARED:
         existing(feature_file(view.name), "features")
+    existing(EVENTS, "ingest")
     cuts = choose(at(RAW), params.cuts, params.sessions, params.items, params.seed)
     compared, leaks = compare(cuts)
     found = Counter((leak.view, leak.column) for leak in leaks)
