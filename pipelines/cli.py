@@ -28,6 +28,7 @@ JOBS: dict[str, dict[str, str]] = {
     "data": {
         "shop": "pipelines.ingest.shop",
         "simulate": "pipelines.simulate.simulate",
+        "doctor": "pipelines.doctor.doctor",
         "ingest": "pipelines.ingest.ingest",
         "validate": "pipelines.validate.validate",
     },

@@ -31,6 +31,7 @@ NOWHERE = "redis://user:secret@127.0.0.1:1/0"
 ARGS: dict[str, list[str]] = {  # a job that is not here is called without arguments
     "shop": ["shop simulated"],
     "simulate": ["simulate --size tiny"],
+    "doctor": ["doctor simulated", "doctor data/export"],
     "validate": ["validate raw", "validate training"],
     "feature": ["feature", "feature user_views_30d somebody"],
     "materialize": ["materialize", "materialize --as-of 2026-02-23"],
