@@ -60,12 +60,12 @@ def existing(place: Path, job: str) -> Path:
     DataError: data/raw/none.parquet: is missing. Next: run `endcap ingest`.
     """
     path = at(place)
+    home, step = root().resolve(), f"run `endcap {job}`"
+    told = path.relative_to(home) if path.is_relative_to(home) else path
     if not path.exists():
-        home = root().resolve()
-        told = path.relative_to(home) if path.is_relative_to(home) else path
-        raise DataError(told, "is missing", next_step=f"run `endcap {job}`")
+        raise DataError(told, "is missing", next_step=step)
     if path.suffix == ".parquet" and path.is_file() and not _ends_as_parquet(path):
-        raise DataError(path, "is truncated or no parquet file", next_step=f"run `endcap {job}`")
+        raise DataError(told, "is truncated or no parquet file", next_step=step)
     return path
 
 
