@@ -13,6 +13,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from feature_repo.errors import DataError
+
 Row = TypeVar("Row")
 
 
@@ -42,6 +44,18 @@ def write_json(path: Path, value: Any) -> bytes:
     with whole(path) as draft:
         draft.write_bytes(written)
     return written
+
+
+def read_json(path: Path, next_step: str, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file that we wrote. Raises DataError where it is none or lacks one of `keys`."""
+    try:
+        value = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise DataError(path, f"not JSON: {error}", next_step=next_step) from error
+    if not isinstance(value, dict) or (missing := [key for key in keys if key not in value]):
+        lacks = f"no {missing[0]!r} in it" if isinstance(value, dict) else "not a JSON object"
+        raise DataError(path, f"{lacks}: of another program or version", next_step=next_step)
+    return value
 
 
 @contextmanager

@@ -74,7 +74,11 @@ def load(section: str, kind: type[T]) -> T:
 
 def _sections() -> dict[str, Any]:
     path = root() / "params.yaml"
-    return _read(path, path.stat().st_mtime_ns)
+    try:
+        changed = path.stat().st_mtime_ns
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: not found; correct ENDCAP_HOME or run inside the project") from None
+    return _read(path, changed)
 
 
 @cache

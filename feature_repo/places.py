@@ -55,14 +55,23 @@ def feature_file(view: str) -> Path:
 
 
 def existing(place: Path, job: str) -> Path:
-    """`at(place)`. Raises DataError, which names the job that makes it, when it is not there.
+    """`at(place)`. Raises DataError, which names the job that makes it, when it is not there,
+    or a parquet file that was cut short.
 
     >>> existing(Path("data/raw/none.parquet"), "ingest")                      # doctest: +SKIP
     DataError: data/raw/none.parquet: is missing. Next: run `endcap ingest`.
     """
     path = at(place)
+    home, step = root().resolve(), f"run `endcap {job}`"
+    told = path.relative_to(home) if path.is_relative_to(home) else path
     if not path.exists():
-        home = root().resolve()
-        told = path.relative_to(home) if path.is_relative_to(home) else path
-        raise DataError(told, "is missing", next_step=f"run `endcap {job}`")
+        raise DataError(told, "is missing", next_step=step)
+    if path.suffix == ".parquet" and path.is_file() and not _ends_as_parquet(path):
+        raise DataError(told, "is truncated or no parquet file", next_step=step)
     return path
+
+
+def _ends_as_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4))
+        return file.read() == b"PAR1"

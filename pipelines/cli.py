@@ -10,10 +10,11 @@ import functools
 import importlib
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ JOBS: dict[str, dict[str, str]] = {
     "data": {
         "shop": "pipelines.ingest.shop",
         "simulate": "pipelines.simulate.simulate",
+        "doctor": "pipelines.doctor.doctor",
         "ingest": "pipelines.ingest.ingest",
         "validate": "pipelines.validate.validate",
     },
@@ -75,7 +77,11 @@ JOBS: dict[str, dict[str, str]] = {
 # They run on, and `endcap up` gives each a log of its own.
 FOREGROUND = {"serve", "stream", "console"}
 INTERRUPTED = 130
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
+# As libraries say it who keep no error number: SQLite, DuckDB, Arrow.
+NO_SPACE_TOLD = ("database or disk is full", "No space left on device", "File too large")
+NO_ACCESS_TOLD = ("attempt to write a readonly database", "unable to open database file", "Permission denied")
 
 
 def places() -> dict[str, str]:
@@ -143,7 +149,7 @@ def complain(message: str) -> None:
 
 
 def run(args: Sequence[str], libraries_apart: bool = False) -> int:
-    """Exit code of `endcap *args`; what a reader can act on becomes one line, a bug keeps its traceback.
+    """Exit code of `endcap *args`; what a reader can act on is one line; so is a bug, its log has more.
 
     `libraries_apart`: file descriptor 2 is the libraries' for good, as fits a process that is this job.
     """
@@ -179,11 +185,39 @@ def run(args: Sequence[str], libraries_apart: bool = False) -> int:
             from feature_repo.online.connection import unavailable
 
             complain(f"{unavailable()} ({error})")
-        elif isinstance(error, OSError) and error.errno in NO_SPACE:
-            complain(f"{job}: no space left on the disk that holds {root()}; make room and run it again")
         else:
-            traceback.print_exc(file=reader())
+            complain(f"{job}: {_told(error) or _bug(job, error)}")
         return 1
+
+
+def _told(error: BaseException | None) -> str:
+    """What the machine refuses, also where a library wraps it; empty where the cause is not known."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        where = getattr(error, "filename", None) or root()
+        if number in NO_SPACE or any(words in str(error) for words in NO_SPACE_TOLD):
+            return f"no space left on the disk that holds {where}; make room and run it again"
+        if number in NO_ACCESS or any(words in str(error) for words in NO_ACCESS_TOLD):
+            return f"{where} may not be read or written; change its owner or rights and run it again"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _bug(job: str, error: Exception) -> str:
+    """Keeps the traceback in the job's log, else in a temporary folder, and says where."""
+    folders = [Path(tempfile.gettempdir())]
+    with suppress(EndcapError):
+        folders.insert(0, shop().run_dir() / "logs")
+    kept = "the traceback could not be kept: no folder can be written"
+    for folder in folders:
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / f"{job}.log").open("a") as log:
+                traceback.print_exception(error, file=log)
+            kept = f"{log.name} holds the traceback"
+            break
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}. This is a bug of Endcap; {kept}, please report it"
 
 
 def _redis_went_away(error: Exception) -> bool:

@@ -14,13 +14,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import psutil
 
 from feature_repo.errors import EndcapError
-from feature_repo.files import whole
+from feature_repo.files import read_json, whole
 
 LOG_LINES_SHOWN = 12
 POLL_S = 0.1
@@ -89,7 +89,9 @@ def log_file(folder: Path, name: str) -> Path:
 
 def recorded(folder: Path) -> list[Record]:
     """Every process that was started from this folder and not stopped, running or not."""
-    return [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("*.pid"))]
+    keys, step = [field.name for field in fields(Record)], "end that process by hand and delete the file"
+    found = [read_json(path, step, *keys) for path in sorted(folder.glob("*.pid"))]
+    return [Record(**{key: record[key] for key in keys}) for record in found]
 
 
 def find(folder: Path, name: str) -> Record | None:

@@ -95,8 +95,12 @@ def _notes() -> Path:
 
 def _noted() -> dict[str, Took]:
     """Stage -> its newest run."""
-    lines = _notes().read_text().splitlines() if _notes().exists() else []
-    return {took.stage: took for took in (Took(**json.loads(line)) for line in lines)}
+    try:
+        lines = _notes().read_text().splitlines() if _notes().exists() else []
+        return {took.stage: took for took in (Took(**json.loads(line)) for line in lines)}
+    except (ValueError, TypeError) as error:
+        step = "delete it; `dvc repro` notes anew"
+        raise DataError(_notes(), f"not the notes of stages: {error}", next_step=step) from error
 
 
 def main(

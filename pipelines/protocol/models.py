@@ -1,9 +1,12 @@
 """The models of one fit, read from data/models, in the shape that the request path takes them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from feature_repo.errors import DataError
 from feature_repo.params import load
 from feature_repo.places import existing, fit_dir
 from serving.stages.index import IndexParams, build
@@ -27,14 +30,26 @@ def fit_file(fit: str, name: str) -> Path:
 
 
 def load_models(fit: str) -> Models:
-    """The models of `fit` ("prior" or "final") over the whole catalogue, in the order of items.parquet."""
-    vectors = np.load(fit_file(fit, "item_vectors.npy"))
+    """The models of `fit` ("prior" or "final") over the whole catalogue, in the order of items.parquet.
+
+    Raises DataError for a file that is missing or damaged.
+    """
+
+    def read(name: str, reader: Callable[[Path], Any]) -> Any:
+        path = fit_file(fit, name)
+        try:
+            return reader(path)
+        except Exception as error:  # each format's reader raises its own types
+            step = f"run `endcap {TABLES[name]} --fit {fit}`"
+            raise DataError(path, f"cannot be read: {error}", next_step=step) from error
+
+    vectors = read("item_vectors.npy", np.load)
     return Models(
         ids=read_catalogue().item_ids,
         item_vectors=vectors,
         index=build(vectors, load("index", IndexParams)),
-        tower=UserTower(fit_file(fit, "user_tower.onnx")),
-        covisit=read_table(fit_file(fit, "covisit.npz")),
-        ease=read_table(fit_file(fit, "ease.npz")),
-        als_items=np.load(fit_file(fit, "als_items.npy")).astype(np.float32),
+        tower=read("user_tower.onnx", UserTower),
+        covisit=read("covisit.npz", read_table),
+        ease=read("ease.npz", read_table),
+        als_items=read("als_items.npy", np.load).astype(np.float32),
     )

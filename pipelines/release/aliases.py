@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from feature_repo.errors import EndcapError
+from feature_repo.files import read_json
 from serving.release.state import Act, Release, RolloutState
 
 
@@ -36,12 +35,14 @@ def waiting_challenger() -> Release | None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """manifest.json of a bundle's folder. Raises ReleaseError if there is none."""
+    """manifest.json of a bundle's folder. Raises ReleaseError if there is none, DataError for another's."""
     path = folder / "manifest.json"
     if not path.exists():
         step = "build it with `dvc repro` or name one with --bundle"
         raise ReleaseError(f"bundle: {path} does not exist; {step}")
-    return orjson.loads(path.read_bytes())
+    return read_json(
+        path, "name a bundle of Endcap's with --bundle, or build one with `endcap bundle`", "digest"
+    )
 
 
 def act_of(why: str) -> Act:

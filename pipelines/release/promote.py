@@ -9,6 +9,7 @@ import orjson
 import typer
 from redis import Redis
 
+from feature_repo.files import read_json
 from feature_repo.online.connection import connect
 from feature_repo.params import load, root
 from feature_repo.places import CANDIDATE, PARITY, VERDICT, at
@@ -98,7 +99,8 @@ def check_candidate(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     digest = manifest["digest"]
     report, gate = (
-        orjson.loads(path.read_bytes()) if path.exists() else None for path in (at(PARITY), at(VERDICT))
+        read_json(path, "run `dvc repro gate`") if path.exists() else None
+        for path in (at(PARITY), at(VERDICT))
     )
     if not report or report.get("bundle") != digest:
         print(f"{digest} was not replayed; `dvc repro replay` does it")

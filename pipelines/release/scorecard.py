@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import orjson
 from matplotlib.figure import Figure
 
-from feature_repo.files import write_json
+from feature_repo.files import read_json, write_json
 from feature_repo.places import EVALUATION, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
@@ -33,9 +32,9 @@ def write_report(report: dict[str, Any]) -> None:
 
 
 def read_report() -> dict[str, Any]:
-    """The last evaluation. Raises DataError if there is none."""
-    report: dict[str, Any] = orjson.loads(existing(EVALUATION, "evaluate").read_bytes())
-    return report
+    """The last evaluation. Raises DataError if there is none that can be read."""
+    path, keys = existing(EVALUATION, "evaluate"), ("shop", "queries", "span", "models", "slices")
+    return read_json(path, "run `endcap evaluate`", *keys)
 
 
 def show(report: dict[str, Any]) -> None:

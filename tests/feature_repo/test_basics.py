@@ -81,13 +81,20 @@ def test_tables_are_counted_and_no_file_is_left_of_those_that_end_in_an_error(tm
     assert (list(tmp_path.iterdir()), path.read_bytes()) == ([path], before)
 
 
-def test_a_missing_file_is_told_relative_with_the_job_that_makes_it(tmp_path: Path) -> None:
+def test_a_missing_or_truncated_file_is_told_relative_with_the_job_that_makes_it(tmp_path: Path) -> None:
     with home(tmp_path):
         with pytest.raises(DataError) as refused:
             existing(EVENTS, "ingest")
         assert str(refused.value) == "data/raw/events.parquet: is missing. Next: run `endcap ingest`."
         with whole(at(EVENTS)) as draft:
-            draft.touch()
+            draft.write_bytes(b"PAR1 and no more")
+        with pytest.raises(DataError) as refused:
+            existing(EVENTS, "ingest")
+        assert str(refused.value).startswith(
+            "data/raw/events.parquet: is truncated or no parquet file. Next:"
+        )
+        with whole(at(EVENTS)) as draft:
+            draft.write_bytes(b"PAR1 whole PAR1")
         assert existing(EVENTS, "ingest") == existing(at(EVENTS), "ingest") == tmp_path / EVENTS
 
 

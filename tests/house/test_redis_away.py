@@ -71,7 +71,7 @@ def test_a_canary_is_planned_without_redis_from_what_params_assume(
     assert "what was not given is assumed (params.yaml)" in capsys.readouterr().out
 
 
-def test_another_error_keeps_its_traceback(
+def test_a_bug_is_one_line_that_names_the_log_with_its_traceback(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken() -> None:
@@ -79,5 +79,10 @@ def test_another_error_keeps_its_traceback(
 
     monkeypatch.setattr(dead, "connect", broken)
     assert cli.run(["dead"]) == 1
-    told = capsys.readouterr().err
-    assert "Traceback" in told and "KeyError: 'a bug'" in told
+    (line,) = capsys.readouterr().err.splitlines()
+    log = home / "run/simulated/logs/dead.log"
+    assert line == (
+        f"endcap: dead: KeyError: 'a bug'. This is a bug of Endcap; {log} holds the traceback, "
+        "please report it"
+    )
+    assert "Traceback" in log.read_text() and "KeyError: 'a bug'" in log.read_text()

@@ -163,11 +163,13 @@ def test_a_log_that_has_grown_long_begins_anew(tmp_path: Path) -> None:
     assert "old habit" in noisy(tmp_path)[1].partition("old habit")[2]  # a short one goes on
 
 
-def test_a_full_disk_is_one_line_and_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_a_bug_keeps_its_traceback_in_the_log(tmp_path: Path) -> None:
     told, _ = noisy(tmp_path, "--name", "full")
     assert len(told) == 1 and "no space left on the disk" in told[0]
-    told, _ = noisy(tmp_path, "--name", "bug")
-    assert told[0].startswith("Traceback") and told[-1] == "KeyError: 'lost'"
+    told, log = noisy(tmp_path, "--name", "bug")
+    assert len(told) == 1 and told[0].startswith("endcap: noisy: KeyError: 'lost'. This is a bug of Endcap; ")
+    assert "noisy.log holds the traceback" in told[0]
+    assert "Traceback" in log and "KeyError: 'lost'" in log
 
 
 def test_wrong_usage_is_told_to_the_reader_not_to_the_log(tmp_path: Path) -> None:
