@@ -108,6 +108,14 @@ def _shop_of(data: str, adapter: str | None, mapping: Path | None) -> tuple[para
     ), f"{adapter}, {how}"
 
 
+NAMES = {  # adapter: how a platform's files are called (docs/ingest.md)
+    "shopify": ("orders*.csv", "orders*.csv.gz"),
+    "woocommerce": ("orders*.jsonl", "orders*.jsonl.gz", "orders*.ndjson", "orders*.json"),
+    "segment": ("product_viewed*", "product_added*", "order_completed*"),
+    "ga4": ("events*.json*", "events*.parquet", "events*/*"),
+}
+
+
 def _guessed(folder: Path) -> tuple[str, Path | None]:
     """Adapter and mapping file. Raises DataError where nothing in the folder says it."""
     if (events := folder / "events.parquet").is_file():
@@ -121,5 +129,8 @@ def _guessed(folder: Path) -> tuple[str, Path | None]:
             return "ga360", None
     if len(found := sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))) == 1:
         return "table", found[0]
+    for adapter, patterns in NAMES.items():
+        if any(any(folder.glob(pattern)) for pattern in patterns):
+            return adapter, None
     step = "write a mapping file (docs/ingest.md) and name it with --mapping, or name --adapter"
     raise DataError(folder, "no adapter fits what lies there", next_step=step)

@@ -9,6 +9,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from feature_repo.clock import DAY_US, micros
+from feature_repo.files import read_json
 from feature_repo.params import load, revision, shop
 from feature_repo.places import BUNDLES, CANDIDATE, EVALUATION, REFERENCE, TREES, VERDICT, at, existing
 from pipelines.protocol.models import TABLES, fit_file
@@ -41,8 +42,8 @@ def main() -> None:
             "shop": shop().name,
             "data_span": {"until": shop().test_from.isoformat()},
             "revision": {"git": revision()},
-            "metrics": orjson.loads(existing(EVALUATION, "evaluate").read_bytes()),
-            "gate": orjson.loads(existing(VERDICT, "gate").read_bytes()),
+            "metrics": read_json(existing(EVALUATION, "evaluate"), "run `endcap evaluate`"),
+            "gate": read_json(existing(VERDICT, "gate"), "run `endcap gate`"),
         }
         built = bundle.write(folder, fields, Path(tempfile.mkdtemp(dir=folder)))
         target = at(CANDIDATE)

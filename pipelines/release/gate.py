@@ -5,17 +5,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from feature_repo.files import write_json
+from feature_repo.files import read_json, write_json
 from feature_repo.params import load
-from feature_repo.places import EVALUATION, LEAKAGE, VERDICT, at, existing
+from feature_repo.places import LEAKAGE, VERDICT, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
 from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, fingerprint, honest, judge
+from pipelines.release.scorecard import read_report
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -86,12 +86,12 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="print gate.json instead of the table")] = False,
 ) -> int:
     """Judge the newest evaluation: exit 1, with what is missing, if it must not be released."""
-    report = orjson.loads(existing(EVALUATION, "evaluate").read_bytes())
+    report = read_report()
     candidate, champion = Evaluation.from_report(report), champion_report()
     verdict = judge(
         candidate, load("gate", GateParams), Evaluation.from_report(champion[1]) if champion else None
     )
-    leaks = honest(orjson.loads(existing(LEAKAGE, "leakage").read_bytes()))
+    leaks = honest(read_json(existing(LEAKAGE, "leakage"), "run `endcap leakage`", "rows", "queries"))
     verdict = Verdict((*verdict.checks, *leaks), verdict.against)
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None
     written = write_json(at(VERDICT), verdict_json(verdict, report, in_the_bar))

@@ -15,6 +15,7 @@ from shops.small_export import NOON, event, item, write
 
 from pipelines import cli
 from pipelines.doctor.diagnosis import cuts
+from pipelines.doctor.doctor import _guessed
 from pipelines.simulate.simulate import write as write_simulated
 
 CONTACTS = ["product_viewed", "add_to_cart", "purchase_completed"]
@@ -110,6 +111,20 @@ def test_a_mapping_in_the_folder_is_found_and_days_are_recognised(
     assert "read as table, as guessed from its files" in text
     assert "time: unit day; 100.0 % of contacts share an instant" in text
     assert "orders only: baskets are the visits" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [
+        ("orders_2026.csv", "shopify"),
+        ("orders.jsonl", "woocommerce"),
+        ("order_completed.csv", "segment"),
+        ("events_20260131.jsonl", "ga4"),
+    ],
+)
+def test_a_platform_is_known_by_how_its_files_are_called(tmp_path: Path, name: str, adapter: str) -> None:
+    (tmp_path / name).write_text("\n")
+    assert _guessed(tmp_path) == (adapter, None)
 
 
 def test_a_folder_that_nothing_fits_says_what_to_do(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
