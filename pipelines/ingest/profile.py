@@ -64,7 +64,8 @@ class Profile:
 
     def in_words(self) -> list[str]:
         """One line per thing that is absent."""
-        return [f"no {name}: {WITHOUT[name]}" for name in self.lacks]
+        told = [name for name in self.lacks if name != "returning shoppers" or self.shoppers]
+        return [f"no {name}: {WITHOUT[name]}" for name in told]
 
 
 def profile(raw: Path) -> Profile:

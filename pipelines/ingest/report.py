@@ -26,6 +26,7 @@ class Reason:
     field: str
     reason: str
     rows: int
+    line: int | None = None  # of the first, where the file has lines
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,11 @@ class Part:
         rows_in, accepted = intake.rows(part)
         skips = tuple(Reason(*found) for found in intake.skipped(part))
         repaired = tuple(Reason(*found) for found in intake.repaired(part))
-        groups = refused.group_by(["field", "reason"]).aggregate([([], "count_all")]).to_pylist()
-        reasons = [Reason(group["field"], group["reason"], group["count_all"]) for group in groups]
+        counted = refused.group_by(["field", "reason"]).aggregate([([], "count_all"), ("line", "min")])
+        reasons = [
+            Reason(group["field"], group["reason"], group["count_all"], group["line_min"])
+            for group in counted.to_pylist()
+        ]
         ordered = tuple(sorted(reasons, key=lambda reason: (-reason.rows, reason.field, reason.reason)))
         skipped, source = sum(why.rows for why in skips), extract.files[0]
         if rows_in != accepted + refused.num_rows + skipped:
@@ -106,7 +110,9 @@ class IngestReport:
             lines.append(
                 f"{name:<12} {part.rows_in:>10,} rows in, {part.quarantined:,} to quarantine ({form})"
             )
-            lines += [f"{'':<12} {why.rows:>10,} {why.field}: {why.reason}" for why in part.reasons]
+            for why in part.reasons:
+                first = f"; the first is line {why.line}" if why.line else ""
+                lines.append(f"{'':<12} {why.rows:>10,} {why.field}: {why.reason}{first}")
             lines += [f"{'':<12} {why.rows:>10,} skipped, {why.field}: {why.reason}" for why in part.skips]
             lines += [f"{'':<12} {why.rows:>10,} kept, {why.field} {why.reason}" for why in part.repaired]
         lines += [f"{'times' if not i else '':<12} {line}" for i, line in enumerate(self.ties.in_words())]
