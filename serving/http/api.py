@@ -21,7 +21,7 @@ from feature_repo.errors import UnavailableError
 from serving import prometheus
 from serving.errors import RequestError
 from serving.http.ingress import Ingress, Receipt, parse_events
-from serving.http.requests import parse_query, parse_rank, parse_recommend
+from serving.http.requests import parse_query, parse_rank, parse_recommend, query_pairs
 from serving.live.storefront import Storefront
 from serving.params import Serving
 from serving.types import Answer
@@ -66,7 +66,7 @@ async def recommend(http: HttpRequest, desk: Desk) -> Response:
 
 
 async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
-    request = parse_query(http.query_params.multi_items(), desk.params.max_items)
+    request = parse_query(query_pairs(http.scope["query_string"]), desk.params.max_items)
     return _list(http, desk, await desk.storefront.recommend(request))
 
 
@@ -84,6 +84,8 @@ async def events(http: HttpRequest, desk: Desk) -> Response:
     raw = parse_events(body, desk.params.max_events)
     now = await desk.storefront.now()
     receipt = await desk.ingress.accept(raw, now, time.time_ns() // 1000)
+    if not receipt.accepted:  # nothing was, so that a client that reads the status alone knows
+        return Response(receipt.body(True if wait == "1" else None), 422, media_type=JSON)
     if wait == "0":
         return Response(receipt.body(), 202, media_type=JSON)
     return StreamingResponse(_when_applied(desk, receipt), 202, media_type=JSON)

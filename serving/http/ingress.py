@@ -1,6 +1,7 @@
 """POST /v1/events: checked at the door, each event_id once, into the partition of its visit.
 
 202 {accepted, duplicates, rejected: [{index, event_id, error}]}       duplicates count as accepted
+422 the same, where none was accepted
 503 with Retry-After: the log is away, or its readers are too far behind; send all of it again
 """
 
@@ -45,7 +46,7 @@ class Receipt:
 
 def parse_events(body: bytes, max_events: int) -> list[Any]:
     """The list in {"events": [...]}; RequestError for anything around it that is wrong."""
-    fields = parse_object(body)
+    fields = parse_object(body, halves=True)
     for name in fields:
         if name != "events":
             raise RequestError(name, fields[name], "the field events", next_step="drop it")
@@ -64,6 +65,9 @@ def canonical(raw: Any, now: int, learned: int, skew_us: int) -> dict[str, Any]:
     """
     if not isinstance(raw, dict):
         raise EventError("event", raw, "an object")
+    if any(isinstance(text, str) and not _whole(text) for pair in raw.items() for text in pair):
+        allowed = "whole characters: an emoji was cut in two; cut texts between characters"
+        raise EventError("event", "text with half a character", allowed)
     event = {name: value for name, value in raw.items() if value is not None}
     if "ts" in event:
         if "event_ts" in event:
@@ -149,7 +153,18 @@ class Ingress:
         return True
 
 
+def _whole(text: str) -> bool:
+    """False for a text with a lone surrogate, which UTF-8 cannot write."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _named(event: Any) -> str | None:
     """The event_id for the answer, if there is one to name."""
     name = event.get("event_id") if isinstance(event, dict) else None
-    return name if name is None or is_id(name) else shorten(name)
+    return name if name is None or (is_id(name) and _whole(name)) else shorten(name)

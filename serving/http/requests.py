@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -25,14 +26,17 @@ _LAST_US = 4_102_444_800_000_000  # 2100-01-01
 _INSTANT = "microseconds since 1970 or ISO 8601 with a time zone, from 2000 to 2099"
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_object(body: bytes, halves: bool = False) -> dict[str, Any]:
     """The JSON object in `body`. Refuses (400) what is not JSON, repeats a key or nests absurdly.
+
+    With `halves` texts may hold half a character (a lone surrogate, as of an emoji cut in two): the caller
+    then judges each.
 
     orjson settles the grammar (UTF-8, no NaN, no lone surrogates); the second pass finds repeated keys, which
     orjson would silently resolve to the last.
     """
     try:
-        value = orjson.loads(body)
+        value = _loads(body, halves)
         json.loads(body, object_pairs_hook=_distinct, parse_int=str, parse_float=str)
     except RequestError:
         raise
@@ -45,11 +49,25 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+def _loads(body: bytes, halves: bool) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        if not halves or b"\\u" not in body:  # a half can only be written as an escape
+            raise
+        return json.loads(body.decode(), parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> None:
     if len(pairs) > 1:
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+            seen: set[str] = set()
+            twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
             raise RequestError(
                 twice, "given twice", "each key once", status=400, next_step=f"send {twice!a} once"
             )
@@ -93,6 +111,25 @@ def parse_query(pairs: Iterable[tuple[str, str]], max_items: int) -> Request:
             raise RequestError(name, text, "one value", next_step="send it once")
         into[name] = _from_text(name, text)
     return build({**fields, "context": context}, max_items)
+
+
+def query_pairs(query: bytes) -> list[tuple[str, str]]:
+    """The pairs of a query string. What is not UTF-8 is refused: `caf%E9` and `caf%E8` are two shoppers.
+
+    >>> query_pairs(b"surface=pdp_fbt&items=a+b&items=caf%C3%A9")
+    [('surface', 'pdp_fbt'), ('items', 'a b'), ('items', 'café')]
+    """
+    pairs = []
+    for part in query.split(b"&") if query else ():
+        raw = [unquote_to_bytes(text.replace(b"+", b" ")) for text in part.partition(b"=")[::2]]
+        try:
+            name, value = (text.decode() for text in raw)
+        except UnicodeDecodeError:
+            named = raw[0].decode(errors="replace")
+            allowed = "UTF-8, each byte of another character as %XX"
+            raise RequestError(named, raw[1], allowed, next_step="encode the text as UTF-8") from None
+        pairs.append((name, value))
+    return pairs
 
 
 def _from_text(name: str, text: str) -> Any:

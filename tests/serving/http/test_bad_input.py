@@ -60,7 +60,7 @@ def refused(response: Any, *allowed: int) -> dict[str, Any]:
     ],
 )
 def test_what_is_no_json_object_is_a_400(shop: Shop, route: str, body: bytes) -> None:
-    refused(shop.post(route, body), 400)
+    refused(shop.post(route, body), 400, 422)
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -194,12 +194,36 @@ def test_any_request_is_answered_or_refused_by_name(shop: Shop, body: dict[str, 
 @given(posted=st.lists(events | values, min_size=1, max_size=4))
 def test_any_events_are_accepted_or_rejected_one_by_one(shop: Shop, posted: list[Any]) -> None:
     response = shop.post("/v1/events", encodable({"events": posted}))
-    if response.status_code != 202:
-        refused(response, 400)
+    if "error" in response.json():
+        refused(response, 400, 422)
         return
     receipt = response.json()
+    assert response.status_code == (202 if receipt["accepted"] else 422)
     assert receipt["accepted"] + len(receipt["rejected"]) == len(posted)
     assert all(r["error"] for r in receipt["rejected"])
+
+
+def test_half_an_emoji_costs_its_own_event_alone(shop: Shop) -> None:
+    whole = {"type": "product_viewed", "session_id": "halves", "item_id": "i1", "event_id": "whole"}
+    body = encodable({"events": [whole, whole | {"event_id": "half", "query": "caf\ud83d"}]})
+    response = shop.post("/v1/events", body)
+    receipt = response.json()
+    assert (response.status_code, receipt["accepted"]) == (202, 1)
+    assert [(r["index"], r["event_id"]) for r in receipt["rejected"]] == [(1, "half")]
+    assert "an emoji was cut in two" in receipt["rejected"][0]["error"]
+    refused(shop.post("/v1/recommend", encodable(HERO | {"session_id": "caf\ud83d"})), 400)
+
+
+def test_a_batch_of_which_nothing_is_accepted_is_no_202(shop: Shop) -> None:
+    response = shop.post("/v1/events", encodable({"events": [{"type": "viewed", "session_id": "s"}]}))
+    assert (response.status_code, response.json()["accepted"]) == (422, 0)
+    assert response.json()["rejected"][0]["error"].startswith("type: 'viewed' is not allowed")
+
+
+@pytest.mark.parametrize("query", ["user_id=caf%E9", "user_id=caf%E8", "caf%E9=1", "user_id=%ED%A0%BD"])
+def test_a_query_string_that_is_not_utf_8_is_refused_by_name(shop: Shop, query: str) -> None:
+    response = shop.client.get(f"/v1/recommend?surface=homepage_hero&{query}")
+    assert refused(response, 422)["allowed"] == "UTF-8, each byte of another character as %XX"
 
 
 @fuzz
