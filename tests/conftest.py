@@ -14,7 +14,15 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 # Modules that bring up whole shops, the longest first: begun last, they would keep one process busy alone.
-LONG = ("test_whole_path.py", "test_faults.py", "test_service.py", "test_feature_table.py", "test_towers.py")
+LONG = (
+    "test_absences.py",
+    "test_whole_path.py",
+    "test_every_job.py",
+    "test_faults.py",
+    "test_service.py",
+    "test_feature_table.py",
+    "test_towers.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
