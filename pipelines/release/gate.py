@@ -11,11 +11,10 @@ from rich.table import Table
 
 from feature_repo.files import read_json, write_json
 from feature_repo.params import load
-from feature_repo.places import LEAKAGE, VERDICT, at, existing
+from feature_repo.places import EVALUATION, LEAKAGE, VERDICT, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
 from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, fingerprint, honest, judge
-from pipelines.release.scorecard import read_report
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="print gate.json instead of the table")] = False,
 ) -> int:
     """Judge the newest evaluation: exit 1, with what is missing, if it must not be released."""
-    report = read_report()
+    report = read_json(existing(EVALUATION, "evaluate"), "run `endcap evaluate`")
     candidate, champion = Evaluation.from_report(report), champion_report()
     verdict = judge(
         candidate, load("gate", GateParams), Evaluation.from_report(champion[1]) if champion else None
