@@ -16,7 +16,7 @@ from feature_repo.errors import EndcapError
 from pipelines.protocol.metrics import OURS
 
 METRICS = ("ndcg_at_12", "coverage_at_12")
-FEW = "nothing: too few queries"  # what a first release of a shop with little data is judged against
+FEW = "nothing: too few queries"  # what a release of a shop with little data is judged against
 
 
 class GateError(EndcapError):
@@ -137,26 +137,26 @@ class Verdict:
 def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None = None) -> Verdict:
     """Every check of the gate. A champion measured on other queries gives no bar; the best baseline does.
 
-    Against a baseline ours may be lower by chance: the upper end of its interval counts. A first release on
-    fewer than `min_queries` queries is judged by its coverage alone, which must be what so few lists allow.
+    Against a baseline ours may be lower by chance: the upper end of its interval counts. A shop so small that
+    neither its first release nor the champion was measured on `min_queries` queries is judged by what it has:
+    by the champion of the same queries, else by coverage alone, which must be what so few lists allow.
     """
     ours, reach = candidate.ours, candidate.reach
     share = "" if reach == 1 else f" x {reach:.2f}, the share that {candidate.queries} lists could reach"
     floor = Check("coverage_at_12", ours["coverage_at_12"], params.min_coverage * reach, f"the floor{share}")
     enough = Check("queries", candidate.queries, params.min_queries, "the floor")
-    checks = [enough, floor]
+    small = not enough.passed and (champion is None or champion.queries < params.min_queries)
+    checks = [floor] if small else [enough, floor]
     if champion is None or champion.identity != candidate.identity:
+        if small:
+            return Verdict((floor,), FEW)  # on trial: nothing is known that it could be worse than
         others = {name: model["ndcg_at_12"] for name, model in candidate.models.items() if name != OURS}
         name = max(others, key=others.__getitem__)
         because = f"upper end of its interval: {name} x {params.min_ratio:g}"
         better = Check("ndcg_at_12", ours["ndcg_high"], others[name] * params.min_ratio, because)
-        if champion is None and not enough.passed:
-            return Verdict(
-                (floor,), FEW
-            )  # a first release on trial: nothing serves that it could be worse than
         return Verdict((enough, better, floor), name)
     needed = champion.ours["ndcg_at_12"] * (1 - params.tolerance)
-    checks.insert(1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"champion - {params.tolerance:.1%}"))
+    checks.insert(-1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"champion - {params.tolerance:.1%}"))
     needed = champion.ours["coverage_at_12"] - params.coverage_tolerance
     because = f"champion - {params.coverage_tolerance:g}"
     checks.append(Check("coverage_at_12 kept", ours["coverage_at_12"], needed, because))

@@ -103,7 +103,7 @@ def main(
     if verdict.against == FEW:
         found = f"NDCG@12 {candidate.ours['ndcg_at_12']:.3f} is not judged"
         out.print(f"{candidate.queries} queries say little: {found}.")
-        out.print("A first release serves on trial; the next ones are compared with it.")
+        out.print("It serves on trial; a release that answers the same queries is compared with it.")
     if champion and in_the_bar is None:
         out.print("The champion was measured on other queries, so the best baseline is the bar.")
     out.print("passed" if verdict.passed else "FAILED: nothing is promoted", style="bold")

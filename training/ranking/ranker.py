@@ -12,7 +12,7 @@ from feature_repo.files import write_json
 from feature_repo.params import load
 from feature_repo.places import NO_TREES, RANKER, RANKER_TRAINING, TREES, at, existing
 from training.ranking import importance
-from training.ranking.lambdarank import Examples, Fitted, RankerParams, as_retrieved, fit
+from training.ranking.lambdarank import Examples, RankerParams, as_retrieved, fit
 from training.tracking import tracked
 
 
@@ -22,23 +22,28 @@ def main() -> None:
     Where there is nothing to learn from, or trees list no better than retrieval did, none are kept.
     """
     params = load("ranker", RankerParams)
+    train, valid = read("train"), read("valid")
     folder = at(RANKER)
     shutil.rmtree(folder, ignore_errors=True)  # pictures of an earlier fit
     folder.mkdir(parents=True)
-    train, valid = read("train"), read("valid")
     with tracked("ranker", asdict(params), [at(RANKER_TRAINING)], "ranker") as run:
         blend = as_retrieved(valid, params.k)
         fitted = fit(train, valid, params) if len(train.group) and len(valid.group) else None
-        kept = fitted is not None and max(fitted.curve) > blend
-        why = _why_none(train, valid, fitted, blend)
-        if fitted and kept:
-            fitted.booster.save_model(str(folder / TREES.name))
+        trees = fitted if fitted and max(fitted.curve) > blend else None
+        if trees:
+            trees.booster.save_model(str(folder / TREES.name))
+            told = f"{trees.best_round} trees, NDCG@12 {max(trees.curve):.4f} among candidates of validation "
+            told += f"(as retrieved: {blend:.4f})"
         else:
+            why = f"{len(train.group)} training and {len(valid.group)} validation queries"
+            if fitted:
+                why = f"NDCG@12 {max(fitted.curve):.4f} with trees, {blend:.4f} as retrieved, on validation"
             (folder / TREES.name).write_text(f"{NO_TREES}{why}\n")
+            told = f"no trees, the order of retrieval serves: {why}"
         metrics = {
-            "ndcg_at_12": float(max(fitted.curve)) if fitted and kept else blend,
+            "ndcg_at_12": float(max(trees.curve)) if trees else blend,
             "blend_ndcg_at_12": blend,
-            "trees": fitted.best_round if fitted and kept else 0,
+            "trees": trees.best_round if trees else 0,
             "train_queries": len(train.group),
             "valid_queries": len(valid.group),
         }
@@ -51,17 +56,7 @@ def main() -> None:
                     run.metrics({"valid_ndcg_at_12": value}, step=i)
             for path in importance.write(fitted, folder):
                 run.artifact(path)
-    if kept and fitted:
-        score = f"NDCG@12 {max(fitted.curve):.4f} among candidates of validation (as retrieved: {blend:.4f})"
-        print(f"{RANKER}: {fitted.best_round} trees, {score}")
-    else:
-        print(f"{RANKER}: no trees, the order of retrieval serves: {why}")
-
-
-def _why_none(train: Examples, valid: Examples, fitted: Fitted | None, blend: float) -> str:
-    if fitted is None:
-        return f"{len(train.group)} training and {len(valid.group)} validation queries"
-    return f"NDCG@12 {max(fitted.curve):.4f} with trees, {blend:.4f} as retrieved, on validation"
+    print(f"{RANKER}: {told}")
 
 
 def read(split: str) -> Examples:
