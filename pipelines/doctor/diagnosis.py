@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from pipelines.doctor.survey import Survey
+from pipelines.ingest.profile import Profile
 
 CUTS = {"rank_from": 0.5, "valid_from": 0.75, "test_from": 0.875}  # of the span, as the simulated shop's
 COARSE = 0.05  # share of contacts whose order within their visit is not known
@@ -59,21 +60,17 @@ def refusal(seen: Survey) -> str:
         )
     if seen.first == seen.last:
         return "all contacts have one instant. Next: export the times, too (event_ts)"
-    if not seen.following:
-        return (
-            "no visit has two products, so nothing follows from anything. Next: map session_id to "
-            "what a visit or an order is called"
-        )
     return ""
 
 
 def findings(seen: Survey) -> list[str]:
     """One sentence per thing to know, the gravest first."""
     told = []
-    if seen.tied > COARSE * seen.contacts:
+    if seen.tied > COARSE * seen.in_order:
+        unit = seen.unit or "finer than seconds"
         told.append(
-            f"times: {share(seen.tied, seen.contacts)} of the contacts share their instant with another "
-            f"of their visit (unit: {seen.unit}); their order is the file's: export finer times"
+            f"times: {share(seen.tied, seen.in_order)} of the contacts share their instant with another "
+            f"of their visit (unit: {unit}); their order is the file's: export finer times"
         )
     for name, pairs in seen.alike.items():
         examples = ", ".join(f"{a!r} and {b!r}" for a, b in pairs)
@@ -93,18 +90,11 @@ def findings(seen: Survey) -> list[str]:
 
 
 def _absences(seen: Survey) -> list[str]:
-    """What the shop will not get, because its export does not say it."""
-    kinds = set(seen.types)
-    lacks = {
-        "impression": "no impressions: nothing is learned from what was shown",
-        "add_to_cart": "no carts: what was put aside counts for nothing",
-        "purchase_completed": "no purchases: bestsellers are what is viewed most",
+    """What ingest will say is absent, and what follows from it."""
+    known = {
+        "price": seen.items - seen.without["price"],
+        "category_path": seen.items - seen.without["category_path"],
     }
-    told = [text for kind, text in lacks.items() if kind not in kinds]
-    if "purchase_completed" in kinds and not kinds & {"product_viewed", "add_to_cart", "click"}:
-        told.append("orders only: baskets are the visits")
-    if not seen.shoppers:
-        told.append("no shoppers: lists follow the visit alone, nobody is known again")
-    elif not seen.returning:
-        told.append("nobody returns: an earlier visit never helps")
-    return told
+    shop = Profile(seen.types, seen.items, known, seen.visits, seen.following, seen.shoppers, seen.returning)
+    orders = seen.types.get("purchase_completed") and not {"views", "carts"} - set(shop.lacks)
+    return [*shop.in_words(), *(["orders only: baskets are the visits"] if orders else [])]

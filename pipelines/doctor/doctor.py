@@ -72,7 +72,9 @@ def as_text(seen: Survey, report: dict[str, Any]) -> str:
     lines += [f"  {kind or 'no type':<20}{rows:>12,}" for kind, rows in seen.types.items()]
     if seen.first:
         lines.append(f"from {seen.first:%Y-%m-%d %H:%M:%S} to {seen.last:%Y-%m-%d %H:%M:%S} UTC")
-    lines.append(f"time: unit {seen.unit}; {share(seen.tied, seen.contacts)} of contacts share an instant")
+    lines.append(
+        f"time: unit {seen.unit or 'finer'}; {share(seen.tied, seen.in_order)} of contacts share an instant"
+    )
     lines.append(f"visits: {seen.visits:,}, {share(seen.anonymous, seen.visits)} of them anonymous")
     lines.append(f"shoppers: {seen.shoppers:,}, {share(seen.returning, seen.shoppers)} of them came again")
     lines.append(f"products: {seen.items:,}, {share(seen.untouched, seen.items)} of them never touched")

@@ -8,6 +8,7 @@ import duckdb
 from feature_repo.events import PRODUCT_TYPES
 from pipelines.ingest.adapters.adapters import Adapter
 from pipelines.ingest.adapters.cells import literal
+from pipelines.ingest.ties import tied_contacts, unit_of_time
 
 CONTACT = f"type IN ({', '.join(map(literal, PRODUCT_TYPES))}) AND item_id IS NOT NULL"
 FACTS = ("title", "price", "category_path", "stock")  # of an item
@@ -25,8 +26,9 @@ class Survey:
     last: datetime | None
     days: dict[str, int]  # contacts by day, UTC
     contacts: int
-    tied: int  # of them share their instant with another one of the same visit
-    unit: str  # of time: day, minute, second or finer
+    in_order: int  # of them in visits of two products or more
+    tied: int  # of these share their instant with one with another product
+    unit: str  # of time: days, hours, minutes, seconds; "" for finer
     visits: int
     anonymous: int  # visits without a user_id
     shoppers: int
@@ -80,6 +82,7 @@ def survey(adapter: Adapter, connection: duckdb.DuckDBPyConnection) -> Survey:
         """SELECT count(*), count(*) FILTER (visits > 1) FROM (SELECT count(DISTINCT session_id) AS visits
             FROM contact WHERE user_id IS NOT NULL GROUP BY user_id)""",
     )
+    in_order, tied = tied_contacts(connection, "contact")
     return Survey(
         parts=parts,
         unreadable={part: rows for part, rows in unreadable.items() if rows},
@@ -93,12 +96,9 @@ def survey(adapter: Adapter, connection: duckdb.DuckDBPyConnection) -> Survey:
             )
         ),
         contacts=contacts,
-        tied=_row(
-            connection,
-            """SELECT coalesce(sum(n) FILTER (n > 1), 0)::BIGINT FROM (
-                SELECT count(*) AS n FROM contact GROUP BY session_id, event_ts)""",
-        )[0],
-        unit=_unit(connection),
+        in_order=in_order,
+        tied=tied,
+        unit=unit_of_time(connection, "contact"),
         visits=visits,
         anonymous=anonymous,
         shoppers=shoppers,
@@ -120,20 +120,6 @@ def survey(adapter: Adapter, connection: duckdb.DuckDBPyConnection) -> Survey:
         ),
         alike={name: found for name in ("item_id", "user_id") if (found := _alike(connection, name))},
     )
-
-
-def _unit(connection: duckdb.DuckDBPyConnection) -> str:
-    """Days may begin at another zone's midnight: then there are two times of day at most."""
-    hours, minute, second = _row(
-        connection,
-        """SELECT count(DISTINCT event_ts - date_trunc('day', event_ts)),
-            bool_and(event_ts = date_trunc('minute', event_ts)),
-            bool_and(event_ts = date_trunc('second', event_ts)) FROM contact""",
-    )
-    days = _row(connection, "SELECT count(DISTINCT date_trunc('day', event_ts)) FROM contact")[0]
-    if hours <= 2 < days:
-        return "day"
-    return "minute" if minute else "second" if second else "finer"
 
 
 def _alike(connection: duckdb.DuckDBPyConnection, name: str) -> list[tuple[str, str]]:

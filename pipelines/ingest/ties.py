@@ -62,8 +62,9 @@ def put_in_order(connection: duckdb.DuckDBPyConnection, table: str) -> Ties:
     The order is (event_ts, impressions last, part, file, source_row), and instants grow strictly along it;
     no event moves that follows the one before it by a microsecond or more.
     """
-    contacts, tied = _tied(connection, table)
-    unit = _unit(connection, table)
+    rows = f"(SELECT * FROM {table} WHERE rule IS NULL)"
+    contacts, tied = tied_contacts(connection, rows)
+    unit = unit_of_time(connection, rows)
     connection.execute(
         f"""CREATE TEMP TABLE moved AS
         WITH placed AS (
@@ -87,20 +88,35 @@ def put_in_order(connection: duckdb.DuckDBPyConnection, table: str) -> Ties:
     return Ties(contacts, tied, moved, by_us, unit)
 
 
-def _tied(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[int, int]:
+def tied_contacts(connection: duckdb.DuckDBPyConnection, rows: str) -> tuple[int, int]:
+    """Contacts of the SQL relation `rows` (session_id, event_ts, type, item_id) in visits of two items or
+    more, and those among them that share their instant with a contact of the visit with another item.
+    """
     product = ", ".join(f"'{kind}'" for kind in PRODUCT_TYPES)
     ((contacts, tied),) = connection.execute(
-        f"""SELECT coalesce(sum(n), 0), coalesce(sum(n) FILTER (items > 1), 0) FROM (
-            SELECT session_id, count(*) AS n, count(DISTINCT item_id) AS items FROM {table}
-            WHERE rule IS NULL AND type IN ({product}) GROUP BY session_id, event_ts)
+        f"""WITH contact AS (SELECT * FROM {rows} WHERE type IN ({product}))
+        SELECT coalesce(sum(n), 0), coalesce(sum(n) FILTER (items > 1), 0) FROM (
+            SELECT session_id, count(*) AS n, count(DISTINCT item_id) AS items FROM contact
+            GROUP BY session_id, event_ts)
         SEMI JOIN (
-            SELECT session_id FROM {table} WHERE rule IS NULL AND type IN ({product})
-            GROUP BY session_id HAVING count(DISTINCT item_id) > 1) USING (session_id)"""
+            SELECT session_id FROM contact GROUP BY session_id HAVING count(DISTINCT item_id) > 1
+        ) USING (session_id)"""
     ).fetchall()
     return int(contacts), int(tied)
 
 
-def _unit(connection: duckdb.DuckDBPyConnection, table: str) -> str:
+def unit_of_time(connection: duckdb.DuckDBPyConnection, rows: str) -> str:
+    """The coarsest of UNITS that the instants of `rows` are whole numbers of, "" for none.
+
+    Days may begin at another zone's midnight: then there are two times of day at most, by summer and winter.
+    """
     whole = ", ".join(f"coalesce(bool_and(epoch_us(event_ts) % {us} = 0), false)" for us in UNITS.values())
-    (found,) = connection.execute(f"SELECT {whole} FROM {table} WHERE rule IS NULL").fetchall()
-    return next((name for name, fits in zip(UNITS, found, strict=True) if fits), "")
+    day = UNITS["days"]
+    found = connection.execute(
+        f"""SELECT count(DISTINCT epoch_us(event_ts) % {day}), count(DISTINCT epoch_us(event_ts) // {day}),
+            {whole} FROM {rows}"""
+    ).fetchall()
+    ((times, days, *fits),) = found
+    if times <= 2 < days:
+        return "days"
+    return next((name for name, fit in zip(UNITS, fits, strict=True) if fit), "")

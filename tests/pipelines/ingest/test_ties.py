@@ -49,6 +49,13 @@ def test_impressions_of_an_instant_come_after_its_events_and_stay_one_page(tmp_p
     assert {row["event_ts"] for row in of_raw(tmp_path / "data", "impressions")} == {NOON + US}
 
 
+def test_days_of_another_zone_are_days_in_summer_and_in_winter(tmp_path: Path) -> None:
+    midnights = [NOON + timedelta(days=n, hours=11 - (n > 2)) for n in range(6)]  # 23:00Z, then 22:00Z
+    made = [event(0, event_id=f"e{n}", event_ts=at, created_ts=at) for n, at in enumerate(midnights)]
+    report = run(write(tmp_path / "x", events=made, items=[item("i1")]), tmp_path / "data")
+    assert report.ties.unit == "days"
+
+
 def test_nothing_moves_where_every_event_has_its_instant(tmp_path: Path) -> None:
     export = write(tmp_path / "x", events=[event(n) for n in range(5)], items=[item("i1")])
     report = run(export, tmp_path / "data")
