@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from feature_repo.errors import EndcapError
 from feature_repo.params import root, shop
@@ -205,19 +205,27 @@ def _told(error: BaseException | None) -> str:
 
 def _bug(job: str, error: Exception) -> str:
     """Keeps the traceback in the job's log, else in a temporary folder, and says where."""
-    folders = [Path(tempfile.gettempdir())]
-    with suppress(EndcapError):
-        folders.insert(0, shop().run_dir() / "logs")
     kept = "the traceback could not be kept: no folder can be written"
-    for folder in folders:
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / f"{job}.log").open("a") as log:
-                traceback.print_exception(error, file=log)
+    for opened in (lambda: _log_of(job), lambda: _log_apart(job)):
+        with suppress(OSError, EndcapError), opened() as log:
+            traceback.print_exception(error, file=log)
             kept = f"{log.name} holds the traceback"
             break
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}. This is a bug of Endcap; {kept}, please report it"
+
+
+def _log_of(job: str) -> TextIO:
+    folder = shop().run_dir() / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / f"{job}.log").open("a")
+
+
+def _log_apart(job: str) -> TextIO:
+    """A file of our own: a name that others can foresee in a folder that all may write is theirs."""
+    number, name = tempfile.mkstemp(prefix=f"endcap-{job}-", suffix=".log")
+    os.close(number)
+    return Path(name).open("w")
 
 
 def _redis_went_away(error: Exception) -> bool:
