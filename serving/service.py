@@ -70,7 +70,7 @@ class Endcap:
             self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
-        ingress = Ingress(self._redis, self._writer, PARAMS)
+        ingress = Ingress(self._redis, self._writer, PARAMS, replaying())
         app.state.desk = Desk(storefront, ingress, PARAMS)
         await _attempt("first poll", self._releases.poll)
         self._tasks = [

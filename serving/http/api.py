@@ -27,6 +27,7 @@ from serving.params import Serving
 from serving.types import Answer
 
 JSON = "application/json"
+READ_ON = 8  # times the limit
 METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST"}
 
 log = logging.getLogger(__name__)
@@ -81,9 +82,9 @@ async def events(http: HttpRequest, desk: Desk) -> Response:
     if wait not in ("0", "1"):
         raise RequestError("wait", wait, "0 or 1")
     body = await read_body(http, desk.params.max_body_bytes)
-    raw = parse_events(body, desk.params.max_events)
+    raw, sent_at = parse_events(body, desk.params.max_events)
     now = await desk.storefront.now()
-    receipt = await desk.ingress.accept(raw, now, time.time_ns() // 1000)
+    receipt = await desk.ingress.accept(raw, desk.ingress.clock(now, time.time_ns() // 1000, sent_at))
     if not receipt.accepted:  # nothing was, so that a client that reads the status alone knows
         return Response(receipt.body(True if wait == "1" else None), 422, media_type=JSON)
     if wait == "0":
@@ -111,17 +112,26 @@ async def exposition(_: HttpRequest) -> Response:
 
 
 async def read_body(http: HttpRequest, limit: int) -> bytes:
-    """The whole body; RequestError 413 as soon as it is known to exceed `limit` bytes."""
-    too_large = f"a body of at most {limit} bytes"
+    """The whole body; RequestError 413 where it exceeds `limit` bytes.
+
+    A client reads no answer while it sends: what is too large is received and dropped up to READ_ON times the
+    limit, before the connection ends on it. One that waits for leave to send (100-continue) gets it at once.
+    """
     announced = http.headers.get("content-length", "")
-    if announced.isascii() and announced.isdigit() and (len(announced) > 12 or int(announced) > limit):
-        raise RequestError("body", f"{announced} bytes", too_large, status=413, next_step="send less at once")
-    chunks, size = [], 0
-    async for chunk in http.stream():
-        size += len(chunk)
-        if size > limit:
-            raise RequestError("body", f"over {limit} bytes", too_large, status=413, next_step="send less")
-        chunks.append(chunk)
+    told = int(announced) if announced.isascii() and announced.isdigit() and len(announced) <= 12 else 0
+    size, chunks = max(told, 10**12 * (len(announced) > 12)), list[bytes]()
+    patient = http.headers.get("expect", "").lower() == "100-continue"
+    if size <= limit or (size <= READ_ON * limit and not patient):
+        size = 0
+        async for chunk in http.stream():
+            size += len(chunk)
+            if size > READ_ON * limit:
+                break
+            if size <= limit:
+                chunks.append(chunk)
+    if size > limit:
+        allowed, step = f"a body of at most {limit} bytes", "send less at once"
+        raise RequestError("body", f"{size} bytes or more", allowed, status=413, next_step=step)
     return b"".join(chunks)
 
 

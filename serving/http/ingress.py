@@ -9,13 +9,13 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from feature_repo.clock import SECOND_US, instant
+from feature_repo.clock import DAY_US, SECOND_US, instant
 from feature_repo.errors import EventError, UnavailableError, shorten
 from feature_repo.eventlog.contract import EventWriter
 from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, order
@@ -44,23 +44,33 @@ class Receipt:
         return orjson.dumps(found if applied is None else {**found, "applied": applied})
 
 
-def parse_events(body: bytes, max_events: int) -> list[Any]:
-    """The list in {"events": [...]}; RequestError for anything around it that is wrong."""
+class Clock(NamedTuple):
+    """What an event's time is held against: an instant each, us since 1970; `shift` in us."""
+
+    now: int  # of an event without a time
+    learned: int  # the wall clock; another than `now` in a replay only
+    earliest: int
+    latest: int
+    shift: int = 0  # how far the sender's clock is behind ours
+
+
+def parse_events(body: bytes, max_events: int) -> tuple[list[Any], int | None]:
+    """The list in {"events": [...]} and `sent_at` (us), if given; RequestError for anything else."""
     fields = parse_object(body, halves=True)
     for name in fields:
-        if name != "events":
-            raise RequestError(name, fields[name], "the field events", next_step="drop it")
+        if name not in ("events", "sent_at"):
+            raise RequestError(name, fields[name], "the fields events and sent_at", next_step="drop it")
     events = fields.get("events")
     if not isinstance(events, list) or not 1 <= len(events) <= max_events:
         found = f"{len(events)} events" if isinstance(events, list) else events
         raise RequestError("events", found, f"a list of 1 to {max_events} events")
-    return events
+    return events, parse_instant("sent_at", fields.get("sent_at"))
 
 
-def canonical(raw: Any, now: int, learned: int, skew_us: int) -> dict[str, Any]:
-    """The event as data/raw has it, `event_ts` and `created_ts` (= `learned`) in us; raises EventError.
+def canonical(raw: Any, clock: Clock) -> dict[str, Any]:
+    """The event as data/raw has it, `event_ts` and `created_ts` in us; raises EventError.
 
-    `ts` is another name for `event_ts`; without either the event happened `now`. Without `event_id` it gets a
+    `ts` is another name for `event_ts`; without either the event happened now. Without `event_id` it gets a
     random one: such an event cannot be resent safely.
     """
     if not isinstance(raw, dict):
@@ -76,38 +86,52 @@ def canonical(raw: Any, now: int, learned: int, skew_us: int) -> dict[str, Any]:
     if "created_ts" in event:
         raise EventError("created_ts", event["created_ts"], "nothing: it is set here")
     try:
-        ts = now if (given := event.get("event_ts")) is None else parse_instant("event_ts", given)
+        told = parse_instant("event_ts", given := event.get("event_ts"))
     except RequestError as error:
         raise EventError("event_ts", given, error.allowed) from None
     event.setdefault("event_id", uuid.uuid4().hex)
     event.setdefault("consent", True)
-    assert ts is not None  # because what was given is not None
-    check_event({**event, "event_ts": instant(ts)}, instant(max(now, learned) + skew_us))
-    return {name: event.get(name) for name in NAMES} | {"event_ts": ts, "created_ts": learned}
+    ts = clock.now if told is None else told + clock.shift
+    if ts < clock.earliest:
+        step = "leave event_ts out, or say in sent_at what the device's clock showed when it sent this"
+        allowed = f"from {instant(clock.earliest).isoformat()}; {step}"
+        raise EventError("event_ts", instant(ts).isoformat(), allowed)
+    check_event({**event, "event_ts": instant(ts)}, instant(clock.latest))
+    return {name: event.get(name) for name in NAMES} | {"event_ts": ts, "created_ts": clock.learned}
 
 
 class Ingress:
     """The door for live events."""
 
-    def __init__(self, redis: Redis, writer: EventWriter, params: Serving) -> None:
+    def __init__(self, redis: Redis, writer: EventWriter, params: Serving, replay: bool = False) -> None:
         self._redis: Any = redis
-        self.writer, self._params = writer, params
+        self.writer, self._params, self._replay = writer, params, replay
 
-    async def accept(self, raw: Sequence[Any], now: int, learned: int) -> Receipt:
-        """Check each event and write the good ones. `now` stamps events without a time; both in us.
+    def clock(self, now: int, learned: int, sent_at: int | None = None) -> Clock:
+        """What times are held against. A device whose clock is off by more than the skew is set right.
 
-        `now` and `learned` (the wall clock) differ in a replay only. Raises UnavailableError when the
-        log does not take the events in time, or too many wait to be applied: the client keeps them and sends
-        all again, which is safe for events that carry an event_id.
+        In a replay the shop lives in its data's time: the past is what it is, and one event moves it on by
+        `replay_ahead_s` at most, whatever the wall clock says.
         """
-        skew_us = self._params.clock_skew_s * SECOND_US
+        skew = self._params.clock_skew_s * SECOND_US
+        shift = 0 if sent_at is None or abs(now - sent_at) <= skew else now - sent_at
+        if self._replay:
+            return Clock(now, learned, 0, now + self._params.replay_ahead_s * SECOND_US, shift)
+        return Clock(now, learned, now - self._params.late_days * DAY_US, now + skew, shift)
+
+    async def accept(self, raw: Sequence[Any], clock: Clock) -> Receipt:
+        """Check each event and write the good ones.
+
+        Raises UnavailableError when the log does not take the events in time, or too many wait to be applied:
+        the client keeps them and sends all again, which is safe for events that carry an event_id.
+        """
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for index, event in enumerate(raw):
             if index % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
             try:
-                good.append(canonical(event, now, learned, skew_us))
+                good.append(canonical(event, clock))
             except EventError as error:
                 rejected.append({"index": index, "event_id": _named(event), "error": str(error)})
         try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from feature_repo.eventlog.keys import (
     stream_key,
 )
 from feature_repo.events import SCHEMA
+from feature_repo.online.changes import APPLIED_TS
 
 VIEW = {"type": "product_viewed", "session_id": "s1", "item_id": "item-1"}
 HOME = partition_of("s1", 4)
@@ -57,19 +59,22 @@ def post(shop: Shop, *events: Any, path: str = "/v1/events") -> dict[str, Any]:
 
 def test_a_good_event_is_in_the_stream_as_data_raw_would_have_it(shop: Shop) -> None:
     before = time.time_ns() // 1000
-    event = {**VIEW, "event_id": "e1", "event_ts": "2026-01-31T12:00:00+01:00", "price": 3, "user_id": None}
+    happened = before // 1_000_000 * 1_000_000 - 3_600_000_000
+    written = datetime.fromtimestamp(happened / 1e6, timezone(timedelta(hours=1))).isoformat()
+    event = {**VIEW, "event_id": "e1", "event_ts": written, "price": 3, "user_id": None}
     assert post(shop, event) == {"accepted": 1, "duplicates": 0, "rejected": []}
     (stored,) = stream(shop)
     assert set(stored) == set(SCHEMA.names)
-    assert stored["event_ts"] == 1_769_857_200_000_000 and stored["event_id"] == "e1"
+    assert stored["event_ts"] == happened and stored["event_id"] == "e1"
     assert before <= stored["created_ts"] <= time.time_ns() // 1000
     assert stored["consent"] is True and stored["user_id"] is None and stored["price"] == 3
 
 
 def test_ts_is_another_name_and_without_either_the_event_is_now(shop: Shop) -> None:
-    post(shop, {**VIEW, "ts": 1_769_857_200_000_001}, VIEW)
+    happened = time.time_ns() // 1000 - 86_400_000_000
+    post(shop, {**VIEW, "ts": happened}, VIEW)
     first, second = stream(shop)
-    assert first["event_ts"] == 1_769_857_200_000_001
+    assert first["event_ts"] == happened
     assert abs(second["event_ts"] - time.time_ns() // 1000) < 10_000_000
     assert first["event_id"] != second["event_id"]  # made here, so two events
 
@@ -234,3 +239,48 @@ def test_a_body_around_the_events_that_is_wrong_is_refused(shop: Shop, body: obj
 
 def test_marks_of_event_ids_have_one_length_whatever_the_id() -> None:
     assert len(seen_key("a")) == len(seen_key("é" * 256)) == len(SEEN) + 32
+
+
+def test_a_device_that_stamps_2015_is_told_so_and_the_others_of_the_batch_stay(shop: Shop) -> None:
+    stamped = {**VIEW, "event_ts": "2015-06-01T10:00:00Z"}
+    found = post(shop, stamped, VIEW)
+    assert found["accepted"] == 1
+    (refused,) = found["rejected"]
+    assert refused["index"] == 0 and "event_ts: '2015-06-01T10:00:00+00:00'" in refused["error"]
+    assert "sent_at" in refused["error"] and "leave event_ts out" in refused["error"]
+    now = time.time_ns() // 1000
+    edge = now - 7 * 86_400_000_000
+    assert post(shop, {**VIEW, "ts": edge + 60_000_000})["accepted"] == 1
+    assert post(shop, {**VIEW, "ts": edge - 60_000_000})["accepted"] == 0
+
+
+def test_sent_at_sets_a_device_right_whose_clock_is_years_off(shop: Shop) -> None:
+    events = [{**VIEW, "event_ts": f"2015-06-01T10:00:0{second}Z"} for second in (0, 4)]
+    answer = shop.post("/v1/events", {"events": events, "sent_at": "2015-06-01T10:00:10Z"})
+    assert answer.status_code == 202 and answer.json()["accepted"] == 2
+    first, second = sorted(one["event_ts"] for one in stream(shop))
+    assert second - first == 4_000_000
+    assert 0 <= time.time_ns() // 1000 - first - 10_000_000 < 10_000_000
+    wrong = shop.post("/v1/events", {"events": events, "sent_at": "yesterday"})
+    assert wrong.status_code == 422 and wrong.json()["error"]["field"] == "sent_at"
+
+
+def test_a_clock_that_is_off_by_seconds_is_left_alone(shop: Shop) -> None:
+    now = time.time_ns() // 1000
+    body = {"events": [{**VIEW, "ts": now - 5_000_000}], "sent_at": now - 90_000_000}
+    assert shop.post("/v1/events", body).status_code == 202
+    assert stream(shop)[0]["event_ts"] == now - 5_000_000
+
+
+def test_in_a_replay_one_event_stamped_today_moves_nothing(
+    home: tuple[Path, Path], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDCAP_HOME", str(home[0]))
+    march = int(datetime(2026, 3, 1, tzinfo=UTC).timestamp()) * 1_000_000
+    with open_shop(*home, redis_url, replay=True) as shop:
+        shop.redis.set(APPLIED_TS, march)
+        found = post(shop, {**VIEW, "ts": time.time_ns() // 1000}, {**VIEW, "ts": march + 3_600_000_000})
+        assert found["accepted"] == 1 and "event_ts" in found["rejected"][0]["error"]
+        body = {"events": [{**VIEW, "ts": time.time_ns() // 1000}], "sent_at": time.time_ns() // 1000}
+        assert shop.post("/v1/events", body).status_code == 202  # a browser's own clock, set to the shop's
+        assert max(one["event_ts"] for one in stream(shop)) <= march + 3_600_000_000
