@@ -21,6 +21,7 @@ from feature_repo.errors import ParamsError
 
 T = TypeVar("T")
 CHOSEN = Path("data/shop.yaml")  # what `endcap shop NAME` wrote
+FOR_DVC = "dvc"  # its section that dvc.yaml alone reads
 
 
 def root() -> Path:
@@ -163,7 +164,8 @@ def shop() -> Shop:
     """The active shop: data/shop.yaml if `endcap shop NAME` wrote one, else `shop` of params.yaml."""
     chosen = root() / CHOSEN
     if chosen.exists():
-        return _in_order(_build(_yaml(chosen), Shop, str(CHOSEN)), str(CHOSEN))
+        values = {key: value for key, value in _yaml(chosen).items() if key != FOR_DVC}
+        return _in_order(_build(values, Shop, str(CHOSEN)), str(CHOSEN))
     return named_shop(str(_sections().get("shop")))
 
 

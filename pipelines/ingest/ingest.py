@@ -25,6 +25,7 @@ from pipelines.ingest.profile import profile
 from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules, learned_rule
 from pipelines.ingest.repairs import catalogue_of, keep_known, repairs_of
 from pipelines.ingest.report import IngestReport, Output, Part, Reason, draw
+from pipelines.ingest.shop import refuse_stale
 from pipelines.ingest.ties import put_in_order
 
 _NEEDED = ("type", "event_ts", "consent")  # of every event, beside its ids
@@ -51,6 +52,7 @@ def main(
 ) -> int:
     """Read the shop's export into data/raw; refused rows go to data/quarantine."""
     shop, constants = params.shop(), params.load("ingest", IngestParams)
+    refuse_stale(shop)
     newest = constants.latest if latest is None else latest.replace(tzinfo=UTC)
     report = ingest(shop.name, adapter_of(shop), at(DATA), constants, newest)
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.as_text())

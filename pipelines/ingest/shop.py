@@ -9,8 +9,27 @@ from typing import Annotated
 import typer
 import yaml
 
-from feature_repo.errors import DataError
-from feature_repo.params import CHOSEN, Shop, named_shop, root
+from feature_repo.errors import DataError, ParamsError
+from feature_repo.params import CHOSEN, FOR_DVC, Shop, named_shop, root
+
+NO_MAPPING = "pipelines/ingest/adapters/mapping.py"  # in the place of a dependency, which cannot be left out
+
+
+def refuse_stale(chosen: Shop) -> None:
+    """Raise ParamsError where data/shop.yaml and the shop's section of params.yaml say different things.
+
+    The folder alone may differ (`endcap shop NAME --source DIR`), and so may a shop without a section.
+    """
+    try:
+        section = named_shop(chosen.name)
+    except ParamsError:
+        return
+    for field in dataclasses.fields(Shop):
+        ours, theirs = getattr(chosen, field.name), getattr(section, field.name)
+        if ours != theirs and field.name != "source":
+            where = f"shops.{chosen.name}.{field.name}"
+            step = f"run `endcap shop {chosen.name}`, which takes over what params.yaml says"
+            raise ParamsError(f"{where}: params.yaml has {theirs}, {CHOSEN} has {ours}; {step}")
 
 
 def choose(name: str, source: Path | None = None) -> Shop:
@@ -30,6 +49,10 @@ def choose(name: str, source: Path | None = None) -> Shop:
     # Instants as text: DVC writes parameters into dvc.lock, and YAML instants do not survive that.
     fields = dataclasses.asdict(chosen).items()
     values = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in fields}
+    values[FOR_DVC] = {
+        "mapping": chosen.mapping or NO_MAPPING,
+        "simulates": [chosen.name] if chosen.adapter == "simulated" else [],
+    }
     text = f"# Written by `endcap shop {name}`; dvc.lock belongs to this shop.\n"
     text += yaml.safe_dump(values, sort_keys=False)
     file = root() / CHOSEN

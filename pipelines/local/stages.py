@@ -40,7 +40,7 @@ def note(stage: str, seconds: float) -> None:
     """Append what this process and its children took for `stage`, as DVC calls it ("dvc.yaml:ranker")."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     took = Took(
-        stage.rpartition(":")[2],
+        stage.rpartition(":")[2].partition("@")[0],  # a simulated shop's name follows an @
         round(seconds, 2),
         round(sum(one.ru_utime + one.ru_stime for one in used), 2),
         round(max(one.ru_maxrss for one in used) * TO_BYTES / 1e6),

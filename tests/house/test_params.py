@@ -91,9 +91,12 @@ def test_a_shop_without_its_data_is_refused_and_the_former_one_stays_active(home
 
 
 def test_the_committed_shop_says_the_same_as_its_section() -> None:
-    written = params._build(
-        yaml.safe_load((ROOT / "data" / "shop.yaml").read_text()), params.Shop, "shop.yaml"
-    )
+    values = yaml.safe_load((ROOT / "data" / "shop.yaml").read_text())
+    assert values.pop(params.FOR_DVC) == {
+        "mapping": "pipelines/ingest/adapters/mapping.py",
+        "simulates": ["simulated"],
+    }
+    written = params._build(values, params.Shop, "shop.yaml")
     section = yaml.safe_load((ROOT / "params.yaml").read_text())["shops"][written.name]
     assert (
         params._build({"name": written.name, **section, "source": written.source}, params.Shop, "x")
