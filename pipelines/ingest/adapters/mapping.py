@@ -4,8 +4,10 @@ Every value is the text that stands in the file: YAML's own reading, which makes
 a date of a version, is switched off. All faults are told at once, each by place, value and what is allowed.
 """
 
+import codecs
 import re
 from collections.abc import Hashable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -49,6 +51,15 @@ def _target(word: str) -> str:
     if word not in (*TYPES, RETURN):
         raise ValueError(f"one of {', '.join(TYPES)}, {RETURN}")
     return word
+
+
+def _encoding(name: str) -> str:
+    """The name in ENCODINGS of what is also called cp1252, latin1 or UTF8."""
+    with suppress(LookupError, ValueError):
+        for known in ENCODINGS:
+            if codecs.lookup(known).name == codecs.lookup(name).name:
+                return known
+    raise ValueError(f"one of {', '.join(ENCODINGS)}")
 
 
 def _zone(name: str) -> str:
@@ -114,7 +125,7 @@ class Part(BaseModel):
     epoch: Literal["s", "ms", "us"] | None = None
     decimal: Literal[".", ","] | None = None
     delimiter: Annotated[str, AfterValidator(_delimiter)] | None = None
-    encoding: Literal[ENCODINGS] = "utf-8"  # type: ignore[valid-type]
+    encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"
 
     @property
     def reading(self) -> Reading:

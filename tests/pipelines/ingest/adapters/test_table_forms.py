@@ -241,6 +241,9 @@ def test_a_mapping_holds_the_text_that_was_written(tmp_path: Path) -> None:
         "  types: {yes: click}\n  defaults: {country: NO}\n"
     )
     events = read_mapping(path).events
+    assert read_mapping(path).events.encoding == "utf-8"
+    path.write_text(path.read_text() + "  encoding: cp1252\n")
+    assert read_mapping(path).events.encoding == "windows-1252"
     assert list(events.columns.values()) == ["2026-01-01", "01", "null", "on"]
     assert (events.types, events.defaults) == ({"yes": "click"}, {"country": "NO"})
     path.write_text("events: {file: a, file: b, columns: {}}")
