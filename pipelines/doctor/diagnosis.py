@@ -63,8 +63,8 @@ def refusal(seen: Survey) -> str:
     return ""
 
 
-def findings(seen: Survey) -> list[str]:
-    """One sentence per thing to know, the gravest first."""
+def findings(seen: Survey, allowed: float) -> list[str]:
+    """One sentence per thing to know, the gravest first; `allowed` is ingest.max_quarantined_share."""
     told = []
     if seen.tied > COARSE * seen.in_order:
         unit = seen.unit or "finer than seconds"
@@ -78,7 +78,10 @@ def findings(seen: Survey) -> list[str]:
     if seen.repeated_ids:
         told.append(f"event_id: {seen.repeated_ids:,} rows repeat one; the first of each is kept")
     for part, rows in seen.unreadable.items():
-        told.append(f"{part}: {rows:,} rows have a cell that cannot be read; `endcap ingest` names each")
+        of = share(rows, rows + seen.parts[part])
+        line = f"{part}: {rows:,} rows ({of}) have a cell that cannot be read; `endcap ingest` names each"
+        bar = f" and refuses the export: at most {100 * allowed:g} % may"
+        told.append(line + bar * (rows > allowed * (rows + seen.parts[part])))
     if seen.unknown:
         told.append(f"items: {seen.unknown:,} events are of products that the catalogue lacks")
     if seen.untouched:

@@ -41,7 +41,7 @@ def main(
         ) as connection,
     ):
         seen = survey(adapter_of(shop), connection)
-    report = report_of(seen, how)
+    report = report_of(seen, how, constants.max_quarantined_share)
     if picture:
         draw(seen, shop.name, picture)
     print(json.dumps(report, indent=2, default=str) if as_json else as_text(seen, report))
@@ -51,14 +51,14 @@ def main(
         raise EndcapError(f"{data}: cannot be trained: {report['refused']}")
 
 
-def report_of(seen: Survey, how: str) -> dict[str, Any]:
+def report_of(seen: Survey, how: str, allowed: float) -> dict[str, Any]:
     """Everything that is told, as plain values."""
     refused = refusal(seen)
     minutes, gigabytes = estimate(sum(seen.parts.values()) - seen.parts.get("items", 0), seen.items)
     return {
         "read_as": how,
         "seen": asdict(seen),
-        "findings": findings(seen),
+        "findings": findings(seen, allowed),
         "cuts": cuts(seen.first, seen.last) if seen.first and seen.last and not refused else {},
         "estimate": {"minutes": minutes, "gigabytes": gigabytes},
         "refused": refused,

@@ -174,3 +174,21 @@ def test_the_counts_are_those_of_pandas(home: Path, capsys: pytest.CaptureFixtur
     assert seen["unknown"] == int((~both.item_id.dropna().isin(ids)).sum())
     assert seen["without"] == {fact: int(parts["items"][fact].isna().sum()) for fact in seen["without"]}
     assert seen["days"] == contacts.event_ts.dt.strftime("%Y-%m-%d").value_counts().sort_index().to_dict()
+
+
+@pytest.mark.parametrize(("unread", "refuses"), [(1, False), (3, True)])
+def test_it_says_beforehand_that_ingest_will_refuse(
+    unread: int, refuses: bool, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "export"
+    folder.mkdir()
+    lines = [f"e{n},s{n // 2},2026-01-31T12:00:00Z,product_viewed,P{n % 3},many" for n in range(unread)]
+    lines += [f"f{n},t{n // 2},2026-01-31T12:00:0{n % 9}Z,product_viewed,P{n % 3},1" for n in range(200)]
+    names = ["event_id", "session_id", "event_ts", "type", "item_id", "quantity"]
+    (folder / "e.csv").write_text("\n".join([",".join(names), *lines]) + "\n")
+    (folder / "m.yaml").write_text(
+        f"events: {{file: e.csv, columns: {{{', '.join(f'{n}: {n}' for n in names)}}}}}"
+    )
+    said = " ".join(told(capsys, str(folder)).split())
+    assert f"events: {unread} rows ({100 * unread / (200 + unread):.1f} %) have a cell" in said
+    assert ("and refuses the export: at most 1 % may" in said) == refuses
