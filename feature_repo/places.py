@@ -5,6 +5,8 @@ data/ is made by the stages and travels with DVC; run/ is the live state of this
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from feature_repo.errors import DataError
 from feature_repo.params import root
 
@@ -54,9 +56,9 @@ def feature_file(view: str) -> Path:
     return at(FEATURES / f"{view}.parquet")
 
 
-def existing(place: Path, job: str) -> Path:
-    """`at(place)`. Raises DataError, which names the job that makes it, when it is not there,
-    or a parquet file that was cut short.
+def existing(place: Path, job: str, *columns: str) -> Path:
+    """`at(place)`. Raises DataError, which names the job that makes it, when it is not there, or a parquet
+    file that was cut short or lacks one of `columns`.
 
     >>> existing(Path("data/raw/none.parquet"), "ingest")                      # doctest: +SKIP
     DataError: data/raw/none.parquet: is missing. Next: run `endcap ingest`.
@@ -66,8 +68,11 @@ def existing(place: Path, job: str) -> Path:
     told = path.relative_to(home) if path.is_relative_to(home) else path
     if not path.exists():
         raise DataError(told, "is missing", next_step=step)
-    if path.suffix == ".parquet" and path.is_file() and not _ends_as_parquet(path):
-        raise DataError(told, "is truncated or no parquet file", next_step=step)
+    if path.suffix == ".parquet" and path.is_file():
+        if not _ends_as_parquet(path):
+            raise DataError(told, "is truncated or no parquet file", next_step=step)
+        if columns and (missing := set(columns) - set(pq.read_schema(path).names)):
+            raise DataError(told, f"has no column '{min(missing)}'; another version wrote it", next_step=step)
     return path
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from feature_repo.errors import DataError
-from feature_repo.events import KINDS, PRODUCT_TYPES, encode_context
+from feature_repo.events import ITEM_SCHEMA, KINDS, PRODUCT_TYPES, SCHEMA, encode_context
 from feature_repo.offline.duck import connect
 from feature_repo.params import Shop, shop
 from feature_repo.places import EVENTS, ITEMS, at, existing, fit_dir
@@ -50,7 +50,7 @@ class Catalogue:
 
 def read_catalogue() -> Catalogue:
     """The whole catalogue, cold items included. Raises DataError when it is missing or empty."""
-    path = existing(ITEMS, "ingest")
+    path = existing(ITEMS, "ingest", *ITEM_SCHEMA.names)
     table = pq.read_table(path)
     if table.num_rows == 0:
         raise DataError(path, "has no item", rows=0, next_step="run `endcap ingest` on a catalogue")
@@ -112,7 +112,7 @@ def read_contacts(catalogue: Catalogue, cut: datetime) -> Contacts:
 
     Raises DataError when there is none: a model fitted on nothing must not be released.
     """
-    path = existing(EVENTS, "ingest")
+    path = existing(EVENTS, "ingest", *SCHEMA.names)
     with connect(threads=2) as db:
         db.register(
             "catalogue",

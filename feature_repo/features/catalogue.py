@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.clock import DAY_US
-from feature_repo.errors import DataError
 from feature_repo.events import EARLIEST, TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.stored import FOLDS
@@ -69,11 +68,7 @@ def catalogue_rows(items: Path) -> pa.Table:
     Raises DataError when the file or one of its columns is missing.
     """
     names = [c.name for c in ITEM_CATALOGUE.columns]
-    table = pq.read_table(existing(items, "ingest"))
-    if missing := sorted({ITEM_CATALOGUE.key, *names} - set(table.column_names)):
-        raise DataError(
-            items, f"column '{missing[0]}' is missing", rows=len(table), next_step="run `endcap ingest` again"
-        )
+    table = pq.read_table(existing(items, "ingest", ITEM_CATALOGUE.key, *names))
     instant = pa.array([EARLIEST] * len(table), TIMESTAMP)
     opening = pc.fill_null(pc.cast(table["available_from"], TIMESTAMP).cast(pa.int64()), 0)
     return pa.table(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from feature_repo.events import TIMESTAMP
+from feature_repo.events import SCHEMA, TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.stored import USER_HISTORY
 from feature_repo.files import chunks, write_parquet
@@ -99,7 +99,7 @@ def raw_events(raw: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
     Without consent an event has no user here, so it reaches no user's history. Raises DataError when a
     file is missing.
     """
-    files = [existing(raw / name, "ingest") for name in FILES]
+    files = [existing(raw / name, "ingest", *SCHEMA.names) for name in FILES]
     connection = connect(memory_limit=memory)
     rest = [name for name in Event._fields if name not in ("ts", "user_id")]
     union = " UNION ALL ".join(f"SELECT * FROM read_parquet('{_quoted(file)}')" for file in files)

@@ -70,7 +70,8 @@ class Profile:
 
 def profile(raw: Path) -> Profile:
     """Of the three files in the folder `raw`. Raises DataError where one is missing."""
-    events, shown, items = (existing(raw / name.name, "ingest") for name in (EVENTS, IMPRESSIONS, ITEMS))
+    shown, items = (existing(raw / name.name, "ingest") for name in (IMPRESSIONS, ITEMS))
+    events = existing(raw / EVENTS.name, "ingest", "type", "item_id", "session_id", "user_id", "consent")
     product = ", ".join(f"'{kind}'" for kind in PRODUCT_TYPES)
     with connect() as db:
         db.execute(f"CREATE VIEW events AS FROM read_parquet({str(events)!r})")

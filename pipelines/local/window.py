@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
 
-from feature_repo.events import PRODUCT_TYPES
+from feature_repo.events import ITEM_SCHEMA, PRODUCT_TYPES, SCHEMA
 from feature_repo.params import load, named_shop, shop
 from feature_repo.places import EVENTS, ITEMS, existing
 from pipelines.simulate.simulate import Simulate, simulate
@@ -109,6 +109,8 @@ def main(
         run = simulate(constants, size, np.random.default_rng(constants.seed))
         name, events, items = data, run.events, run.items
     else:
-        name, (events, items) = shop().name, (pq.read_table(existing(p, "ingest")) for p in (EVENTS, ITEMS))
+        name = shop().name
+        events = pq.read_table(existing(EVENTS, "ingest", *SCHEMA.names))
+        items = pq.read_table(existing(ITEMS, "ingest", *ITEM_SCHEMA.names))
     for line in view(name, events, items):
         print(f"  {line}".rstrip())

@@ -21,7 +21,7 @@ from feature_repo.files import write_json
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical
 from feature_repo.params import load, shop
-from feature_repo.places import EVENTS, LEAKAGE, RAW, at, existing, feature_file
+from feature_repo.places import LEAKAGE, RAW, at, existing, feature_file
 from feature_repo.terminal import console, progress, table
 from pipelines.parity.culprits import equal
 from pipelines.parity.cuts import Cut, choose, home_before
@@ -68,8 +68,7 @@ def main(
     """Compare stored features with what earlier events alone give; 1 and the culprits if they differ."""
     params = load("leakage", LeakageParams)
     for view in DECLARED:
-        existing(feature_file(view.name), "features")
-    existing(EVENTS, "ingest")
+        existing(feature_file(view.name), "features", view.key, *(c.name for c in view.columns))
     cuts = choose(at(RAW), params.cuts, params.sessions, params.items, params.seed)
     compared, leaks = compare(cuts)
     found = Counter((leak.view, leak.column) for leak in leaks)

@@ -120,7 +120,7 @@ def _pages(start: datetime) -> pd.DataFrame:
     """One row per page of a list since `start`: its instant, and no item."""
     names = ["event_ts", "user_id", "session_id", "device", "country", "channel"]
     since = pc.field("event_ts") >= pa.scalar(start, TIMESTAMP)
-    table = pq.read_table(existing(IMPRESSIONS, "ingest"), columns=names, filters=since)
+    table = pq.read_table(existing(IMPRESSIONS, "ingest", *names), columns=names, filters=since)
     frame = table.to_pandas().drop_duplicates(["session_id", "event_ts"])
     frame["event_ts"] = frame["event_ts"].astype("datetime64[us, UTC]").astype("int64")
     return frame.assign(item_id=None)

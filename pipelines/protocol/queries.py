@@ -77,7 +77,7 @@ class Query:
 
 def product_events(raw: Path = RAW) -> pd.DataFrame:
     """Product events of data/raw/events.parquet in order (event_ts, event_id); event_ts in us, int64."""
-    path = existing(raw / EVENTS.name, "ingest")
+    path = existing(raw / EVENTS.name, "ingest", *_COLUMNS)
     table = pq.read_table(path, columns=_COLUMNS, filters=pc.field("type").isin(PRODUCT_TYPES))
     frame = table.to_pandas()
     frame["event_ts"] = frame["event_ts"].astype("datetime64[us, UTC]").astype("int64")

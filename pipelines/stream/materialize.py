@@ -72,7 +72,7 @@ def end_of_data(raw: Path) -> datetime:
     """The first instant after every recorded event, from the files' statistics."""
     newest = []
     for name in FILES:
-        column = pq.read_table(existing(raw / name, "ingest"), columns=["event_ts"])["event_ts"]
+        column = pq.read_table(existing(raw / name, "ingest", "event_ts"), columns=["event_ts"])["event_ts"]
         newest += [] if len(column) == 0 else [pc.max(column).as_py()]
     if not newest:
         raise DataError(raw, "there are no events", rows=0, next_step="run `endcap ingest`")
@@ -127,7 +127,8 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
     """The newest row of each entity strictly before `end`: key, columns and both timestamps."""
     declared = view.declared
     age = timedelta(days=declared.max_age_days)
-    existing(feature_file(declared.name), "features")
+    columns = (declared.key, EVENT_TIMESTAMP, CREATED_TIMESTAMP, *(c.name for c in declared.columns))
+    existing(feature_file(declared.name), "features", *columns)
     source = store.get_feature_view(declared.name).batch_source
     assert source is not None  # every view of ours has one
     job = get_offline_store_from_config(store.config.offline_store).pull_latest_from_table_or_query(

@@ -6,6 +6,7 @@ Every job of the command line meets every fault here, so a new job is covered by
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import resource
 import shutil
@@ -19,6 +20,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -78,6 +81,12 @@ def _files(content: bytes, *places: str) -> Callable[[Path], None]:
     return write
 
 
+def _other_parquet() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"other": [1, 2]}), sink)
+    return sink.getvalue()
+
+
 def _all(*faults: Callable[[Path], None]) -> Callable[[Path], None]:
     def write(home: Path) -> None:
         for fault in faults:
@@ -122,6 +131,9 @@ FAULTS: dict[str, Callable[[Path], None]] = {
         _files(b"PAR1" + bytes(range(200)), *(f"data/{place}.parquet" for place in PARQUETS[::2])),
         _files(b"", *(f"data/{place}.parquet" for place in PARQUETS[1::2]), "data/features/text.npy"),
     ),
+    "parquet files of another program": lambda home: _files(
+        _other_parquet(), *(f"data/{place}.parquet" for place in PARQUETS)
+    )(home),
     "bytes where our JSON should be": _all(
         _foreign_bundle(b"\xff\xfe{"),
         _files(b"\xff\xfe{", *(f"data/reports/{name}.json" for name in REPORTS)),

@@ -60,8 +60,9 @@ def main() -> None:
 
 
 def read(split: str) -> Examples:
-    """The examples of `split`, maybe none. Raises DataError when the file is missing."""
-    table = pq.read_table(existing(RANKER_TRAINING, "ranker_data"), filters=pc.field("split") == split)
+    """The examples of `split`, maybe none. Raises DataError when the file or a column of it is missing."""
+    path = existing(RANKER_TRAINING, "ranker_data", "query_id", "split", "label", *COLUMNS)
+    table = pq.read_table(path, filters=pc.field("split") == split)
     matrix = np.empty((table.num_rows, len(COLUMNS)), np.float32)
     for i, name in enumerate(COLUMNS):
         matrix[:, i] = table[name].to_numpy()  # null becomes NaN
