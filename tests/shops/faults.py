@@ -21,7 +21,7 @@ import psutil
 from redis import Redis
 from redis.exceptions import RedisError
 from shops.service import READY_S, free_port, stop
-from shops.small import KINDS, SHARES, START
+from shops.small import KINDS, SHARES
 
 from feature_repo.clock import DAY_US
 from feature_repo.eventlog.keys import LEASE
@@ -30,6 +30,8 @@ from pipelines.local.stack import DURABLE, consumers_read, redis_server
 CLIENTS, BATCH, ENOUGH = 3, 20, 15  # a client posts at least so many batches
 PATIENCE_S = 120.0  # for what was killed to come back, on a machine that is busy with other things
 SHOPPERS, ITEMS = 12, 15  # of a client; of a round
+
+BEGUN = (time.time_ns() // 1000 // DAY_US - 2) * DAY_US  # the service refuses what is a week old
 
 
 @dataclass
@@ -135,7 +137,7 @@ class Client:
         known = visit % 4 and number > 2 * BATCH
         return {
             "event_id": f"{self.prefix}-{number}",
-            "event_ts": START + number * 1_000_000 + DAY_US - late,
+            "event_ts": BEGUN + number * 1_000_000 - late,
             "type": kind,
             "user_id": f"{self.prefix} user {visit // 2}" if known else None,
             "consent": True,
