@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from feature_repo.picture import Figure
 from monitoring.drift.distances import CATEGORIES, ColumnDrift, Drift
 from monitoring.drift.strata import Sample
 

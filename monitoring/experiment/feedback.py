@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import orjson
 import pyarrow as pa
 import typer
-from matplotlib.figure import Figure
 
 from feature_repo.events import TIMESTAMP
 from feature_repo.files import chunks, write_parquet
 from feature_repo.online.connection import connect
 from feature_repo.params import load
+from feature_repo.picture import Figure
 from feature_repo.places import FEEDBACK, at
 from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams, SlotCounts
 from monitoring.experiment.tail import Tail

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from redis import Redis, RedisError
 
@@ -14,6 +13,7 @@ from feature_repo.clock import DAY_US, MINUTE_US
 from feature_repo.errors import UnavailableError
 from feature_repo.online.connection import connect
 from feature_repo.params import load
+from feature_repo.picture import Figure
 from feature_repo.terminal import progress
 from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step, Traffic

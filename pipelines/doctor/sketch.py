@@ -3,8 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from feature_repo.picture import Figure
 from pipelines.doctor.diagnosis import cuts
 from pipelines.doctor.survey import Survey
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from feature_repo.picture import Figure
 from pipelines.ingest.adapters.cells import Extract
 from pipelines.ingest.profile import Profile
 from pipelines.ingest.quarantine import Intake

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from matplotlib.figure import Figure
-
+from feature_repo.picture import Figure
 from feature_repo.terminal import console, table
 
 EQUAL, UNEQUAL = "#3a7d44", "#c0392b"

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from feature_repo.files import read_json, write_json
 from feature_repo.params import load
+from feature_repo.picture import Figure
 from feature_repo.places import EVALUATION, LEAKAGE, VERDICT, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS

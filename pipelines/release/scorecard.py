@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from feature_repo.files import read_json, write_json
+from feature_repo.picture import Figure
 from feature_repo.places import EVALUATION, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS

@@ -49,7 +49,7 @@ def facts(world: World, sessions: Sessions, log: Log) -> dict[str, str]:
 
 def draw(world: World, sessions: Sessions, log: Log, path: Path) -> None:
     """A picture of four panels: popularity, traffic, position bias, new and known shoppers."""
-    from matplotlib.figure import Figure  # a shop is shown before matplotlib is installed
+    from feature_repo.picture import Figure  # a shop is shown before matplotlib is installed
 
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     panels = figure.subplots(2, 2)

@@ -5,10 +5,7 @@ Every job of the command line meets every fault here, so a new job is covered by
 
 from __future__ import annotations
 
-import codecs
-import io
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -24,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from shops.disk import as_somebody_else, full_disk
 
 from feature_repo import params, terminal
 from feature_repo.features.views import DECLARED
@@ -81,10 +79,9 @@ def _files(content: bytes, *places: str) -> Callable[[Path], None]:
     return write
 
 
-def _other_parquet() -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"other": [1, 2]}), sink)
-    return sink.getvalue()
+def _other(path: Path) -> None:
+    _write(path, b"")
+    pq.write_table(pa.table({"other": [1, 2]}), path)
 
 
 def _all(*faults: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -131,9 +128,9 @@ FAULTS: dict[str, Callable[[Path], None]] = {
         _files(b"PAR1" + bytes(range(200)), *(f"data/{place}.parquet" for place in PARQUETS[::2])),
         _files(b"", *(f"data/{place}.parquet" for place in PARQUETS[1::2]), "data/features/text.npy"),
     ),
-    "parquet files of another program": lambda home: _files(
-        _other_parquet(), *(f"data/{place}.parquet" for place in PARQUETS)
-    )(home),
+    "parquet files of another program": lambda home: [
+        _other(home / f"data/{place}.parquet") for place in PARQUETS
+    ],
     "bytes where our JSON should be": _all(
         _foreign_bundle(b"\xff\xfe{"),
         _files(b"\xff\xfe{", *(f"data/reports/{name}.json" for name in REPORTS)),
@@ -255,34 +252,6 @@ def shop_with_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def _full_disk() -> Iterator[None]:
-    """The kernel refuses every byte that a file would grow by."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, before)
-
-
-@contextmanager
-def _as_somebody_else() -> Iterator[None]:
-    """Root reads and writes everything: for as long as this lasts we are nobody."""
-    if os.geteuid() == 0:
-        for codec in ("ascii", "latin-1", "utf-16", "idna"):  # nobody may not read root's own interpreter
-            codecs.lookup(codec)
-        os.seteuid(65534)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-    else:
-        yield
-
-
 @pytest.mark.parametrize("trouble", ["full disk", "read-only home"])
 def test_a_disk_that_takes_nothing_is_one_line(
     trouble: str,
@@ -302,7 +271,7 @@ def test_a_disk_that_takes_nothing_is_one_line(
         for path in (home, *home.rglob("*")):
             path.chmod(0o555 if path.is_dir() else 0o444) if trouble == "read-only home" else None
         for call in CALLS:
-            with _full_disk() if trouble == "full disk" else _as_somebody_else():
+            with full_disk() if trouble == "full disk" else as_somebody_else():
                 if text := fault_of(call):
                     wrong[call] = text
         for path in (home, *home.rglob("*")):

@@ -21,13 +21,14 @@ STARTED = {"replay": ("pipelines/stream/stream.py", "pipelines/local/serve.py", 
 LIVE = {"data/logs/served"}
 PACKAGES = ("feature_repo", "training", "serving", "monitoring", "pipelines")
 # Reached by every job, without influence on any output: units of time, names of places, the way a file is
-# replaced, messages, switches, the reading of params.yaml itself (whose sections are named one by one), and
-# MLflow's log of a run.
+# replaced, messages, switches, how a picture writes a name, the reading of params.yaml itself (whose sections
+# are named one by one), and MLflow's log of a run.
 PLUMBING = {
     "feature_repo/clock.py",
     "feature_repo/errors.py",
     "feature_repo/files.py",
     "feature_repo/params.py",
+    "feature_repo/picture.py",
     "feature_repo/places.py",
     "feature_repo/ports.py",
     "feature_repo/quiet.py",

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from feature_repo.picture import Figure
 from training.ranking.lambdarank import Fitted
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
+from feature_repo.picture import Figure
 from training.two_tower.fit_towers import Epoch, FittedTowers
 from training.two_tower.towers import ServedTower
 from training.two_tower.windows import HISTORY
