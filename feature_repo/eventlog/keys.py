@@ -44,6 +44,7 @@ class StreamParams:
     cached_states: int
     keep_hours: int
     remember_hours: int
+    unlisted_hours: int
     max_backlog: int
     report_s: float
 
