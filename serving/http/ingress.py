@@ -129,11 +129,16 @@ class Ingress:
             last[partition] = max(last.get(partition, position), position, key=order)
         return Receipt(len(good), duplicates, tuple(rejected), last)
 
-    async def publish_lag(self) -> None:
-        """Bring the metrics of the consumers' lag up to date: seen from here, it is told without them too."""
-        for group, behind in (await self.writer.lag()).items():
+    async def publish_lag(self) -> float:
+        """Bring the metrics of the consumers' lag up to date; the longest delay, in seconds.
+
+        Seen from here, it is told without the consumers too.
+        """
+        found = await self.writer.lag()
+        for group, behind in found.items():
             prometheus.BEHIND_EVENTS.labels(group).set(behind.events)
             prometheus.BEHIND_SECONDS.labels(group).set(behind.seconds)
+        return max(behind.seconds for behind in found.values())
 
     async def applied(self, last: Mapping[int, str], limit_s: float) -> bool:
         """Wait until both groups have applied the positions `last`; False if they have not in `limit_s`."""
