@@ -47,6 +47,7 @@ class StreamParams:
     unlisted_hours: int
     max_backlog: int
     report_s: float
+    stuck_s: float
 
     def __post_init__(self) -> None:
         if self.remember_hours <= self.keep_hours:

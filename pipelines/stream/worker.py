@@ -14,6 +14,7 @@ newer, as after a late event, and cannot join a transaction.
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, MutableMapping, Sequence
 from contextlib import suppress
@@ -80,18 +81,20 @@ class Worker:
         self._key = lru_cache(2 * params.cached_states)(lambda name, key: self._views[name].key(key))
         self._horizon = Horizon(0, 0, {})
         self.applied = 0
+        self.beat = time.monotonic()  # when it last looked for work; the consumer looks at it
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`, then finish the batch in hand. An absent log or Redis is waited for."""
         works = True
         while not stop.is_set():
+            self.beat = time.monotonic()
             try:
                 if not self.take_over():
                     stop.wait(RETRY_S)
                     continue
                 while not stop.is_set():
                     self.step()
-                    works = True
+                    works, self.beat = True, time.monotonic()
             except (RedisError, LeaseLostError, OSError) as error:
                 if works:
                     log.warning("%s waits: %s: %s", self.task.name, type(error).__name__, error)
