@@ -20,6 +20,7 @@ class Serving:
     max_events: int  # per POST /v1/events
     wait_limit_s: float  # ?wait=1 gives up after this
     clock_skew_s: int  # how far ahead of our clock an event may be stamped
+    min_free_mib: int  # left where the embedded Redis writes, below which no event is accepted
     seen_ttl_s: int  # how long an event_id is remembered
     poll_s: float  # how often a worker looks for another release
     refresh_s: float  # how often changed items are read

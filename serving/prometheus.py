@@ -44,6 +44,9 @@ AGE_SECONDS = _of_thing(
     "endcap_age_seconds", "Age of each thing that answers rest on (serving/live/pulse.py)"
 )
 AGE_LIMIT = _of_thing("endcap_age_limit_seconds", "Older than this, /readyz answers 503")
+DISK_FREE = Gauge(
+    "endcap_redis_disk_free_bytes", "Left where the embedded Redis writes", multiprocess_mode="livemin"
+)
 SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
 
 

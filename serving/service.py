@@ -25,6 +25,7 @@ from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
+from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
@@ -34,7 +35,7 @@ from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
 
 PARAMS = load("serving", Serving)
-HEALTH_S = LAG_S = AGES_S = 1.0
+HEALTH_S = LAG_S = AGES_S = DISK_S = 1.0
 NO_RELEASE = (
     "no release is loaded. Next: `endcap promote` in a new shop; `endcap restore` where one was served, "
     "for then Redis has lost it"
@@ -71,7 +72,8 @@ class Endcap:
             self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
-        ingress = Ingress(self._redis, self._writer, PARAMS)
+        disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
+        ingress = Ingress(self._redis, self._writer, PARAMS, disk)
         app.state.desk = Desk(storefront, ingress, PARAMS)
         await _attempt("release", self._releases.poll, self._pulse)
         self._pulse = pulse = Pulse(load("liveness", Liveness))  # ages count from here: loading took its time
@@ -85,6 +87,7 @@ class Endcap:
             ("items", PARAMS.refresh_s, self._releases.refresh),
             ("health", HEALTH_S, health.publish),
             ("lag", LAG_S, lag),
+            ("disk", DISK_S, disk.look),
             ("ages", AGES_S, pulse.publish),
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]

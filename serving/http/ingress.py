@@ -2,10 +2,11 @@
 
 202 {accepted, duplicates, rejected: [{index, event_id, error}]}       duplicates count as accepted
 422 the same, where none was accepted
-503 with Retry-After: the log is away, or its readers are too far behind; send all of it again
+503 with Retry-After: the log is away, has no room, or its readers are too far behind; send all of it again
 """
 
 import asyncio
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from feature_repo.clock import SECOND_US, instant
 from feature_repo.errors import EventError, UnavailableError, shorten
@@ -23,6 +24,7 @@ from feature_repo.events import NAMES, check_event, is_id
 from serving import prometheus
 from serving.errors import RequestError
 from serving.http.requests import parse_instant, parse_object
+from serving.live.disk import Disk
 from serving.params import Serving
 
 WAIT_STEP_S = 0.002
@@ -89,8 +91,9 @@ def canonical(raw: Any, now: int, learned: int, skew_us: int) -> dict[str, Any]:
 class Ingress:
     """The door for live events."""
 
-    def __init__(self, redis: Redis, writer: EventWriter, params: Serving) -> None:
+    def __init__(self, redis: Redis, writer: EventWriter, params: Serving, disk: Disk | None = None) -> None:
         self._redis: Any = redis
+        self._disk = disk
         self.writer, self._params = writer, params
 
     async def accept(self, raw: Sequence[Any], now: int, learned: int) -> Receipt:
@@ -100,6 +103,9 @@ class Ingress:
         log does not take the events in time, or too many wait to be applied: the client keeps them and sends
         all again, which is safe for events that carry an event_id.
         """
+        if self._disk and self._disk.refusal:
+            prometheus.EVENTS.labels("unavailable").inc(len(raw))
+            raise self._disk.refusal
         skew_us = self._params.clock_skew_s * SECOND_US
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
@@ -117,7 +123,7 @@ class Ingress:
             prometheus.EVENTS.labels("unavailable").inc(len(good))
             if isinstance(error, UnavailableError):
                 raise
-            raise UnavailableError(f"events cannot be stored ({type(error).__name__})") from None
+            raise UnavailableError(f"events cannot be stored ({_cause(error)})") from None
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
         counts = {"accepted": fresh, "duplicate": duplicates, "rejected": len(rejected)}
@@ -156,6 +162,12 @@ class Ingress:
                 return False
             await asyncio.sleep(WAIT_STEP_S)
         return True
+
+
+def _cause(error: Exception) -> str:
+    """What Redis refuses by its own word, as MISCONF, OOM or READONLY; else the kind of error."""
+    word = re.search(r"\b[A-Z]{3,}\b.*", str(error)) if isinstance(error, ResponseError) else None
+    return shorten(word[0], 160).strip("'") if word else type(error).__name__
 
 
 def _whole(text: str) -> bool:

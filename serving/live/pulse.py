@@ -3,7 +3,7 @@
     release     state of the rollout, last read        items    prices, stock and counts, last refreshed
     consumers   oldest event that is in no row         health   what the arms did, last handed to the guard
     exposures   log of what was shown, last written    lag      the consumers' delay, last measured
-    ages        these metrics
+    ages        these metrics                          disk     room for what Redis writes, last looked at
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -25,6 +25,7 @@ class Liveness:
     health: float
     exposures: float
     lag: float
+    disk: float
     ages: float
 
 
