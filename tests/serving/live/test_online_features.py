@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from feast import FeatureStore
 from feast.repo_operations import get_repo_files
@@ -25,7 +27,7 @@ from feature_repo.assemble.matrix import ACTIVITY
 from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import FeatureError
 from feature_repo.features import store
-from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
+from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical, matrix_at
@@ -196,14 +198,21 @@ def test_a_reader_sees_no_row_of_two_refreshes(online: tuple[Redis, OnlineFeatur
     assert mixed == [] and len(seen) > 3
 
 
-def test_a_new_price_reaches_the_matrix_by_a_refresh(online: tuple[Redis, OnlineFeatures]) -> None:
+def test_a_new_price_of_the_next_import_reaches_the_matrix_by_a_refresh(
+    online: tuple[Redis, OnlineFeatures], home: Path, redis_url: str
+) -> None:
     redis, reader = online
-    matrix = reader.matrix
-    view = OnlineView(ITEM_CATALOGUE, "endcap")
-    (held,) = read_rows(redis, view, ["item 1"])
-    assert held is not None and matrix.price[1] == 6.0
-    write_newer(redis, view, [("item 1", held[0] + 1, {**held[1], "price": 4.5, "stock": 0})])
-    redis.incr(changes.CATALOGUE)
+    matrix, file = reader.matrix, home / "data/raw/items.parquet"
+    table = pq.read_table(file)
+    assert matrix.price[1] == 6.0
+    rows = table.to_pylist()
+    rows[1] |= {"price": 4.5, "stock": 0}
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+        written = materialize(redis, store.open_store(redis_url), instant(NOW), 100, fresh=False)
+        assert written["item_catalogue"] == sum(written.values()) == 1
+    finally:
+        pq.write_table(table, file)
     reader.refresh()
     fresh = reader.matrix
     assert (fresh.price[1], fresh.stock[1], fresh.price[2]) == (4.5, 0, 7.0)
