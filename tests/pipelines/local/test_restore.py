@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from redis import Redis
 from shops import tiny_bundle
@@ -23,7 +25,8 @@ from feature_repo.offline.build import main as features
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
 from feature_repo.params import shop
-from feature_repo.ports import service_url
+from feature_repo.ports import redis_url, service_url
+from pipelines import cli
 from pipelines.local import process, stack
 from pipelines.local.restore import main as restore
 from pipelines.release.aliases import ReleaseError
@@ -181,3 +184,33 @@ def test_without_any_release_the_next_step_is_named(shop_up: Shop, empty_registr
         finally:
             store().write_bytes(kept)
             state.install(redis, shop_up.champion, act())
+
+
+def test_a_sold_out_product_leaves_the_answers_of_the_running_shop_after_an_import(shop_up: Shop) -> None:
+    """`endcap ingest`, `endcap materialize`, beside service and consumers at work."""
+    export, raw = shop_up.home / "data/export", shop_up.home / "data/raw"
+    export.mkdir()
+    for name in ("events", "impressions"):
+        shutil.copy(raw / f"{name}.parquet", export)
+    catalogue = pq.read_table(shop_up.home / shop_up.champion.path / "catalogue.parquet")
+
+    def import_with(sold_out: str | None) -> None:
+        rows = catalogue.to_pylist()
+        rows = [row | {"stock": 0, "price": 1.25} if row["item_id"] == sold_out else row for row in rows]
+        pq.write_table(pa.Table.from_pylist(rows, schema=catalogue.schema), export / "items.parquet")
+        assert cli.run(["ingest"]) == 0
+        assert cli.run(["materialize"]) == 0
+
+    def shown() -> list[str]:
+        body = {"surface": "homepage_hero", "session_id": "s of a sale"}
+        answer = httpx.post(f"{service_url()}/v1/recommend", json=body, timeout=10)
+        return [item["item_id"] for item in answer.json().get("items", [])]
+
+    import_with(None)
+    assert stack.consumers_read(redis_url(), 4)
+    first = until(shown)[0]
+    import_with(first)
+    until(lambda: (found := shown()) and first not in found)
+    assert stack.consumers_read(redis_url(), 4)
+    import_with(None)
+    until(lambda: first in shown())

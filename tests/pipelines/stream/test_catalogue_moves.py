@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from redis import Redis
 from shops.small import ITEMS, open_home, random_events, write_raw
 
 from feature_repo.clock import DAY_S, DAY_US, instant, micros
+from feature_repo.errors import UnavailableError
 from feature_repo.features.catalogue import ITEM_CATALOGUE, said_at
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS
@@ -22,6 +24,7 @@ from feature_repo.online.lifetimes import GONE_S
 from feature_repo.online.rows import OnlineView, read_rows
 from feature_repo.places import feature_file
 from pipelines.stream.materialize import materialize
+from serving.live.online_features import OnlineFeatures
 
 EVENTS = random_events(seed=5, count=300)
 END = instant(EVENTS[-1]["event_ts"] + 1)
@@ -136,3 +139,31 @@ def test_every_row_has_a_lifetime_or_is_of_the_catalogue(redis: Redis) -> None:
         assert keys and all(listed) if fold.key == "item_id" else not any(listed), fold.name
         if fold.key != "item_id":
             assert max(redis.ttl(key) for key in keys) <= 2 * fold.max_age_days * DAY_S
+
+
+def test_a_new_price_of_the_next_import_reaches_a_reader_by_a_refresh(
+    redis: Redis, home: Path, redis_url: str
+) -> None:
+    reader = OnlineFeatures(redis_url, ITEMS)
+    reader.load_items()
+    matrix = reader.matrix
+    assert matrix.price[1] == 6.0
+    export(home, sell_out)
+    again(redis)
+    reader.refresh()
+    fresh = reader.matrix
+    assert (fresh.price[1], fresh.stock[1], fresh.price[2]) == (99.5, 0, 7.0)
+    assert matrix.price[1] == 6.0 and fresh.activity is matrix.activity
+
+
+def test_a_reader_keeps_what_it_holds_when_redis_is_emptied(redis: Redis, redis_url: str) -> None:
+    reader = OnlineFeatures(redis_url, ITEMS)
+    reader.load_items()
+    matrix = reader.matrix
+    redis.flushall()
+    with pytest.raises(UnavailableError, match=r"Redis is empty, or another one.* Next: `endcap restore`"):
+        reader.refresh()
+    assert reader.matrix is matrix and np.isfinite(matrix.stock).any()
+    materialize(redis, open_store(), END, 100, fresh=True)
+    assert reader.refresh() == len(ITEMS)
+    np.testing.assert_array_equal(reader.matrix.stock, matrix.stock)

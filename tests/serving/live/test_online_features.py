@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from feast import FeatureStore
 from feast.repo_operations import get_repo_files
@@ -196,27 +194,6 @@ def test_a_reader_sees_no_row_of_two_refreshes(online: tuple[Redis, OnlineFeatur
         reading.join()
         sys.setswitchinterval(switch)
     assert mixed == [] and len(seen) > 3
-
-
-def test_a_new_price_of_the_next_import_reaches_the_matrix_by_a_refresh(
-    online: tuple[Redis, OnlineFeatures], home: Path, redis_url: str
-) -> None:
-    redis, reader = online
-    matrix, file = reader.matrix, home / "data/raw/items.parquet"
-    table = pq.read_table(file)
-    assert matrix.price[1] == 6.0
-    rows = table.to_pylist()
-    rows[1] |= {"price": 4.5, "stock": 0}
-    try:
-        pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
-        written = materialize(redis, store.open_store(redis_url), instant(NOW), 100, fresh=False)
-        assert written["item_catalogue"] == sum(written.values()) == 1
-    finally:
-        pq.write_table(table, file)
-    reader.refresh()
-    fresh = reader.matrix
-    assert (fresh.price[1], fresh.stock[1], fresh.price[2]) == (4.5, 0, 7.0)
-    assert matrix.price[1] == 6.0 and fresh.activity is matrix.activity
 
 
 def test_a_reader_survives_that_all_features_are_deleted_and_made_again(
