@@ -39,13 +39,13 @@ def beside_requests(url: str) -> Redis:
 
 def of_requests(url: str) -> AsyncRedis:
     """A client of the service's event loop. Its deadlines are shorter; this one ends what they gave up."""
-    return AsyncRedis(connection_pool=wires(url))
+    return AsyncRedis(connection_pool=wires(url, socket_timeout=QUICK_S))
 
 
-def wires(url: str) -> AsyncConnectionPool:
-    """What makes connections of the event loop."""
-    patience: Any = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), QUICK_S)
-    return AsyncConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **patience)
+def wires(url: str, **options: Any) -> AsyncConnectionPool:
+    """What makes connections of the event loop; a `socket_timeout` costs a task per command."""
+    options = {"retry": AsyncRetry(NoBackoff(), 0), "socket_connect_timeout": QUICK_S, **options}
+    return AsyncConnectionPool.from_url(url, **options)
 
 
 def connect(url: str | None = None) -> Redis:

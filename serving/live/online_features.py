@@ -19,7 +19,7 @@ from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.files import chunks
 from feature_repo.online import changes
-from feature_repo.online.connection import beside_requests, wires
+from feature_repo.online.connection import QUICK_S, beside_requests, wires
 from feature_repo.online.rows import OnlineView, read_rows
 from serving.live.wire import Wire
 from serving.types import VisitorRows
@@ -47,7 +47,7 @@ class OnlineFeatures:
         self._activity = OnlineView(ITEM_ACTIVITY, project)
         self._catalogue = OnlineView(ITEM_CATALOGUE, project)
         self._redis = beside_requests(url)
-        self._wire = Wire(wires(url))
+        self._wire = Wire(wires(url), QUICK_S)
         self._seen = changes.Seen(0, 0)
         self._turn = threading.Lock()
 
