@@ -5,11 +5,13 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,20 +24,28 @@ Row = TypeVar("Row")
 def whole(path: Path) -> Iterator[Path]:
     """A place beside `path` for a file or a folder, which becomes `path` when the block ends.
 
-    Where the block raises nothing of it is left and `path` is as it was. A folder replaces no folder.
+    Where the block raises nothing of it is left and `path` is as it was; what a process left that was killed
+    goes with the next one. A folder replaces no folder.
 
     >>> with whole(Path("release.json")) as draft:                              # doctest: +SKIP
     ...     draft.write_text("{}")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{escape(path.name)}.*"):
+        if (pid := left.suffix[1:]).isdigit() and not psutil.pid_exists(int(pid)):
+            _remove(left)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield draft
         draft.replace(path)
     finally:
-        if draft.is_dir():
-            shutil.rmtree(draft)
-        draft.unlink(missing_ok=True)
+        _remove(draft)
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_dir():
+        shutil.rmtree(draft)
+    draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> bytes:

@@ -58,6 +58,7 @@ JOBS: dict[str, dict[str, str]] = {
         "up": "pipelines.local.stack:up",
         "down": "pipelines.local.stack:down",
         "status": "pipelines.local.stack:status",
+        "restore": "pipelines.local.restore",
         "serve": "pipelines.local.serve",
         "stream": "pipelines.stream.stream",
         "dead": "pipelines.stream.dead",

@@ -22,6 +22,7 @@ class Serving:
     clock_skew_s: int  # how far ahead of our clock an event may be stamped
     late_days: int  # how far behind it
     replay_ahead_s: int  # in a replay: how far one event may move the shop's clock on
+    min_free_mib: int  # left where the embedded Redis writes, below which no event is accepted
     seen_ttl_s: int  # how long an event_id is remembered
     poll_s: float  # how often a worker looks for another release
     refresh_s: float  # how often changed items are read

@@ -2,9 +2,10 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 LATENCY_BUCKETS = tuple(ms / 1000 for ms in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 10, 15, 25, 50, 100, 500, 1000))
 
@@ -35,7 +36,16 @@ FEATURE_AGE = Histogram(
     buckets=(0.05, 0.1, 0.5, 1, 5, 30, 60, 300, 1800, 86400, 604800),
 )
 RELEASE_VERSION = Gauge(
-    "endcap_rollout_version", "Version of the rollout state that is served", multiprocess_mode="min"
+    "endcap_rollout_version", "Version of the rollout state that is served", multiprocess_mode="livemin"
+)
+# Of the workers that live: what a dead one said last is nobody's age.
+_of_thing = partial(Gauge, labelnames=["thing"], multiprocess_mode="livemax")
+AGE_SECONDS = _of_thing(
+    "endcap_age_seconds", "Age of each thing that answers rest on (serving/live/pulse.py)"
+)
+AGE_LIMIT = _of_thing("endcap_age_limit_seconds", "Older than this, /readyz answers 503")
+DISK_FREE = Gauge(
+    "endcap_redis_disk_free_bytes", "Left where the embedded Redis writes", multiprocess_mode="livemin"
 )
 SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
 
@@ -44,6 +54,10 @@ def exposition() -> bytes:
     """The text format, over all workers where there are several."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
+    for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if not Path("/proc", pid).exists() and Path("/proc").exists():
+            mark_process_dead(pid)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     return generate_latest(registry)

@@ -8,27 +8,26 @@ own metrics are off: they label by raw path, so any client could fill the memory
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 from feature_repo.quiet import hush
 
 hush()
 
 import bentoml  # noqa: E402  (after hush: libraries read their switches at import)
-import redis  # noqa: E402
-import redis.asyncio  # noqa: E402
-from redis.asyncio.retry import Retry as AsyncRetry  # noqa: E402
-from redis.backoff import NoBackoff  # noqa: E402
+from starlette.exceptions import HTTPException  # noqa: E402
 
 from feature_repo.eventlog.keys import StreamParams  # noqa: E402
 from feature_repo.eventlog.open import open_writer  # noqa: E402
-from feature_repo.online.connection import ONCE  # noqa: E402
+from feature_repo.online.connection import beside_requests, of_requests  # noqa: E402
 from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
+from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
+from serving.live.pulse import Liveness, Pulse  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
 from serving.params import Serving, replaying  # noqa: E402
 from serving.release.health import ArmHealth  # noqa: E402
@@ -36,8 +35,12 @@ from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
 
 PARAMS = load("serving", Serving)
-HEALTH_S = LAG_S = 1.0
-SOCKET_TIMEOUT_S = 2.0
+HEALTH_S = LAG_S = AGES_S = DISK_S = 1.0
+NO_RELEASE = (
+    "no release is loaded. Next: `endcap promote` in a new shop; `endcap restore` where one was served, "
+    "for then Redis has lost it"
+)
+Job = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
 app = build_app()
 
@@ -59,9 +62,8 @@ class Endcap:
         """Load what Redis points to. Without Redis or a release the worker comes up, but is not ready."""
         url = redis_url()
         # No retries inside a request: the deadline is short and the ladder is the answer to a failure.
-        options: Any = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), SOCKET_TIMEOUT_S)
-        self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
-        self._blocking = redis.Redis.from_url(url, retry=ONCE, **options)
+        self._redis, self._blocking = of_requests(url), beside_requests(url)
+        self._pulse = Pulse(load("liveness", Liveness))
         self._releases = Releases(self._blocking, lambda ids: _online_features(url, ids))
         self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)
@@ -70,16 +72,27 @@ class Endcap:
             self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
-        ingress = Ingress(self._redis, self._writer, PARAMS, replaying())
+        disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
+        ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying())
         app.state.desk = Desk(storefront, ingress, PARAMS)
-        await _attempt("first poll", self._releases.poll)
-        self._tasks = [
-            asyncio.create_task(_every(PARAMS.poll_s, "poll", self._releases.poll)),
-            asyncio.create_task(_every(PARAMS.refresh_s, "refresh", self._releases.refresh)),
-            asyncio.create_task(_every(HEALTH_S, "health", health.publish)),
-            asyncio.create_task(_every(LAG_S, "lag", ingress.publish_lag)),
-            asyncio.create_task(self._exposures.run()),
-        ]
+        await _attempt("release", self._releases.poll, self._pulse)
+        self._pulse = pulse = Pulse(load("liveness", Liveness))  # ages count from here: loading took its time
+
+        async def lag() -> None:
+            pulse.beat("consumers", await ingress.publish_lag())
+
+        # Every one has a heartbeat and a limit under its name. The guard's is to stand here too.
+        jobs: Iterable[tuple[str, float, Job]] = (
+            ("release", PARAMS.poll_s, self._releases.poll),
+            ("items", PARAMS.refresh_s, self._releases.refresh),
+            ("health", HEALTH_S, health.publish),
+            ("lag", LAG_S, lag),
+            ("disk", DISK_S, disk.look),
+            ("ages", AGES_S, pulse.publish),
+        )
+        running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]
+        running.append(self._exposures.run(partial(pulse.beat, "exposures")))
+        self._tasks = [asyncio.create_task(one) for one in running]
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -93,7 +106,11 @@ class Endcap:
         self._blocking.close()
 
     async def __is_ready__(self) -> bool:
-        return self._releases.current is not None
+        if self._releases.current is None:
+            raise HTTPException(503, NO_RELEASE)
+        if overdue := self._pulse.overdue():
+            raise HTTPException(503, "\n".join(overdue))
+        return True
 
 
 def _online_features(url: str, ids: list[str]) -> Features:
@@ -102,18 +119,20 @@ def _online_features(url: str, ids: list[str]) -> Features:
     return OnlineFeatures(url, ids)
 
 
-async def _every(seconds: float, name: str, job: Callable[[], Awaitable[None]]) -> None:
+async def _every(seconds: float, name: str, job: Job, pulse: Pulse) -> None:
     """Run `job` for ever, `seconds` apart; a failure is logged when it begins and when it ends."""
     works = True
     while True:
         await asyncio.sleep(seconds)
-        works = await _attempt(name, job, tell=works)
+        works = await _attempt(name, job, pulse, tell=works)
 
 
-async def _attempt(name: str, job: Callable[[], Awaitable[None]], tell: bool = True) -> bool:
+async def _attempt(name: str, job: Job, pulse: Pulse, tell: bool = True) -> bool:
     try:
         await job()
+        pulse.beat(name)
     except Exception as error:
+        pulse.missed(name, error)
         if tell:
             log.error("%s failed and is tried again: %s", name, error, exc_info=error)
         return False

@@ -44,8 +44,10 @@ class StreamParams:
     cached_states: int
     keep_hours: int
     remember_hours: int
+    unlisted_hours: int
     max_backlog: int
     report_s: float
+    stuck_s: float
 
     def __post_init__(self) -> None:
         if self.remember_hours <= self.keep_hours:

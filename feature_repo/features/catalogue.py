@@ -1,10 +1,13 @@
 """The catalogue as a feature view: what is known of an item without a single event.
 
-A shop's export says what the catalogue is, not what it was on a day of the past, so every row stands at one
-instant before all data: price, margin and stock of history are today's. A shop that exports its price history
-gets point-in-time prices by writing one row per change here; nothing else changes.
+A shop's export says what the catalogue is, not what it was on a day of the past, so every row holds from one
+instant before all data on: price, margin and stock of history are today's. A shop that exports its price
+history gets point-in-time prices by writing one row per change here; nothing else changes. When it was said
+is another instant, that of the export's newest event: the row's `created_timestamp` offline and its stamp
+online, where of two exports the later wins.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from feature_repo.events import EARLIEST, TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.stored import FOLDS
 from feature_repo.folds.fold import Column, Fold, Part, Reading
-from feature_repo.places import existing
+from feature_repo.places import EVENTS, IMPRESSIONS, existing
 
 
 def _column(name: str) -> Any:
@@ -69,15 +72,30 @@ def catalogue_rows(items: Path) -> pa.Table:
     """
     names = [c.name for c in ITEM_CATALOGUE.columns]
     table = pq.read_table(existing(items, "ingest", ITEM_CATALOGUE.key, *names))
-    instant = pa.array([EARLIEST] * len(table), TIMESTAMP)
+    from_when, said = (pa.array([at] * len(table), TIMESTAMP) for at in (EARLIEST, said_at(items.parent)))
     opening = pc.fill_null(pc.cast(table["available_from"], TIMESTAMP).cast(pa.int64()), 0)
     return pa.table(
         {
             ITEM_CATALOGUE.key: table[ITEM_CATALOGUE.key],
-            EVENT_TIMESTAMP: instant,
-            CREATED_TIMESTAMP: instant,
+            EVENT_TIMESTAMP: from_when,
+            CREATED_TIMESTAMP: said,
             **{name: table[name] for name in names},
             "stock": pc.cast(table["stock"], pa.int64()),
             "available_from": opening,
         }
     )
+
+
+def said_at(raw: Path) -> datetime:
+    """When an export was made, as far as it tells: its newest event, from the files' statistics.
+
+    EARLIEST where there is no event beside the catalogue: then any export with events is the later one.
+    """
+    found = [EARLIEST]
+    for path in (raw / EVENTS.name, raw / IMPRESSIONS.name):
+        if path.exists():
+            held = pq.read_metadata(existing(path, "ingest"))
+            place = held.schema.names.index("event_ts")
+            columns = (held.row_group(i).column(place) for i in range(held.num_row_groups))
+            found += [c.statistics.max for c in columns if c.statistics and c.statistics.has_min_max]
+    return max(found)

@@ -19,6 +19,7 @@ from feature_repo.files import alone
 from feature_repo.params import shop
 from feature_repo.ports import redis_url
 
+ANSWER_S = 10.0  # of Redis to Feast's own client, which loads the items of a release
 FOLDER = Path(__file__).resolve().parents[1]
 
 
@@ -44,7 +45,9 @@ def store_config(registry: Path, url: str) -> RepoConfig:
     """feature_store.yaml with its registry and its Redis replaced."""
     values: dict[str, Any] = yaml.safe_load((FOLDER / "feature_store.yaml").read_text())
     values["registry"]["path"] = str(registry.resolve())
-    values["online_store"]["connection_string"] = connection_string(url)
+    values["online_store"]["connection_string"] = connection_string(url) + "".join(
+        f",{name}={ANSWER_S:g}" for name in ("socket_timeout", "socket_connect_timeout")
+    )
     return RepoConfig(repo_path=FOLDER, **values)
 
 

@@ -1,9 +1,10 @@
 """Which items' rows changed in Redis, so that a reader with a matrix fetches those and no others.
 
 endcap:items:version    counts the announcements of changed activity
-endcap:items:changed    sorted set, item id -> version of its last change
+endcap:items:changed    sorted set, item id -> version of its last change; the last CHANGED_KEPT
+endcap:items:floor      newest version that was taken out of it: who stands before it reads everything
 endcap:items:catalogue  counts the rewrites of the catalogue: prices and stock
-endcap:items:epoch      a new random name each time that all features were deleted
+endcap:items:epoch      the generation: a new random name each time that all features were deleted
 endcap:applied_ts       newest event_ts in the features, us: the clock of the data
 """
 
@@ -12,9 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from feature_repo.errors import UnavailableError
+
 VERSION, CHANGED, CATALOGUE = "endcap:items:version", "endcap:items:changed", "endcap:items:catalogue"
-EPOCH = "endcap:items:epoch"
+EPOCH, FLOOR = "endcap:items:epoch", "endcap:items:floor"
+CHANGED_KEPT = 200_000  # some 20 MB; a reader looks twice a second
 APPLIED_TS = "endcap:applied_ts"
+EMPTY, MEND = "Redis is empty, or another one than before", "`endcap restore`"
 ANNOUNCE, RAISE = (Path(__file__).with_name(f"{name}.lua").read_text() for name in ("announce", "raise"))
 
 
@@ -29,7 +34,7 @@ class Seen(NamedTuple):
 def announce(redis: Any, items: Sequence[str]) -> None:
     """Announce changed rows; `redis` is a client, or a pipeline whose transaction also writes the rows."""
     if items:
-        redis.eval(ANNOUNCE, 2, VERSION, CHANGED, *items)
+        redis.eval(ANNOUNCE, 3, VERSION, CHANGED, FLOOR, CHANGED_KEPT, *items)
 
 
 def seen(redis: Any) -> Seen:
@@ -38,20 +43,35 @@ def seen(redis: Any) -> Seen:
 
 
 def since(redis: Any, before: Seen) -> tuple[Seen, list[str] | None]:
-    """(where the reader stands afterwards, items whose row changed since `before`; None: any of them)."""
+    """(where the reader stands afterwards, items whose row changed since `before`; None: any of them).
+
+    Raises UnavailableError where the features that there were are gone: what was read of them is better.
+    """
     with redis.pipeline(transaction=True) as pipe:
-        pipe.mget(VERSION, CATALOGUE, EPOCH)
+        pipe.mget(VERSION, CATALOGUE, EPOCH, FLOOR)
         pipe.zrangebyscore(CHANGED, f"({before.version}", "+inf")
-        marks, found = pipe.execute()
+        (*marks, floor), found = pipe.execute()
     now = _seen(marks)
+    if before.epoch and not now.epoch:
+        raise UnavailableError(EMPTY, next_step=MEND)
     if now.epoch != before.epoch or now.version < before.version:  # the features began again
+        return now, None
+    if before.version < int(floor or 0):
         return now, None
     return now, [item.decode() for item in found]
 
 
-def begin_anew(redis: Any) -> None:
-    """All features were deleted: no reader may keep what it holds."""
-    redis.set(EPOCH, uuid.uuid4().hex)
+def mark(redis: Any) -> None:
+    """Say that this Redis holds features: who finds no mark stands before an empty one, or another.
+
+    It has another name than any mark before, so that a reader keeps nothing of rows that were deleted.
+    """
+    redis.set(EPOCH, uuid.uuid4().hex, nx=True)
+
+
+def marked(redis: Any) -> bool:
+    """False where no features were ever written, or all were lost."""
+    return bool(redis.exists(EPOCH))
 
 
 def _seen(marks: Sequence[bytes | None]) -> Seen:

@@ -1,12 +1,16 @@
-"""Opens Redis for jobs: where it is, how long it may take, and what is said where it does not answer.
+"""Opens Redis: where it is, how long it may take, and what is said where it does not answer.
 
-The service's own clients, which may not wait within a request, take the address from feature_repo.ports too.
+Nobody else makes a client, so that none waits for ever: a connection that swallows what is sent, as after a
+cut cable, answers nothing and is never closed.
 """
 
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
+from redis.asyncio import ConnectionPool as AsyncConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -15,6 +19,7 @@ from feature_repo.ports import redis_url
 
 CONNECT_S = 2.0
 ONCE = Retry(NoBackoff(), 0)  # no second try
+QUICK_S = 2.0  # in the service, where others wait
 ANSWER_S = 60.0  # to one command; the largest, a script over a batch of rows, takes well under a second
 
 
@@ -25,6 +30,22 @@ def client(url: str | None = None, **options: Any) -> Redis:
     """
     timeouts = {"socket_connect_timeout": CONNECT_S, "socket_timeout": ANSWER_S}
     return Redis.from_url(url or redis_url(), **timeouts | options)
+
+
+def beside_requests(url: str) -> Redis:
+    """A client of the service's threads: its answer is late after QUICK_S, and nothing is tried twice."""
+    return client(url, retry=ONCE, socket_timeout=QUICK_S)
+
+
+def of_requests(url: str) -> AsyncRedis:
+    """A client of the service's event loop. Its deadlines are shorter; this one ends what they gave up."""
+    return AsyncRedis(connection_pool=wires(url, socket_timeout=QUICK_S))
+
+
+def wires(url: str, **options: Any) -> AsyncConnectionPool:
+    """What makes connections of the event loop; a `socket_timeout` costs a task per command."""
+    options = {"retry": AsyncRetry(NoBackoff(), 0), "socket_connect_timeout": QUICK_S, **options}
+    return AsyncConnectionPool.from_url(url, **options)
 
 
 def connect(url: str | None = None) -> Redis:

@@ -109,19 +109,26 @@ def read_rows(
 def write_newer(
     redis: Any, view: OnlineView, rows: Iterable[tuple[str, int, Mapping[str, Any]]]
 ) -> list[str]:
-    """Write (entity, ts us, row) unless Redis holds a row as new or newer; the entities written.
+    """Write (entity, ts us, row) unless Redis holds a row as new or newer; the entities whose row changed.
 
-    For bulk writers beside a live stream. Two round trips, as Feast's own `online_write_batch`.
+    For bulk writers beside a live stream. A view that no event changes has its rows from here alone: there a
+    row of the same instant replaces another one, and of an equal row that is said again the stamp moves. Two
+    round trips, as Feast's own `online_write_batch`.
     """
-    rows = list(rows)
+    rows, written, alone = list(rows), [], not view.declared.types
     with redis.pipeline(transaction=False) as pipe:
         for entity, _, _ in rows:
-            pipe.hget(view.key(entity), view.fields[-1])
-        stored = [Timestamp.FromString(raw) if raw else None for raw in pipe.execute()]
-        written = []
-        for (entity, ts, row), held in zip(rows, stored, strict=True):
-            if held is None or held.ToMicroseconds() < ts:
-                pipe.hset(view.key(entity), mapping=view.encode(row, ts))
-                written.append(entity)
+            pipe.hmget(view.key(entity), view.fields if alone else view.fields[-1:])
+        for (entity, ts, row), held in zip(rows, pipe.execute(), strict=True):
+            stamp = Timestamp.FromString(held[-1]).ToMicroseconds() if held[-1] else -1
+            if stamp > ts or (stamp == ts and not alone):
+                continue
+            fields = view.encode(row, ts)
+            if alone and stamp >= 0 and list(fields.values())[:-1] == held[:-1]:
+                if stamp < ts:
+                    pipe.hset(view.key(entity), view.fields[-1], fields[view.fields[-1]])
+                continue
+            pipe.hset(view.key(entity), mapping=fields)
+            written.append(entity)
         pipe.execute()
     return written

@@ -33,7 +33,7 @@ class StackError(EndcapError):
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. `ready` is polled until true; `port` must be free before (None: it listens on none)."""
+    """What to run. `ready` or `settled` is waited for; `port` must be free before (None: it has none)."""
 
     name: str
     command: Sequence[str]
@@ -41,6 +41,7 @@ class Program:
     port: int | None = None
     port_setting: str = ""  # how to choose another port, for the message
     env: Mapping[str, str] = field(default_factory=dict)
+    settled: Callable[[], bool] = lambda: False  # true: it stands, and time alone will not make it ready
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def start(programs: Sequence[Program], folder: Path, timeout_s: float) -> list[R
     begun = [(program, *_launch(program, folder, timeout_s)) for program in programs]
     deadline = time.monotonic() + timeout_s
     for program, record, child in begun:
-        while child is not None and not program.ready():
+        while child is not None and not program.ready() and not program.settled():
             if child.poll() is not None:
                 problem = f"ended with status {child.returncode}"
             elif time.monotonic() > deadline:

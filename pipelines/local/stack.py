@@ -6,6 +6,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +20,16 @@ from feature_repo.files import alone
 from feature_repo.online.connection import answers, client
 from feature_repo.params import load, root, shop
 from feature_repo.places import RUN, at
-from feature_repo.ports import HOST, StackParams, embedded_redis_url, redis_url, stack_params
+from feature_repo.ports import (
+    HOST,
+    StackParams,
+    embedded_redis_url,
+    redis_url,
+    service_url,
+    stack_params,
+)
 from pipelines.local import process
+from pipelines.local.condition import RELEASE, ages, missing
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
 
@@ -59,6 +68,8 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
         ready = partial(http_answers, f"http://{HOST}:{port}/{page}")
         setting = f"ENDCAP_{name.upper()}_PORT"
         found[name] = Program(name, (*endcap, job), ready, port, setting, env)
+    waits = partial(waits_for_a_release, f"http://{HOST}:{params.service_port}/livez", url)
+    found["service"] = replace(found["service"], settled=waits)
     return found
 
 
@@ -141,10 +152,15 @@ def _shop_folders() -> list[Path]:
     return sorted({path.parent for path in at(RUN).glob("*/*.pid")})
 
 
-def up(names: Names = None) -> None:
+def waits_for_a_release(livez: str, url: str) -> bool:
+    """True for a service that lives and finds none in the Redis at `url`."""
+    return http_answers(livez) and any(one.name == RELEASE for one in missing(url))
+
+
+def up(names: Names = None) -> int:
     """Start Redis, the stream consumers, the service and the console, and wait until they answer."""
     bring_up(tuple(names) if names else NAMES)
-    status()
+    return status()
 
 
 def down(names: Names = None) -> None:
@@ -154,7 +170,7 @@ def down(names: Names = None) -> None:
 
 
 def status(json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> int:
-    """Which processes run, where they listen and where they log; exit code 1 if one is missing."""
+    """Which processes run, how old is what they answer by, what Redis lacks; 1 unless all is well."""
     params, folder = stack_params(), shop().run_dir()
     rows = []
     for name, program in programs(params, folder).items():
@@ -169,10 +185,15 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
                 "log": str(process.log_file(folder, name).relative_to(root())),
             }
         )
+    things = [*ages(f"{service_url()}/metrics"), *missing(redis_url())]
     if json_output:
-        print(json.dumps(rows))
+        print(json.dumps([*rows, *map(asdict, things)]))
     else:
         for row in rows:
             pid, address = row["pid"] or "-", row["address"] or "-"
             print(f"{row['name']:<8} {row['state']:<9} pid {pid:<8} {address:<16} {row['log']}")
-    return int(any(row["state"] != "ready" for row in rows))
+        for thing in things:
+            print(thing.line())
+    return int(
+        any(row["state"] != "ready" for row in rows) or any(thing.state != "fresh" for thing in things)
+    )

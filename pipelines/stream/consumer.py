@@ -9,14 +9,20 @@ from contextlib import suppress
 from redis import Redis
 from redis.exceptions import RedisError
 
+from feature_repo.errors import EndcapError
 from feature_repo.eventlog.keys import APPLIED, GROUPS, ITEMS, StreamParams, applied_field, order
 from feature_repo.eventlog.open import open_log
+from feature_repo.online import changes
 from pipelines.stream.members import Members, Task, share, tasks
 from pipelines.stream.worker import RETRY_S, Worker
 
 BEATS = 6  # per lease_ms
 
 log = logging.getLogger(__name__)
+
+
+class StuckError(EndcapError):
+    """A task neither works nor waits."""
 
 
 class Running(threading.Thread):
@@ -49,6 +55,7 @@ class Consumer:
         self._running: dict[Task, Running] = {}
         self._finished = 0  # entries that ended workers applied
         self._stopping = threading.Event()
+        self._marked = True
         self.name = name
 
     @property
@@ -65,11 +72,15 @@ class Consumer:
         self._stopping.set()
 
     def run(self, until_empty: bool = False) -> None:
-        """Work until `stop`, or until nothing is left. An absent Redis is waited for."""
+        """Work until `stop`, or until nothing is left. An absent Redis is waited for.
+
+        Raises StuckError for a task that no longer beats: its process is to be started again.
+        """
         works, told, before = True, time.monotonic(), 0
         while not self._stopping.is_set():
             try:
                 self._take_share(share(self._tasks, self._members.beat(), self.name))
+                self._look_for_mark()
                 if until_empty and not any(behind.events for behind in self._log.lag().values()):
                     break
                 if time.monotonic() - told > self._params.report_s:
@@ -88,6 +99,12 @@ class Consumer:
         for task, running in list(self._running.items()):
             if task not in mine:
                 running.stopping.set()
+            silent_s = time.monotonic() - running.worker.beat
+            if running.is_alive() and silent_s > self._params.stuck_s:
+                raise StuckError(
+                    f"stream: {task.name} has been stuck for {silent_s:.0f} s, more than stream.stuck_s = "
+                    f"{self._params.stuck_s:g}. Next: nothing, the supervisor starts this process again"
+                )
             if not running.is_alive():
                 self._finished += running.worker.applied
                 del self._running[task]
@@ -96,6 +113,16 @@ class Consumer:
                 redis = self._connect()
                 worker = Worker(redis, task, self._params, self._project, self.name)
                 self._running[task] = Running(worker, redis)
+
+    def _look_for_mark(self) -> None:
+        """Tell once that the rows which were there are gone: those made from now on have no past."""
+        if (marked := changes.marked(self._redis)) == self._marked:
+            return
+        self._marked = marked
+        if marked:
+            log.warning("the features are there")
+        else:
+            log.error("%s: new rows have no past. Next: %s", changes.EMPTY, changes.MEND)
 
     def _report(self, rate: float) -> None:
         behind = ", ".join(

@@ -23,7 +23,7 @@ from feature_repo.errors import DataError, ParamsError
 from feature_repo.eventlog.keys import APPLIED, DEAD, DONE, HORIZON, SEEN, StreamParams
 from feature_repo.eventlog.open import open_log
 from feature_repo.events import EARLIEST
-from feature_repo.features.catalogue import DECLARED
+from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, catalogue_rows
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY
@@ -31,11 +31,12 @@ from feature_repo.files import chunks
 from feature_repo.offline.history import FILES
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
+from feature_repo.online.lifetimes import expire, list_items
 from feature_repo.online.rows import OnlineView, write_newer
 from feature_repo.params import load, shop
-from feature_repo.places import RAW, at, existing, feature_file
+from feature_repo.places import ITEMS, RAW, at, existing, feature_file
 from feature_repo.terminal import progress
-from pipelines.stream.rewind import Horizon, consumers_kept_out, set_horizon
+from pipelines.stream.rewind import Horizon, consumers_at_work, consumers_kept_out, set_horizon
 
 STREAMED = (APPLIED, HORIZON, f"{DONE}*", changes.APPLIED_TS, "endcap:items:*")
 LOGGED = (DEAD, f"{SEEN}*")
@@ -85,13 +86,18 @@ def materialize(
     """Rows written per view: the newest of each entity strictly before `end`, none past its age limit.
 
     Rows that are newer in Redis already, because the stream went on, stay. With `fresh` none stays, and the
-    consumers begin at the start of the log with what the rows do not hold. Raises EndcapError while a
-    consumer is at work.
+    consumers begin at the start of the log with what the rows do not hold. While a consumer is at work, the
+    catalogue is written alone, and `fresh` raises EndcapError.
     """
     params = load("stream", StreamParams)
     views = [OnlineView(declared, store.project) for declared in DECLARED]
+    catalogue = next(view for view in views if view.declared is ITEM_CATALOGUE)
+    if not fresh and changes.marked(redis) and consumers_at_work(redis, params.partitions):
+        written = _write(redis, {catalogue: said()}, chunk, catalogue)
+        print("the catalogue was written; the other rows are those of the consumers at work")
+        return written
     with consumers_kept_out(redis, params.partitions):
-        tables = {view: latest(store, view, end) for view in views}
+        tables = {view: latest(store, view, end) for view in views if view is not catalogue}
         if fresh:
             delete_all(redis, views, forget_log)
             newest = (pc.max(table[CREATED_TIMESTAMP].cast(pa.int64())).as_py() for table in tables.values())
@@ -102,22 +108,47 @@ def materialize(
             ends = {p: position for p, position in log.ends().items() if position}
             set_horizon(redis, Horizon(micros(end), learned, ends))
             log.close()
-        return _write(redis, tables, chunk)
+        written = _write(redis, {catalogue: said()} | tables, chunk, catalogue)
+        changes.mark(redis)  # last: rows that were half written are not taken for all of them
+        return written
 
 
-def _write(redis: Redis, tables: Mapping[OnlineView, pa.Table], chunk: int) -> dict[str, int]:
-    written, newest = {}, 0
+def said() -> pa.Table:
+    """The catalogue of the last import, each row stamped by when it was said.
+
+    It needs no features of events, so that a new price is one `endcap ingest` away.
+    """
+    table = catalogue_rows(at(ITEMS)) if at(ITEMS).exists() else pq.read_table(_catalogue_file())
+    place = table.column_names.index(EVENT_TIMESTAMP)
+    return table.set_column(place, EVENT_TIMESTAMP, table[CREATED_TIMESTAMP])
+
+
+def _catalogue_file() -> Path:
+    return existing(feature_file(ITEM_CATALOGUE.name), "features")
+
+
+def _write(
+    redis: Redis, tables: Mapping[OnlineView, pa.Table], chunk: int, catalogue: OnlineView
+) -> dict[str, int]:
+    """The catalogue first: only then is it known which items are of the shop."""
+    written, newest, unlisted = {}, 0, load("stream", StreamParams).unlisted_hours
     for view, table in tables.items():
-        name, count = view.declared.name, 0
-        with progress(desc=name, total=len(table), unit=" rows", unit_scale=True) as bar:
+        declared, count = view.declared, 0
+        with progress(desc=declared.name, total=len(table), unit=" rows", unit_scale=True) as bar:
             for rows in _chunks(table, view, chunk):
                 entities = write_newer(redis, view, rows)
-                if name == ITEM_ACTIVITY.name:
+                keys = [view.key(entity) for entity in entities]
+                expire(redis, declared, keys, unlisted, catalogue.fields[-1])
+                if declared is ITEM_ACTIVITY:
                     changes.announce(redis, entities)
                 count += len(entities)
-                newest = max(newest, *(ts for _, ts, _ in rows))
+                if view is not catalogue:  # what a catalogue says moves no shopper's clock
+                    newest = max(newest, *(ts for _, ts, _ in rows))
                 bar.update(len(rows))
-        written[name] = count
+        if view is catalogue and len(table):
+            at_us = pc.max(table[EVENT_TIMESTAMP].cast(pa.int64())).as_py()
+            count += len(list_items(redis, view, table[declared.key].to_pylist(), at_us))
+        written[declared.name] = count
     redis.incr(changes.CATALOGUE)
     changes.raise_applied_ts(redis, newest)
     return written
@@ -145,11 +176,10 @@ def latest(store: FeatureStore, view: OnlineView, end: datetime) -> pa.Table:
 
 
 def delete_all(redis: Redis, views: list[OnlineView], forget_log: bool) -> None:
-    """Delete every feature row of the project and what the consumers know, on request also the log."""
+    """Delete every feature row of the project, their mark, and what consumers know; on request the log."""
     for pattern in {view.pattern() for view in views} | {*STREAMED, *(LOGGED if forget_log else ())}:
         for keys in chunks(redis.scan_iter(pattern, count=1_000), 1_000):
             redis.unlink(*keys)
-    changes.begin_anew(redis)
 
 
 def _chunks(table: pa.Table, view: OnlineView, size: int) -> Iterator[list[tuple[str, int, dict[str, Any]]]]:

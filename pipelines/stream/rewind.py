@@ -72,6 +72,11 @@ def rewind(redis: Any, log: EventLog, start: str, keep_hours: int) -> None:
                     redis.hset(APPLIED, field, position)
 
 
+def consumers_at_work(redis: Any, partitions: int) -> list[str]:
+    """Leases of the tasks that somebody works on."""
+    return [task.lease for task in tasks(partitions) if redis.exists(task.lease)]
+
+
 @contextmanager
 def consumers_kept_out(redis: Any, partitions: int) -> Iterator[None]:
     """Hold the lease of every task meanwhile. Raises EndcapError while a consumer holds one.

@@ -14,6 +14,7 @@ newer, as after a late event, and cannot join a transaction.
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, MutableMapping, Sequence
 from contextlib import suppress
@@ -23,14 +24,16 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, WatchError
 
-from feature_repo.clock import DAY_S, HOUR_US
+from feature_repo.clock import HOUR_US
 from feature_repo.errors import EventError, FeatureError
 from feature_repo.eventlog.contract import Entry, EventLog, Holder, LeaseLostError
 from feature_repo.eventlog.keys import APPLIED, DEAD, DONE, GROUPS, ITEMS, StreamParams, applied_field
 from feature_repo.eventlog.open import open_log
+from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.folds.fold import Event
 from feature_repo.online import changes
+from feature_repo.online.lifetimes import expire
 from feature_repo.online.rows import OnlineView, read_rows
 from pipelines.stream.apply import (
     FOLDS_BY_NAME,
@@ -73,22 +76,25 @@ class Worker:
         self._log: EventLog = open_log(redis, params, task.group, self._holder)
         self._folds = FOLDS_OF[task.group]
         self._views = {fold.name: OnlineView(fold, project) for fold in self._folds}
+        self._listed = OnlineView(ITEM_CATALOGUE, project).fields[-1]
         self._states: OrderedDict[Entity, Held] = OrderedDict()  # of items; least recently used first
         self._key = lru_cache(2 * params.cached_states)(lambda name, key: self._views[name].key(key))
         self._horizon = Horizon(0, 0, {})
         self.applied = 0
+        self.beat = time.monotonic()  # when it last looked for work; the consumer looks at it
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`, then finish the batch in hand. An absent log or Redis is waited for."""
         works = True
         while not stop.is_set():
+            self.beat = time.monotonic()
             try:
                 if not self.take_over():
                     stop.wait(RETRY_S)
                     continue
                 while not stop.is_set():
                     self.step()
-                    works = True
+                    works, self.beat = True, time.monotonic()
             except (RedisError, LeaseLostError, OSError) as error:
                 if works:
                     log.warning("%s waits: %s: %s", self.task.name, type(error).__name__, error)
@@ -252,12 +258,14 @@ class Worker:
                     states[name, key] = held or unstored((name, key))
 
     def _write(self, pipe: Any, changed: dict[Entity, Held]) -> None:
+        written: defaultdict[str, list[bytes]] = defaultdict(list)
         for (name, key), held in changed.items():
-            view, fold = self._views[name], FOLDS_BY_NAME[name]
             stored = self._key(name, key)
-            pipe.hset(stored, mapping=view.encode(fold.row(held.state), held.ts))
-            if fold is not ITEM_ACTIVITY:  # an item's hash also holds its catalogue row
-                pipe.expire(stored, 2 * fold.max_age_days * DAY_S)
+            row = FOLDS_BY_NAME[name].row(held.state)
+            pipe.hset(stored, mapping=self._views[name].encode(row, held.ts))
+            written[name].append(stored)
+        for name, keys in written.items():
+            expire(pipe, FOLDS_BY_NAME[name], keys, self._params.unlisted_hours, self._listed)
         changes.announce(pipe, [key for name, key in changed if name == ITEM_ACTIVITY.name])
 
     def _renew(self) -> None:

@@ -2,10 +2,11 @@
 
 202 {accepted, duplicates, rejected: [{index, event_id, error}]}       duplicates count as accepted
 422 the same, where none was accepted
-503 with Retry-After: the log is away, or its readers are too far behind; send all of it again
+503 with Retry-After: the log is away, has no room, or its readers are too far behind; send all of it again
 """
 
 import asyncio
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from feature_repo.clock import DAY_US, SECOND_US, instant
 from feature_repo.errors import EventError, UnavailableError, shorten
@@ -23,6 +24,7 @@ from feature_repo.events import NAMES, check_event, is_id
 from serving import prometheus
 from serving.errors import RequestError
 from serving.http.requests import parse_instant, parse_object
+from serving.live.disk import Disk
 from serving.params import Serving
 
 WAIT_STEP_S = 0.002
@@ -103,9 +105,17 @@ def canonical(raw: Any, clock: Clock) -> dict[str, Any]:
 class Ingress:
     """The door for live events."""
 
-    def __init__(self, redis: Redis, writer: EventWriter, params: Serving, replay: bool = False) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        writer: EventWriter,
+        params: Serving,
+        disk: Disk | None = None,
+        replay: bool = False,
+    ) -> None:
         self._redis: Any = redis
-        self.writer, self._params, self._replay = writer, params, replay
+        self._disk, self._replay = disk, replay
+        self.writer, self._params = writer, params
 
     def clock(self, now: int, learned: int, sent_at: int | None = None) -> Clock:
         """What times are held against. A device whose clock is off by more than the skew is set right.
@@ -125,6 +135,9 @@ class Ingress:
         Raises UnavailableError when the log does not take the events in time, or too many wait to be applied:
         the client keeps them and sends all again, which is safe for events that carry an event_id.
         """
+        if self._disk and self._disk.refusal:
+            prometheus.EVENTS.labels("unavailable").inc(len(raw))
+            raise self._disk.refusal
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for index, event in enumerate(raw):
@@ -141,7 +154,7 @@ class Ingress:
             prometheus.EVENTS.labels("unavailable").inc(len(good))
             if isinstance(error, UnavailableError):
                 raise
-            raise UnavailableError(f"events cannot be stored ({type(error).__name__})") from None
+            raise UnavailableError(f"events cannot be stored ({_cause(error)})") from None
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
         counts = {"accepted": fresh, "duplicate": duplicates, "rejected": len(rejected)}
@@ -153,11 +166,16 @@ class Ingress:
             last[partition] = max(last.get(partition, position), position, key=order)
         return Receipt(len(good), duplicates, tuple(rejected), last)
 
-    async def publish_lag(self) -> None:
-        """Bring the metrics of the consumers' lag up to date: seen from here, it is told without them too."""
-        for group, behind in (await self.writer.lag()).items():
+    async def publish_lag(self) -> float:
+        """Bring the metrics of the consumers' lag up to date; the longest delay, in seconds.
+
+        Seen from here, it is told without the consumers too.
+        """
+        found = await self.writer.lag()
+        for group, behind in found.items():
             prometheus.BEHIND_EVENTS.labels(group).set(behind.events)
             prometheus.BEHIND_SECONDS.labels(group).set(behind.seconds)
+        return max(behind.seconds for behind in found.values())
 
     async def applied(self, last: Mapping[int, str], limit_s: float) -> bool:
         """Wait until both groups have applied the positions `last`; False if they have not in `limit_s`."""
@@ -175,6 +193,12 @@ class Ingress:
                 return False
             await asyncio.sleep(WAIT_STEP_S)
         return True
+
+
+def _cause(error: Exception) -> str:
+    """What Redis refuses by its own word, as MISCONF, OOM or READONLY; else the kind of error."""
+    word = re.search(r"\b[A-Z]{3,}\b.*", str(error)) if isinstance(error, ResponseError) else None
+    return shorten(word[0], 160).strip("'") if word else type(error).__name__
 
 
 def _whole(text: str) -> bool:

@@ -13,7 +13,7 @@ answer never waits for the log. What an entry holds stands below.
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,17 @@ class ExposureLog:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def run(self) -> None:
-        """Write until cancelled."""
+    async def run(self, beat: Callable[[], None]) -> None:
+        """Write until cancelled; `beat` is called whenever nothing waits any more."""
         while True:
-            await asyncio.sleep(PAUSE_S if await self.flush() else RETRY_S)
+            try:
+                written = await self.flush()
+            except Exception:  # what waits is kept, and somebody must see to it that it is written
+                log.exception("exposures: %d wait", len(self._waiting))
+                written = False
+            if written:
+                beat()
+            await asyncio.sleep(PAUSE_S if written else RETRY_S)
 
     async def flush(self) -> bool:
         """Write what waits; False if Redis refused, in which case it still waits."""

@@ -12,10 +12,6 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
-import redis.asyncio
-from redis import Redis
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 
 from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix, Rows
 from feature_repo.features.catalogue import ITEM_CATALOGUE
@@ -23,7 +19,7 @@ from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.files import chunks
 from feature_repo.online import changes
-from feature_repo.online.connection import ONCE
+from feature_repo.online.connection import QUICK_S, beside_requests, wires
 from feature_repo.online.rows import OnlineView, read_rows
 from serving.live.wire import Wire
 from serving.types import VisitorRows
@@ -50,8 +46,8 @@ class OnlineFeatures:
         self._user, self._session = OnlineView(USER_HISTORY, project), OnlineView(SESSION_CONTEXT, project)
         self._activity = OnlineView(ITEM_ACTIVITY, project)
         self._catalogue = OnlineView(ITEM_CATALOGUE, project)
-        self._redis = Redis.from_url(url, retry=ONCE)
-        self._wire = Wire(redis.asyncio.ConnectionPool.from_url(url, retry=AsyncRetry(NoBackoff(), 0)))
+        self._redis = beside_requests(url)
+        self._wire = Wire(wires(url), QUICK_S)
         self._seen = changes.Seen(0, 0)
         self._turn = threading.Lock()
 

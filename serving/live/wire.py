@@ -4,6 +4,7 @@ redis-py's pipeline packs, locks, probes the socket and counts for every read: 0
 each request, of which this leaves 0.1 (benchmarks/online.py).
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,26 +15,27 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 class Wire:
     """One round trip at a time on each connection; as many connections as there are round trips at once."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        """`pool` says how a connection is made; none is taken from it."""
-        self._pool = pool
+    def __init__(self, pool: ConnectionPool, patience_s: float) -> None:
+        """`pool` says how a connection is made; none is taken from it. `patience_s` is for one round trip."""
+        self._pool, self.patience_s = pool, patience_s
         self._idle: list[Any] = []
 
     async def ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """The replies, in order. Raises redis' errors.
+        """The replies, in order. Raises redis' errors and TimeoutError.
 
         A connection that Redis closed while it was idle is replaced, once; a cancelled one is dropped, since
         its replies would be read by the next.
         """
         connection, used = (self._idle.pop(), True) if self._idle else (self._pool.make_connection(), False)
-        try:
-            return await self._exchange(connection, commands)
-        except RedisConnectionError:
-            if not used:
-                raise
-        while self._idle:  # they are of the same age
-            await self._idle.pop().disconnect(nowait=True)
-        return await self._exchange(self._pool.make_connection(), commands)
+        async with asyncio.timeout(self.patience_s):
+            try:
+                return await self._exchange(connection, commands)
+            except RedisConnectionError:
+                if not used:
+                    raise
+            while self._idle:  # they are of the same age
+                await self._idle.pop().disconnect(nowait=True)
+            return await self._exchange(self._pool.make_connection(), commands)
 
     async def _exchange(self, connection: Any, commands: Sequence[bytes]) -> list[Any]:
         try:

@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 from redis import Redis
 
 from feature_repo.assemble.matrix import ItemMatrix
-from feature_repo.errors import EndcapError
+from feature_repo.errors import EndcapError, UnavailableError
+from feature_repo.online import changes
 from feature_repo.params import root
 from serving import prometheus
 from serving.errors import BundleError
@@ -73,8 +74,13 @@ class Releases:
         self.current: Current | None = None
 
     async def poll(self) -> None:
-        """Look once, load what is missing, swap. Raises redis' errors; a refused bundle is logged instead."""
+        """Look once, load what is missing, swap. Raises redis' errors; a refused bundle is logged instead.
+
+        UnavailableError where Redis has lost the state: what is loaded serves on.
+        """
         wanted = await asyncio.to_thread(state.read, self._redis)
+        if wanted is None and self.current is not None:  # it served, and somebody took it away
+            raise UnavailableError(changes.EMPTY, next_step=changes.MEND)
         if wanted is None or not self._behind(wanted):
             return
         champion = await self._load(wanted.champion)

@@ -25,6 +25,7 @@ JOBS = (
     "materialize --as-of 2026-02-23",
     "promote",
     "replay",
+    "restore",
     "rollback",
     "rollout start",
     "rollout status",

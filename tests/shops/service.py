@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import redis
+import yaml
 from shops.storefront import act, make_home, release_of
 
 from feature_repo.clock import micros
@@ -86,10 +88,20 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with one bundle of 60 items as champion, nobody in the holdout, and no shopper known."""
-    folder = tmp_path_factory.mktemp("service")
+    with served(tmp_path_factory.mktemp("service"), {}) as found:
+        yield found
+
+
+@contextmanager
+def served(
+    folder: Path, liveness: Mapping[str, float], seen_at: Callable[[int], int] = lambda port: port
+) -> Iterator[Service]:
+    """The service below `folder`; it sees the Redis at a port at `seen_at` of it, as through a proxy."""
     home, bundle = make_home(folder / "home")
-    params = home / "params.yaml"
-    params.write_text(params.read_text().replace("holdout_share: 0.02", "holdout_share: 0.0"))
+    params = yaml.safe_load((home / "params.yaml").read_text())
+    params["router"]["holdout_share"] = 0.0
+    params["liveness"] |= {"consumers": 1e9, **liveness}  # no consumer works here: what is posted waits
+    (home / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     url, redis_port = f"http://127.0.0.1:{free_port()}", free_port()
     redis_url, log = f"redis://127.0.0.1:{redis_port}/0", folder / "log"
     options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
@@ -99,6 +111,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     running = None
     try:
         _install(home, bundle, redis_url)
+        env["REDIS_URL"] = f"redis://127.0.0.1:{seen_at(redis_port)}/0"
         with log.open("wb") as out:
             running = psutil.Popen(command, env=env, cwd=home, stdout=out, stderr=subprocess.STDOUT)
         found = Service(url, redis_url, home, bundle, running, store, log)

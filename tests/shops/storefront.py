@@ -157,7 +157,7 @@ def open_shop(
     storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
     app = build_app()
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
-    ingress = Ingress(background, writer, params, replay)
+    ingress = Ingress(background, writer, params, replay=replay)
     app.state.desk = Desk(storefront, ingress, params)
     with TestClient(app) as client:
         shop = Shop(client, features, releases, storefront, exposures, health, blocking, home)

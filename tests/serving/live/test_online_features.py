@@ -25,7 +25,7 @@ from feature_repo.assemble.matrix import ACTIVITY
 from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import FeatureError
 from feature_repo.features import store
-from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
+from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import historical, matrix_at
@@ -194,20 +194,6 @@ def test_a_reader_sees_no_row_of_two_refreshes(online: tuple[Redis, OnlineFeatur
         reading.join()
         sys.setswitchinterval(switch)
     assert mixed == [] and len(seen) > 3
-
-
-def test_a_new_price_reaches_the_matrix_by_a_refresh(online: tuple[Redis, OnlineFeatures]) -> None:
-    redis, reader = online
-    matrix = reader.matrix
-    view = OnlineView(ITEM_CATALOGUE, "endcap")
-    (held,) = read_rows(redis, view, ["item 1"])
-    assert held is not None and matrix.price[1] == 6.0
-    write_newer(redis, view, [("item 1", held[0] + 1, {**held[1], "price": 4.5, "stock": 0})])
-    redis.incr(changes.CATALOGUE)
-    reader.refresh()
-    fresh = reader.matrix
-    assert (fresh.price[1], fresh.stock[1], fresh.price[2]) == (4.5, 0, 7.0)
-    assert matrix.price[1] == 6.0 and fresh.activity is matrix.activity
 
 
 def test_a_reader_survives_that_all_features_are_deleted_and_made_again(
