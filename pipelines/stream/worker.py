@@ -182,7 +182,7 @@ class Worker:
         return [(entry, arrival) for entry, arrival in events if entry in fresh]
 
     def _marks(self, events: Iterable[Understood]) -> dict[str, dict[bytes, Entry]]:
-        """Key of the marks of an hour -> an event's identity, 8 bytes of it -> the first entry that has it."""
+        """Key of the marks of an hour -> 8 bytes of an identity -> the first entry that has it."""
         found: defaultdict[str, dict[bytes, Entry]] = defaultdict(dict)
         for entry, arrival in events:
             key = f"{DONE}{self.task.group}:{arrival.event.ts // HOUR_US}"

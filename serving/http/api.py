@@ -97,7 +97,7 @@ async def _when_applied(desk: Desk, receipt: Receipt) -> AsyncIterator[bytes]:
     The status goes out before the wait: Bento cuts a response that has not begun within traffic_timeout_s,
     and the events are accepted already.
     """
-    yield receipt.body(await desk.ingress.applied(receipt.last, desk.params.wait_limit_s))
+    yield receipt.body(await desk.ingress.waiters.applied(receipt.last, desk.params.wait_limit_s))
 
 
 async def elsewhere(http: HttpRequest, desk: Desk) -> Response:

@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +19,18 @@ from redis.exceptions import RedisError
 from feature_repo.clock import SECOND_US, instant
 from feature_repo.errors import EventError, UnavailableError, shorten
 from feature_repo.eventlog.contract import EventWriter
-from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, order
+from feature_repo.eventlog.keys import order
 from feature_repo.events import NAMES, check_event, is_id
 from serving import prometheus
 from serving.errors import RequestError
 from serving.http.requests import parse_instant, parse_object
+from serving.http.waiting import Waiters
+from serving.live.complaints import Complaints, cause_of
 from serving.params import Serving
 
-WAIT_STEP_S = 0.002
 YIELD_EVERY = 50  # events checked before others have their turn: 1 ms
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,9 @@ class Ingress:
     """The door for live events."""
 
     def __init__(self, redis: Redis, writer: EventWriter, params: Serving) -> None:
-        self._redis: Any = redis
         self.writer, self._params = writer, params
+        self.waiters = Waiters(redis, params.max_waiters)
+        self._complain = Complaints(log)
 
     async def accept(self, raw: Sequence[Any], now: int, learned: int) -> Receipt:
         """Check each event and write the good ones. `now` stamps events without a time; both in us.
@@ -116,8 +121,11 @@ class Ingress:
         except (UnavailableError, RedisError, OSError, TimeoutError) as error:
             prometheus.EVENTS.labels("unavailable").inc(len(good))
             if isinstance(error, UnavailableError):
+                prometheus.NOT_STORED.labels("backlog").inc()
                 raise
-            raise UnavailableError(f"events cannot be stored ({type(error).__name__})") from None
+            prometheus.NOT_STORED.labels(cause := cause_of(error)).inc()
+            self._complain(f"storing events ({cause})", error)
+            raise UnavailableError(f"events cannot be stored ({cause})") from None
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
         counts = {"accepted": fresh, "duplicate": duplicates, "rejected": len(rejected)}
@@ -134,23 +142,6 @@ class Ingress:
         for group, behind in (await self.writer.lag()).items():
             prometheus.BEHIND_EVENTS.labels(group).set(behind.events)
             prometheus.BEHIND_SECONDS.labels(group).set(behind.seconds)
-
-    async def applied(self, last: Mapping[int, str], limit_s: float) -> bool:
-        """Wait until both groups have applied the positions `last`; False if they have not in `limit_s`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit_s
-        wanted = {applied_field(group, p): order(at) for p, at in last.items() for group in GROUPS}
-        while wanted:
-            try:
-                found = await self._redis.hmget(APPLIED, list(wanted))
-                if all(order(at) >= asked for at, asked in zip(found, wanted.values(), strict=True)):
-                    break
-            except (RedisError, OSError):
-                pass  # it may come back before the deadline
-            if loop.time() > deadline:
-                return False
-            await asyncio.sleep(WAIT_STEP_S)
-        return True
 
 
 def _whole(text: str) -> bool:
