@@ -1,7 +1,7 @@
 """Who may look at the console: whoever has its token, as a bearer header, or the session that it opened.
 
-The cookie of a session is random and signed with a key made of the token; the signature holds its time. It ends
-by itself, and with another token; a restart of the console does not end it; it does not tell the token.
+The cookie of a session is random and signed with a key made of the token; the signature holds its time. It
+ends by itself, and with another token; a restart of the console does not end it; it does not tell the token.
 """
 
 import hashlib
