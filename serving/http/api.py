@@ -22,6 +22,7 @@ from serving import prometheus
 from serving.errors import RequestError
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.requests import parse_query, parse_rank, parse_recommend, query_pairs
+from serving.live.complaints import Complaints
 from serving.live.storefront import Storefront
 from serving.params import Serving
 from serving.types import Answer
@@ -29,7 +30,7 @@ from serving.types import Answer
 JSON = "application/json"
 METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST"}
 
-log = logging.getLogger(__name__)
+complain = Complaints(logging.getLogger(__name__))
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,8 @@ def _guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[
             found = Response(error.body(), 503, retry, media_type=JSON)
         except ClientDisconnect:
             found = Response(status_code=499)  # nobody reads it
-        except Exception:
-            log.exception("%s failed", route)
+        except Exception as error:
+            complain(route, error)
             body = orjson.dumps({"error": {"reason": "a defect of the service", "next": "see its log"}})
             found = Response(body, 500, media_type=JSON)
         prometheus.REFUSED.labels(route, str(found.status_code)).inc()

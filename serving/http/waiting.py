@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, order
+from serving.http.connections import DRAINING
 
 LOOK_S = 0.002  # between two looks, while somebody waits
 
@@ -42,6 +43,10 @@ class Waiters:
             await asyncio.wait_for(told, limit_s)
         except TimeoutError:
             return False
+        except asyncio.CancelledError:
+            if not told.cancelled():
+                raise  # the client went away
+            return False  # the worker ends
         finally:
             self._waiting.pop(told, None)
         return True
@@ -49,6 +54,10 @@ class Waiters:
     async def _look(self) -> None:
         """Runs while somebody waits. An absent Redis may be back before the waiters give up."""
         while self._waiting:
+            if DRAINING.is_set():
+                for told in self._waiting:
+                    told.cancel()
+                return
             try:
                 found = await self._redis.hgetall(APPLIED)
             except (RedisError, OSError):

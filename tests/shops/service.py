@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,10 +88,22 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with one bundle of 60 items as champion, nobody in the holdout, and no shopper known."""
-    folder = tmp_path_factory.mktemp("service")
+    with running_service(tmp_path_factory.mktemp("service")) as found:
+        yield found
+
+
+@contextmanager
+def running_service(
+    folder: Path, changed: Mapping[str, Any] | None = None, files: int | None = None
+) -> Iterator[Service]:
+    """As the fixture, with section `serving` `changed` and at most `files` open files in each process."""
     home, bundle = make_home(folder / "home")
     params = home / "params.yaml"
-    params.write_text(params.read_text().replace("holdout_share: 0.02", "holdout_share: 0.0"))
+    text = params.read_text().replace("holdout_share: 0.02", "holdout_share: 0.0")
+    for name, value in (changed or {}).items():
+        text, found = re.subn(rf"^  {name}: \S+", f"  {name}: {value}", text, flags=re.M)
+        assert found == 1, name
+    params.write_text(text)
     url, redis_port = f"http://127.0.0.1:{free_port()}", free_port()
     redis_url, log = f"redis://127.0.0.1:{redis_port}/0", folder / "log"
     options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
@@ -100,7 +114,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     try:
         _install(home, bundle, redis_url)
         with log.open("wb") as out:
-            running = psutil.Popen(command, env=env, cwd=home, stdout=out, stderr=subprocess.STDOUT)
+            running = psutil.Popen(
+                ([] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]) + command,
+                env=env,
+                cwd=home,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
         found = Service(url, redis_url, home, bundle, running, store, log)
         found.wait_until_ready()
         yield found
