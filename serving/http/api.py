@@ -78,7 +78,7 @@ async def rank(http: HttpRequest, desk: Desk) -> Response:
 
 
 async def events(http: HttpRequest, desk: Desk) -> Response:
-    wait = http.query_params.get("wait", "0")
+    wait = dict(query_pairs(http.scope["query_string"])).get("wait", "0")
     if wait not in ("0", "1"):
         raise RequestError("wait", wait, "0 or 1")
     body = await read_body(http, desk.params.max_body_bytes)

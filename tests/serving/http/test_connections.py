@@ -1,4 +1,4 @@
-"""Connections of strangers: silent, slow, greedy or broken ones cost others nothing; an end is an orderly end."""
+"""Connections of strangers: silent, slow, greedy or broken ones cost others nothing; an end is in order."""
 
 from __future__ import annotations
 
