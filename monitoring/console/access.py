@@ -18,6 +18,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
+from feature_repo.files import secret
+
 TOKEN = "ENDCAP_CONSOLE_TOKEN"
 COOKIE = "endcap_console"
 OPEN_PATHS = ("/login", "/style.css")
@@ -35,14 +37,7 @@ def console_token(folder: Path) -> str:
     given = os.environ.get(TOKEN)
     if given:
         return given
-    file = folder / "console.token"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:  # noqa: PTH123
-            new.write(secrets.token_urlsafe(32))
-    except FileExistsError:
-        pass
-    return file.read_text().strip()
+    return secret(folder / "console.token")
 
 
 def sessions(token: str) -> TimestampSigner:

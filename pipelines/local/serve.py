@@ -29,6 +29,6 @@ def main(
     if replay:
         os.environ["ENDCAP_REPLAY"] = "1"
     home.mkdir(parents=True, exist_ok=True)
-    from serving.supervisor import serve  # BentoML reads the environment when it is imported
+    from pipelines.local.supervisor import serve  # BentoML reads the environment when it is imported
 
     serve(host, port or stack_params().service_port, load("serving", Serving))
