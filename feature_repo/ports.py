@@ -21,6 +21,7 @@ class StackParams:
     console_port: int
     ready_timeout_s: float
     stop_timeout_s: float
+    log_bytes: int
 
 
 def stack_params() -> StackParams:

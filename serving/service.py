@@ -1,6 +1,6 @@
 """The BentoML service: start the parts, keep the background tasks running, mount the routes.
 
-    bentoml serve serving.service:Endcap        (`endcap serve` adds the settings and pipelines/local/supervisor.py)
+    bentoml serve serving.service:Endcap        (`endcap serve` adds settings and a supervisor)
 
 The routes are a mounted ASGI app: p50 of a bare endpoint 0.12 ms, against 0.64 ms for a Bento API. Bento's
 own metrics are off: they label by raw path, so any client could fill the memory. /metrics is ours.

@@ -30,24 +30,14 @@ from feature_repo.ports import (
 from pipelines.local import process
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
+from serving.release import state
 
 # The kernel has every write before Redis answers, so kill -9 loses nothing. `everysec` answers before that
 # while its fsync runs; `always` makes every read wait for the disk, too. See docs/decisions.md.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
 # What can write files, load code or stop the server, and what no job uses.
-DISABLED = [
-    "CONFIG",
-    "SAVE",
-    "BGSAVE",
-    "DEBUG",
-    "MODULE",
-    "SHUTDOWN",
-    "REPLICAOF",
-    "SLAVEOF",
-    "MIGRATE",
-    "FLUSHALL",
-    "FLUSHDB",
-]
+DISABLED = ("CONFIG", "DEBUG", "MODULE", "SAVE", "BGSAVE", "SHUTDOWN", "MIGRATE", "REPLICAOF", "SLAVEOF")
+EMPTYING = ("FLUSHALL", "FLUSHDB")
 REDIS_CONF = "redis.conf"
 NAMES = ("redis", "stream", "service", "console")  # in the order of starting
 Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")]
@@ -59,7 +49,8 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     url = redis_url()
     # A folder of the environment first on PATH: `endcap` and `bentoml` are those of this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    env = {"REDIS_URL": url, "ENDCAP_HOME": str(root()), "PATH": path}
+    bound = str(params.log_bytes)
+    env = {"REDIS_URL": url, "ENDCAP_HOME": str(root()), "PATH": path, "ENDCAP_LOG_BYTES": bound}
     endcap = (sys.executable, "-m", "pipelines")
     found = {}
     if url == embedded_redis_url():
@@ -73,11 +64,13 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     stream = load("stream", StreamParams)
     command = (*endcap, "stream", "--processes", str(stream.processes))
     found["stream"] = Program("stream", command, lambda: consumers_read(url, stream.partitions), env=env)
-    for name, job, port, page in (
-        ("service", "serve", params.service_port, "readyz"),
-        ("console", "console", params.console_port, ""),
+    for name, job, port in (
+        ("service", "serve", params.service_port),
+        ("console", "console", params.console_port),
     ):
-        ready = partial(http_answers, f"http://{HOST}:{port}/{page}")
+        ready = partial(http_answers, f"http://{HOST}:{port}/")
+        if name == "service":
+            ready = partial(service_ready, f"http://{HOST}:{port}", url)
         setting = f"ENDCAP_{name.upper()}_PORT"
         found[name] = Program(name, (*endcap, job), ready, port, setting, env)
     return found
@@ -95,7 +88,7 @@ def write_redis_conf(params: StackParams, folder: Path) -> None:
         ),
     }
     lines = [f"{name} {value}" for name, value in settings.items()]
-    lines += [f'rename-command {command} ""' for command in DISABLED]
+    lines += [f'rename-command {command} ""' for command in DISABLED + EMPTYING]
     with whole(folder / REDIS_CONF) as draft:
         draft.touch(mode=0o600)
         draft.write_text("\n".join(lines) + "\n")
@@ -117,6 +110,17 @@ def consumers_read(url: str, partitions: int) -> bool:
     try:
         with client(url, socket_timeout=1) as redis:
             return redis.exists(*leases) == len(leases)
+    except RedisError:
+        return False
+
+
+def service_ready(service: str, url: str) -> bool:
+    """True once a release is loaded, or where there is none yet and the door is open for events."""
+    if http_answers(f"{service}/readyz"):
+        return True
+    try:
+        with client(url, socket_timeout=1) as redis:
+            return state.read(redis) is None and http_answers(f"{service}/livez")
     except RedisError:
         return False
 
@@ -145,6 +149,7 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
     with alone(folder / LOCK):
         if redis_url() == embedded_redis_url() and process.find(folder, "redis") is None and "redis" in names:
             write_redis_conf(params, folder)
+            process.cut(process.log_file(folder, "redis"), params.log_bytes)
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")

@@ -11,11 +11,14 @@ import struct
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from serving.params import Serving
 
 SERVICE = "serving.service:Endcap"
+RETRY_S = 0.1
+KILL_S = 2.0  # a worker that has not ended so long after its time to drain is killed
 ACCEPT_S = 0.2  # for workers to take those who had connected before newcomers were turned away
 SO_ATTACH_FILTER = 26
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # one BPF instruction: return 0, keep nothing of the packet
@@ -29,7 +32,8 @@ def serve(host: str, port: int, params: Serving) -> None:
     from bentoml._internal.utils import circus
 
     configure_server_logging()
-    circus.create_standalone_arbiter = _arbiter  # serve_http takes it from there
+    # serve_http takes it from there
+    circus.create_standalone_arbiter = partial(_arbiter, params.drain_timeout_s)
     load(SERVICE, ".").inject_config()
     serve_http(
         SERVICE,
@@ -42,17 +46,21 @@ def serve(host: str, port: int, params: Serving) -> None:
     )
 
 
-def _arbiter(watchers: list[Any], *, threaded: bool = False, **options: Any) -> Any:
+def _arbiter(drain_s: float, watchers: list[Any], *, threaded: bool = False, **options: Any) -> Any:
     """As BentoML's create_standalone_arbiter, on sockets that only their owner can open."""
     from bentoml._internal.utils.circus import Arbiter
 
     class PoliteArbiter(Arbiter):
         def stop(self) -> Any:
+            if self._exclusive_running_command is not None:  # it would refuse, and the signal would be lost
+                return self.loop.call_later(RETRY_S, self.stop)
             for listening in self.sockets.values():
                 turn_away(listening)
             time.sleep(ACCEPT_S)
             return super().stop()
 
+    for watcher in watchers:
+        watcher.graceful_timeout = drain_s + KILL_S  # BentoML waits a day
     folder = tempfile.mkdtemp(prefix="endcap-")  # mode 0700
     arbiter = PoliteArbiter(
         watchers,

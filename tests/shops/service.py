@@ -94,9 +94,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @contextmanager
 def running_service(
-    folder: Path, changed: Mapping[str, Any] | None = None, files: int | None = None
+    folder: Path, changed: Mapping[str, Any] | None = None, files: int | None = None, release: bool = True
 ) -> Iterator[Service]:
-    """As the fixture, with section `serving` `changed` and at most `files` open files in each process."""
+    """As the fixture, with section `serving` `changed`, at most `files` open files, and without a `release` if not."""
     home, bundle = make_home(folder / "home")
     params = home / "params.yaml"
     text = params.read_text().replace("holdout_share: 0.02", "holdout_share: 0.0")
@@ -112,7 +112,8 @@ def running_service(
     command = [sys.executable, "-m", "pipelines", "serve", "--port", url.rsplit(":", 1)[1]]
     running = None
     try:
-        _install(home, bundle, redis_url)
+        if release:
+            _install(home, bundle, redis_url)
         with log.open("wb") as out:
             running = psutil.Popen(
                 ([] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]) + command,
@@ -122,7 +123,8 @@ def running_service(
                 stderr=subprocess.STDOUT,
             )
         found = Service(url, redis_url, home, bundle, running, store, log)
-        found.wait_until_ready()
+        if release:
+            found.wait_until_ready()
         yield found
     finally:
         for process in filter(None, (running, store)):

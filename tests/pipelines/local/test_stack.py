@@ -179,3 +179,23 @@ def test_the_embedded_redis_asks_for_a_password_that_only_its_owner_can_read(
         connect()
     assert secret not in str(told.value) and f"redis://127.0.0.1:{record.port}/0" in str(told.value)
     assert stack.bring_up(("redis",)) and password_file().read_text() == secret
+
+
+def test_the_log_of_a_process_has_a_bound_and_its_newest_lines(folder: Path) -> None:
+    code = (
+        "import sys; from pipelines.local import process; process.LOG_LOOK_S = 0.02;"
+        "process.keep_log_bounded(20_000)\n"
+        "import time\n"
+        "for i in range(3000): print('line', i, flush=True); time.sleep(0.0002)\n"
+        "time.sleep(0.2); print('the end', flush=True); time.sleep(60)"
+    )
+    log = process.log_file(folder, "talker")
+
+    def ended() -> bool:
+        return log.exists() and "the end" in log.read_text()
+
+    process.start([Program("talker", (sys.executable, "-c", code), ended)], folder, 60)
+    kept = log.with_name("talker.log.1").read_text()
+    assert log.stat().st_size <= 30_000 and len(kept) <= 20_000
+    assert kept.splitlines()[-1].startswith("line ") and "line 0\n" not in kept + log.read_text()
+    assert "\0" not in log.read_text()  # it appends: a cut leaves no hole
