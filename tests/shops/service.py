@@ -96,7 +96,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def running_service(
     folder: Path, changed: Mapping[str, Any] | None = None, files: int | None = None, release: bool = True
 ) -> Iterator[Service]:
-    """As the fixture, with section `serving` `changed`, at most `files` open files, and without a `release` if not."""
+    """As the fixture, with `serving` `changed`, at most `files` open files, and a `release` or none."""
     home, bundle = make_home(folder / "home")
     params = home / "params.yaml"
     text = params.read_text().replace("holdout_share: 0.02", "holdout_share: 0.0")
