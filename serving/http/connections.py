@@ -64,7 +64,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **named)
         self.ws_protocol_class = None  # nothing here speaks WebSocket, and its connections have no limits
         self._due: float | None = None  # when it is closed; None while an answer is owed
-        self._receiving = self._in_head = self._refused = False
+        self._receiving = self._in_head = False
         self._head = self._bytes = 0  # bytes of this request
 
     def connection_made(self, transport: Any) -> None:
@@ -77,12 +77,22 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(LOOK_S, self._look)
 
     def data_received(self, data: bytes) -> None:
-        self._bytes += len(data)
-        super().data_received(data)
-        if self._in_head and not self._refused:
-            self._head += len(data)  # of a header that is not complete the parser says nothing
-            self._check_head()
-        if self._bytes > 8 * self.params.max_body_bytes:  # refused long ago, and still coming
+        most = self.params.max_header_bytes
+        if len(data) <= most:
+            self._feed(data)
+            return
+        for start in range(0, len(data), most):  # a head of many pieces is refused after the second
+            if not self.transport.is_closing():
+                self._feed(data[start : start + most])
+
+    def _feed(self, piece: bytes) -> None:
+        self._bytes += len(piece)
+        super().data_received(piece)
+        if self._in_head:
+            self._head += len(piece)  # of a header that is not complete the parser says nothing
+            if self._head > self.params.max_header_bytes:
+                self._refuse_head()
+        elif self._bytes > 8 * self.params.max_body_bytes:  # refused long ago, and still coming
             self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -101,16 +111,12 @@ class Connection(HttpToolsProtocol):
         self._receiving = self._in_head = True
         self._head = self._bytes = 0
 
-    def on_url(self, url: bytes) -> None:
-        super().on_url(url)
-        self._count_head(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._count_head(len(name) + len(value))
-
     def on_headers_complete(self) -> None:
         self._in_head = False
+        most = self.params.max_header_bytes  # all in one piece is less
+        if len(self.headers) > self.params.max_headers or (self._head and self._head_size() > most):
+            self._refuse_head()
+            raise ValueError("too many or too long headers")  # the parser makes its own error of it
         super().on_headers_complete()
         if DRAINING.is_set():
             self.cycle.keep_alive = False
@@ -121,26 +127,19 @@ class Connection(HttpToolsProtocol):
         self._due = self.loop.time() + self.params.idle_timeout_s if self.cycle.response_complete else None
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self._receiving and self.cycle.response_complete:
+        """As uvicorn has it, but that no timer is set: _due is looked at."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._receiving:
             self._due = self.loop.time() + self.params.idle_timeout_s
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request, as JSON like every refusal, and close."""
-        if self._refused:
-            return
-        self._refused = True
-        status, error = "400 Bad Request", RequestError("request", msg, "HTTP/1.1", next_step="send it again")
-        if self._too_much_head():
-            allowed = f"{self.params.max_headers}, with the address {self.params.max_header_bytes} bytes"
-            status = "431 Request Header Fields Too Large"
-            error = RequestError("headers", "more", allowed, status=431, next_step="send less")
-        elif msg.startswith("too slow"):
-            status = "408 Request Timeout"
-        body = error.body()
-        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
+        self._refuse("400 Bad Request", RequestError("request", msg, "HTTP/1.1", next_step="send it again"))
 
     def shutdown(self) -> None:
         """The worker ends. Who may be about to send gets an answer with `Connection: close` first."""
@@ -157,18 +156,21 @@ class Connection(HttpToolsProtocol):
         if self._is_idle():
             self.transport.close()
 
-    def _count_head(self, size: int) -> None:
-        """Called by the parser, which turns what is raised here into its own error."""
-        self._head += size
-        if self._too_much_head():
-            raise ValueError("too many or too long headers")
+    def _refuse(self, status: str, error: RequestError) -> None:
+        if self.transport.is_closing():
+            return
+        body = error.body()
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
 
-    def _check_head(self) -> None:
-        if self._too_much_head():
-            self.send_400_response("")
+    def _refuse_head(self) -> None:
+        allowed = f"{self.params.max_headers}, with the address {self.params.max_header_bytes} bytes"
+        error = RequestError("headers", "more", allowed, next_step="send less")
+        self._refuse("431 Request Header Fields Too Large", error)
 
-    def _too_much_head(self) -> bool:
-        return self._head > self.params.max_header_bytes or len(self.headers or ()) > self.params.max_headers
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _look(self) -> None:
         now = self.loop.time()
@@ -183,7 +185,10 @@ class Connection(HttpToolsProtocol):
     def _end(self) -> None:
         """Its time is over: told, where a request had begun, and closed."""
         if self._receiving and (self.cycle is None or self.cycle.response_complete):
-            self.send_400_response(f"too slow: not complete after {self.params.request_timeout_s:g} s")
+            allowed = f"one that is complete {self.params.request_timeout_s:g} s after its first byte"
+            self._refuse(
+                "408 Request Timeout", RequestError("request", "slower", allowed, next_step="try again")
+            )
         self.transport.close()
 
     def _make_room(self) -> None:
