@@ -2,9 +2,10 @@
 
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from itertools import islice
 from pathlib import Path
@@ -46,6 +47,16 @@ def _remove(draft: Path) -> None:
     if draft.is_dir():
         shutil.rmtree(draft)
     draft.unlink(missing_ok=True)
+
+
+def secret(file: Path) -> str:
+    """The random text in `file`, which is made at the first call, with mode 0600."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        new = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(new, secrets.token_urlsafe(32).encode())
+        os.close(new)
+    return file.read_text().strip()
 
 
 def write_json(path: Path, value: Any) -> bytes:

@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from feature_repo.errors import ParamsError
-from feature_repo.params import load
+from feature_repo.params import load, shop
 
 HOST = "127.0.0.1"  # whoever wants other machines to reach a port puts a proxy in front of it
 PORTS = ("redis_port", "service_port", "console_port")
@@ -19,6 +21,7 @@ class StackParams:
     console_port: int
     ready_timeout_s: float
     stop_timeout_s: float
+    log_bytes: int
 
 
 def stack_params() -> StackParams:
@@ -46,14 +49,35 @@ def _port(name: str, text: str) -> int:
     return int(text)
 
 
+def password_file() -> Path:
+    """Holds the password of the active shop's embedded Redis, once `endcap up` has started one."""
+    return shop().run_dir() / "redis.password"
+
+
 def embedded_redis_url() -> str:
     """Where `endcap up` puts its own Redis; any other $REDIS_URL is somebody else's server."""
-    return f"redis://{HOST}:{stack_params().redis_port}/0"
+    file = password_file()
+    who = f":{file.read_text().strip()}@" if file.exists() else ""
+    return f"redis://{who}{HOST}:{stack_params().redis_port}/0"
 
 
 def redis_url() -> str:
-    """$REDIS_URL, else the embedded Redis: one answer for every job and for the service."""
-    return os.environ.get("REDIS_URL") or embedded_redis_url()
+    """$REDIS_URL, else the embedded Redis: one answer for every job and for the service.
+
+    A $REDIS_URL that means the embedded Redis needs no password: it is the one in password_file().
+    """
+    given = os.environ.get("REDIS_URL")
+    return given if given and given != without_password(embedded_redis_url()) else embedded_redis_url()
+
+
+def without_password(url: str) -> str:
+    """What may be shown of a Redis URL.
+
+    >>> without_password("redis://:secret@127.0.0.1:6380/0")
+    'redis://127.0.0.1:6380/0'
+    """
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def service_url() -> str:

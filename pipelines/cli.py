@@ -237,6 +237,10 @@ def _redis_went_away(error: Exception) -> bool:
 
 def main() -> None:
     """Entry point of the console script."""
+    if most := os.environ.pop("ENDCAP_LOG_BYTES", None):  # a process of `endcap up`; not for its children
+        from pipelines.local.process import keep_log_bounded
+
+        keep_log_bounded(int(most))
     try:
         sys.exit(run(sys.argv[1:], libraries_apart=True))
     except BrokenPipeError:  # `endcap --help | head -1`: the reader has enough

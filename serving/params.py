@@ -16,9 +16,17 @@ class Serving:
     max_in_flight: int  # requests of a worker at once; one more gets bestsellers, not a place in a queue
     write_deadline_ms: int  # then POST /v1/events answers 503; below traffic_timeout_s
     max_body_bytes: int
+    max_header_bytes: int  # of a request, with its address
+    max_headers: int
+    max_connections: int  # of a worker, less where it may open fewer files
+    backlog: int  # connections that wait to be accepted
+    idle_timeout_s: float  # a connection without a request is closed after this
+    request_timeout_s: float  # from the first byte of a request to its last
+    drain_timeout_s: float  # for requests in flight when the service is stopped
     max_items: int  # ids in each of items, cart, exclude
     max_events: int  # per POST /v1/events
     wait_limit_s: float  # ?wait=1 gives up after this
+    max_waiters: int  # of a worker at once; one more is answered at once, applied: false
     clock_skew_s: int  # how far ahead of our clock an event may be stamped
     late_days: int  # how far behind it
     replay_ahead_s: int  # in a replay: how far one event may move the shop's clock on

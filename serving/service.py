@@ -1,6 +1,6 @@
 """The BentoML service: start the parts, keep the background tasks running, mount the routes.
 
-    bentoml serve serving.service:Endcap        (`endcap serve` adds the settings)
+    bentoml serve serving.service:Endcap        (`endcap serve` adds settings and a supervisor)
 
 The routes are a mounted ASGI app: p50 of a bare endpoint 0.12 ms, against 0.64 ms for a Bento API. Bento's
 own metrics are off: they label by raw path, so any client could fill the memory. /metrics is ours.
@@ -24,6 +24,7 @@ from feature_repo.online.connection import beside_requests, of_requests  # noqa:
 from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
+from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
@@ -43,6 +44,7 @@ NO_RELEASE = (
 Job = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
 app = build_app()
+install(PARAMS)
 
 
 @bentoml.service(

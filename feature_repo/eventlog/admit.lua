@@ -1,4 +1,4 @@
--- One event_id, one entry: the mark and the entry are written together or not at all. The mark keeps
+-- One event, one entry, also where it is sent again: the mark and the entry are written together or not at all. The mark keeps
 -- "<partition>:<position>", so that a resend knows what to wait for. A number instead of the list: so many
 -- entries wait to be applied, and nothing was written.
 -- KEYS: applied, the partitions, the marks; ARGV: partitions, lifetime of a mark (s), limit of the backlog or

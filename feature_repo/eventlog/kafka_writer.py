@@ -1,6 +1,6 @@
 """The log of live events in Kafka: a POST is answered when every replica that must have it has its events.
 
-Delivery is at least once: a client that got no answer sends again, and the same event_id may then stand in
+Delivery is at least once: a client that got no answer sends again, and the same event may then stand in
 the topic twice. A mark in Redis tells most resends at the door; the consumers know the rest by their own
 marks. Redis may be away: events are accepted all the same.
 """
@@ -67,23 +67,25 @@ class KafkaWriter:
             raise UnavailableError(
                 f"{self._behind} events wait to be applied, more than {self._params.max_backlog}"
             )
-        found = await self._marks([event["event_id"] for event in events])
+        keys = [seen_key(event) for event in events]
+        found = await self._marks(keys)
         fresh: dict[str, dict[str, Any]] = {}
-        for event in events:
-            if event["event_id"] not in found:
-                fresh.setdefault(event["event_id"], event)
-        found |= await self._append([*fresh.values()])
+        for key, event in zip(keys, events, strict=True):
+            if key not in found:
+                fresh.setdefault(key, event)
+        found |= await self._append(fresh)
         answers, told = [], set()
-        for event in events:
-            one = found[event["event_id"]]
-            answers.append(one._replace(twice=one.twice or event["event_id"] in told))
-            told.add(event["event_id"])
+        for key in keys:
+            one = found[key]
+            answers.append(one._replace(twice=one.twice or key in told))
+            told.add(key)
         return answers
 
-    async def _append(self, events: Sequence[dict[str, Any]]) -> dict[str, Written]:
-        """Event id -> where it stands, once all are stored."""
-        if not events:
+    async def _append(self, fresh: dict[str, dict[str, Any]]) -> dict[str, Written]:
+        """Mark -> where its event stands, once all are stored."""
+        if not fresh:
             return {}
+        events = [*fresh.values()]
         told = [asyncio.get_running_loop().create_future() for _ in events]
         partitions = [partition_of(event["session_id"], self._params.partitions) for event in events]
         try:
@@ -96,26 +98,26 @@ class KafkaWriter:
         if errors := [error for error, _ in answers if error]:
             raise UnavailableError(f"events cannot be stored ({errors[-1]})")
         written = {
-            event["event_id"]: Written(partition, str(message.offset()), False)
-            for event, partition, (_, message) in zip(events, partitions, answers, strict=True)
+            key: Written(partition, str(message.offset()), False)
+            for key, partition, (_, message) in zip(fresh, partitions, answers, strict=True)
         }
         with suppress(RedisError, OSError):  # a resend is then written twice, and applied once
             async with self._redis.pipeline(transaction=False) as pipe:
-                for event_id, (partition, position, _) in written.items():
-                    pipe.set(seen_key(event_id), f"{partition}:{position}", ex=self._seen_ttl_s)
+                for key, (partition, position, _) in written.items():
+                    pipe.set(key, f"{partition}:{position}", ex=self._seen_ttl_s)
                 await pipe.execute()
         return written
 
-    async def _marks(self, event_ids: Sequence[str]) -> dict[str, Written]:
-        """Event id -> where it stands, of those that are known to have been written."""
-        if not event_ids:
+    async def _marks(self, keys: Sequence[str]) -> dict[str, Written]:
+        """Mark -> where its event stands, of those that are known to have been written."""
+        if not keys:
             return {}
         try:
-            marks = await self._redis.mget([seen_key(event_id) for event_id in event_ids])
+            marks = await self._redis.mget(keys)
         except (RedisError, OSError):
             return {}
-        found = zip(event_ids, marks, strict=True)
-        return {event_id: read_mark(mark, True) for event_id, mark in found if mark}
+        found = zip(keys, marks, strict=True)
+        return {key: read_mark(mark, True) for key, mark in found if mark}
 
     async def lag(self) -> dict[str, Lag]:
         fields = applied_fields(self._params.partitions)

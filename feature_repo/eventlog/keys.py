@@ -5,8 +5,8 @@ endcap:stream:applied      hash "<group>:<p>" -> position of the newest entry th
 endcap:stream:horizon      hash: rows hold what was stamped before `ts`; "<p>" -> end of the log then
 endcap:stream:members      sorted set of the live consumer processes by their last heartbeat (ms)
 endcap:stream:lease:<task> name of the process that works on the task
-endcap:done:<group>:<h>    set of the 8-byte digests of events of hour h that are in the group's rows
-endcap:seen:<digest>       "<partition>:<position>" of an event id that was written, for a day
+endcap:done:<group>:<h>    set of identities (first 8 bytes) of events of hour h that are in the group's rows
+endcap:seen:<identity>     "<partition>:<position>" of an event that was written, for a day
 endcap:dead                stream of entries that could not be applied, with the reason
 
 A position is the id of an entry, "1767225600000-17": its last number counts the entries of the partition.
@@ -17,11 +17,13 @@ position is an offset, "17"; everything else stays in Redis, beside the rows tha
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from feature_repo.errors import ParamsError
+from feature_repo.events import identity
 
 EVENTS, DEAD = "endcap:events:", "endcap:dead"
 APPLIED, HORIZON = "endcap:stream:applied", "endcap:stream:horizon"
@@ -125,6 +127,6 @@ def applied_fields(partitions: int) -> list[str]:
     return [applied_field(group, p) for group in GROUPS for p in range(partitions)]
 
 
-def seen_key(event_id: str) -> str:
-    """The mark of an event id that was written: a fixed length, whatever the id looks like."""
-    return SEEN + hashlib.blake2b(event_id.encode(), digest_size=16).hexdigest()
+def seen_key(event: Mapping[str, Any]) -> str:
+    """The mark of an event that was written: a fixed length, whatever it holds."""
+    return SEEN + identity(event).hex()

@@ -1,4 +1,4 @@
-"""The log of live events in Redis Streams: a POST is admitted there by scripts, each event_id once."""
+"""The log of live events in Redis Streams: a POST is admitted there by scripts, each event once."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ class RedisWriter:
         written: list[Written] = []
         for start in range(0, len(events), CHUNK):
             chunk = events[start : start + CHUNK]
-            keys = [*self._shared, *(seen_key(event["event_id"]) for event in chunk)]
+            keys = [*self._shared, *(seen_key(event) for event in chunk)]
             # Looked at once per POST, so that one is accepted as a whole or not at all.
             limit = self._params.max_backlog if start == 0 else -1
             arguments: list[Any] = [self._params.partitions, self._seen_ttl_s, limit, *GROUPS]

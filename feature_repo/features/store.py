@@ -17,7 +17,7 @@ from feature_repo.features.entities import BY_KEY
 from feature_repo.features.views import services, views
 from feature_repo.files import alone
 from feature_repo.params import shop
-from feature_repo.ports import redis_url
+from feature_repo.ports import redis_url, without_password
 
 ANSWER_S = 10.0  # of Redis to Feast's own client, which loads the items of a release
 FOLDER = Path(__file__).resolve().parents[1]
@@ -59,7 +59,9 @@ def connection_string(url: str) -> str:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise ParamsError(f"REDIS_URL: {url!r} is not allowed; allowed: redis://host:port/db or rediss://...")
+        raise ParamsError(
+            f"REDIS_URL: {without_password(url)!r} is not allowed; allowed: redis://host:port/db or rediss://..."
+        )
     who = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
     options = {"db": parts.path.strip("/") or "0", **who, "ssl": "true" if parts.scheme == "rediss" else ""}
     rest = "".join(f",{name}={value}" for name, value in options.items() if value)

@@ -5,7 +5,6 @@ cut cable, answers nothing and is never closed.
 """
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis import Redis, RedisError
 from redis.asyncio import ConnectionPool as AsyncConnectionPool
@@ -15,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from feature_repo.errors import UnavailableError
-from feature_repo.ports import redis_url
+from feature_repo.ports import redis_url, without_password
 
 CONNECT_S = 2.0
 ONCE = Retry(NoBackoff(), 0)  # no second try
@@ -67,6 +66,5 @@ def answers(url: str) -> bool:
 
 def unavailable(url: str | None = None) -> UnavailableError:
     """What is said of a Redis that is away; its password is not."""
-    parts = urlsplit(url or redis_url())
-    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    address = without_password(url or redis_url())
     return UnavailableError(f"REDIS_URL: {address} does not answer", next_step="start it with `endcap up`")

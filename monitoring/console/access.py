@@ -1,16 +1,24 @@
-"""Who may look at the console: whoever has its token, as a bearer header or as the cookie of /login."""
+"""Who may look at the console: whoever has its token, as a bearer header, or the session that it opened.
 
+The cookie of a session is random and signed with a key made of the token; the signature holds its time. It
+ends by itself, and with another token; a restart of the console does not end it; it does not tell the token.
+"""
+
+import hashlib
 import hmac
 import os
 import secrets
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from itsdangerous import BadSignature, TimestampSigner
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
+
+from feature_repo.files import secret
 
 TOKEN = "ENDCAP_CONSOLE_TOKEN"
 COOKIE = "endcap_console"
@@ -29,22 +37,21 @@ def console_token(folder: Path) -> str:
     given = os.environ.get(TOKEN)
     if given:
         return given
-    file = folder / "console.token"
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:  # noqa: PTH123
-            new.write(secrets.token_urlsafe(32))
-    except FileExistsError:
-        pass
-    return file.read_text().strip()
+    return secret(folder / "console.token")
+
+
+def sessions(token: str) -> TimestampSigner:
+    """Signs the cookies of those who have shown `token`."""
+    return TimestampSigner(token, salt="endcap console session", digest_method=hashlib.sha256)
 
 
 class TokenWall(BaseHTTPMiddleware):
-    """401 without the token, and the headers of every answer."""
+    """401 without token or session, and the headers of every answer; a session ends after `session_s`."""
 
-    def __init__(self, app: ASGIApp, token: str, templates: Jinja2Templates) -> None:
+    def __init__(self, app: ASGIApp, token: str, session_s: int, templates: Jinja2Templates) -> None:
         super().__init__(app)
-        self._token, self._templates = token.encode(), templates
+        self._token, self._session_s, self._templates = token.encode(), session_s, templates
+        self._sessions = sessions(token)
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         may = request.url.path in OPEN_PATHS or self._may(request)
@@ -54,8 +61,13 @@ class TokenWall(BaseHTTPMiddleware):
 
     def _may(self, request: Request) -> bool:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        given = bearer if scheme.lower() == "bearer" else request.cookies.get(COOKIE, "")
-        return hmac.compare_digest(given.encode(), self._token)
+        if scheme.lower() == "bearer":
+            return hmac.compare_digest(bearer.encode(), self._token)
+        try:
+            self._sessions.unsign(request.cookies.get(COOKIE, ""), max_age=self._session_s)
+        except BadSignature:  # also one that has ended
+            return False
+        return True
 
     def _refusal(self, request: Request) -> Response:
         challenge = {"WWW-Authenticate": "Bearer"}
@@ -64,8 +76,8 @@ class TokenWall(BaseHTTPMiddleware):
         return Response("Authorization: Bearer <token> is missing or wrong\n", 401, challenge, "text/plain")
 
 
-async def login(request: Request, token: str, templates: Jinja2Templates) -> Response:
-    """GET the form; POST `token` turns it into a cookie of this site, invisible to scripts."""
+async def login(request: Request, token: str, session_s: int, templates: Jinja2Templates) -> Response:
+    """GET the form; POST `token` begins a session: a cookie of this site, invisible to scripts."""
     if request.method == "GET":
         return templates.TemplateResponse(request, "login.html", {})
     body = b""
@@ -77,5 +89,6 @@ async def login(request: Request, token: str, templates: Jinja2Templates) -> Res
     if not hmac.compare_digest(given.strip().encode(), token.encode()):
         return templates.TemplateResponse(request, "login.html", {"wrong": True}, 401)
     answer = RedirectResponse("/", 303)
-    answer.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+    cookie = sessions(token).sign(secrets.token_urlsafe(16)).decode()
+    answer.set_cookie(COOKIE, cookie, session_s, httponly=True, samesite="strict")
     return answer

@@ -1,7 +1,7 @@
 """The console: the admin plane, off the storefront's port, behind a token.
 
 /          who serves whom, and what each arm gets       /rollout   the guard's looks and the audit log
-/reports   what the stages and watches wrote             /login     a token for a cookie
+/reports   what the stages and watches wrote             /login     a session for the token
 """
 
 from collections.abc import Callable
@@ -38,6 +38,7 @@ class ConsoleParams:
     """Section `console` of params.yaml."""
 
     audit_entries: int  # shown on the rollout page
+    session_s: int  # after a login; then the form again
     looks: int  # of the guard, in the table; the picture shows all of the step
 
 
@@ -84,16 +85,17 @@ def build_app(
             raise HTTPException(404, "no such report; /reports lists them")
         return FileResponse(data / path, headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
+    shown: Any = {"token": token, "session_s": params.session_s, "templates": pages}
     return Starlette(
         routes=[
             Route("/", page("overview.html", overview)),
             Route("/rollout", page("rollout.html", rollout)),
             Route("/reports", page("reports.html", lambda: {"reports": reports(data)})),
             Route("/reports/{path:path}", report),
-            Route("/login", partial(login, token=token, templates=pages), methods=["GET", "POST"]),
+            Route("/login", partial(login, **shown), methods=["GET", "POST"]),
             Route("/style.css", lambda _: FileResponse(HERE / "style.css")),
         ],
-        middleware=[Middleware(TokenWall, token=token, templates=pages)],
+        middleware=[Middleware(TokenWall, **shown)],
     )
 
 

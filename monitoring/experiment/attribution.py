@@ -16,6 +16,7 @@ from operator import add
 from typing import Any, Self
 
 from feature_repo.clock import DAY_US, SECOND_US
+from feature_repo.events import identity
 from monitoring.experiment.sequential import ArmStatistics
 
 COUNTED = ("click", "add_to_cart", "purchase_completed")
@@ -115,8 +116,8 @@ class Feedback:
         self._journal: list[Exposure] | None = [] if journal else None
         self._open: dict[str, Exposure] = {}  # by request_id, until the click window closes
         self._clicks: dict[tuple[str, str, str], list[Exposure]] = defaultdict(list)  # oldest first
-        self._seen: dict[str, int] = {}  # event_id -> event time
-        self._waiting: dict[str, Mapping[str, Any]] = {}  # events that found nothing yet, by event_id
+        self._seen: dict[bytes, int] = {}  # identity of an event -> its time
+        self._waiting: dict[bytes, Mapping[str, Any]] = {}  # events that found nothing yet, by identity
         self._shoppers: dict[tuple[str, str], ArmStatistics] = defaultdict(ArmStatistics)  # by arm, unit
         self._user_days: set[tuple[str, str, int]] = set()  # arm, unit, day
         self._statistics: dict[str, ArmStatistics] = defaultdict(ArmStatistics)
@@ -127,16 +128,19 @@ class Feedback:
         self.watermark = 0  # time of the newest
 
     def update(self, exposures: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> None:
-        """Take in what arrived since the last call; a repeated request_id or event_id changes nothing."""
+        """Take in what arrived since the last call; a repeated request_id or event changes nothing."""
         for record in exposures:
             self._show(Exposure.parse(record))
         for event in events:
-            if event["type"] in COUNTED and event.get("item_id") and event["event_id"] not in self._seen:
-                self._waiting[event["event_id"]] = event
-        for event in sorted(self._waiting.values(), key=lambda e: (e["event_ts"], e["event_id"])):
+            if event["type"] in COUNTED and event.get("item_id"):
+                key = identity(event)
+                if key not in self._seen:
+                    self._waiting[key] = event
+        in_order = sorted(self._waiting.items(), key=lambda one: (one[1]["event_ts"], one[1]["event_id"]))
+        for key, event in in_order:
             if self._click(event) if event["type"] == "click" else self._order(event):
-                self._seen[event["event_id"]] = event["event_ts"]
-                del self._waiting[event["event_id"]]
+                self._seen[key] = event["event_ts"]
+                del self._waiting[key]
         self._forget()
 
     def statistics(self, arm: str) -> ArmStatistics:

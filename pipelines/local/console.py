@@ -21,6 +21,8 @@ def main(
 
     from monitoring.console.access import TOKEN, console_token
     from monitoring.console.app import ConsoleParams, build_app
+    from serving.http.connections import install
+    from serving.params import Serving
 
     folder = shop().run_dir()
     token = console_token(folder)
@@ -36,5 +38,6 @@ def main(
         load("rollout", RolloutParams).margin,
     )
     told = folder.relative_to(root()) / "console.token"
+    install(load("serving", Serving))  # the limits of connections are those of the service
     print(f"console: http://{host}:{port}/  token: ${TOKEN}, else {told}", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)

@@ -8,9 +8,12 @@ be found and ended with it, also when the leader was killed.
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
+import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +26,7 @@ from feature_repo.errors import EndcapError
 from feature_repo.files import read_json, whole
 
 LOG_LINES_SHOWN = 12
+LOG_LOOK_S = 2.0
 POLL_S = 0.1
 START_TIME_TOLERANCE_S = 2.0  # the kernel's boot time, hence every start time, moves when the clock is set
 
@@ -178,6 +182,33 @@ def require_free(program: Program) -> None:
                 f"port {program.port} for {program.name} is not free ({error.strerror}); "
                 f"end what listens there, or set {program.port_setting}"
             ) from None
+
+
+def keep_log_bounded(most: int) -> None:
+    """Where this process writes to a log file, cut it beyond `most` bytes, for as long as it runs.
+
+    The file is cut, not moved: its workers write to it, too, and everybody appends.
+    """
+    if stat.S_ISREG(os.fstat(1).st_mode):
+        log = Path("/proc/self/fd/1").readlink()
+        threading.Thread(target=_cut_again_and_again, args=(log, most), name="log", daemon=True).start()
+
+
+def cut(log: Path, most: int) -> None:
+    """Beyond `most` bytes begin `log` anew; its newest `most` bytes are then in <log>.1."""
+    with suppress(OSError):  # a disk that is full is told elsewhere; the next look tries again
+        if log.stat().st_size <= most:
+            return
+        with log.open("r+b") as old, log.with_name(f"{log.name}.1").open("wb") as kept:
+            old.seek(-most, os.SEEK_END)
+            shutil.copyfileobj(old, kept)
+            old.truncate(0)
+
+
+def _cut_again_and_again(log: Path, most: int) -> None:
+    while True:
+        time.sleep(LOG_LOOK_S)
+        cut(log, most)
 
 
 def _tail(log: Path) -> str:

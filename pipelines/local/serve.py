@@ -1,13 +1,13 @@
 """`endcap serve`: the recommendation service, in the foreground."""
 
 import os
-import sys
 from typing import Annotated
 
 import typer
 
-from feature_repo.params import root, shop
+from feature_repo.params import load, root, shop
 from feature_repo.ports import HOST, redis_url, stack_params
+from serving.params import Serving
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -19,17 +19,16 @@ def main(
 ) -> None:
     """Serve recommendations over HTTP until interrupted."""
     home = shop().run_dir() / "bentoml"
-    env = {
-        **dict.fromkeys(ONE_THREAD, "1"),  # a second thread makes the tail longer, not shorter
-        **os.environ,
+    for name in ONE_THREAD:
+        os.environ.setdefault(name, "1")  # a second thread makes the tail longer, not shorter
+    os.environ |= {
         "ENDCAP_HOME": str(root()),
         "REDIS_URL": redis_url(),
         "BENTOML_HOME": str(home),  # also holds the workers' metric files: two services must not share it
     }
     if replay:
-        env["ENDCAP_REPLAY"] = "1"
+        os.environ["ENDCAP_REPLAY"] = "1"
     home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Endcap"]
-    command += ["--host", host, "--port", str(port or stack_params().service_port)]
-    sys.stdout.flush()
-    os.execve(sys.executable, command, env)
+    from pipelines.local.supervisor import serve  # BentoML reads the environment when it is imported
+
+    serve(host, port or stack_params().service_port, load("serving", Serving))

@@ -16,7 +16,7 @@ from redis import RedisError
 
 from feature_repo.errors import ParamsError
 from feature_repo.eventlog.keys import StreamParams
-from feature_repo.files import alone
+from feature_repo.files import alone, secret, whole
 from feature_repo.online.connection import answers, client
 from feature_repo.params import load, root, shop
 from feature_repo.places import RUN, at
@@ -24,6 +24,7 @@ from feature_repo.ports import (
     HOST,
     StackParams,
     embedded_redis_url,
+    password_file,
     redis_url,
     service_url,
     stack_params,
@@ -36,6 +37,10 @@ from pipelines.stream.members import tasks
 # The kernel has every write before Redis answers, so kill -9 loses nothing. `everysec` answers before that
 # while its fsync runs; `always` makes every read wait for the disk, too. See docs/decisions.md.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
+# What can write files, load code or stop the server, and what no job uses.
+DISABLED = ("CONFIG", "DEBUG", "MODULE", "SAVE", "BGSAVE", "SHUTDOWN", "MIGRATE", "REPLICAOF", "SLAVEOF")
+EMPTYING = ("FLUSHALL", "FLUSHDB")
+REDIS_CONF = "redis.conf"
 NAMES = ("redis", "stream", "service", "console")  # in the order of starting
 Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")]
 LOCK = "stack.lock"  # two `endcap up` at the same moment start nothing twice
@@ -46,14 +51,14 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     url = redis_url()
     # A folder of the environment first on PATH: `endcap` and `bentoml` are those of this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    env = {"REDIS_URL": url, "ENDCAP_HOME": str(root()), "PATH": path}
+    bound = str(params.log_bytes)
+    env = {"REDIS_URL": url, "ENDCAP_HOME": str(root()), "PATH": path, "ENDCAP_LOG_BYTES": bound}
     endcap = (sys.executable, "-m", "pipelines")
     found = {}
     if url == embedded_redis_url():
-        where = ("--bind", HOST, "--port", str(params.redis_port), "--dir", str(folder / "redis"))
         found["redis"] = Program(
             "redis",
-            (redis_server(), *where, *DURABLE, "--daemonize", "no"),
+            (redis_server(), str(folder / REDIS_CONF)),
             ready=lambda: answers(url),
             port=params.redis_port,
             port_setting="ENDCAP_REDIS_PORT (or REDIS_URL to use that server)",
@@ -71,6 +76,24 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     waits = partial(waits_for_a_release, f"http://{HOST}:{params.service_port}/livez", url)
     found["service"] = replace(found["service"], settled=waits)
     return found
+
+
+def write_redis_conf(params: StackParams, folder: Path) -> None:
+    """Redis' settings with the shop's password in them: in a file of mode 0600, for `ps` shows arguments."""
+    settings = {
+        "bind": HOST,
+        "port": params.redis_port,
+        "dir": f'"{folder / "redis"}"',
+        "requirepass": secret(password_file()),
+        **dict(
+            zip((name[2:] for name in DURABLE[::2]), (value or '""' for value in DURABLE[1::2]), strict=True)
+        ),
+    }
+    lines = [f"{name} {value}" for name, value in settings.items()]
+    lines += [f'rename-command {command} ""' for command in DISABLED + EMPTYING]
+    with whole(folder / REDIS_CONF) as draft:
+        draft.touch(mode=0o600)
+        draft.write_text("\n".join(lines) + "\n")
 
 
 def redis_server() -> str:
@@ -115,6 +138,9 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
     folder = active.run_dir()
     (folder / "redis").mkdir(parents=True, exist_ok=True)
     with alone(folder / LOCK):
+        if redis_url() == embedded_redis_url() and process.find(folder, "redis") is None and "redis" in names:
+            write_redis_conf(params, folder)
+            process.cut(process.log_file(folder, "redis"), params.log_bytes)
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")

@@ -14,7 +14,7 @@ import orjson
 from feature_repo.clock import instant
 from feature_repo.errors import EventError
 from feature_repo.eventlog.keys import ITEMS, VISITORS
-from feature_repo.events import check_event
+from feature_repo.events import check_event, identity
 from feature_repo.features.adoption import credited
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event, Fold, State
@@ -33,7 +33,7 @@ Entity = tuple[str, str]  # name of the fold, key: ("user_history", "u123")
 class Arrival(NamedTuple):
     """One entry of the log, understood."""
 
-    event_id: str
+    identity: bytes
     event: Event
     created: int  # when the shop learned of it, us; 0 for unknown
 
@@ -80,7 +80,7 @@ def parse(raw: bytes) -> Arrival:
         consent=fields.get("consent", True),
     )
     created = fields.get("created_ts")
-    return Arrival(fields["event_id"], event, created if type(created) is int else 0)
+    return Arrival(identity(fields), event, created if type(created) is int else 0)
 
 
 def touched(folds: Sequence[Fold], event: Event) -> list[Entity]:

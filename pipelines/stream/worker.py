@@ -1,6 +1,6 @@
 """One task of the stream: entries of its partitions -> folds -> rows, each event exactly once.
 
-A batch is one transaction: rows, the positions that they hold, the marks of the event_ids, what changed, dead
+A batch is one transaction: rows, the positions that they hold, the marks of the events, what changed, dead
 letters and the acknowledgement appear together or not at all. Whatever dies in between, the next holder of
 the task's lease begins at the positions that stand beside the rows. The transaction watches the lease, and
 for visitors also every row that was read: two visits of one shopper may be in two partitions, and then two
@@ -11,7 +11,6 @@ Rows are written by feature_repo.online.rows: Feast's own write drops a row in s
 newer, as after a late event, and cannot join a transaction.
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -189,12 +188,11 @@ class Worker:
         return [(entry, arrival) for entry, arrival in events if entry in fresh]
 
     def _marks(self, events: Iterable[Understood]) -> dict[str, dict[bytes, Entry]]:
-        """Key of the marks of an hour -> digest of an event_id -> the first entry that has it."""
+        """Key of the marks of an hour -> 8 bytes of an identity -> the first entry that has it."""
         found: defaultdict[str, dict[bytes, Entry]] = defaultdict(dict)
         for entry, arrival in events:
-            digest = hashlib.blake2b(arrival.event_id.encode(), digest_size=8).digest()
             key = f"{DONE}{self.task.group}:{arrival.event.ts // HOUR_US}"
-            found[key].setdefault(digest, entry)
+            found[key].setdefault(arrival.identity[:8], entry)
         return found
 
     def _attempt(

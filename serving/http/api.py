@@ -22,6 +22,7 @@ from serving import prometheus
 from serving.errors import RequestError
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.requests import parse_query, parse_rank, parse_recommend, query_pairs
+from serving.live.complaints import Complaints
 from serving.live.storefront import Storefront
 from serving.params import Serving
 from serving.types import Answer
@@ -30,7 +31,7 @@ JSON = "application/json"
 READ_ON = 8  # times the limit
 METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST"}
 
-log = logging.getLogger(__name__)
+complain = Complaints(logging.getLogger(__name__))
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ async def rank(http: HttpRequest, desk: Desk) -> Response:
 
 
 async def events(http: HttpRequest, desk: Desk) -> Response:
-    wait = http.query_params.get("wait", "0")
+    wait = dict(query_pairs(http.scope["query_string"])).get("wait", "0")
     if wait not in ("0", "1"):
         raise RequestError("wait", wait, "0 or 1")
     body = await read_body(http, desk.params.max_body_bytes)
@@ -98,7 +99,7 @@ async def _when_applied(desk: Desk, receipt: Receipt) -> AsyncIterator[bytes]:
     The status goes out before the wait: Bento cuts a response that has not begun within traffic_timeout_s,
     and the events are accepted already.
     """
-    yield receipt.body(await desk.ingress.applied(receipt.last, desk.params.wait_limit_s))
+    yield receipt.body(await desk.ingress.waiters.applied(receipt.last, desk.params.wait_limit_s))
 
 
 async def elsewhere(http: HttpRequest, desk: Desk) -> Response:
@@ -179,8 +180,8 @@ def _guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[
             found = Response(error.body(), 503, retry, media_type=JSON)
         except ClientDisconnect:
             found = Response(status_code=499)  # nobody reads it
-        except Exception:
-            log.exception("%s failed", route)
+        except Exception as error:
+            complain(route, error)
             body = orjson.dumps({"error": {"reason": "a defect of the service", "next": "see its log"}})
             found = Response(body, 500, media_type=JSON)
         prometheus.REFUSED.labels(route, str(found.status_code)).inc()

@@ -6,7 +6,7 @@
 """
 
 import asyncio
-import re
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,21 +14,24 @@ from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from feature_repo.clock import DAY_US, SECOND_US, instant
 from feature_repo.errors import EventError, UnavailableError, shorten
 from feature_repo.eventlog.contract import EventWriter
-from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, order
+from feature_repo.eventlog.keys import order
 from feature_repo.events import NAMES, check_event, is_id
 from serving import prometheus
 from serving.errors import RequestError
 from serving.http.requests import parse_instant, parse_object
+from serving.http.waiting import Waiters
+from serving.live.complaints import Complaints, cause_of
 from serving.live.disk import Disk
 from serving.params import Serving
 
-WAIT_STEP_S = 0.002
 YIELD_EVERY = 50  # events checked before others have their turn: 1 ms
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,10 @@ class Ingress:
         disk: Disk | None = None,
         replay: bool = False,
     ) -> None:
-        self._redis: Any = redis
         self._disk, self._replay = disk, replay
         self.writer, self._params = writer, params
+        self.waiters = Waiters(redis, params.max_waiters)
+        self._complain = Complaints(log)
 
     def clock(self, now: int, learned: int, sent_at: int | None = None) -> Clock:
         """What times are held against. A device whose clock is off by more than the skew is set right.
@@ -153,8 +157,11 @@ class Ingress:
         except (UnavailableError, RedisError, OSError, TimeoutError) as error:
             prometheus.EVENTS.labels("unavailable").inc(len(good))
             if isinstance(error, UnavailableError):
+                prometheus.NOT_STORED.labels("backlog").inc()
                 raise
-            raise UnavailableError(f"events cannot be stored ({_cause(error)})") from None
+            prometheus.NOT_STORED.labels(cause := cause_of(error)).inc()
+            self._complain(f"storing events ({cause})", error)
+            raise UnavailableError(f"events cannot be stored ({cause})") from None
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
         counts = {"accepted": fresh, "duplicate": duplicates, "rejected": len(rejected)}
@@ -176,29 +183,6 @@ class Ingress:
             prometheus.BEHIND_EVENTS.labels(group).set(behind.events)
             prometheus.BEHIND_SECONDS.labels(group).set(behind.seconds)
         return max(behind.seconds for behind in found.values())
-
-    async def applied(self, last: Mapping[int, str], limit_s: float) -> bool:
-        """Wait until both groups have applied the positions `last`; False if they have not in `limit_s`."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit_s
-        wanted = {applied_field(group, p): order(at) for p, at in last.items() for group in GROUPS}
-        while wanted:
-            try:
-                found = await self._redis.hmget(APPLIED, list(wanted))
-                if all(order(at) >= asked for at, asked in zip(found, wanted.values(), strict=True)):
-                    break
-            except (RedisError, OSError):
-                pass  # it may come back before the deadline
-            if loop.time() > deadline:
-                return False
-            await asyncio.sleep(WAIT_STEP_S)
-        return True
-
-
-def _cause(error: Exception) -> str:
-    """What Redis refuses by its own word, as MISCONF, OOM or READONLY; else the kind of error."""
-    word = re.search(r"\b[A-Z]{3,}\b.*", str(error)) if isinstance(error, ResponseError) else None
-    return shorten(word[0], 160).strip("'") if word else type(error).__name__
 
 
 def _whole(text: str) -> bool:

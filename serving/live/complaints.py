@@ -1,9 +1,39 @@
 """A broken part is complained about once a minute: a log that floods is read by nobody."""
 
 import logging
+import re
 import time
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
 AGAIN_S = 60.0
+CAUSES = {  # what Redis says -> a word that may be told to anybody
+    "OOM": "out_of_memory",
+    "READONLY": "read_only",
+    "MISCONF": "disk_error",
+    "NOAUTH": "password_refused",
+    "WRONGPASS": "password_refused",
+    "NOPERM": "password_refused",
+    "LOADING": "starting",
+    "NOREPLICAS": "too_few_replicas",
+    "MASTERDOWN": "replica_without_master",
+}
+WORDS = re.compile(rf"\b({'|'.join(CAUSES)})\b")
+
+
+def cause_of(error: BaseException) -> str:
+    """Why Redis did not take a write, in one word without details: those are for the log.
+
+    >>> cause_of(RuntimeError("OOM command not allowed when used memory > 'maxmemory'."))
+    'out_of_memory'
+    """
+    # redis-py takes the code of an answer out of its text; a script has it in the middle of another error's
+    if said := WORDS.search(f"{getattr(error, 'status_code', '')} {error}"):
+        return CAUSES[said[0]]
+    if isinstance(error, TimeoutError | RedisTimeoutError):
+        return "no_answer_in_time"
+    return "no_connection" if isinstance(error, RedisConnectionError | OSError) else "refused"
 
 
 class Complaints:

@@ -28,6 +28,7 @@ from feature_repo.offline import build
 from feature_repo.offline.timeline import historical
 from feature_repo.online.changes import APPLIED_TS
 from feature_repo.params import load, shop
+from feature_repo.ports import password_file
 from monitoring.drift.distances import DriftParams, compare
 from pipelines.ingest import ingest
 from pipelines.parity import leakage
@@ -197,7 +198,7 @@ def test_an_undisturbed_shop_shows_no_drift_and_what_is_planted_is_named(
     home: Path, live: dict[str, str]
 ) -> None:
     world = World.load(home / "data/export/truth.npz")
-    with Redis(port=int(live["ENDCAP_REDIS_PORT"])) as redis:
+    with Redis(port=int(live["ENDCAP_REDIS_PORT"]), password=password_file().read_text()) as redis:
         begun = instant(int(redis.get(APPLIED_TS) or 0))  # where the replay left the shop's clock
     drive(live["URL"], world, np.random.default_rng(4), shoppers=150, start=begun)
     _endcap(live, "drift")

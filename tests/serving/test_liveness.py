@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from shops.black_hole import BlackHole
-from shops.service import Service, served
+from shops.service import Service, running_service
 from shops.storefront import HERO, act, release_of
 
 from feature_repo.features.catalogue import ITEM_CATALOGUE
@@ -42,7 +42,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, wire: list[BlackHole]) -> 
         return wire[0].port
 
     limits = dict.fromkeys(THINGS, LIMIT_S)
-    with served(tmp_path_factory.mktemp("liveness"), limits, through) as found:
+    folder = tmp_path_factory.mktemp("liveness")
+    with running_service(folder, liveness=limits, seen_at=through) as found:
         with found.redis() as redis:
             changes.mark(redis)
         yield found

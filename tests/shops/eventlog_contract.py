@@ -153,6 +153,18 @@ class EventLogContract:
         found = self.read(log, 4)
         assert {(e.partition, e.position) for e in found} == {one[:2] for one in (*first, second[0])}
 
+    def test_one_id_in_two_visits_is_two_events_and_each_resend_is_known(
+        self, redis_url: str, log: EventLog
+    ) -> None:
+        squat, real = event(1, "stranger", type="purchase_completed"), event(1, type="purchase_completed")
+
+        async def post(writer: EventWriter) -> Any:
+            return [(await writer.write([one]))[0].twice for one in (squat, real, real, squat)]
+
+        assert written(redis_url, post) == [False, False, True, True]
+        log.open(dict.fromkeys(range(4)))
+        assert sorted(orjson.loads(e.raw)["session_id"] for e in self.read(log, 2)) == ["s1", "stranger"]
+
     def test_the_writer_refuses_all_of_a_post_when_too_much_waits(
         self, redis_url: str, log: EventLog
     ) -> None:

@@ -88,19 +88,27 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with one bundle of 60 items as champion, nobody in the holdout, and no shopper known."""
-    with served(tmp_path_factory.mktemp("service"), {}) as found:
+    with running_service(tmp_path_factory.mktemp("service")) as found:
         yield found
 
 
 @contextmanager
-def served(
-    folder: Path, liveness: Mapping[str, float], seen_at: Callable[[int], int] = lambda port: port
+def running_service(
+    folder: Path,
+    changed: Mapping[str, Any] | None = None,
+    files: int | None = None,
+    release: bool = True,
+    liveness: Mapping[str, float] | None = None,
+    seen_at: Callable[[int], int] = lambda port: port,
 ) -> Iterator[Service]:
-    """The service below `folder`; it sees the Redis at a port at `seen_at` of it, as through a proxy."""
+    """As the fixture, with `serving` and limits of `liveness` changed, at most `files` open files, and a
+    `release` or none; it sees the Redis at a port at `seen_at` of it, as through a proxy.
+    """
     home, bundle = make_home(folder / "home")
     params = yaml.safe_load((home / "params.yaml").read_text())
     params["router"]["holdout_share"] = 0.0
-    params["liveness"] |= {"consumers": 1e9, **liveness}  # no consumer works here: what is posted waits
+    params["liveness"] |= {"consumers": 1e9, **(liveness or {})}  # none works here: what is posted waits
+    params["serving"] |= changed or {}
     (home / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     url, redis_port = f"http://127.0.0.1:{free_port()}", free_port()
     redis_url, log = f"redis://127.0.0.1:{redis_port}/0", folder / "log"
@@ -110,12 +118,20 @@ def served(
     command = [sys.executable, "-m", "pipelines", "serve", "--port", url.rsplit(":", 1)[1]]
     running = None
     try:
-        _install(home, bundle, redis_url)
+        if release:
+            _install(home, bundle, redis_url)
         env["REDIS_URL"] = f"redis://127.0.0.1:{seen_at(redis_port)}/0"
         with log.open("wb") as out:
-            running = psutil.Popen(command, env=env, cwd=home, stdout=out, stderr=subprocess.STDOUT)
+            running = psutil.Popen(
+                ([] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]) + command,
+                env=env,
+                cwd=home,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
         found = Service(url, redis_url, home, bundle, running, store, log)
-        found.wait_until_ready()
+        if release:
+            found.wait_until_ready()
         yield found
     finally:
         for process in filter(None, (running, store)):

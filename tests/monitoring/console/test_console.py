@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -12,13 +13,14 @@ from typing import Any
 import orjson
 import pytest
 import redis
+from itsdangerous import TimestampSigner
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from starlette.testclient import TestClient
 
 from feature_repo.eventlog.lua import append
 from monitoring.console import interval
-from monitoring.console.access import COOKIE, TOKEN, console_token
+from monitoring.console.access import COOKIE, TOKEN, console_token, sessions
 from monitoring.console.app import ConsoleParams, build_app
 from monitoring.experiment.attribution import FeedbackParams
 from serving.release import state
@@ -38,7 +40,10 @@ def store(redis_url: str) -> Iterator[redis.Redis]:
 def console(store: redis.Redis, tmp_path: Path) -> TestClient:
     for folder in ("reports", "feedback"):
         (tmp_path / folder).mkdir()
-    params, feedback = ConsoleParams(audit_entries=50, looks=3), FeedbackParams(1800, 86_400, 120)
+    params, feedback = (
+        ConsoleParams(audit_entries=50, looks=3, session_s=60),
+        FeedbackParams(1800, 86_400, 120),
+    )
     return TestClient(build_app(store, tmp_path, SECRET, params, feedback, 0.03), follow_redirects=False)
 
 
@@ -85,6 +90,8 @@ def show(store: redis.Redis, arm: str, request_id: str, clicks: int) -> None:
         {"Authorization": "Basic dGhlIHRva2Vu"},
         {"Authorization": "Bearer "},
         {"Cookie": f"{COOKIE}=wrong"},
+        {"Cookie": f"{COOKIE}={SECRET}"},
+        {"Cookie": f"{COOKIE}={sessions('another token').sign('x').decode()}"},
         {"Authorization": "Bearer \xe9".encode("latin-1")},
     ],
 )
@@ -94,7 +101,9 @@ def test_nothing_is_shown_without_the_token(console: TestClient, path: str, head
     assert SECRET not in response.text
 
 
-def test_a_browser_is_shown_the_form_and_a_right_token_becomes_a_hidden_cookie(console: TestClient) -> None:
+def test_a_browser_is_shown_the_form_and_a_right_token_begins_a_session(
+    console: TestClient, store: redis.Redis, tmp_path: Path
+) -> None:
     asked = console.get("/", headers={"Accept": "text/html"})
     assert asked.status_code == 401 and 'action="/login"' in asked.text
     assert console.post("/login", data={"token": "wrong"}).status_code == 401
@@ -103,8 +112,27 @@ def test_a_browser_is_shown_the_form_and_a_right_token_becomes_a_hidden_cookie(c
     assert entered.status_code == 303
     cookie = entered.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie
-    console.cookies.set(COOKIE, SECRET)
-    assert console.get("/").status_code == 200
+    assert SECRET not in cookie and "Max-Age=60" in cookie
+    assert console.get("/").status_code == 200  # the client keeps it
+    other = console.post("/login", data={"token": SECRET}).headers["set-cookie"]
+    assert other.split(";")[0] != cookie.split(";")[0]  # of another session
+    params = ConsoleParams(audit_entries=5, looks=3, session_s=60)
+    restarted = TestClient(build_app(store, tmp_path, SECRET, params, FeedbackParams(1, 1, 1), 0.03))
+    restarted.cookies.update(console.cookies)
+    assert restarted.get("/").status_code == 200
+
+
+def test_a_session_ends_and_leads_back_to_the_form(console: TestClient) -> None:
+    class Earlier(TimestampSigner):
+        def get_timestamp(self) -> int:
+            return int(time.time()) - 61
+
+    earlier = Earlier(SECRET, salt="endcap console session", digest_method=hashlib.sha256).sign("x").decode()
+    console.cookies.set(COOKIE, earlier)
+    ended = console.get("/", headers={"Accept": "text/html"})
+    assert ended.status_code == 401 and 'action="/login"' in ended.text
+    console.cookies.set(COOKIE, sessions(SECRET).sign("x").decode())
+    assert console.get("/", headers={"Accept": "text/html"}).status_code == 200
 
 
 def test_a_token_is_made_once_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +244,6 @@ def test_no_other_file_can_be_read(console: TestClient, tmp_path: Path, path: st
 
 def test_without_redis_the_page_says_so(tmp_path: Path) -> None:
     away = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
-    app = build_app(away, tmp_path, SECRET, ConsoleParams(5, 5), FeedbackParams(1, 1, 1), 0.03)
+    app = build_app(away, tmp_path, SECRET, ConsoleParams(5, 60, 5), FeedbackParams(1, 1, 1), 0.03)
     response = TestClient(app).get("/", headers=BEARER)
     assert response.status_code == 503 and "endcap up" in response.text

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,10 @@ import pytest
 import redis
 from shops.service import free_port
 
+from feature_repo.errors import UnavailableError
+from feature_repo.features.store import store_config
+from feature_repo.online.connection import connect
+from feature_repo.ports import password_file, redis_url
 from pipelines.local import process, stack
 from pipelines.local.process import Program, StackError
 
@@ -118,7 +124,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_embedded_redis_keeps_what_it_accepted_over_kill_9(home: Path) -> None:
     (record,) = stack.bring_up(("redis",))
     assert record.port is not None
-    client = redis.Redis(port=record.port)
+    client = redis.Redis.from_url(redis_url())
     client.set("basket", "full")
     os.kill(record.pid, signal.SIGKILL)
     os.waitpid(record.pid, 0)
@@ -145,3 +151,51 @@ def test_everything_listens_on_loopback_only(home: Path) -> None:
     (record,) = stack.bring_up(("redis",))
     listening = [c.laddr.ip for c in psutil.Process(record.pid).net_connections() if c.status == "LISTEN"]
     assert listening == ["127.0.0.1"]
+
+
+def test_the_embedded_redis_asks_for_a_password_that_only_its_owner_can_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (record,) = stack.bring_up(("redis",))
+    assert record.port is not None
+    secret = password_file().read_text()
+    assert len(secret) >= 32
+    for file in (password_file(), home / "run/simulated/redis.conf"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with redis.Redis(port=record.port) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    for process_ in psutil.process_iter():
+        with suppress(psutil.Error):
+            assert secret not in " ".join(process_.cmdline())
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{record.port}/0")  # as a page of the docs has it
+    with connect() as ours:
+        assert ours.ping()
+        for command in ("CONFIG GET dir", "SAVE", "BGSAVE", "DEBUG SLEEP 0", "MODULE LIST", "FLUSHALL"):
+            with pytest.raises(redis.ResponseError, match="unknown command"):
+                ours.execute_command(*command.split())
+    assert store_config(home / "registry.db", redis_url()).online_store.connection_string.endswith(secret)
+    stack.take_down()
+    with pytest.raises(UnavailableError) as told:
+        connect()
+    assert secret not in str(told.value) and f"redis://127.0.0.1:{record.port}/0" in str(told.value)
+    assert stack.bring_up(("redis",)) and password_file().read_text() == secret
+
+
+def test_the_log_of_a_process_has_a_bound_and_its_newest_lines(folder: Path) -> None:
+    code = (
+        "import sys; from pipelines.local import process; process.LOG_LOOK_S = 0.02;"
+        "process.keep_log_bounded(20_000)\n"
+        "import time\n"
+        "for i in range(3000): print('line', i, flush=True); time.sleep(0.0002)\n"
+        "time.sleep(0.2); print('the end', flush=True); time.sleep(60)"
+    )
+    log = process.log_file(folder, "talker")
+
+    def ended() -> bool:
+        return log.exists() and "the end" in log.read_text()
+
+    process.start([Program("talker", (sys.executable, "-c", code), ended)], folder, 60)
+    kept = log.with_name("talker.log.1").read_text()
+    assert log.stat().st_size <= 30_000 and len(kept) <= 20_000
+    assert kept.splitlines()[-1].startswith("line ") and "line 0\n" not in kept + log.read_text()
+    assert "\0" not in log.read_text()  # it appends: a cut leaves no hole

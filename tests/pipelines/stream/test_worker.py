@@ -96,6 +96,15 @@ def test_one_that_slept_through_its_lease_changes_nothing_and_takes_nothing_away
     assert_same(rows(redis), folded(LIVE[:200]))
 
 
+def test_one_id_of_two_visits_is_two_events_and_a_resend_of_either_is_none(redis: Any) -> None:
+    squat = {**LIVE[0], "event_id": "order-1001", "session_id": "session 2"}
+    real = {**squat, "session_id": "session 1", "event_ts": squat["event_ts"] + 1}
+    again = {**real, "event_ts": real["event_ts"] + 5}  # sent without event_ts, so stamped by the door
+    post(redis, [squat, real, again, squat])
+    consumer("one").run(until_empty=True)
+    assert_same(rows(redis), folded([squat, real]))
+
+
 def test_a_row_that_another_partition_s_task_wrote_meanwhile_is_read_again(
     redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,3 +240,6 @@ def test_before_the_first_release_the_answer_is_an_honest_503(shop: Shop) -> Non
     shop.releases.current = None
     response = shop.post("/v1/recommend", HERO)
     assert response.status_code == 503 and response.headers["retry-after"] == "1"
+    event = {"type": "product_viewed", "session_id": "early", "item_id": "item-1"}
+    collected = shop.post("/v1/events", {"events": [event]})
+    assert (collected.status_code, collected.json()["accepted"]) == (202, 1)
