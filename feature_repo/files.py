@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -16,6 +18,8 @@ import pyarrow.parquet as pq
 from feature_repo.errors import DataError
 
 Row = TypeVar("Row")
+DRAFT = re.compile(r"\..+\.(\d+)")
+DRAFT_IDLE_S = 600.0  # its writer may be on another machine that shares the folder, where a pid says nothing
 
 
 @contextmanager
@@ -36,6 +40,34 @@ def whole(path: Path) -> Iterator[Path]:
         if draft.is_dir():
             shutil.rmtree(draft)
         draft.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, idle_s: float = DRAFT_IDLE_S) -> list[Path]:
+    """Remove the drafts that killed processes left in `folder`, and say which.
+
+    A draft is what `whole` makes. It is left alone while its process lives, and for `idle_s` seconds after
+    something in it changed.
+    """
+    gone = []
+    for path in folder.glob(".*.*"):
+        named = DRAFT.fullmatch(path.name)
+        if named is None or _lives(int(named[1])):
+            continue
+        changed = max(part.lstat().st_mtime for part in (path, *path.rglob("*")))
+        if time.time() - changed >= idle_s:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            gone.append(path)
+    return gone
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> bytes:

@@ -1,10 +1,12 @@
 """Prometheus metrics of the service; with several workers the sum over them (PROMETHEUS_MULTIPROC_DIR)."""
 
 import os
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 LATENCY_BUCKETS = tuple(ms / 1000 for ms in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 10, 15, 25, 50, 100, 500, 1000))
 
@@ -34,16 +36,38 @@ FEATURE_AGE = Histogram(
     "Age of the newest stored row of the shopper, else of any item",
     buckets=(0.05, 0.1, 0.5, 1, 5, 30, 60, 300, 1800, 86400, 604800),
 )
+# Of live workers only: the value of a dead one goes with it.
 RELEASE_VERSION = Gauge(
-    "endcap_rollout_version", "Version of the rollout state that is served", multiprocess_mode="min"
+    "endcap_rollout_version", "Version of the rollout state that is served", multiprocess_mode="livemin"
+)
+STAND_IN = Gauge(
+    "endcap_release_stand_in",
+    "1 while a worker serves another release than the champion that Redis names",
+    multiprocess_mode="livemax",
 )
 SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
+RANKERS = Counter(
+    "endcap_rankers_loaded_total", "Rankers loaded; StockForest: its compiled trees could not be used", ["kind"]
+)
 
 
 def exposition() -> bytes:
     """The text format, over all workers where there are several."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
+    _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Drop what killed workers left in the gauges of live ones; their counts stay, as sums must not fall."""
+    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*_*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            with suppress(FileNotFoundError):  # another worker does the same at this moment
+                mark_process_dead(pid, str(folder))
+        except PermissionError:
+            pass  # somebody else's process has that number now

@@ -62,7 +62,9 @@ class Endcap:
         options: Any = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), SOCKET_TIMEOUT_S)
         self._redis = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **options)
         self._blocking = redis.Redis.from_url(url, retry=ONCE, **options)
-        self._releases = Releases(self._blocking, lambda ids: _online_features(url, ids))
+        self._releases = Releases(
+            self._blocking, lambda ids: _online_features(url, ids), PARAMS.worker_silent_s
+        )
         self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
@@ -72,8 +74,10 @@ class Endcap:
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         ingress = Ingress(self._redis, self._writer, PARAMS)
         app.state.desk = Desk(storefront, ingress, PARAMS)
+        report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report))
         await _attempt("first poll", self._releases.poll)
         self._tasks = [
+            report,
             asyncio.create_task(_every(PARAMS.poll_s, "poll", self._releases.poll)),
             asyncio.create_task(_every(PARAMS.refresh_s, "refresh", self._releases.refresh)),
             asyncio.create_task(_every(HEALTH_S, "health", health.publish)),
@@ -87,6 +91,7 @@ class Endcap:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _attempt("farewell", self._releases.leave)
         await self._exposures.flush()
         await self._writer.close()
         await self._redis.aclose()

@@ -5,7 +5,7 @@
                                           reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
-manifest and this program say.
+manifest and this program say, and one of another shop.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
     """Copy the files of `folder` to <into>/<digest> with a manifest, and give back that path.
 
     `told` must hold SETTINGS (`retrieve` and `diversify` as in params.yaml) and may hold what people want
-    to know: metrics, data_span, git, dvc. `into` defaults to data/bundles. Writing the same twice gives the
+    to know: metrics, data_span, git, dvc. The shop is the active one. `into` defaults to data/bundles. Writing the same twice gives the
     same path. Raises BundleError for a missing file or setting.
     """
     if missing := [name for name in FILES if not (folder / name).is_file()]:
@@ -76,6 +76,7 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
         raise BundleError(folder, "the manifest", SETTINGS, f"no {missing[0]}", "pass it to bundle.write")
     files = {name: _sha256((folder / name).read_bytes()) for name in FILES}
     manifest = {
+        "shop": params.shop().name,
         **told,
         "files": files,
         "space": space_id(files),
@@ -107,6 +108,8 @@ def verify(path: Path) -> dict[str, Any]:
         own = {name: manifest[name] for name in (*SETTINGS, "space", "schema", "columns", "items")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(file, "the manifest", "readable and complete", repr(error), _AGAIN) from None
+    ours = "name a bundle of this shop, or make the other shop the active one with `endcap shop`"
+    _expect(file, "shop", params.shop().name, manifest.get("shop"), ours)
     _expect(file, "the file list", sorted(FILES), sorted(files))
     for name in FILES:
         _expect(path / name, "sha256", files[name], _file_hash(path / name))
