@@ -47,7 +47,9 @@ STAND_IN = Gauge(
 )
 SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
 RANKERS = Counter(
-    "endcap_rankers_loaded_total", "Rankers loaded; StockForest: its compiled trees could not be used", ["kind"]
+    "endcap_rankers_loaded_total",
+    "Rankers loaded; StockForest: its compiled trees could not be used",
+    ["kind"],
 )
 
 

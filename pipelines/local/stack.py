@@ -21,6 +21,7 @@ from feature_repo.params import load, root, shop
 from feature_repo.places import RUN, at
 from feature_repo.ports import HOST, StackParams, embedded_redis_url, redis_url, stack_params
 from pipelines.local import process
+from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
 
@@ -169,10 +170,13 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
                 "log": str(process.log_file(folder, name).relative_to(root())),
             }
         )
+    told = fleet(redis_url())
     if json_output:
-        print(json.dumps(rows))
+        print(json.dumps([*rows, told[0]] if told else rows))
     else:
         for row in rows:
             pid, address = row["pid"] or "-", row["address"] or "-"
             print(f"{row['name']:<8} {row['state']:<9} pid {pid:<8} {address:<16} {row['log']}")
-    return int(any(row["state"] != "ready" for row in rows))
+        for line in told[1] if told else []:
+            print(f"workers  {line}")
+    return int(any(row["state"] != "ready" for row in (*rows, *([told[0]] if told else []))))

@@ -1,5 +1,6 @@
 """What "done" means for a release: sound on disk before the pointer moves, served by the workers after it."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class ReleaseParams:
 def require_sound(release: Release) -> None:
     """Load the bundle as a worker would: checksums, shop, schema, one answer of each model.
 
-    Raises BundleError, which also names the releases on disk that could be gone back to.
+    Raises BundleError for what a worker would refuse.
     """
     path = root() / release.path
     found = bundle.load(path).digest  # compiles the ranker, too, so that no worker has to wait for it
@@ -39,11 +40,20 @@ def require_sound(release: Release) -> None:
         raise BundleError(path, "digest", release.digest, found, "install it again with `endcap promote`")
 
 
+def assure(release: Release) -> None:
+    """Raises ReleaseError where the pointer must not go there; it names what else is installed."""
+    try:
+        require_sound(release)
+    except EndcapError as error:
+        raise refused(release, error) from error
+
+
 def refused(release: Release, error: EndcapError) -> ReleaseError:
     """What is said where a release was not sound and the pointer was left alone."""
     others = [one.digest for one in rollout.installed() if one.digest != release.digest]
     named = f" Installed besides, newest first: {', '.join(others)}." if others else ""
-    return ReleaseError(f"{release.digest} cannot serve, nothing was changed: {error}{named}")
+    problem = error if (root() / release.path).exists() else f"{release.path} is gone"
+    return ReleaseError(f"{release.digest} cannot serve, nothing was changed: {problem}{named}")
 
 
 def confirm(
@@ -69,21 +79,21 @@ def confirm(
             return f"served by {len(reports)} of {len(reports)} workers"
         over = clock() > deadline
         if over or any(report.version == state.version for report in late):
-            told = "; ".join(report.line() for report in late) or f"none of the {known} workers reports any more"
+            told = "; ".join(report.line() for report in late) or f"none of {known} reports any more"
             waited = f" after {params.confirm_s:.0f} s" if over else ""
             raise ReleaseError(
-                f"workers: {len(reports) - len(late)} of {known} serve version {state.version}{waited}: {told}. "
-                f"Redis names champion {state.champion.digest} all the same. "
-                "Next: `endcap status` and run/SHOP/logs/service.log; `endcap rollback --to DIGEST` names another"
+                f"workers: {len(reports) - len(late)} of {known} serve version {state.version}{waited}: "
+                f"{told}. Redis names champion {state.champion.digest} all the same. Next: `endcap status` "
+                "and run/SHOP/logs/service.log; `endcap rollback --to DIGEST` names another"
             )
         sleep(LOOK_S)
 
 
-def conclude(redis: Redis, state: RolloutState) -> None:
+def conclude(redis: Redis, state: RolloutState, say: Callable[[str], None]) -> None:
     """Workers first, then the aliases; says what the workers say. Raises what did not follow, all of it."""
     failed: EndcapError | None = None
     try:
-        print(confirm(redis, state, load("release", ReleaseParams)), flush=True)
+        say(confirm(redis, state, load("release", ReleaseParams)))
     except ReleaseError as error:
         failed = error
     try:
@@ -104,7 +114,10 @@ def prune(redis: Redis, waiting: Release | None, kept: int) -> list[str]:
     gone = []
     for release in rollout.installed()[kept:]:
         if release not in _named(redis, waiting):  # asked anew for each: somebody may go back to one
-            shutil.rmtree(root() / release.path)
+            folder = root() / release.path
+            half = folder.with_name(f".{folder.name}.{os.getpid()}")  # swept if this process is killed
+            folder.rename(half)
+            shutil.rmtree(half)
             gone.append(release.digest)
     return gone
 

@@ -67,8 +67,8 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
     """Copy the files of `folder` to <into>/<digest> with a manifest, and give back that path.
 
     `told` must hold SETTINGS (`retrieve` and `diversify` as in params.yaml) and may hold what people want
-    to know: metrics, data_span, git, dvc. The shop is the active one. `into` defaults to data/bundles. Writing the same twice gives the
-    same path. Raises BundleError for a missing file or setting.
+    to know: metrics, data_span, git, dvc. Its shop is the active one. `into` defaults to data/bundles.
+    Writing the same twice gives the same path. Raises BundleError for a missing file or setting.
     """
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise BundleError(folder, "the file list", FILES, f"no {missing[0]}", "run the stage that makes it")

@@ -195,7 +195,7 @@ class Releases:
 
 
 def _others(wanted: RolloutState) -> Iterator[Release]:
-    """What may stand in for the champion: previous, the one on trial, then what is installed, newest first."""
+    """What may stand in for the champion: previous, the one on trial, then the newest on disk."""
     named = [r for r in (wanted.champion, wanted.previous, wanted.challenger) if r]
     yield from named[1:]
     yield from (release for release in state.installed() if release not in named)

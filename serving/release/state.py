@@ -53,7 +53,7 @@ class Release:
 
 
 def installed() -> list[Release]:
-    """The bundles in data/bundles that are named by a digest, newest first; what is in them is not looked at."""
+    """The bundles in data/bundles, newest first, by their names; what is in them is not looked at."""
     folders = [path for path in at(BUNDLES).glob("*/") if DIGEST.fullmatch(path.name)]
     newest = sorted(folders, key=lambda path: (-path.stat().st_mtime, path.name))
     return [Release(path.name, str(BUNDLES / path.name)) for path in newest]
@@ -185,9 +185,7 @@ def revert_to_previous(redis: Redis, state: RolloutState, act: Act) -> RolloutSt
 def revert(redis: Redis, state: RolloutState, release: Release, act: Act) -> RolloutState:
     """Let `release` serve everybody again, ending any canary; forward again if a rollback took it away."""
     forward = state.reverted and release == state.previous
-    changed = replace(
-        _without_canary(state), champion=release, previous=state.champion, reverted=not forward
-    )
+    changed = replace(_without_canary(state), champion=release, previous=state.champion, reverted=not forward)
     return _commit(redis, state, changed, "revert_to_previous", act)
 
 

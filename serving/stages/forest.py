@@ -1,8 +1,8 @@
 """The ranker's trees as machine code: 120 rows in 0.2 ms instead of the 1.3 ms of stock LightGBM.
 
-lleaves turns ranker.txt into an object file, kept under run/cache and named by what it was made from. Its name
-proves nothing: a cut or damaged one ends the process that calls it. So it is used only beside a seal, the
-checksum of a file that was tried. Compiling holds Python's lock for seconds and a trial may crash, so both
+lleaves turns ranker.txt into an object file, kept under run/cache and named by what it was made from. Its
+name proves nothing: a cut or damaged one ends the process that calls it. So it is used only beside a seal,
+the checksum of a file that was tried. Compiling holds Python's lock for seconds and a trial may crash, so both
 happen in a process of its own, which compiles, compares with LightGBM and seals:
 
     python -m serving.stages.forest data/bundles/<digest>/ranker.txt run/cache/<name>.o
@@ -135,7 +135,7 @@ def _compile_apart(source: Path, target: Path) -> None:
 
 
 def _try(source: Path, compiled: Path) -> None:
-    """Raises RuntimeError where the object file says otherwise than LightGBM; a bad one may end the process."""
+    """Raises RuntimeError where the object file is not LightGBM's equal; a bad one may end the process."""
     rows = np.random.default_rng(0).normal(size=(TRIAL_ROWS, len(COLUMNS))).astype(np.float32)
     rows[:: TRIAL_ROWS // 8] = np.nan
     found, expected = Forest(_compiled(source, compiled)).predict(rows), StockForest(source).predict(rows)
