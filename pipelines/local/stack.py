@@ -172,7 +172,7 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
         )
     told = fleet(redis_url())
     if json_output:
-        print(json.dumps([*rows, told[0]] if told else rows))
+        print(json.dumps([told[0], *rows] if told else rows))
     else:
         for row in rows:
             pid, address = row["pid"] or "-", row["address"] or "-"

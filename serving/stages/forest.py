@@ -2,8 +2,8 @@
 
 lleaves turns ranker.txt into an object file, kept under run/cache and named by what it was made from. Its
 name proves nothing: a cut or damaged one ends the process that calls it. So it is used only beside a seal,
-the checksum of a file that was tried. Compiling holds Python's lock for seconds and a trial may crash, so both
-happen in a process of its own, which compiles, compares with LightGBM and seals:
+the checksum of a file that was tried. Compiling holds Python's lock for seconds and a trial may crash, so
+both happen in a process of its own, which compiles, compares with LightGBM and seals:
 
     python -m serving.stages.forest data/bundles/<digest>/ranker.txt run/cache/<name>.o
 """
