@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import redis
 from shops.release import open_home, write_candidate
 from shops.service import free_port, stop
 
+from pipelines import cli
 from pipelines.local.stack import redis_server
 from serving.release import state, workers
 
 WAIT_S = 120.0
-HERO = {"surface": "homepage_hero", "session_id": "s1", "limit": 3}
+HERO = {"surface": "homepage_hero", "limit": 3}
 
 
 class Stand:
@@ -38,9 +40,7 @@ class Stand:
         self.process: psutil.Popen | None = None
 
     def env(self, home: Path | None = None) -> dict[str, str]:
-        port = self.url.rpartition(":")[2]
-        told = {"ENDCAP_HOME": str(home or self.home), "REDIS_URL": self.redis_url, "OMP_NUM_THREADS": "1"}
-        return {**os.environ, **told, "ENDCAP_SERVICE_PORT": port}
+        return {**os.environ, "ENDCAP_HOME": str(home or self.home), "OMP_NUM_THREADS": "1"}
 
     def serve(self, home: Path | None = None) -> None:
         """The service, ready."""
@@ -80,7 +80,8 @@ class Stand:
 
     def answering(self, requests: int = 30) -> set[str]:
         """Digests of the bundles that answer, asked over a new connection each; every answer is a list."""
-        answers = [httpx.post(f"{self.url}/v1/recommend", json=HERO, timeout=20) for _ in range(requests)]
+        asked = [{**HERO, "session_id": f"s{number}"} for number in range(requests)]
+        answers = [httpx.post(f"{self.url}/v1/recommend", json=body, timeout=20) for body in asked]
         assert {answer.status_code for answer in answers} == {200}
         assert all(answer.json()["items"] for answer in answers)
         return {answer.json()["bundle"] for answer in answers}
@@ -97,9 +98,12 @@ class Stand:
         return subprocess.Popen(command, env=self.env(), cwd=self.home, **pipes)
 
     def endcap(self, *args: str, status: int = 0) -> str:
-        """What `endcap ARGS` printed; it ends with `status`."""
-        (told,) = ended([self.start(*args)], status)
-        return told
+        """What `endcap ARGS` prints, in this process, which has MLflow imported; it ends with `status`."""
+        told = io.StringIO()
+        with redirect_stdout(told), redirect_stderr(told):
+            code = cli.run(args)
+        assert code == status, told.getvalue()
+        return told.getvalue()
 
     def release(self, content: str, *args: str) -> state.Release:
         """A new bundle, promoted."""
@@ -144,6 +148,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Ite
         text = params.read_text().replace("holdout_share: 0.02", "holdout_share: 0.0")
         params.write_text(re.sub(r"^  workers: 1$", "  workers: 2", text, flags=re.M))
         found = Stand(home, port)
+        patch.setenv("ENDCAP_SERVICE_PORT", found.url.rpartition(":")[2])
         found.until(lambda: _answers(found.redis))
         yield found
         found.close()
