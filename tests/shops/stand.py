@@ -1,4 +1,4 @@
-"""A shop that releases: Redis, a service of two workers and the commands, each a process of its own."""
+"""A shop that releases: Redis, a service and the commands, each a process of its own."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ HERO = {"surface": "homepage_hero", "limit": 3}
 class Stand:
     """`home` holds the bundles and MLflow; `serve` starts the service, there or in another folder."""
 
-    def __init__(self, home: Path, redis_port: int) -> None:
-        self.home, self.redis_url = home, f"redis://127.0.0.1:{redis_port}/0"
+    def __init__(self, home: Path, redis_port: int, count: int) -> None:
+        self.home, self.redis_url, self.count = home, f"redis://127.0.0.1:{redis_port}/0", count
         self.url = f"http://127.0.0.1:{free_port()}"
         self.redis = redis.Redis.from_url(self.redis_url)
         self.log = home / "service.log"
@@ -50,7 +50,7 @@ class Stand:
             self.process = psutil.Popen(
                 command, env=self.env(home), cwd=home or self.home, stdout=out, stderr=subprocess.STDOUT
             )
-        self.until(lambda: self.ready() and len(workers.read(self.redis)) == 2)
+        self.until(lambda: self.ready() and len(workers.read(self.redis)) == self.count)
 
     def close(self) -> None:
         if self.process:
@@ -135,8 +135,11 @@ def damaged(file: Path, content: bytes = b"not this") -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Iterator[Stand]:
-    """Nothing is promoted and nothing serves yet."""
+def stand(
+    tmp_path_factory: pytest.TempPathFactory, empty_registry: Path, request: pytest.FixtureRequest
+) -> Iterator[Stand]:
+    """Nothing is promoted and nothing serves yet; a module's WORKERS is how many will (two)."""
+    count = getattr(request.module, "WORKERS", 2)
     folder, port = tmp_path_factory.mktemp("stand"), free_port()
     patch = pytest.MonkeyPatch()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
@@ -146,8 +149,8 @@ def stand(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Ite
         (home / "run" / "cache").unlink()  # this shop compiles for itself
         params = home / "params.yaml"
         text = params.read_text().replace("holdout_share: 0.02", "holdout_share: 0.0")
-        params.write_text(re.sub(r"^  workers: 1$", "  workers: 2", text, flags=re.M))
-        found = Stand(home, port)
+        params.write_text(re.sub(r"^  workers: 1$", f"  workers: {count}", text, flags=re.M))
+        found = Stand(home, port, count)
         patch.setenv("ENDCAP_SERVICE_PORT", found.url.rpartition(":")[2])
         found.until(lambda: _answers(found.redis))
         yield found
