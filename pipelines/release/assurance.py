@@ -50,7 +50,7 @@ def assure(release: Release) -> None:
 
 def refused(release: Release, error: EndcapError) -> ReleaseError:
     """What is said where a release was not sound and the pointer was left alone."""
-    others = [one.digest for one in rollout.installed() if one.digest != release.digest]
+    others = [one.digest for one in bundle.installed() if one.digest != release.digest]
     named = f" Installed besides, newest first: {', '.join(others)}." if others else ""
     problem = error if (root() / release.path).exists() else f"{release.path} is gone"
     return ReleaseError(f"{release.digest} cannot serve, nothing was changed: {problem}{named}")
@@ -112,7 +112,7 @@ def prune(redis: Redis, waiting: Release | None, kept: int) -> list[str]:
     """
     sweep(at(BUNDLES))
     gone = []
-    for release in rollout.installed()[kept:]:
+    for release in bundle.installed()[kept:]:
         if release not in _named(redis, waiting):  # asked anew for each: somebody may go back to one
             folder = root() / release.path
             half = folder.with_name(f".{folder.name}.{os.getpid()}")  # swept if this process is killed

@@ -13,6 +13,7 @@ from redis import Redis
 from feature_repo.online.connection import connect
 from pipelines.release.aliases import ReleaseError, act_of
 from pipelines.release.assurance import assure, conclude
+from serving.release import bundle
 from serving.release import state as rollout
 from serving.release.state import Act, Release, RolloutConflict, RolloutState
 
@@ -58,7 +59,7 @@ def _target(state: RolloutState, to: str | None) -> Release:
             )
         return state.previous
     named = [release for release in (state.champion, state.previous, state.challenger) if release]
-    known = {release.digest: release for release in (*rollout.installed(), *named)}
+    known = {release.digest: release for release in (*bundle.installed(), *named)}
     found = [release for digest, release in known.items() if digest.startswith(to)]
     if len(found) != 1:
         many = "several releases begin so" if found else "no such release is installed"

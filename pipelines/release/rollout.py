@@ -19,8 +19,9 @@ from monitoring.experiment.guard import RolloutParams
 from monitoring.experiment.watch import Guard, advanced
 from pipelines.release import aliases, assurance
 from serving.release import state as control
-from serving.release.state import Act, Release, RolloutError, RolloutState
+from serving.release.state import Act, Release, RolloutConflict, RolloutError, RolloutState
 
+TRIES = 5  # of a stop that others are in the way of
 Action = Literal["start", "watch", "status", "plan", "advance", "stop"]
 
 
@@ -98,7 +99,15 @@ def stop(redis: Redis, act: Act, say: Callable[[str, Any], None]) -> int:
             assurance.require_sound(state.champion)
         except EndcapError as error:
             unsound = error
-        state = control.rollback(redis, state, act)
+        for _ in range(TRIES):
+            try:
+                state = control.rollback(redis, state, act)
+            except RolloutConflict:  # the guard moved it on, or another command has stopped it
+                state = control.present(redis)
+            if state.challenger is None:
+                break
+        else:
+            raise RolloutConflict("challenger: somebody changes the canary all the time; stop it once more")
     say(*_told(state))
     assurance.conclude(redis, state, lambda line: say(line, None))
     if unsound:

@@ -9,6 +9,7 @@ manifest and this program say, and one of another shop.
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -26,6 +27,7 @@ from feature_repo.files import whole, write_json
 from feature_repo.places import BUNDLES, at
 from serving.errors import BundleError
 from serving.pipeline import Bundle
+from serving.release.state import Release
 from serving.stages import forest
 from serving.stages.diversify import Diversify
 from serving.stages.index import IndexParams, build
@@ -46,6 +48,7 @@ FILES = (
 )
 SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
 SETTINGS = ("feature_service", "retrieve", "diversify")  # what else decides an answer; the digest covers it
+DIGEST = re.compile("[0-9a-f]{16}")
 _AGAIN = "build it again with `endcap bundle`"
 
 
@@ -119,6 +122,13 @@ def verify(path: Path) -> dict[str, Any]:
     _expect(file, "columns", list(COLUMNS), own["columns"], other)
     _expect(file, "feature schema", schema_hash(), own["schema"], other)
     return dict(manifest)
+
+
+def installed() -> list[Release]:
+    """The bundles in data/bundles, newest first, by their names; what is in them is not looked at."""
+    folders = [path for path in at(BUNDLES).glob("*/") if DIGEST.fullmatch(path.name)]
+    newest = sorted(folders, key=lambda path: (-path.stat().st_mtime, path.name))
+    return [Release(path.name, str(BUNDLES / path.name)) for path in newest]
 
 
 def load(path: Path) -> Bundle:

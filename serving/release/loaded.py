@@ -198,7 +198,7 @@ def _others(wanted: RolloutState) -> Iterator[Release]:
     """What may stand in for the champion: previous, the one on trial, then the newest on disk."""
     named = [r for r in (wanted.champion, wanted.previous, wanted.challenger) if r]
     yield from named[1:]
-    yield from (release for release in state.installed() if release not in named)
+    yield from (release for release in bundle.installed() if release not in named)
 
 
 def settle() -> None:

@@ -9,7 +9,6 @@ written in the same transaction: there is no change without one. Workers poll `r
     endcap:health:<arm>   hash    requests, errors, empty (counts since the step began), p99_ms (latest)
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -19,12 +18,10 @@ from redis import Redis, WatchError
 
 from feature_repo.errors import EndcapError
 from feature_repo.params import root
-from feature_repo.places import BUNDLES, at
 from serving.release.router import ARMS
 
 ROLLOUT, AUDIT, LOOKS, HEALTH = "endcap:rollout", "endcap:audit", "endcap:looks", "endcap:health:"
 LOOKS_KEPT = 20_000
-DIGEST = re.compile("[0-9a-f]{16}")
 AUDIT_KEPT = 100_000  # ten a day for 27 years; 300 bytes each
 
 
@@ -50,13 +47,6 @@ class Release:
         except (OSError, ValueError):
             return None
         return found
-
-
-def installed() -> list[Release]:
-    """The bundles in data/bundles, newest first, by their names; what is in them is not looked at."""
-    folders = [path for path in at(BUNDLES).glob("*/") if DIGEST.fullmatch(path.name)]
-    newest = sorted(folders, key=lambda path: (-path.stat().st_mtime, path.name))
-    return [Release(path.name, str(BUNDLES / path.name)) for path in newest]
 
 
 @dataclass(frozen=True)

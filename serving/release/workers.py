@@ -5,7 +5,7 @@ release is what they say, not what `endcap:rollout` asks for.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import orjson
@@ -73,7 +73,12 @@ def read(redis: Redis) -> list[Report]:
     silent = [name for name, text in zip(names, texts, strict=True) if text is None]
     if silent:
         redis.srem(WORKERS, *silent)  # one that only paused names itself again with its next report
-    return [Report(**orjson.loads(text)) for text in texts if text is not None]
+    return [_report(orjson.loads(text)) for text in texts if text is not None]
+
+
+def _report(told: Mapping[str, Any]) -> Report:
+    """Also of a worker of another version, which may tell more."""
+    return Report(**{one.name: told[one.name] for one in fields(Report) if one.name in told})
 
 
 def summary(reports: Sequence[Report], state: RolloutState | None) -> list[str]:

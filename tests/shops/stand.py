@@ -23,7 +23,7 @@ from shops.service import free_port, stop
 
 from pipelines import cli
 from pipelines.local.stack import redis_server
-from serving.release import state, workers
+from serving.release import bundle, state, workers
 
 WAIT_S = 120.0
 HERO = {"surface": "homepage_hero", "limit": 3}
@@ -109,7 +109,7 @@ class Stand:
         """A new bundle, promoted."""
         write_candidate(self.home, content)
         told = self.endcap("promote", *args)
-        digest = told[: state.DIGEST.search(told).start() + 16][-16:]  # type: ignore[union-attr]
+        digest = told[: bundle.DIGEST.search(told).start() + 16][-16:]  # type: ignore[union-attr]
         return state.Release(digest, f"data/bundles/{digest}")
 
     def state(self) -> state.RolloutState:

@@ -87,10 +87,12 @@ def test_a_canary_is_started_advanced_and_stopped_once(
     assert stand.state().percent == 10
     for _ in range(2):
         stand.endcap("rollout", "advance", "--to", "50")
-    assert "100 is allowed" not in stand.endcap("rollout", "advance", "--to", "70", status=1)
+    assert "70 is not the next step; allowed: 50, 100" in stand.endcap(
+        "rollout", "advance", "--to", "70", status=1
+    )
     assert stand.state().percent == 50
-    for _ in range(2):
-        stand.endcap("rollout", "stop")
+    ended([stand.start("rollout", "stop") for _ in range(2)])
+    stand.endcap("rollout", "stop")
     assert stand.state().challenger is None and stand.answering() == {releases[1].digest}
 
 

@@ -14,7 +14,7 @@ from shops.release import ACT
 from shops.stand import damaged
 from shops.storefront import release_of
 
-from serving.release import state, workers
+from serving.release import bundle, state, workers
 from serving.release.state import Release
 from serving.stages import forest
 
@@ -107,7 +107,7 @@ def test_a_worker_that_starts_with_a_damaged_champion_serves_the_next_best_until
     state.install(stand.redis, new, ACT)
     third = stand.home / "data" / "bundles"
     (other,) = [
-        p for p in third.glob("*/") if state.DIGEST.fullmatch(p.name) and p.name not in names(old, new)
+        p for p in third.glob("*/") if bundle.DIGEST.fullmatch(p.name) and p.name not in names(old, new)
     ]
     with damaged(stand.home / new.path / "user_tower.onnx"):
         with damaged(stand.home / old.path / "als_items.npy"):
