@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -19,6 +21,8 @@ import pyarrow.parquet as pq
 from feature_repo.errors import DataError
 
 Row = TypeVar("Row")
+DRAFT = re.compile(r"\..+\.(\d+)")
+DRAFT_IDLE_S = 600.0  # its writer may be on another machine that shares the folder, where a pid says nothing
 
 
 @contextmanager
@@ -57,6 +61,24 @@ def secret(file: Path) -> str:
         os.write(new, secrets.token_urlsafe(32).encode())
         os.close(new)
     return file.read_text().strip()
+
+
+def sweep(folder: Path, idle_s: float = DRAFT_IDLE_S) -> list[Path]:
+    """Remove the drafts that killed processes left in `folder`, and say which.
+
+    A draft is what `whole` makes. It is left alone while its process lives, and for `idle_s` seconds after
+    something in it changed.
+    """
+    gone = []
+    for path in folder.glob(".*.*"):
+        named = DRAFT.fullmatch(path.name)
+        if named is None or psutil.pid_exists(int(named[1])):
+            continue
+        changed = max(part.lstat().st_mtime for part in (path, *path.rglob("*")))
+        if time.time() - changed >= idle_s:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            gone.append(path)
+    return gone
 
 
 def write_json(path: Path, value: Any) -> bytes:

@@ -33,6 +33,7 @@ class Serving:
     min_free_mib: int  # left where the embedded Redis writes, below which no event is accepted
     seen_ttl_s: int  # how long an event_id is remembered
     poll_s: float  # how often a worker looks for another release
+    worker_silent_s: float  # after which a worker that does not report what it serves counts as dead
     refresh_s: float  # how often changed items are read
     exposures_kept: int  # entries of endcap:exposures, approximately
     exposures_queued: int  # entries waiting to be logged; beyond that they are dropped and counted

@@ -1,6 +1,7 @@
 """Prometheus metrics of the service; with several workers the sum over them (PROMETHEUS_MULTIPROC_DIR)."""
 
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,7 @@ FEATURE_AGE = Histogram(
     "Age of the newest stored row of the shopper, else of any item",
     buckets=(0.05, 0.1, 0.5, 1, 5, 30, 60, 300, 1800, 86400, 604800),
 )
+# Of live workers only: the value of a dead one goes with it.
 RELEASE_VERSION = Gauge(
     "endcap_rollout_version", "Version of the rollout state that is served", multiprocess_mode="livemin"
 )
@@ -48,17 +50,36 @@ AGE_LIMIT = _of_thing("endcap_age_limit_seconds", "Older than this, /readyz answ
 DISK_FREE = Gauge(
     "endcap_redis_disk_free_bytes", "Left where the embedded Redis writes", multiprocess_mode="livemin"
 )
+STAND_IN = Gauge(
+    "endcap_release_stand_in",
+    "1 while a worker serves another release than the champion that Redis names",
+    multiprocess_mode="livemax",
+)
 SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
+RANKERS = Counter(
+    "endcap_rankers_loaded_total",
+    "Rankers loaded; StockForest: its compiled trees could not be used",
+    ["kind"],
+)
 
 
 def exposition() -> bytes:
     """The text format, over all workers where there are several."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return generate_latest(REGISTRY)
-    for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
-        pid = file.stem.rpartition("_")[2]
-        if not Path("/proc", pid).exists() and Path("/proc").exists():
-            mark_process_dead(pid)
+    _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
     registry = CollectorRegistry()
     MultiProcessCollector(registry)
     return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Drop what killed workers left in the gauges of live ones; their counts stay, as sums must not fall."""
+    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*_*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            with suppress(FileNotFoundError):  # another worker does the same at this moment
+                mark_process_dead(pid, str(folder))
+        except PermissionError:
+            pass  # somebody else's process has that number now

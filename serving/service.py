@@ -9,6 +9,7 @@ own metrics are off: they label by raw path, so any client could fill the memory
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 from feature_repo.quiet import hush
@@ -16,6 +17,7 @@ from feature_repo.quiet import hush
 hush()
 
 import bentoml  # noqa: E402  (after hush: libraries read their switches at import)
+from redis import RedisError  # noqa: E402
 from starlette.exceptions import HTTPException  # noqa: E402
 
 from feature_repo.eventlog.keys import StreamParams  # noqa: E402
@@ -65,8 +67,10 @@ class Endcap:
         url = redis_url()
         # No retries inside a request: the deadline is short and the ladder is the answer to a failure.
         self._redis, self._blocking = of_requests(url), beside_requests(url)
-        self._pulse = Pulse(load("liveness", Liveness))
-        self._releases = Releases(self._blocking, lambda ids: _online_features(url, ids))
+        self._pulse = pulse = Pulse(load("liveness", Liveness))
+        self._releases = Releases(
+            self._blocking, lambda ids: _online_features(url, ids), PARAMS.worker_silent_s
+        )
         self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
@@ -77,8 +81,9 @@ class Endcap:
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
         ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying())
         app.state.desk = Desk(storefront, ingress, PARAMS)
-        await _attempt("release", self._releases.poll, self._pulse)
-        self._pulse = pulse = Pulse(load("liveness", Liveness))  # ages count from here: loading took its time
+        report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
+        await _attempt("release", self._releases.poll, pulse)
+        pulse.begin()  # loading took its time
 
         async def lag() -> None:
             pulse.beat("consumers", await ingress.publish_lag())
@@ -94,7 +99,7 @@ class Endcap:
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]
         running.append(self._exposures.run(partial(pulse.beat, "exposures")))
-        self._tasks = [asyncio.create_task(one) for one in running]
+        self._tasks = [report, *(asyncio.create_task(one) for one in running)]
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -102,6 +107,8 @@ class Endcap:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(RedisError, OSError):  # then the report runs out by itself
+            await self._releases.leave()
         await self._exposures.flush()
         await self._writer.close()
         await self._redis.aclose()

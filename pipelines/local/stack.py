@@ -31,6 +31,7 @@ from feature_repo.ports import (
 )
 from pipelines.local import process
 from pipelines.local.condition import RELEASE, ages, missing
+from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
 
@@ -211,15 +212,17 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
                 "log": str(process.log_file(folder, name).relative_to(root())),
             }
         )
+    told = fleet(redis_url())
     things = [*ages(f"{service_url()}/metrics"), *missing(redis_url())]
     if json_output:
-        print(json.dumps([*rows, *map(asdict, things)]))
+        print(json.dumps([*([told[0]] if told else []), *rows, *map(asdict, things)]))
     else:
         for row in rows:
             pid, address = row["pid"] or "-", row["address"] or "-"
             print(f"{row['name']:<8} {row['state']:<9} pid {pid:<8} {address:<16} {row['log']}")
+        for line in told[1] if told else []:
+            print(f"workers  {line}")
         for thing in things:
             print(thing.line())
-    return int(
-        any(row["state"] != "ready" for row in rows) or any(thing.state != "fresh" for thing in things)
-    )
+    right = all(row["state"] == "ready" for row in (*rows, *([told[0]] if told else [])))
+    return int(not right or any(thing.state != "fresh" for thing in things))

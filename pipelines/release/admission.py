@@ -1,15 +1,17 @@
 """The door of the shop: a bundle comes in when the gate allows it against the champion of now, and whole."""
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from feature_repo.files import whole
+from feature_repo.files import sweep, whole
 from feature_repo.params import root
-from feature_repo.places import BUNDLES
+from feature_repo.places import BUNDLES, at
 from pipelines.release.aliases import read_manifest
 from pipelines.release.bar import Evaluation, GateError, GateParams, Verdict, fingerprint, judge
+from serving.errors import BundleError
 from serving.release import bundle
 from serving.release.state import Release
 
@@ -50,21 +52,35 @@ def install_bundle(source: Path) -> Release:
     """Copy a bundle to data/bundles/<digest> and verify the copy: all of it or nothing, once per digest.
 
     The digest covers what decides an answer. A bundle of the same digest that was evaluated again brings its
-    manifest only. Raises BundleError if a file is not what the manifest says.
+    manifest only; a damaged one is replaced. Raises BundleError if a file is not what the manifest says.
     """
+    sweep(at(BUNDLES))
     digest = read_manifest(source)["digest"]
     release = Release(digest, str(BUNDLES / digest))
     target = root() / release.path
     if target.exists() and target.samefile(source):
         bundle.verify(target)
+        os.utime(target)
         return release
+    bundle.verify(source)
+    if target.exists() and not _is_sound(target):
+        target.rename(target.with_name(f".{digest}.damaged.{os.getpid()}"))
     if target.exists():
-        bundle.verify(source)
         with whole(target / "manifest.json") as draft:
             shutil.copyfile(source / "manifest.json", draft)
     else:
         with whole(target) as draft:
             shutil.copytree(source, draft)
             bundle.verify(draft)
+            os.utime(draft)  # from its first moment among the newest, which nobody deletes
     bundle.verify(target)
+    shutil.rmtree(target.with_name(f".{digest}.damaged.{os.getpid()}"), ignore_errors=True)
     return release
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        bundle.verify(folder)
+    except BundleError:
+        return False
+    return True

@@ -19,11 +19,18 @@ class ReleaseError(EndcapError):
     """A release that cannot be installed or gone back to."""
 
 
-def follow(state: RolloutState) -> None:
-    """Let the aliases follow what serves already. Raises RegistryError; what serves is not touched."""
+def follow(state: RolloutState, anew: bool = False) -> None:
+    """Let the aliases follow what serves already. Raises RegistryError; what serves is not touched.
+
+    A store that no longer knows the release that serves was lost: that is an error, but where a person wants
+    its versions registered `anew`.
+    """
     from pipelines.release.registry import Registry  # MLflow takes seconds: the pointer has moved before that
 
-    Registry().repeat(state)
+    registry = Registry()
+    if not anew:
+        registry.require(state)
+    registry.repeat(state)
 
 
 def waiting_challenger() -> Release | None:

@@ -1,5 +1,6 @@
 """`endcap bundle`: towers, tables and ranker of the final fit become one release candidate."""
 
+import os
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -9,7 +10,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from feature_repo.clock import DAY_US, micros
-from feature_repo.files import read_json
+from feature_repo.files import read_json, sweep
 from feature_repo.params import load, revision, shop
 from feature_repo.places import BUNDLES, CANDIDATE, EVALUATION, REFERENCE, TREES, VERDICT, at, existing
 from pipelines.protocol.models import TABLES, fit_file
@@ -25,7 +26,8 @@ RAIL = 1000  # items of the popularity rail, enough to fill any list after every
 def main() -> None:
     """Put the final fit, the ranker and their settings into data/bundles/candidate."""
     at(BUNDLES).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=at(BUNDLES), prefix=".build-") as name:
+    sweep(at(BUNDLES))
+    with tempfile.TemporaryDirectory(dir=at(BUNDLES), prefix=".build-", suffix=f".{os.getpid()}") as name:
         folder = Path(name)
         for file in TABLES:
             shutil.copyfile(fit_file("final", file), folder / file)
@@ -39,7 +41,6 @@ def main() -> None:
             "feature_service": "ranker",
             "retrieve": asdict(load("retrieve", Retrieve)),
             "diversify": asdict(load("diversify", Diversify)),
-            "shop": shop().name,
             "data_span": {"until": shop().test_from.isoformat()},
             "revision": {"git": revision()},
             "metrics": read_json(existing(EVALUATION, "evaluate"), "run `endcap evaluate`"),

@@ -14,7 +14,8 @@ from feature_repo.online.connection import connect
 from feature_repo.params import load, root
 from feature_repo.places import CANDIDATE, PARITY, VERDICT, at
 from pipelines.release.admission import admit, install_bundle
-from pipelines.release.aliases import ReleaseError, act_of, follow, read_manifest
+from pipelines.release.aliases import ReleaseError, act_of, follow, read_manifest, waiting_challenger
+from pipelines.release.assurance import ReleaseParams, assure, confirm, prune
 from pipelines.release.bar import GateParams, Verdict
 from pipelines.release.registry import CHALLENGER, CHAMPION, Registry
 from serving.release import state as rollout
@@ -43,7 +44,8 @@ def promote(
     """Admit and install a bundle: as the champion if `direct` or if there is none, else as the challenger.
 
     Raises GateError if the gate does not allow it, BundleError if a file is not what the manifest says,
-    RolloutError while a canary is under way.
+    ReleaseError if it cannot be loaded, RegistryError if MLflow's store lost the champion, RolloutError while
+    a canary is under way.
     """
     manifest = read_manifest(folder)
     state = rollout.read(redis)
@@ -52,7 +54,10 @@ def promote(
     champion = state.champion if state else None
     before = champion.manifest() if champion else None
     verdict = admit(manifest, before, load("gate", GateParams), latest_gate)
+    if state:
+        registry.require(state)
     release = install_bundle(folder)
+    assure(release)
     version = registry.register(release, _tags(manifest, verdict)).number
     if state and champion == release:
         registry.repeat(state)
@@ -77,7 +82,7 @@ def main(
     redis = connect()
     if fix:
         state = rollout.present(redis)
-        follow(state)
+        follow(state, anew=True)
         print(f"aliases now repeat what serves: champion {state.champion.digest}")
         return
     folder = root() / bundle
@@ -85,10 +90,15 @@ def main(
     gate = check_candidate(read_manifest(folder)) if ours else None
     done = promote(folder, redis, Registry(), act_of(why), direct=direct, latest_gate=gate)
     print(f"{done.release.digest} is {done.role}: {done.release.path}, registered as version {done.version}")
+    params = load("release", ReleaseParams)
     if done.role == CHALLENGER:
         print("next: `endcap rollout start` shows it to the first shoppers")
-    elif done.replaced:
-        print(f"it replaced {done.replaced.digest}; `endcap rollback` goes back to it")
+    else:
+        if done.replaced:
+            print(f"it replaced {done.replaced.digest}; `endcap rollback` goes back to it")
+        print(confirm(redis, rollout.present(redis), params))
+    if gone := prune(redis, waiting_challenger(), params.bundles_kept):
+        print(f"deleted old releases: {', '.join(gone)}")
 
 
 def check_candidate(manifest: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -75,6 +75,15 @@ class Registry:
             found = self._client.search_model_versions(f"name='{MODEL}' and tag.digest='{digest}'")
         return _version(found[0]) if found else None
 
+    def require(self, state: RolloutState) -> None:
+        """Raises RegistryError where the champion was never registered here: the store was lost."""
+        if self.find(state.champion.digest) is None:
+            raise RegistryError(
+                f"registry: {self._uri} does not know {state.champion.digest}, which Redis names as champion "
+                f"(version {state.version}): the store was lost or made anew. "
+                "`endcap promote --repair` registers again what serves"
+            )
+
     def holder(self, alias: str) -> Version | None:
         """The version that carries the alias, None if none does."""
         with self._asking("read"):

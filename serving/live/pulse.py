@@ -3,7 +3,8 @@
     release     state of the rollout, last read        items    prices, stock and counts, last refreshed
     consumers   oldest event that is in no row         health   what the arms did, last handed to the guard
     exposures   log of what was shown, last written    lag      the consumers' delay, last measured
-    ages        these metrics                          disk     room for what Redis writes, last looked at
+    report      what this worker serves, last told     disk     room for what Redis writes, last looked at
+    ages        these metrics
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -26,6 +27,7 @@ class Liveness:
     exposures: float
     lag: float
     disk: float
+    report: float
     ages: float
 
 
@@ -35,8 +37,12 @@ class Pulse:
     def __init__(self, limits: Liveness, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits: Mapping[str, float] = asdict(limits)
         self._clock = clock
-        self._beats = dict.fromkeys(self.limits, clock())
         self._causes: dict[str, str] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Ages count from here."""
+        self._beats = dict.fromkeys(self.limits, self._clock())
 
     def beat(self, thing: str, age_s: float = 0.0) -> None:
         """`thing` is known to be right, as of `age_s` seconds ago. KeyError for one without a limit."""

@@ -5,10 +5,11 @@
                                           reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
-manifest and this program say.
+manifest and this program say, and one of another shop.
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -26,6 +27,7 @@ from feature_repo.files import whole, write_json
 from feature_repo.places import BUNDLES, at
 from serving.errors import BundleError
 from serving.pipeline import Bundle
+from serving.release.state import Release
 from serving.stages import forest
 from serving.stages.diversify import Diversify
 from serving.stages.index import IndexParams, build
@@ -46,6 +48,7 @@ FILES = (
 )
 SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
 SETTINGS = ("feature_service", "retrieve", "diversify")  # what else decides an answer; the digest covers it
+DIGEST = re.compile("[0-9a-f]{16}")
 _AGAIN = "build it again with `endcap bundle`"
 
 
@@ -67,8 +70,8 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
     """Copy the files of `folder` to <into>/<digest> with a manifest, and give back that path.
 
     `told` must hold SETTINGS (`retrieve` and `diversify` as in params.yaml) and may hold what people want
-    to know: metrics, data_span, git, dvc. `into` defaults to data/bundles. Writing the same twice gives the
-    same path. Raises BundleError for a missing file or setting.
+    to know: metrics, data_span, git, dvc. Its shop is the active one. `into` defaults to data/bundles.
+    Writing the same twice gives the same path. Raises BundleError for a missing file or setting.
     """
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise BundleError(folder, "the file list", FILES, f"no {missing[0]}", "run the stage that makes it")
@@ -76,6 +79,7 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
         raise BundleError(folder, "the manifest", SETTINGS, f"no {missing[0]}", "pass it to bundle.write")
     files = {name: _sha256((folder / name).read_bytes()) for name in FILES}
     manifest = {
+        "shop": params.shop().name,
         **told,
         "files": files,
         "space": space_id(files),
@@ -107,6 +111,8 @@ def verify(path: Path) -> dict[str, Any]:
         own = {name: manifest[name] for name in (*SETTINGS, "space", "schema", "columns", "items")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(file, "the manifest", "readable and complete", repr(error), _AGAIN) from None
+    ours = "name a bundle of this shop, or make the other shop the active one with `endcap shop`"
+    _expect(file, "shop", params.shop().name, manifest.get("shop"), ours)
     _expect(file, "the file list", sorted(FILES), sorted(files))
     for name in FILES:
         _expect(path / name, "sha256", files[name], _file_hash(path / name))
@@ -116,6 +122,13 @@ def verify(path: Path) -> dict[str, Any]:
     _expect(file, "columns", list(COLUMNS), own["columns"], other)
     _expect(file, "feature schema", schema_hash(), own["schema"], other)
     return dict(manifest)
+
+
+def installed() -> list[Release]:
+    """The bundles in data/bundles, newest first, by their names; what is in them is not looked at."""
+    folders = [path for path in at(BUNDLES).glob("*/") if DIGEST.fullmatch(path.name)]
+    newest = sorted(folders, key=lambda path: (-path.stat().st_mtime, path.name))
+    return [Release(path.name, str(BUNDLES / path.name)) for path in newest]
 
 
 def load(path: Path) -> Bundle:

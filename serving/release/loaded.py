@@ -1,15 +1,20 @@
 """The releases that a worker holds: champion, challenger and their item matrices, behind one pointer.
 
 The pointer is immutable and swapped whole, so a request sees one state from start to end. A poller follows
-`endcap:rollout`; a bundle is loaded in a thread and only then pointed to. A refused one changes nothing. A
-refresh puts another snapshot in the place of an item matrix; a request that has begun keeps its own.
+`endcap:rollout`; a bundle is loaded in a thread and only then pointed to. A refused one changes nothing: what
+served goes on, and a worker that has nothing yet takes the best release that it finds on disk, until the
+named one is sound again. A refresh puts another snapshot in the place of an item matrix; a request that has
+begun keeps its own.
 """
 
 import asyncio
 import gc
 import logging
+import os
+import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from redis import Redis
@@ -21,8 +26,9 @@ from feature_repo.params import root
 from serving import prometheus
 from serving.errors import BundleError
 from serving.pipeline import Bundle
-from serving.release import bundle, state
-from serving.release.state import RolloutState
+from serving.release import bundle, state, workers
+from serving.release.state import Release, RolloutState
+from serving.release.workers import Report
 from serving.types import VisitorRows
 
 SWITCH_S = 0.0005  # how long a refreshing thread may hold a request up; Python's own 5 ms is half a budget
@@ -65,12 +71,17 @@ class Current(NamedTuple):
 
 
 class Releases:
-    """Follows the rollout state of Redis; `current` is None until the first champion is loaded."""
+    """Follows the rollout state of Redis; `current` is None until the first release is loaded."""
 
-    def __init__(self, redis: Redis, open_features: Callable[[list[str]], Features]) -> None:
-        self._redis, self._open_features = redis, open_features
+    def __init__(
+        self, redis: Redis, open_features: Callable[[list[str]], Features], silent_s: float = 10.0
+    ) -> None:
+        self._redis, self._open_features, self._silent_s = redis, open_features, silent_s
         self._held: dict[str, Loaded] = {}  # digest -> what may be pointed to at once
-        self._refused: dict[str, float] = {}  # digest -> when, on the loop's clock
+        self._refused: dict[str, tuple[float, str]] = {}  # digest -> when, on the loop's clock, and why
+        self._acted: RolloutState | None = None  # what the last poll that came to an end was asked for
+        self._loading, self._since_us = "", 0
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.current: Current | None = None
 
     async def poll(self) -> None:
@@ -83,48 +94,94 @@ class Releases:
             raise UnavailableError(changes.EMPTY, next_step=changes.MEND)
         if wanted is None or not self._behind(wanted):
             return
-        champion = await self._load(wanted.champion)
+        if self._acted is None or self._acted.version != wanted.version:
+            self._refused.clear()  # somebody acted, and may have repaired what was refused
+        champion = await self._load(wanted.champion) or await self._stand_in(wanted)
         challenger = await self._load(wanted.challenger) if wanted.challenger else None
-        if champion is None and self.current is not None:
-            champion = self.current.champion
-        if champion is None:
-            return
-        self.current = Current(wanted, champion, challenger)
+        if champion is not None:
+            self._point(Current(wanted, champion, challenger))
+        self._acted = wanted
+
+    def _point(self, found: Current) -> None:
+        wanted, champion, challenger = found
+        if self.current is None or self.current.champion.bundle.digest != champion.bundle.digest:
+            self._since_us = time.time_ns() // 1000
+        self.current = found
         keep = {r.digest for r in (wanted.champion, wanted.challenger, wanted.previous) if r}
         self._held = {d: held for d, held in self._held.items() if d in keep or held is champion}
         settle()
-        prometheus.RELEASE_VERSION.set(wanted.version)
-        log.info(
-            "rollout version %d: champion %s, challenger %s at %d %%",
+        as_asked = champion.bundle.digest == wanted.champion.digest
+        prometheus.STAND_IN.set(not as_asked)
+        if as_asked:
+            prometheus.RELEASE_VERSION.set(wanted.version)
+        log.log(
+            logging.INFO if as_asked else logging.ERROR,
+            "rollout version %d: champion %s%s, challenger %s at %d %%",
             *(wanted.version, champion.bundle.digest),
+            "" if as_asked else f" stands in for {wanted.champion.digest}",
             *(challenger.bundle.digest if challenger else None, wanted.percent),
         )
 
     def _behind(self, wanted: RolloutState) -> bool:
         now = asyncio.get_running_loop().time()
-        if self.current is None or self.current.state != wanted:
+        if self._acted != wanted:
             return True
         named = [r.digest for r in (wanted.champion, wanted.challenger) if r]
-        return any(now - self._refused[d] > RETRY_AFTER_S for d in named if d in self._refused)
+        return any(now - self._refused[d][0] > RETRY_AFTER_S for d in named if d in self._refused)
 
-    async def _load(self, wanted: state.Release) -> Loaded | None:
+    async def _stand_in(self, wanted: RolloutState) -> Loaded | None:
+        """What serves in the place of a refused champion: what serves now, else the next best on disk."""
+        if self.current is not None:
+            return self.current.champion
+        for release in _others(wanted):
+            if found := await self._load(release):
+                return found
+        return None
+
+    async def _load(self, wanted: Release) -> Loaded | None:
         held = self._held.get(wanted.digest)
         now = asyncio.get_running_loop().time()
-        if held or now - self._refused.get(wanted.digest, -RETRY_AFTER_S) < RETRY_AFTER_S:
+        last, told = self._refused.get(wanted.digest, (-RETRY_AFTER_S, ""))
+        if held or now - last < RETRY_AFTER_S:
             return held
+        self._loading = wanted.digest
         try:
             found = await asyncio.to_thread(self._open, wanted)
         except (EndcapError, OSError) as error:
-            self._refused[wanted.digest] = now
+            self._refused[wanted.digest] = asyncio.get_running_loop().time(), str(error)
             prometheus.SWAPS.labels("refused").inc()
-            log.error("release %s is not served: %s", wanted.digest, error)
+            if str(error) != told:
+                log.error("release %s is not served: %s", wanted.digest, error)
             return None
+        finally:
+            self._loading = ""
         self._refused.pop(wanted.digest, None)
         self._held[wanted.digest] = found
         prometheus.SWAPS.labels("loaded").inc()
+        prometheus.RANKERS.labels(type(found.bundle.ranker).__name__).inc()
         return found
 
-    def _open(self, wanted: state.Release) -> Loaded:
+    async def report(self) -> None:
+        """Tell Redis what this worker serves; without that it counts as dead after `silent_s` seconds."""
+        await asyncio.to_thread(workers.write, self._redis, self._told(), self._silent_s)
+
+    async def leave(self) -> None:
+        """Take the report back at the end."""
+        await asyncio.to_thread(workers.leave, self._redis, self.name)
+
+    def _told(self) -> Report:
+        now = self.current
+        return Report(
+            self.name,
+            self._acted.version if self._acted else 0,
+            now.champion.bundle.digest if now else "",
+            now.challenger.bundle.digest if now and now.challenger else "",
+            self._since_us,
+            self._loading,
+            {digest: why for digest, (_, why) in self._refused.items()},
+        )
+
+    def _open(self, wanted: Release) -> Loaded:
         path = root() / wanted.path
         found = bundle.load(path)
         if found.digest != wanted.digest:
@@ -141,6 +198,13 @@ class Releases:
         """Read the items that changed, once per catalogue."""
         for features in {id(held.features): held.features for held in self._held.values()}.values():
             prometheus.ITEM_ROWS.inc(await asyncio.to_thread(features.refresh))
+
+
+def _others(wanted: RolloutState) -> Iterator[Release]:
+    """What may stand in for the champion: previous, the one on trial, then the newest on disk."""
+    named = [r for r in (wanted.champion, wanted.previous, wanted.challenger) if r]
+    yield from named[1:]
+    yield from (release for release in bundle.installed() if release not in named)
 
 
 def settle() -> None:

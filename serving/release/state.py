@@ -4,7 +4,7 @@ Only this module reads or writes these keys. A change is compare-and-set on `ver
 written in the same transaction: there is no change without one. Workers poll `read`.
 
     endcap:rollout        hash    the RolloutState below
-    endcap:audit          stream  one entry per change, never trimmed
+    endcap:audit          stream  one entry per change, the last AUDIT_KEPT
     endcap:looks          stream  one entry per look of the guard, the last LOOKS_KEPT
     endcap:health:<arm>   hash    requests, errors, empty (counts since the step began), p99_ms (latest)
 """
@@ -22,6 +22,7 @@ from serving.release.router import ARMS
 
 ROLLOUT, AUDIT, LOOKS, HEALTH = "endcap:rollout", "endcap:audit", "endcap:looks", "endcap:health:"
 LOOKS_KEPT = 20_000
+AUDIT_KEPT = 100_000  # ten a day for 27 years; 300 bytes each
 
 
 class RolloutError(EndcapError):
@@ -40,9 +41,11 @@ class Release:
     path: str
 
     def manifest(self) -> dict[str, Any] | None:
-        """What stands in its folder about it; None where the folder is gone."""
-        file = root() / self.path / "manifest.json"
-        found: dict[str, Any] | None = orjson.loads(file.read_bytes()) if file.exists() else None
+        """What stands in its folder about it; None where that is gone or cannot be read."""
+        try:
+            found: dict[str, Any] = orjson.loads((root() / self.path / "manifest.json").read_bytes())
+        except (OSError, ValueError):
+            return None
         return found
 
 
@@ -51,7 +54,8 @@ class RolloutState:
     """Who serves what. `percent` of the shoppers outside the holdout get the challenger.
 
     `step` counts from 0 within the experiment; `started_us` is when the step began (microseconds UTC, the
-    clock of whoever began it); `since` is the same moment as a stream id, the clock of Redis.
+    clock of whoever began it); `since` is the same moment as a stream id, the clock of Redis. `reverted`: the
+    champion came back by a rollback, and `previous` is what was taken away.
     """
 
     version: int
@@ -64,6 +68,7 @@ class RolloutState:
     salt: str = ""
     experiment: str = ""
     since: str = "0-0"
+    reverted: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.percent <= 100:
@@ -116,7 +121,8 @@ def install(redis: Redis, release: Release, act: Act) -> RolloutState:
     if state is None:
         return _commit(redis, None, RolloutState(1, release), "install", act)
     refuse_canary(state, "install a champion")
-    return _commit(redis, state, replace(state, champion=release, previous=state.champion), "install", act)
+    changed = replace(state, champion=release, previous=state.champion, reverted=False)
+    return _commit(redis, state, changed, "install", act)
 
 
 def start_canary(
@@ -147,7 +153,7 @@ def advance(redis: Redis, state: RolloutState, percent: int, act: Act) -> Rollou
 def rollback(redis: Redis, state: RolloutState, act: Act) -> RolloutState:
     """End the canary: the champion serves everybody again."""
     _require_canary(state)
-    return _commit(redis, state, replace(state, challenger=None, percent=0, step=0), "rollback", act)
+    return _commit(redis, state, _without_canary(state), "rollback", act)
 
 
 def promote_champion(redis: Redis, state: RolloutState, act: Act) -> RolloutState:
@@ -155,7 +161,7 @@ def promote_champion(redis: Redis, state: RolloutState, act: Act) -> RolloutStat
     challenger = _require_canary(state)
     if state.percent != 100:
         raise RolloutError(f"percent: {state.percent} is not 100; advance the canary before promoting it")
-    changed = replace(state, champion=challenger, challenger=None, previous=state.champion, percent=0, step=0)
+    changed = replace(_without_canary(state), champion=challenger, previous=state.champion, reverted=False)
     return _commit(redis, state, changed, "promote_champion", act)
 
 
@@ -163,15 +169,23 @@ def revert_to_previous(redis: Redis, state: RolloutState, act: Act) -> RolloutSt
     """Back to the release before the champion, ending any canary. Reverting twice changes nothing."""
     if state.previous is None:
         raise RolloutError("previous: there is no earlier release; install one with `endcap promote`")
-    changed = replace(
-        state, champion=state.previous, previous=state.champion, challenger=None, percent=0, step=0
-    )
+    return revert(redis, state, state.previous, act)
+
+
+def revert(redis: Redis, state: RolloutState, release: Release, act: Act) -> RolloutState:
+    """Let `release` serve everybody again, ending any canary; forward again if a rollback took it away."""
+    forward = state.reverted and release == state.previous
+    changed = replace(_without_canary(state), champion=release, previous=state.champion, reverted=not forward)
     return _commit(redis, state, changed, "revert_to_previous", act)
+
+
+def _without_canary(state: RolloutState) -> RolloutState:
+    return replace(state, challenger=None, percent=0, step=0)
 
 
 def record(redis: Redis, what: str, act: Act) -> None:
     """An audit entry for something that does not change the rollout (rules published, a person erased)."""
-    redis.xadd(AUDIT, _entry(what, act, version=None))
+    redis.xadd(AUDIT, _entry(what, act, version=None), maxlen=AUDIT_KEPT, approximate=True)
 
 
 def read_audit(redis: Redis, count: int = 100) -> list[dict[str, Any]]:
@@ -242,7 +256,7 @@ def _commit(
             )
             pipe.multi()
             pipe.hset(ROLLOUT, mapping={name: orjson.dumps(value) for name, value in asdict(changed).items()})
-            pipe.xadd(AUDIT, _entry(what, act, changed.version))
+            pipe.xadd(AUDIT, _entry(what, act, changed.version), maxlen=AUDIT_KEPT, approximate=True)
             pipe.delete(*(HEALTH + arm for arm in ARMS))
             pipe.execute()
         except WatchError:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import yaml
+from shops import tiny_bundle
 
 from feature_repo.params import load
-from feature_repo.places import CANDIDATE, VERDICT
+from feature_repo.places import CACHE, CANDIDATE, VERDICT
 from pipelines.release.bar import Evaluation, GateParams, judge
 from pipelines.release.gate import verdict_json
 from pipelines.release.registry import Registry, store
@@ -28,6 +32,14 @@ SPAN = {"from": "2026-02-23T00:00:00Z", "to": "2026-03-02T00:00:00Z"}
 Build = Callable[..., Path]
 
 
+@cache
+def real_parts() -> Path:
+    """The files of a bundle of six items, made once per process."""
+    folder = Path(tempfile.mkdtemp(prefix="endcap-parts-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return tiny_bundle.parts(folder / "parts", n=6)
+
+
 def open_home(folder: Path, patch: pytest.MonkeyPatch, registry: Path, redis_url: str) -> Path:
     """A project folder of its own at `folder`, with a copy of the MLflow store `registry`."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -36,6 +48,9 @@ def open_home(folder: Path, patch: pytest.MonkeyPatch, registry: Path, redis_url
     patch.setenv("ENDCAP_HOME", str(folder))
     patch.setenv("REDIS_URL", redis_url)
     store().parent.mkdir(parents=True)
+    compiled = real_parts().parent / "cache"  # all candidates have the same trees: compiled once
+    compiled.mkdir(exist_ok=True)
+    (folder / CACHE).symlink_to(compiled)
     shutil.copy(registry, store())
     (folder / "data" / "reports").mkdir(parents=True)
     return folder
@@ -52,11 +67,11 @@ def report(ndcg: float, coverage: float = 0.8) -> dict[str, Any]:
 
 
 def write_candidate(home: Path, content: str, ndcg: float = 0.3, **changes: Any) -> Path:
-    """Writes data/bundles/candidate: files of the given content, judged as `endcap gate` does."""
+    """Writes data/bundles/candidate: a bundle told apart by `content`, judged as `endcap gate` does."""
     parts = home / "parts"
-    parts.mkdir(exist_ok=True)
-    for name in bundle.FILES:
-        (parts / name).write_text('["a", "b"]' if name == "item_ids.json" else f"{name} {content}")
+    shutil.copytree(real_parts(), parts, dirs_exist_ok=True)
+    rails = {"popular": ["item-1", "item-0"], "content": content}
+    (parts / "rails.json").write_bytes(orjson.dumps(rails))
     metrics = report(ndcg)
     verdict = judge(Evaluation.from_report(metrics), load("gate", GateParams))
     fields = {

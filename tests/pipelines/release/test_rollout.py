@@ -13,6 +13,7 @@ import orjson
 import pytest
 from redis import Redis
 from shops.canary import ACT, FEEDBACK, NOON, OLD, PARAMS, Shop, start_canary
+from shops.storefront import make_home, release_of
 
 from feature_repo.clock import DAY_US
 from monitoring.experiment.guard import Step, Traffic
@@ -67,16 +68,22 @@ def test_the_command_tells_the_state_and_the_last_look(
     redis: Redis,
     redis_url: str,
     guard: Guard,
-    canary: RolloutState,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("REDIS_URL", redis_url)
+    home, bundle = make_home(tmp_path)
+    monkeypatch.setenv("ENDCAP_HOME", str(home))
+    control.install(redis, OLD, ACT)
+    new = release_of(home, bundle)
+    rollout.start(redis, PARAMS, ACT, new)
     Shop(redis, {}).open(50)
     guard.look(NOON)
     assert rollout.main("status") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "champion old serves 90 %, challenger new 10 % outside the holdout (version 2)"
+    on_trial = f"challenger {new.digest[:12]} 10 % outside the holdout (version 2)"
+    assert lines[0] == f"champion old serves 90 %, {on_trial}"
     assert lines[1].startswith("last look: HOLD, ")
     assert rollout.main("status", json_output=True) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["percent"] == 10
