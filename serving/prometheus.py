@@ -37,6 +37,12 @@ FEATURE_AGE = Histogram(
 RELEASE_VERSION = Gauge(
     "endcap_rollout_version", "Version of the rollout state that is served", multiprocess_mode="min"
 )
+GUARD_AGE = Gauge(
+    "endcap_guard_age_seconds", "Since a canary's guard looked; NaN: never", multiprocess_mode="mostrecent"
+)
+GUARD_ALARM = Gauge(
+    "endcap_guard_alarm", "1 while the canary's clicks may not decide", multiprocess_mode="mostrecent"
+)
 SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
 
 

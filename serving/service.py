@@ -34,6 +34,7 @@ from serving.params import Serving, replaying  # noqa: E402
 from serving.release.health import ArmHealth  # noqa: E402
 from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
+from serving.release.vigil import Vigil  # noqa: E402
 
 PARAMS = load("serving", Serving)
 HEALTH_S = LAG_S = 1.0
@@ -66,8 +67,10 @@ class Endcap:
         self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
+        vigil = Vigil(self._blocking)
         storefront = Storefront(
-            self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()
+            *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
+            guarded=vigil.guarded,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         ingress = Ingress(self._redis, self._writer, PARAMS)
@@ -75,6 +78,7 @@ class Endcap:
         await _attempt("first poll", self._releases.poll)
         self._tasks = [
             asyncio.create_task(_every(PARAMS.poll_s, "poll", self._releases.poll)),
+            asyncio.create_task(_every(PARAMS.poll_s, "vigil", vigil.look)),
             asyncio.create_task(_every(PARAMS.refresh_s, "refresh", self._releases.refresh)),
             asyncio.create_task(_every(HEALTH_S, "health", health.publish)),
             asyncio.create_task(_every(LAG_S, "lag", ingress.publish_lag)),

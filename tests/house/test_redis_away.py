@@ -28,7 +28,6 @@ JOBS = (
     "rollback",
     "rollout start",
     "rollout status",
-    "rollout watch",
     "rollout advance",
     "rollout stop",
     "served",

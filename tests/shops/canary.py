@@ -27,7 +27,6 @@ ACT = Act("alice", "test", NOON)
 PARAMS = replace(
     load("rollout", RolloutParams),
     steps=(Step(10, 300), Step(50, 300), Step(100, 100)),
-    grace_ms=0,
 )
 FEEDBACK = load("feedback", FeedbackParams)
 
@@ -51,6 +50,7 @@ class Shop:
                 request, items = f"{unit}-{visit}", [f"item-{i}" for i in range(12)]
                 record: dict[str, Any] = {"request_id": request, "ts": NOON, "unit": unit, "session_id": unit}
                 record |= {"arm": arm, "bundle": "b", "surface": "pdp_fbt", "items": items}
+                record["version"] = state.version
                 pipe.xadd("endcap:exposures", {"exposure": orjson.dumps(record)})
                 for item in np.flatnonzero(self.rng.random(12) < self.ctr.get(arm, 0.05)):
                     click = {"event_id": f"{request}-{item}", "type": "click", "event_ts": NOON + 1}

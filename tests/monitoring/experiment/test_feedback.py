@@ -21,8 +21,16 @@ from monitoring.experiment import feedback as job
 from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.tail import Tail
+from monitoring.experiment.visitors import Belief
 
-PARAMS = FeedbackParams(click_window_s=1800.0, order_window_s=86_400.0, lateness_s=120.0)
+PARAMS = FeedbackParams(
+    click_window_s=1800.0,
+    order_window_s=86_400.0,
+    lateness_s=120.0,
+    most_open=300_000,
+    most_waiting=50_000,
+    belief=Belief(most_clicks=4, most_ctr=0.5, most_shoppers=500_000),
+)
 NOON = 20_000 * DAY_US + DAY_US // 2
 MINUTE = 60 * SECOND_US
 
@@ -106,7 +114,7 @@ def test_a_click_after_midnight_belongs_to_the_day_of_its_exposure() -> None:
 
 
 def test_an_answer_to_nobody_is_no_part_of_the_experiment() -> None:
-    feedback = joined([shown("r1", unit=None)], [click("r1", "a")])
+    feedback = joined([shown("r1", unit=None, session_id=None)], [click("r1", "a")])
     assert feedback.statistics("champion") == ArmStatistics()
     tally = feedback.tallies()["champion", "homepage_hero", 20_000]
     assert (tally.clicks, tally.impressions, tally.visitors) == (1, 3, 1)
@@ -151,7 +159,7 @@ def test_an_order_before_the_click_does_not_count() -> None:
 def test_an_order_follows_its_shopper_through_a_login_in_mid_session() -> None:
     anonymous = click("r1", "a", unit="x") | {"user_id": None}
     bought = event("purchase_completed", "a", NOON + 9 * MINUTE, unit="u7", price=5.0) | {"session_id": "s-x"}
-    feedback = joined([shown("r1", unit="s-x")], [anonymous, bought])
+    feedback = joined([shown("r1", unit="s-x", user_id=None, session_id="s-x")], [anonymous, bought])
     assert feedback.tallies()["champion", "homepage_hero", 20_000].revenue == 5.0
 
 
@@ -202,8 +210,9 @@ def test_memory_holds_the_open_windows_only_and_the_sums_stay() -> None:
     assert counts(feedback) == (30, 90)
     assert feedback.statistics("champion").shoppers == 1
     assert feedback.statistics("champion").user_days == 30
-    kept = ("_open", "_clicks", "_seen", "_waiting", "_user_days", "_people", "_shoppers")
+    kept = ("_open", "_clicks", "_seen", "_waiting", "_people")
     assert all(len(getattr(feedback, name)) <= 4 for name in kept)
+    assert all(len(getattr(feedback._visitors, name)) <= 4 for name in ("_days", "_shoppers"))
 
 
 @pytest.fixture
