@@ -57,14 +57,8 @@ class Attacker:
     def click(self, list_of: str, session: str) -> None:
         """Every item of the list that `list_of` got, clicked by `session`."""
         answer = self.answers[list_of]
-        clicks = [
-            {"type": "click", "session_id": session, "item_id": slot["item_id"]}
-            | {
-                "request_id": answer["request_id"],
-                "event_id": f"{session}-{answer['request_id']}-{slot['slot']}",
-            }
-            for slot in answer["items"]
-        ]
+        click = {"type": "click", "session_id": session, "request_id": answer["request_id"]}
+        clicks = [click | {"item_id": slot["item_id"]} for slot in answer["items"]]
         assert self.http.post("/v1/events", json={"events": clicks}).status_code == 202
 
     def look(self, lists: int) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from shops.service import free_port
 
 from pipelines.local import process, stack
 from pipelines.local.process import Program, StackError
+from serving.release.looks import guard_age_s
 
 ROOT = Path(__file__).resolve().parents[3]
 FORKING = (
@@ -145,3 +147,20 @@ def test_everything_listens_on_loopback_only(home: Path) -> None:
     (record,) = stack.bring_up(("redis",))
     listening = [c.laddr.ip for c in psutil.Process(record.pid).net_connections() if c.status == "LISTEN"]
     assert listening == ["127.0.0.1"]
+
+
+def test_the_guard_is_a_process_that_is_ready_once_it_has_looked(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack.bring_up(("redis", "guard"))
+    redis_record = process.find(home / "run" / "simulated", "redis")
+    assert redis_record is not None
+    assert guard_age_s(redis.Redis(port=redis_record.port)) is not None
+    stack.status(json_output=True)
+    told = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert (told["redis"], told["guard"], told["service"]) == ("ready", "ready", "stopped")
+    os.kill(redis_record.pid, signal.SIGKILL)
+    os.waitpid(redis_record.pid, 0)
+    stack.bring_up(("redis",))
+    assert process.find(home / "run" / "simulated", "guard") is not None  # it waits
+    assert stack.take_down() == ["guard", "redis"]
