@@ -63,10 +63,10 @@ def main(
         return watch(guard, guarding, poll, until_decided, say)
     redis = connect()
     if action == "start":
-        state = start(redis, params, aliases.act_of(why), aliases.waiting_challenger())
-        say(*_told(state))
-        if not (beat := looks.read_beat(redis)) or beat.age_s > state.guard_timeout_s:
-            say(*_guard_told(beat, state))
+        begun = start(redis, params, aliases.act_of(why), aliases.waiting_challenger())
+        say(*_told(begun))
+        if not (beat := looks.read_beat(redis)) or beat.age_s > begun.guard_timeout_s:
+            say(*_guard_told(beat, begun))
     elif action == "status":
         state = control.read(redis)
         say(*(_told(state) if state else ("nothing was ever promoted; `endcap promote` does it", None)))
