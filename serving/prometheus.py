@@ -55,6 +55,12 @@ STAND_IN = Gauge(
     "1 while a worker serves another release than the champion that Redis names",
     multiprocess_mode="livemax",
 )
+GUARD_AGE = Gauge(
+    "endcap_guard_age_seconds", "Since a canary's guard looked; NaN: never", multiprocess_mode="mostrecent"
+)
+GUARD_ALARM = Gauge(
+    "endcap_guard_alarm", "1 while the canary's clicks may not decide", multiprocess_mode="mostrecent"
+)
 SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
 RANKERS = Counter(
     "endcap_rankers_loaded_total",

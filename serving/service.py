@@ -36,6 +36,7 @@ from serving.params import Serving, replaying  # noqa: E402
 from serving.release.health import ArmHealth  # noqa: E402
 from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
+from serving.release.vigil import Vigil  # noqa: E402
 
 PARAMS = load("serving", Serving)
 HEALTH_S = LAG_S = AGES_S = DISK_S = 1.0
@@ -74,8 +75,10 @@ class Endcap:
         self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
+        vigil = Vigil(self._blocking)
         storefront = Storefront(
-            self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()
+            *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
+            guarded=vigil.guarded,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
@@ -88,9 +91,10 @@ class Endcap:
         async def lag() -> None:
             pulse.beat("consumers", await ingress.publish_lag())
 
-        # Every one has a heartbeat and a limit under its name. The guard's is to stand here too.
+        # Every one has a heartbeat and a limit under its name; the guard's own age is the vigil's to judge.
         jobs: Iterable[tuple[str, float, Job]] = (
             ("release", PARAMS.poll_s, self._releases.poll),
+            ("vigil", PARAMS.poll_s, vigil.look),
             ("items", PARAMS.refresh_s, self._releases.refresh),
             ("health", HEALTH_S, health.publish),
             ("lag", LAG_S, lag),

@@ -117,5 +117,8 @@ class EventLog(Protocol):
 class EventTail(Protocol):
     """The log of events from a given instant of arrival on."""
 
-    def next(self) -> list[dict[str, Any]]:
-        """The next events, each partition's in order; empty when all that arrived has been read."""
+    def next(self) -> list[tuple[int, dict[str, Any]]]:
+        """Arrival (ms) and event of the next ones, each partition's in order; empty when all have been read.
+
+        What an error interrupts is given by the next call: nothing is left out, nothing comes twice.
+        """

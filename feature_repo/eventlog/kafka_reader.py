@@ -126,11 +126,12 @@ class KafkaTail:
         starts = self._offsets.since(since_ms) if since_ms else {p: low for p, (low, _) in spans.items()}
         self._at = {p: max(start, spans[p][0]) for p, start in starts.items()}
         self._reader.assign([TopicPartition(topic.name, p, at) for p, at in self._at.items()])
+        self._found: list[tuple[int, int, dict[str, Any]]] = []  # read, and not given yet
 
-    def next(self) -> list[dict[str, Any]]:
+    def next(self) -> list[tuple[int, dict[str, Any]]]:
         """In the order of arrival, as far as one answer of the brokers goes. Raises OSError."""
         ends = {p: high for p, (_, high) in self._offsets.spans().items()}
-        found: list[tuple[int, int, dict[str, Any]]] = []
+        found = self._found
         while len(found) < self._limit and any(self._at[p] < end for p, end in ends.items()):
             messages = self._reader.consume(self._limit, timeout=0.05)
             if not messages and not (messages := self._reader.consume(1, timeout=ANSWER_S)):
@@ -141,7 +142,8 @@ class KafkaTail:
                 entry = _entry(message)
                 self._at[entry.partition] = following(entry.position)
                 found.append((message.timestamp()[1], entry.partition, orjson.loads(entry.raw or b"{}")))
-        return [record for _, _, record in sorted(found, key=lambda one: one[:2])]
+        self._found = []
+        return [(arrived, record) for arrived, _, record in sorted(found, key=lambda one: one[:2])]
 
 
 def _entry(message: Message) -> Entry:

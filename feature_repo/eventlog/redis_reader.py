@@ -108,7 +108,7 @@ class RedisTail:
         self._limit = limit
         self._at = dict.fromkeys(stream_keys(partitions), since)
 
-    def next(self) -> list[dict[str, Any]]:
+    def next(self) -> list[tuple[int, dict[str, Any]]]:
         """A partition that has more than fits holds the others back at its end."""
         arrived: list[tuple[tuple[int, ...], str, Any]] = []
         full: list[int] = []  # arrival (ms) of the newest entry that was read of a partition with more
@@ -122,7 +122,7 @@ class RedisTail:
         for place, key, (number, fields) in sorted(arrived, key=lambda one: one[:2]):
             if newest is None or place[0] <= newest:
                 self._at[key] = number.decode()
-                records.append(orjson.loads(fields[b"event"]))
+                records.append((place[0], orjson.loads(fields[b"event"])))
         return records
 
 

@@ -10,7 +10,7 @@ from redis import Redis
 
 from monitoring.experiment.attribution import Feedback, FeedbackParams, SlotCounts
 from monitoring.experiment.tail import Tail
-from serving.release import state
+from serving.release import looks, state
 from serving.release.router import ARMS
 from serving.release.state import Health, RolloutState
 
@@ -37,14 +37,15 @@ class Arms:
     def __init__(self, redis: Redis, params: FeedbackParams) -> None:
         self._redis, self._params = redis, params
         self._lock = threading.Lock()
-        self._since: str | None = None
+        self._version: int | None = None
 
     def rows(self, rollout: RolloutState) -> list[ArmRow]:
         """A row per arm that may be shown to somebody, in the order of serving.release.router.ARMS."""
         with self._lock:
-            if self._since != rollout.since:
-                self._since = rollout.since
-                self._feedback, self._tail = Feedback(self._params), Tail(self._redis, rollout.since)
+            if self._version != rollout.version:
+                self._feedback = Feedback(self._params, version=rollout.version)
+                self._tail = Tail(self._redis, rollout.since)
+                self._version = rollout.version
             self._tail.feed(self._feedback)
             tallies = self._feedback.tallies()
         releases = dict(zip(ARMS, (rollout.champion, rollout.champion, rollout.challenger), strict=True))
@@ -88,5 +89,4 @@ def reports(data: Path) -> list[Report]:
 
 def rollout_looks(redis: Redis, rollout: RolloutState) -> list[dict[str, Any]]:
     """The guard's looks at the present step, oldest first."""
-    looks = state.read_looks(redis)
-    return [look for look in looks if look.get("version") == rollout.version]
+    return [look for look in looks.read_looks(redis) if look.get("version") == rollout.version]

@@ -1,16 +1,19 @@
 """What became of what was shown: exposures joined to clicks, carts and purchases, as the streams arrive.
 
-A click belongs to the exposure with its request_id, if that exposure held the item and is at most
-`click_window_s` old. A cart or purchase belongs to the latest such click on the item by the same session, or
-else by the same user, at most `order_window_s` before. There is no other attribution: what cannot be joined
-is not counted.
+A click belongs to the exposure with its request_id, if that exposure held the item, was made for the session
+or the user that clicks, and is at most `click_window_s` old. A cart or purchase belongs to the latest such
+click on the item by the same session, or else by the same user, at most `order_window_s` before. There is no
+other attribution: what cannot be joined is not counted.
 
-All windows are in event time. An event that finds nothing is kept for `lateness_s`, for the two streams
-arrive independently. Every slot served counts as an impression: what the shopper looked at is not known.
+All windows run on arrival, the clock of the log that never goes back (`arrived_ts`, us; without it on what
+the record says of its time): clocks of shoppers and services may jump. An event that finds nothing is kept
+for `lateness_s`, for the two streams arrive independently. Every slot served counts as an impression: what
+the shopper looked at is not known.
 """
 
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import add
 from typing import Any, Self
@@ -18,6 +21,7 @@ from typing import Any, Self
 from feature_repo.clock import DAY_US, SECOND_US
 from feature_repo.events import identity
 from monitoring.experiment.sequential import ArmStatistics
+from monitoring.experiment.visitors import Belief, Crowd, Visitors, drop
 
 COUNTED = ("click", "add_to_cart", "purchase_completed")
 
@@ -29,13 +33,17 @@ class FeedbackParams:
     click_window_s: float
     order_window_s: float
     lateness_s: float
+    most_open: int
+    most_waiting: int
+    belief: Belief
 
 
 @dataclass
 class Outcome:
-    """What happened to one clicked slot; times in microseconds UTC, None = not yet."""
+    """What happened to one clicked slot; times in microseconds UTC, None = not yet. `at` is arrival."""
 
     clicked_us: int
+    at: int
     carted_us: int | None = None
     purchased_us: int | None = None
     revenue: float = 0.0
@@ -54,6 +62,7 @@ class Exposure:
     bundle: str
     surface: str
     items: tuple[str, ...]
+    at: int  # arrival, us
     outcomes: dict[str, Outcome] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -61,13 +70,21 @@ class Exposure:
         """From a record of the stream `endcap:exposures`; fields that the join does not need are ignored."""
         needed = {name: record[name] for name in ("request_id", "arm", "surface")}
         optional: dict[str, Any] = {name: record.get(name) for name in ("unit", "user_id", "session_id")}
-        bundle, items = record.get("bundle") or "", tuple(record["items"])
-        return cls(ts=int(record["ts"]), bundle=bundle, items=items, **needed, **optional)
+        bundle, items = record.get("bundle") or "", tuple(map(sys.intern, record["items"]))
+        ts = int(record["ts"])
+        at = record.get("arrived_ts", ts)
+        return cls(ts=ts, bundle=bundle, items=items, at=at, **needed, **optional)
 
     @property
     def day(self) -> int:
         """Days since 1970-01-01 UTC."""
         return self.ts // DAY_US
+
+    def made_for(self, event: Mapping[str, Any]) -> bool:
+        """Whether the event is of the session or user that asked; a list for nobody is anybody's."""
+        own = (self.session_id, self.user_id)
+        said = (event.get("session_id"), event.get("user_id"))
+        return own == (None, None) or any(a is not None and a == b for a, b in zip(own, said, strict=True))
 
     @property
     def person(self) -> tuple[str, str, int, str]:
@@ -105,11 +122,12 @@ class SlotCounts:
 class Feedback:
     """The join, fed by `update` in any batches. Statistics per arm: monitoring/experiment/sequential.py.
 
-    With `journal` every exposure is kept for `exposures()`; without, memory holds the open windows and one
-    entry per shopper.
+    With `version` only the exposures of that version of the rollout count. With `journal` every exposure is
+    kept for `exposures()`; without, memory holds the open windows and one entry per shopper, with bounds.
     """
 
-    def __init__(self, params: FeedbackParams, *, journal: bool = False) -> None:
+    def __init__(self, params: FeedbackParams, *, version: int | None = None, journal: bool = False) -> None:
+        self._params, self._version = params, version
         self._click_window = int(params.click_window_s * SECOND_US)
         self._order_window = int(params.order_window_s * SECOND_US)
         self._lateness = int(params.lateness_s * SECOND_US)
@@ -118,34 +136,45 @@ class Feedback:
         self._clicks: dict[tuple[str, str, str], list[Exposure]] = defaultdict(list)  # oldest first
         self._seen: dict[bytes, int] = {}  # identity of an event -> its time
         self._waiting: dict[bytes, Mapping[str, Any]] = {}  # events that found nothing yet, by identity
-        self._shoppers: dict[tuple[str, str], ArmStatistics] = defaultdict(ArmStatistics)  # by arm, unit
-        self._user_days: set[tuple[str, str, int]] = set()  # arm, unit, day
-        self._statistics: dict[str, ArmStatistics] = defaultdict(ArmStatistics)
+        self._visitors = Visitors(params.belief)
         self._tallies: dict[tuple[str, str, int], SlotCounts] = defaultdict(SlotCounts)
         self._people: dict[tuple[str, str, int, str], bool] = {}  # arm, surface, day, unit -> has bought
-        self._forgot_at = 0
+        self._forgot_at = self._now = 0  # arrival
         self.first = 0  # time of the first exposure taken in, microseconds; 0 before it
-        self.watermark = 0  # time of the newest
+        self.watermark = 0  # the latest time of one
 
     def update(self, exposures: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> None:
         """Take in what arrived since the last call; a repeated request_id or event changes nothing."""
         for record in exposures:
-            self._show(Exposure.parse(record))
+            if self._version in (None, record.get("version")):
+                self._show(Exposure.parse(record))
+            elif record.get("unit"):
+                self._visitors.seen_earlier(record["unit"])
         for event in events:
-            if event["type"] in COUNTED and event.get("item_id"):
-                key = identity(event)
-                if key not in self._seen:
-                    self._waiting[key] = event
-        in_order = sorted(self._waiting.items(), key=lambda one: (one[1]["event_ts"], one[1]["event_id"]))
+            for _, name in _people_of(event):
+                self._visitors.visit(name)
+            if (
+                event["type"] in COUNTED
+                and event.get("item_id")
+                and (key := identity(event)) not in self._seen
+            ):
+                self._waiting[key] = event
+        in_order = sorted(
+            self._waiting.items(), key=lambda one: (_at(one[1]), one[1]["event_ts"], one[1]["event_id"])
+        )
         for key, event in in_order:
             if self._click(event) if event["type"] == "click" else self._order(event):
-                self._seen[key] = event["event_ts"]
+                self._seen[key] = _at(event)
                 del self._waiting[key]
         self._forget()
 
     def statistics(self, arm: str) -> ArmStatistics:
         """Sums over the arm's shoppers so far; exposures to nobody (unit None) are not in them."""
-        return self._statistics[arm]
+        return self._visitors.statistics(arm)
+
+    def crowd(self, arm: str) -> Crowd:
+        """Who these shoppers are."""
+        return self._visitors.crowd(arm)
 
     def tallies(self) -> dict[tuple[str, str, int], SlotCounts]:
         """By (arm, surface, days since 1970)."""
@@ -158,14 +187,18 @@ class Feedback:
         return iter(self._journal)
 
     def _show(self, exposure: Exposure) -> None:
-        if exposure.request_id in self._open or not exposure.items:
+        if exposure.request_id in self._open:
+            return
+        if exposure.unit is not None:  # an empty list, too, tells a shopper the arm
+            self._visitors.show(exposure.arm, exposure.unit, exposure.day, len(exposure.items))
+        if not exposure.items:
             return
         self._open[exposure.request_id] = exposure
         if self._journal is not None:
             self._journal.append(exposure)
         self.first = self.first or exposure.ts
         self.watermark = max(self.watermark, exposure.ts)
-        self._count(exposure, clicks=0, impressions=len(exposure.items))
+        self._now = max(self._now, exposure.at)
         tally = self._tally(exposure)
         tally.exposures += 1
         tally.impressions += len(exposure.items)
@@ -176,17 +209,18 @@ class Feedback:
     def _click(self, event: Mapping[str, Any]) -> bool:
         exposure = self._open.get(event.get("request_id") or "")
         item = event["item_id"]
-        if exposure is None or item not in exposure.items:
+        if exposure is None or item not in exposure.items or not exposure.made_for(event):
             return False
-        # The request_id proves the order; a shopper's clock may still be a little behind the server's.
-        if not -self._lateness <= event["event_ts"] - exposure.ts <= self._click_window:
+        # The request_id proves the order; an exposure may still be logged a little later than its click.
+        if not -self._lateness <= _at(event) - exposure.at <= self._click_window:
             return False
         if item in exposure.outcomes:
             return True
-        exposure.outcomes[item] = Outcome(event["event_ts"])
+        exposure.outcomes[item] = Outcome(event["event_ts"], _at(event))
         for key in _people_of(event):
             self._clicks[(*key, item)].append(exposure)
-        self._count(exposure, clicks=1, impressions=0)
+        if exposure.unit is not None:
+            self._visitors.click(exposure.arm, exposure.unit)
         self._tally(exposure).clicks += 1
         return True
 
@@ -210,53 +244,56 @@ class Feedback:
 
     def _clicked_before(self, event: Mapping[str, Any]) -> Exposure | None:
         """The exposure of the latest click on the item, at most the order window before the event."""
-        item, us = event["item_id"], event["event_ts"]
+        item, ordered = (
+            event["item_id"],
+            (_at(event), event["event_ts"]),
+        )  # the shopper's clock tells apart what arrived together
+
+        def clicked(exposure: Exposure) -> tuple[int, int]:
+            return exposure.outcomes[item].at, exposure.outcomes[item].clicked_us
+
         for key in _people_of(event):
             candidates = [
                 exposure
                 for exposure in self._clicks.get((*key, item), ())
-                if 0 <= us - exposure.outcomes[item].clicked_us <= self._order_window
+                if clicked(exposure) <= ordered and ordered[0] - clicked(exposure)[0] <= self._order_window
             ]
             if candidates:
-                return max(candidates, key=lambda e: e.outcomes[item].clicked_us)
+                return max(candidates, key=clicked)
         return None
-
-    def _count(self, exposure: Exposure, clicks: int, impressions: int) -> None:
-        """Move the shopper's totals on; the arm's sums follow by the difference."""
-        if exposure.unit is None:
-            return
-        day = (exposure.arm, exposure.unit, exposure.day)
-        new_day = day not in self._user_days
-        self._user_days.add(day)
-        before = self._shoppers[exposure.arm, exposure.unit]
-        after = ArmStatistics.of(
-            before.clicks + clicks, before.impressions + impressions, before.user_days + new_day
-        )
-        self._shoppers[exposure.arm, exposure.unit] = after
-        self._statistics[exposure.arm] += after - before
 
     def _tally(self, exposure: Exposure) -> SlotCounts:
         return self._tallies[exposure.arm, exposure.surface, exposure.day]
 
     def _forget(self) -> None:
         """Drop what no event can reach any more; not at every call, for it walks over everything."""
-        if self.watermark < self._forgot_at + self._lateness:
+        if self._now < self._forgot_at + self._lateness and not self._crowded():
             return
-        self._forgot_at = self.watermark
-        clicks_from = self.watermark - self._click_window - self._lateness
-        orders_from = self.watermark - self._click_window - self._order_window - self._lateness
-        _drop(self._open, lambda _, exposure: exposure.ts < clicks_from)
-        _drop(self._seen, lambda _, us: us < orders_from)
-        _drop(self._waiting, lambda _, event: event["event_ts"] < self.watermark - self._lateness)
-        _drop(self._clicks, lambda _, kept: kept[-1].ts < orders_from)
-        closed = orders_from // DAY_US  # days before this one can change no more
-        self._user_days = {key for key in self._user_days if key[2] >= closed}
-        _drop(self._people, lambda key, _: key[2] < closed)
+        self._forgot_at = self._now
+        clicks_from = self._now - self._click_window - self._lateness
+        orders_from = clicks_from - self._order_window
+        most_open, most_waiting = self._params.most_open, self._params.most_waiting
+        drop(self._open, lambda _, exposure: exposure.at < clicks_from, most_open)
+        drop(self._seen, lambda _, at: at < orders_from, most_open)
+        drop(self._waiting, lambda _, event: _at(event) < self._now - self._lateness, most_waiting)
+        drop(self._clicks, lambda _, kept: kept[-1].at < orders_from, most_open)
+        # Days are those of the lists, which in a replay are not those of arrival; earlier ones are closed.
+        closed = (self.watermark - self._click_window - self._order_window - self._lateness) // DAY_US
+        self._visitors.forget_days(closed)
+        drop(self._people, lambda key, _: key[2] < closed, self._params.belief.most_shoppers)
+
+    def _crowded(self) -> bool:
+        """More than a quarter over a bound: what is over is dropped in one go."""
+        return (
+            len(self._open) > 1.25 * self._params.most_open
+            or len(self._waiting) > 1.25 * self._params.most_waiting
+        )
 
 
-def _drop(kept: dict[Any, Any], stale: Callable[[Any, Any], bool]) -> None:
-    for key in [key for key, value in kept.items() if stale(key, value)]:
-        del kept[key]
+def _at(event: Mapping[str, Any]) -> int:
+    """Arrival, us."""
+    at: int = event.get("arrived_ts", event["event_ts"])
+    return at
 
 
 def _people_of(event: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from feature_repo.errors import ParamsError
+from monitoring.experiment.alarms import Alarms, Arm, alarm
 from monitoring.experiment.sequential import ArmStatistics, Interval, Number, compare, srm_evidence
+from monitoring.experiment.visitors import Crowd
+from serving.release.router import CHALLENGER, CHAMPION
 from serving.release.state import Health
 
 SAYS_NOTHING = 0.5  # relative difference that an interval must exclude on one side
@@ -66,8 +69,9 @@ class RolloutParams:
     tightest_error: float
     burn_in_shoppers: int
     burn_in_clicks: float
-    grace_ms: int
+    guard_timeout_s: float
     switches: Switches
+    alarms: Alarms
     assumed: Traffic
 
     def __post_init__(self) -> None:
@@ -110,6 +114,7 @@ class Decision:
     upper: float
     alpha: float
     srm_evidence: float
+    alarm: str = ""  # why the clicks decide nothing
 
     def numbers(self) -> dict[str, Any]:
         """For the audit and the looks; an unbounded limit becomes None."""
@@ -165,21 +170,32 @@ def decide(
     champion_health: Health,
     slow_looks: int,
     params: RolloutParams,
+    canary_crowd: Crowd | None = None,
+    champion_crowd: Crowd | None = None,
 ) -> Decision:
     """One look at a step. `slow_looks`: how many looks in a row `is_slow` was true, this one included.
 
-    Hard switches come first, then the clicks; what neither decides is HOLD.
+    Hard switches come first, then alarms, then the clicks; what none decides is HOLD. Without crowds every
+    shopper is taken for one who was first seen in this step and of whom an event came.
     """
     planned, switches = step.user_days, params.switches
     compared = step.percent < 100
-    evidence = 1.0
+    evidence = proven = 1.0
     interval = Interval(0.0, -np.inf, np.inf, np.inf)
+    crowds = canary_crowd or _all_visit(canary), champion_crowd or _all_visit(champion)
     if compared:
-        evidence = float(srm_evidence(canary.shoppers, champion.shoppers, step.percent / 100))
+        mine, others = crowds
+        share = step.percent / 100
+        evidence = float(srm_evidence(mine.fresh, others.fresh, share))
+        proven = float(srm_evidence(mine.visiting, others.visiting, share))
         judgement = judge(canary, champion, planned, params)
         interval = judgement.interval
-    if trip := _tripped(health, champion_health, slow_looks, evidence, switches):
+    arms = Arm(CHALLENGER, canary, crowds[0]), Arm(CHAMPION, champion, crowds[1])
+    told = alarm(arms, evidence if proven < evidence else 1.0, 1 / switches.srm_alpha, params.alarms)
+    if trip := _tripped(health, champion_health, slow_looks, min(evidence, proven), switches):
         move, reason = Move.ROLLBACK, trip
+    elif told:
+        move, reason = Move.HOLD, f"alarm: {told}; clicks decide nothing"
     elif compared:
         move, reason = _by_clicks(judgement, canary.user_days, planned, f"{params.margin:.0%}")
     elif canary.user_days < planned:
@@ -200,7 +216,12 @@ def decide(
         upper=float(interval.upper),
         alpha=params.alpha_per_step,
         srm_evidence=evidence,
+        alarm=told,
     )
+
+
+def _all_visit(arm: ArmStatistics) -> Crowd:
+    return Crowd(fresh=int(arm.shoppers), visiting=int(arm.shoppers))
 
 
 def is_slow(health: Health, champion_health: Health, switches: Switches) -> bool:

@@ -1,8 +1,8 @@
 """The guard at work: look at the canary, decide, change the state. The policy is guard.py.
 
 A change of the state (by the guard or by a person) begins a new step with new statistics: only exposures
-since then count. Pooling steps of different shares would mix days in different proportions in the two arms,
-so that a good Saturday would look like a good challenger (Simpson's paradox).
+made under that version of the state count. Pooling steps of different shares would mix days in different
+proportions in the two arms, so that a good Saturday would look like a good challenger (Simpson's paradox).
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from feature_repo.errors import EndcapError
 from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.guard import Decision, Move, RolloutParams, Step, decide, is_slow
 from monitoring.experiment.tail import Tail
+from serving.release import looks
 from serving.release import state as control
 from serving.release.router import CHALLENGER, CHAMPION
 from serving.release.state import Act, RolloutConflict, RolloutError, RolloutState
@@ -39,23 +40,30 @@ class Guard:
         self._redis, self._params, self._feedback_params = redis, params, feedback_params
         self._follow = follow
         self._version: int | None = None  # of the step that is being watched
+        self._unfollowed = False  # whether a change that may have been ours was not followed yet
 
     def _begin(self, state: RolloutState) -> None:
-        self._version = state.version
-        self._last: tuple[int, int, Move] | None = None
+        self._last: tuple[int, int, Move, str] | None = None
         self._slow_looks, self._requests = 0, 0
-        self._feedback = Feedback(self._feedback_params)
-        begun_ms = int(state.since.partition("-")[0])
-        self._tail = Tail(self._redis, f"{begun_ms + self._params.grace_ms}-0")
+        self._feedback = Feedback(self._feedback_params, version=state.version)
+        self._tail = Tail(self._redis, state.begun, events_since=state.since)
+        self._version = state.version
 
     def look(self, now_us: int) -> Look | None:
-        """Read what arrived, decide and act; None while no canary is on trial."""
+        """Read what arrived, decide and act, and leave a heartbeat; None while no canary is on trial.
+
+        Errors of Redis and of the log of events are raised as they are; the next look goes on from there.
+        """
         state = control.read(self._redis)
         if state is None or state.challenger is None:
+            if state is not None and self._unfollowed:
+                _followed(self._follow, state)
+            self._unfollowed = False
+            looks.beat(self._redis, alarm="")
             return None
         if state.version != self._version:
             self._begin(state)
-        self._tail.feed(self._feedback)
+        self._tail.feed(self._feedback, each=lambda: looks.beat(self._redis))
         health, champion_health = (control.read_health(self._redis, arm) for arm in (CHALLENGER, CHAMPION))
         if health.requests != self._requests:  # without new requests the p99 is an old one
             slow = is_slow(health, champion_health, self._params.switches)
@@ -69,29 +77,37 @@ class Guard:
             champion_health,
             self._slow_looks,
             self._params,
+            self._feedback.crowd(CHALLENGER),
+            self._feedback.crowd(CHAMPION),
         )
-        self._record(decision, state, now_us)
+        looks.beat(self._redis, alarm=decision.alarm)
+        self._record(decision, state)
         try:
             return self._act(decision, state, Act("guard", decision.reason, now_us, decision.numbers()))
         except RolloutConflict:
-            # Somebody else decided first: the next look sees what.
+            # Somebody else decided first, and follows: the next look sees what.
+            self._unfollowed = False
             return Look(decision, state)
 
-    def _record(self, decision: Decision, state: RolloutState, now_us: int) -> None:
+    def _record(self, decision: Decision, state: RolloutState) -> None:
         """Looks that saw nothing new are not worth an entry."""
-        seen = (decision.user_days, decision.champion_user_days, decision.move)
+        seen = (decision.user_days, decision.champion_user_days, decision.move, decision.alarm)
         if seen != self._last:
+            look = {"experiment": state.experiment, "version": state.version, "reason": decision.reason}
+            looks.record_look(self._redis, look | decision.numbers())
             self._last = seen
-            look = {"at_us": now_us, "experiment": state.experiment, "version": state.version}
-            control.record_look(self._redis, look | {"reason": decision.reason} | decision.numbers())
 
     def _act(self, decision: Decision, state: RolloutState, act: Act) -> Look:
         if decision.move is Move.HOLD:
             return Look(decision, state)
+        self._unfollowed = True  # an answer of Redis may be lost after it changed the state
         if decision.move is Move.ROLLBACK:
             state = control.rollback(self._redis, state, act)
-            return Look(decision, state, _followed(self._follow, state))
-        return Look(decision, *advanced(self._redis, state, act, self._params, self._follow))
+            trouble = _followed(self._follow, state)
+        else:
+            state, trouble = advanced(self._redis, state, act, self._params, self._follow)
+        self._unfollowed = False
+        return Look(decision, state, trouble)
 
 
 def advanced(

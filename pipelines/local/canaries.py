@@ -47,8 +47,9 @@ def misset(candidate: Path) -> str:
 
 
 def canary(visitors: Visitors, demo: DemoParams, why: str) -> bool:
-    """Put the waiting challenger on trial; shoppers come until the guard has decided. True if promoted.
+    """Put the waiting challenger on trial; shoppers come until a guard has decided. True if promoted.
 
+    The guard of `endcap up` watches too, by the ladder of `rollout`; whichever sees enough first decides.
     Raises DemoError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
     """
     redis = connect()
@@ -61,8 +62,8 @@ def canary(visitors: Visitors, demo: DemoParams, why: str) -> bool:
     for _ in range(0, demo.shoppers_at_most, demo.shoppers_per_look):
         visitors(demo.shoppers_per_look)
         look = guard.look(time.time_ns() // 1000)
-        if look is None:
-            break
+        if look is None:  # the other guard ended it
+            return control.present(redis).champion == challenger
         decision = look.decision
         line = f"{decision.percent:>3} %  {decision.user_days:>5,} user-days  {decision.comparison()}"
         if line != told:

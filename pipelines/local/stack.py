@@ -1,4 +1,4 @@
-"""The processes of a running shop on one machine: Redis, the stream consumers, the service, the console."""
+"""The processes of a shop on one machine: Redis, stream consumers, service, console, the canary's guard."""
 
 import json
 import os
@@ -34,6 +34,7 @@ from pipelines.local.condition import RELEASE, ages, missing
 from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
+from serving.release.looks import guard_age_s
 
 # The kernel has every write before Redis answers, so kill -9 loses nothing. `everysec` answers before that
 # while its fsync runs; `always` makes every read wait for the disk, too. See docs/decisions.md.
@@ -42,7 +43,8 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
 DISABLED = ("CONFIG", "DEBUG", "MODULE", "SAVE", "BGSAVE", "SHUTDOWN", "MIGRATE", "REPLICAOF", "SLAVEOF")
 EMPTYING = ("FLUSHALL", "FLUSHDB")
 REDIS_CONF = "redis.conf"
-NAMES = ("redis", "stream", "service", "console")  # in the order of starting
+NAMES = ("redis", "stream", "service", "console", "guard")  # in the order of starting
+GUARD_AGE_S = 10.0  # a guard that looked so lately lives; it looks every half second
 Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")]
 LOCK = "stack.lock"  # two `endcap up` at the same moment start nothing twice
 
@@ -76,6 +78,7 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
         found[name] = Program(name, (*endcap, job), ready, port, setting, env)
     waits = partial(waits_for_a_release, f"http://{HOST}:{params.service_port}/livez", url)
     found["service"] = replace(found["service"], settled=waits)
+    found["guard"] = Program("guard", (*endcap, "rollout", "watch"), lambda: guard_looks(url), env=env)
     return found
 
 
@@ -115,6 +118,16 @@ def consumers_read(url: str, partitions: int) -> bool:
             return redis.exists(*leases) == len(leases)
     except RedisError:
         return False
+
+
+def guard_looks(url: str) -> bool:
+    """True while a guard leaves its heartbeat."""
+    try:
+        with client(url, socket_timeout=1) as redis:
+            age_s = guard_age_s(redis)
+    except RedisError:
+        return False
+    return age_s is not None and age_s < GUARD_AGE_S
 
 
 def http_answers(url: str) -> bool:
@@ -185,7 +198,7 @@ def waits_for_a_release(livez: str, url: str) -> bool:
 
 
 def up(names: Names = None) -> int:
-    """Start Redis, the stream consumers, the service and the console, and wait until they answer."""
+    """Start Redis, stream consumers, service, console and guard, and wait until they answer."""
     bring_up(tuple(names) if names else NAMES)
     return status()
 

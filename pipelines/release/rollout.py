@@ -1,28 +1,33 @@
 """`endcap rollout`: put the challenger on trial, watch it, see where it stands, reckon its cost, stop it."""
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 import typer
-from redis import Redis
+from redis import Redis, RedisError
 
-from feature_repo.errors import EndcapError
-from feature_repo.online.connection import connect
+from feature_repo.errors import EndcapError, UnavailableError
+from feature_repo.online.connection import ONCE, client, connect
 from feature_repo.params import load
-from monitoring.experiment import plan
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams
-from monitoring.experiment.watch import Guard, advanced
+from monitoring.experiment.watch import Guard, Look, advanced
 from pipelines.release import aliases, assurance
+from serving.release import looks
 from serving.release import state as control
+from serving.release.looks import Beat
 from serving.release.state import Act, Release, RolloutConflict, RolloutError, RolloutState
 
 TRIES = 5  # of a stop that others are in the way of
 Action = Literal["start", "watch", "status", "plan", "advance", "stop"]
+Say = Callable[[str, Any], None]
+ANSWER_S = 5.0  # of Redis to one command of the guard
+WAIT_S = (0.5, 5.0)  # the guard's first and longest pause while Redis is away
+REPEAT_S = 60.0  # a look that says HOLD again is told so often
 
 
 def main(
@@ -49,28 +54,34 @@ def main(
     say = _say_json if json_output else _say
     params = load("rollout", RolloutParams)
     if action == "plan":
+        from monitoring.experiment import plan  # draws: 60 MB that a guard does not need
+
         given = {"user_days_per_day": user_days_per_day, "ctr": ctr}
         given |= {"impressions": impressions, "clustering": clustering}
         return plan.run(given, params, runs, picture, say)
+    if action == "watch":  # Redis may be away: the guard waits
+        guarding = client(socket_timeout=ANSWER_S, retry=ONCE)
+        guard = Guard(guarding, params, load("feedback", FeedbackParams), aliases.follow)
+        return watch(guard, guarding, poll, until_decided, say)
     redis = connect()
     if action == "start":
-        say(*_told(state := begin(redis, params, aliases.act_of(why))))
-        confirm(redis, state, say)
+        say(*_told(begun := begin(redis, params, aliases.act_of(why))))
+        if not (beat := looks.read_beat(redis)) or beat.age_s > begun.guard_timeout_s:
+            say(*_guard_told(beat, begun))
+        confirm(redis, begun, say)
     elif action == "status":
         found = control.read(redis)
         say(*(_told(found) if found else ("nothing was ever promoted; `endcap promote` does it", None)))
-        for look in control.read_looks(redis, count=1) if found and found.challenger else []:
+        for look in looks.read_looks(redis, count=1) if found and found.challenger else []:
             say(f"last look: {look['verdict']}, {look['reason']}", look)
+        say(*_guard_told(looks.read_beat(redis), found))
     elif action == "stop":
         return stop(redis, aliases.act_of(why), say)
-    elif action == "advance":
+    else:
         state, trouble = further(redis, params, aliases.act_of(why), to)
         say(*_told(state))
         _warn(trouble, say)
         confirm(redis, state, say)
-    else:
-        guard = Guard(redis, params, load("feedback", FeedbackParams), aliases.follow)
-        return watch(guard, redis, poll, until_decided, say)
     return 0
 
 
@@ -82,7 +93,8 @@ def start(redis: Redis, params: RolloutParams, act: Act, challenger: Release | N
         )
     state = control.present(redis)
     experiment = f"{challenger.digest[:12]}-{state.version}"
-    return control.start_canary(redis, state, challenger, params.steps[0].percent, experiment, act)
+    percent, timeout_s = params.steps[0].percent, params.guard_timeout_s
+    return control.start_canary(redis, state, challenger, percent, experiment, act, timeout_s)
 
 
 def stop(redis: Redis, act: Act, say: Callable[[str, Any], None]) -> int:
@@ -156,39 +168,83 @@ def watch(
     redis: Redis,
     poll_s: float,
     until_decided: bool,
-    say: Callable[[str, Any], None],
+    say: Say,
     clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Look again and again, one line per look that says something new.
+    """Look again and again; a look that moves the canary is told, and every so often one that does not.
 
-    With `until_decided` it ends with the canary: 0 promoted, 1 rolled back, stopped or none on trial.
+    With `until_decided` it tells every look that says something new, and ends with the canary: 0 promoted,
+    1 rolled back, stopped or none on trial. A Redis (or log of events) that is away, loads or may not be
+    written is waited for: that is no decision.
     """
-    said, challenger = "", None
+    teller = Teller(say, every_new=until_decided)
+    challenger, failures, since = None, 0, 0.0
     while True:
-        before = control.read(redis)
-        challenger = before.challenger if before and before.challenger else challenger
-        look = guard.look(clock())
+        try:
+            before = control.read(redis)
+            if before is None and challenger is not None:
+                raise UnavailableError("endcap:rollout: Redis holds no release any more")
+            challenger = before.challenger if before and before.challenger else challenger
+            look = guard.look(clock())
+            after = look.state if look else control.read(redis)
+        except (RedisError, OSError, UnavailableError) as error:
+            if not failures:
+                since = time.monotonic()
+                say(f"the guard waits and tries again: {error}", {"waiting": str(error)})
+            failures += 1
+            sleep(min(WAIT_S[0] * 2 ** min(failures - 1, 8), WAIT_S[1]))
+            continue
+        if failures:
+            gone_s = time.monotonic() - since
+            say(f"the guard looks again, after {gone_s:.0f} s", {"waited_s": round(gone_s, 1)})
+            failures = 0
         if look is not None:
-            line = look.decision.line()
-            if line != said:
-                say(line, look.decision.numbers() | {"reason": look.decision.reason})
-                said = line
-            if before is None or look.state.version != before.version:
-                say(*_told(look.state))
-            _warn(look.trouble, say)
+            teller.tell(look, moved=before is None or look.state.version != before.version)
         elif until_decided:
-            state = control.read(redis)
-            promoted = state is not None and challenger is not None and state.champion == challenger
             if challenger is None:
                 say("no canary is on trial; `endcap rollout start` starts one", None)
-            return 0 if promoted else 1
+            return 0 if after is not None and challenger is not None and after.champion == challenger else 1
         sleep(poll_s)
 
 
-def _warn(trouble: str | None, say: Callable[[str, Any], None]) -> None:
+class Teller:
+    """Tells looks that say something new: all of them, or one that holds again only every REPEAT_S."""
+
+    def __init__(self, say: Say, every_new: bool) -> None:
+        self._say, self._every_new = say, every_new
+        self._said, self._kind, self._at = "", ("", 0, ""), -math.inf
+
+    def tell(self, look: Look, moved: bool) -> None:
+        """`moved`: the look changed the state."""
+        decision, line = look.decision, look.decision.line()
+        kind = (decision.move.value, decision.percent, decision.alarm.partition(" ")[0])
+        due = self._every_new or kind != self._kind or time.monotonic() - self._at > REPEAT_S
+        if line != self._said and due:
+            self._say(line, decision.numbers() | {"reason": decision.reason})
+            self._said, self._kind, self._at = line, kind, time.monotonic()
+        if moved:
+            self._say(*_told(look.state))
+        _warn(look.trouble, self._say)
+
+
+def _warn(trouble: str | None, say: Say) -> None:
     if trouble:
         say(f"what serves has changed, but: {trouble}", {"trouble": trouble})
+
+
+def _guard_told(beat: Beat | None, state: RolloutState | None) -> tuple[str, dict[str, Any]]:
+    """Whether a guard lives, in plain words, and as JSON."""
+    told = {"guard_age_s": beat and round(beat.age_s, 1), "alarm": beat.alarm if beat else ""}
+    limit_s = state.guard_timeout_s if state else math.inf
+    if beat and beat.age_s <= limit_s:
+        alarm = f"; alarm: {beat.alarm}" if beat.alarm else ""
+        return f"guard: looked {beat.age_s:.1f} s ago{alarm}", told
+    seen = f"the last looked {beat.age_s:,.0f} s ago" if beat else "none ever looked"
+    line = f"guard: {seen}; `endcap up guard` starts one"
+    if state and state.challenger:
+        line += f", without one the canary steps back after {limit_s:.0f} s"
+    return line, told
 
 
 def _told(state: RolloutState) -> tuple[str, dict[str, Any]]:
@@ -198,7 +254,7 @@ def _told(state: RolloutState) -> tuple[str, dict[str, Any]]:
         line += f" {100 - state.percent} %, challenger {state.challenger.digest[:12]} {state.percent} %"
     else:
         line += " everybody"
-    return f"{line} outside the holdout (version {state.version})", asdict(state)
+    return f"{line} outside the holdout (version {state.version})", state.told()
 
 
 def _say(line: str, _: Any) -> None:

@@ -31,9 +31,10 @@ from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HI
 from serving import prometheus
 from serving.params import Serving
 from serving.pipeline import Served
+from serving.release.state import EXPOSURES
 from serving.types import Answer, Floats, Request, Rows
 
-EXPOSURES, SERVED = "endcap:exposures", "endcap:served"
+SERVED = "endcap:served"
 META = ("request_id", "ts", "arm", "bundle", "surface", "user_id", "session_id", "schema", "items")
 BATCH = 256
 PAUSE_S = 0.02  # gathers the answers of this long into one round trip
@@ -125,10 +126,13 @@ def decode(entries: Iterable[Any], others: Counter[str]) -> Iterator[tuple[dict[
         yield meta, np.frombuffer(raw, "<f4").reshape(-1, len(COLUMNS))
 
 
-def exposure(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
-    """What was shown to whom by which release: the denominator of every rate. `ts` in us."""
-    unit = request.user_id or request.session_id
-    return _who(request, answer, ts) | {"unit": unit, "items": [slot.item_id for slot in answer.items]}
+def exposure(request: Request, answer: Answer, ts: int, version: int | None) -> dict[str, Any]:
+    """What was shown to whom by which release: the denominator of every rate. `ts` in us.
+
+    `version` is that of the rollout state which assigned the arm: steps are told apart by it, not by time.
+    """
+    shown = {"unit": request.user_id or request.session_id, "items": [slot.item_id for slot in answer.items]}
+    return _who(request, answer, ts) | shown | {"version": version}
 
 
 def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: ItemMatrix) -> dict[str, Any]:

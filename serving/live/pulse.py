@@ -4,7 +4,7 @@
     consumers   oldest event that is in no row         health   what the arms did, last handed to the guard
     exposures   log of what was shown, last written    lag      the consumers' delay, last measured
     report      what this worker serves, last told     disk     room for what Redis writes, last looked at
-    ages        these metrics
+    vigil       the canary's guard, last looked at     ages     these metrics
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -28,6 +28,7 @@ class Liveness:
     lag: float
     disk: float
     report: float
+    vigil: float
     ages: float
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
 from redis.asyncio import Redis
 
 from feature_repo.assemble.matrix import ItemMatrix
@@ -60,9 +61,12 @@ class Storefront:
         params: Serving,
         holdout_share: float,
         replay: bool,
+        guarded: Callable[[int], bool] = lambda version: True,
     ) -> None:
+        """`guarded`: whether the challenger of a version of the rollout may be given to anybody."""
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
+        self._guarded = guarded
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._in_flight = 0
@@ -105,7 +109,7 @@ class Storefront:
 
     async def _fill(self, request: Request, task: Task, current: Current) -> Answer:
         started = time.perf_counter()
-        arm, (bundle, features) = self._arm(current, request.user_id or request.session_id)
+        arm, (bundle, features), version = self._arm(current, request.user_id or request.session_id)
         if self._replay:
             await self._catch_up()
         now = await self.now(request)
@@ -133,21 +137,26 @@ class Storefront:
             warnings=self._warnings(request, matrix),
             debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
         )
-        self._exposures.add(exposure(request, answer, now))
+        self._exposures.add(exposure(request, answer, now, version))
         if served and slots and self._draw() < self._params.served_share:
             self._exposures.add_sample(sample(request, answer, now, served, matrix), served.ranked.matrix)
         stage_seconds = {"features": read - started, **(served.seconds if served else {})}
-        self._count(request, answer, ended - started, stage_seconds, request.limit if task.fills else 0)
+        self._count(request, answer, ended - started, stage_seconds, task.fills)
+        short = task.fills and served is not None and self._short(request, answer, served)
+        self._health.note(arm, ended - started, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
-    def _arm(self, current: Current, unit: str | None) -> tuple[str, Loaded]:
-        """A shopper without any id is in no experiment: champion."""
+    def _arm(self, current: Current, unit: str | None) -> tuple[str, Loaded, int | None]:
+        """The arm, its release, and the version of the rollout; None where this answer is no part of it.
+
+        A shopper without any id is in no experiment: champion. So is everybody while no guard looks.
+        """
         state = current.state
-        percent = state.percent if current.challenger else 0
+        alone = state.challenger is not None and not self._guarded(state.version)
+        percent = state.percent if current.challenger and not alone else 0
         arm = assign(unit, state.salt, self._holdout_share, percent) if unit else CHAMPION
-        if arm == CHALLENGER and current.challenger:
-            return arm, current.challenger
-        return arm, current.champion
+        chosen = current.challenger if arm == CHALLENGER and current.challenger else current.champion
+        return arm, chosen, None if alone else state.version
 
     async def _catch_up(self) -> None:
         """In a replay the item matrix is never behind: the lists must equal the offline ones."""
@@ -188,10 +197,16 @@ class Storefront:
             found.append("as_of: ignored, the service does not run with ENDCAP_REPLAY=1")
         return tuple(found)
 
+    @staticmethod
+    def _short(request: Request, answer: Answer, served: Served) -> bool:
+        """Whether slots are empty that eligible items could have filled; what the request bars is not."""
+        given = len(answer.items)
+        return given < request.limit and given < int(np.count_nonzero(served.eligible.mask))
+
     def _count(
-        self, request: Request, answer: Answer, took: float, stages: Mapping[str, float], asked: int
+        self, request: Request, answer: Answer, took: float, stages: Mapping[str, float], fills: bool
     ) -> None:
-        arm, missing = answer.arm, asked - len(answer.items)
+        arm, missing = answer.arm, request.limit - len(answer.items) if fills else 0
         prometheus.ANSWERS.labels(request.surface, arm, answer.served_from).inc()
         prometheus.ANSWER_SECONDS.labels(arm).observe(took)
         for stage, seconds in stages.items():
@@ -202,7 +217,6 @@ class Storefront:
             prometheus.FEATURE_AGE.observe(answer.feature_age_ms / 1000)
         if missing > 0:
             prometheus.EMPTY_SLOTS.labels(request.surface).inc(missing)
-        self._health.note(arm, took, error=answer.degraded == PIPELINE_FAILED, empty=missing > 0)
 
 
 def rail(bundle: Bundle, request: Request) -> tuple[Slot, ...]:

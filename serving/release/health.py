@@ -20,7 +20,7 @@ class ArmHealth:
         )  # by arm: seconds, error, empty
 
     def note(self, arm: str, seconds: float, *, error: bool, empty: bool) -> None:
-        """One answer; `error`: a fallback had to make it; `empty`: it has fewer slots than asked for."""
+        """One answer; `error`: a fallback had to make it; `empty`: eligible items were left out."""
         self._answers[arm].append((seconds, error, empty))
 
     async def publish(self) -> None:

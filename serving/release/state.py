@@ -5,10 +5,10 @@ written in the same transaction: there is no change without one. Workers poll `r
 
     endcap:rollout        hash    the RolloutState below
     endcap:audit          stream  one entry per change, the last AUDIT_KEPT
-    endcap:looks          stream  one entry per look of the guard, the last LOOKS_KEPT
     endcap:health:<arm>   hash    requests, errors, empty (counts since the step began), p99_ms (latest)
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -20,9 +20,9 @@ from feature_repo.errors import EndcapError
 from feature_repo.params import root
 from serving.release.router import ARMS
 
-ROLLOUT, AUDIT, LOOKS, HEALTH = "endcap:rollout", "endcap:audit", "endcap:looks", "endcap:health:"
-LOOKS_KEPT = 20_000
-AUDIT_KEPT = 100_000  # ten a day for 27 years; 300 bytes each
+ROLLOUT, AUDIT, HEALTH = "endcap:rollout", "endcap:audit", "endcap:health:"
+EXPOSURES = "endcap:exposures"  # serving/live/exposures.py writes it; where it ends, a step begins
+AUDIT_KEPT = 50_000  # approximately: 50 changes a day for 1,000 days
 
 
 class RolloutError(EndcapError):
@@ -54,8 +54,10 @@ class RolloutState:
     """Who serves what. `percent` of the shoppers outside the holdout get the challenger.
 
     `step` counts from 0 within the experiment; `started_us` is when the step began (microseconds UTC, the
-    clock of whoever began it); `since` is the same moment as a stream id, the clock of Redis. `reverted`: the
-    champion came back by a rollback, and `previous` is what was taken away.
+    clock of Redis). `since` is the newest exposure of that moment, as a stream id, and `begun` the same of
+    the experiment's first step: clocks may jump. `salt` decides who sees the challenger and is secret:
+    whoever knows it picks the shoppers whose clicks count. A guard must look every `guard_timeout_s`.
+    `reverted`: the champion came back by a rollback, and `previous` is what was taken away.
     """
 
     version: int
@@ -65,10 +67,12 @@ class RolloutState:
     percent: int = 0
     step: int = 0
     started_us: int = 0
-    salt: str = ""
+    salt: str = field(default="", repr=False)
     experiment: str = ""
     since: str = "0-0"
     reverted: bool = False
+    begun: str = "0-0"
+    guard_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.percent <= 100:
@@ -76,10 +80,14 @@ class RolloutState:
         if self.percent and self.challenger is None:
             raise RolloutError(f"percent: {self.percent} without a challenger; start a canary first")
 
+    def told(self) -> dict[str, Any]:
+        """All of it but the salt, for people and machines."""
+        return {name: value for name, value in asdict(self).items() if name != "salt"}
+
 
 @dataclass(frozen=True)
 class Act:
-    """Who changes the rollout, why, when (microseconds UTC), and on what numbers."""
+    """Who changes the rollout, why, when by the clock of that machine (microseconds UTC), on what numbers."""
 
     who: str
     why: str
@@ -126,17 +134,22 @@ def install(redis: Redis, release: Release, act: Act) -> RolloutState:
 
 
 def start_canary(
-    redis: Redis, state: RolloutState, challenger: Release, percent: int, experiment: str, act: Act
+    redis: Redis,
+    state: RolloutState,
+    challenger: Release,
+    percent: int,
+    experiment: str,
+    act: Act,
+    guard_timeout_s: float = 60.0,
 ) -> RolloutState:
-    """Show `challenger` to `percent` of the shoppers. The experiment's name is the salt of its assignment."""
+    """Show `challenger` to `percent` of the shoppers, drawn with a new secret salt."""
     refuse_canary(state, "start another")
     if not experiment:
         raise RolloutError("experiment: '' is not allowed; allowed: a name that no experiment had before")
     if challenger.digest == state.champion.digest:
         raise RolloutError(f"challenger: {challenger.digest} is the champion already; release another bundle")
-    changed = replace(
-        state, challenger=challenger, percent=percent, step=0, salt=experiment, experiment=experiment
-    )
+    changed = replace(state, challenger=challenger, percent=percent, step=0, salt=secrets.token_hex(16))
+    changed = replace(changed, experiment=experiment, begun="", guard_timeout_s=guard_timeout_s)
     return _commit(redis, state, changed, "start_canary", act)
 
 
@@ -189,20 +202,12 @@ def record(redis: Redis, what: str, act: Act) -> None:
 
 
 def read_audit(redis: Redis, count: int = 100) -> list[dict[str, Any]]:
-    """The latest audit entries, newest first: id, at_us, who, what, why, numbers, version (or None)."""
+    """The latest audit entries, newest first: id, at_us, who, what, why, numbers, version (or None), said_us.
+
+    `at_us` is Redis' clock, which never goes back along the stream; `said_us` is that of whoever acted.
+    """
     entries: Any = redis.xrevrange(AUDIT, count=count)
     return [_parsed_entry(stream_id, fields) for stream_id, fields in entries]
-
-
-def record_look(redis: Redis, look: Mapping[str, Any]) -> None:
-    """One look of the guard, with its numbers; the console draws the last LOOKS_KEPT."""
-    redis.xadd(LOOKS, {"look": orjson.dumps(look)}, maxlen=LOOKS_KEPT, approximate=True)
-
-
-def read_looks(redis: Redis, count: int = 1000) -> list[dict[str, Any]]:
-    """The latest looks of the guard, oldest first."""
-    looks: Any = redis.xrevrange(LOOKS, count=count)
-    return [orjson.loads(_texts(fields)["look"]) for _, fields in reversed(looks)]
 
 
 def publish_health(redis: Redis, arm: str, *, requests: int, errors: int, empty: int, p99_ms: float) -> None:
@@ -248,11 +253,14 @@ def _commit(
             if (stored and stored.version) != (expected and expected.version):
                 raise WatchError
             seconds, micros = redis.time()  # type: ignore[misc]
+            newest: Any = pipe.xrevrange(EXPOSURES, count=1)
+            since = _text(newest[0][0]) if newest else "0-0"
             changed = replace(
                 changed,
                 version=expected.version + 1 if expected else 1,
-                started_us=act.now_us,
-                since=f"{seconds * 1000 + micros // 1000}-0",
+                started_us=seconds * 1_000_000 + micros,
+                since=since,
+                begun=changed.begun or since,
             )
             pipe.multi()
             pipe.hset(ROLLOUT, mapping={name: orjson.dumps(value) for name, value in asdict(changed).items()})
@@ -267,7 +275,7 @@ def _commit(
 
 
 def _entry(what: str, act: Act, version: int | None) -> dict[Any, Any]:
-    entry = {"at_us": act.now_us, "who": act.who, "what": what, "why": act.why}
+    entry = {"said_us": act.now_us, "who": act.who, "what": what, "why": act.why}
     return entry | {"numbers": orjson.dumps(dict(act.numbers)), "version": version or ""}
 
 
@@ -275,7 +283,8 @@ def _parsed_entry(stream_id: Any, fields: Mapping[Any, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = dict(_texts(fields))
     return entry | {
         "id": _text(stream_id),
-        "at_us": int(entry["at_us"]),
+        "at_us": int(_text(stream_id).partition("-")[0]) * 1000,
+        "said_us": int(entry["said_us"]),
         "numbers": orjson.loads(entry["numbers"]),
         "version": int(entry["version"]) if entry["version"] else None,
     }

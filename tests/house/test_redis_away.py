@@ -29,7 +29,6 @@ JOBS = (
     "rollback",
     "rollout start",
     "rollout status",
-    "rollout watch",
     "rollout advance",
     "rollout stop",
     "served",

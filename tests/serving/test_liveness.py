@@ -23,7 +23,7 @@ from serving.release import state
 from serving.service import _every
 
 LIMIT_S = 4.0
-THINGS = ("release", "items", "health", "exposures", "lag", "disk", "report", "ages")
+THINGS = ("release", "items", "health", "exposures", "lag", "disk", "report", "vigil", "ages")
 PATIENCE_S = 60
 
 

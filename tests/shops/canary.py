@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -27,7 +28,6 @@ ACT = Act("alice", "test", NOON)
 PARAMS = replace(
     load("rollout", RolloutParams),
     steps=(Step(10, 300), Step(50, 300), Step(100, 100)),
-    grace_ms=0,
 )
 FEEDBACK = load("feedback", FeedbackParams)
 
@@ -38,6 +38,7 @@ class Shop:
     def __init__(self, redis: Redis, ctr: dict[str, float], seed: int = 1) -> None:
         self.redis, self.ctr = redis, ctr
         self.rng, self.ids = np.random.default_rng(seed), count()
+        self.came, self.clicked = Counter[str](), Counter[str]()  # by arm
 
     def open(self, shoppers: int) -> None:
         """Serve `shoppers` new shoppers; exposures and clicks go to the streams."""
@@ -47,13 +48,16 @@ class Shop:
         for number in (next(self.ids) for _ in range(shoppers)):
             unit = f"shopper-{number}"
             arm = assign(unit, state.salt, 0.02, state.percent)
+            self.came[arm] += 1
             for visit in range(2):
                 request, items = f"{unit}-{visit}", [f"item-{i}" for i in range(12)]
                 record: dict[str, Any] = {"request_id": request, "ts": NOON, "unit": unit, "session_id": unit}
                 record |= {"arm": arm, "bundle": "b", "surface": "pdp_fbt", "items": items}
+                record["version"] = state.version
                 pipe.xadd("endcap:exposures", {"exposure": orjson.dumps(record)})
                 for item in np.flatnonzero(self.rng.random(12) < self.ctr.get(arm, 0.05)):
                     click = {"event_id": f"{request}-{item}", "type": "click", "event_ts": NOON + 1}
+                    self.clicked[arm] += 1
                     click |= {"item_id": items[item], "request_id": request, "session_id": unit}
                     append(pipe, partition_of(unit, 4), orjson.dumps(click))
         pipe.execute()

@@ -184,6 +184,6 @@ class EventLogContract:
         assert tail.next() == []
         for number in range(10):
             log.append(number % 4, orjson.dumps({"n": number}), None)
-        assert sorted(record["n"] for record in tail.next()) == list(range(10))
+        assert sorted(record["n"] for _, record in tail.next()) == list(range(10))
         log.append(2, orjson.dumps({"n": 10}), None)
-        assert tail.next() == [{"n": 10}] and tail.next() == []
+        assert [record for _, record in tail.next()] == [{"n": 10}] and tail.next() == []

@@ -19,11 +19,12 @@ from redis.retry import Retry
 from starlette.testclient import TestClient
 
 from feature_repo.eventlog.lua import append
+from feature_repo.params import load
 from monitoring.console import interval
 from monitoring.console.access import COOKIE, TOKEN, console_token, sessions
 from monitoring.console.app import ConsoleParams, build_app
 from monitoring.experiment.attribution import FeedbackParams
-from serving.release import state
+from serving.release import looks, state
 
 SECRET = "the token"
 BEARER = {"Authorization": f"Bearer {SECRET}"}
@@ -40,19 +41,15 @@ def store(redis_url: str) -> Iterator[redis.Redis]:
 def console(store: redis.Redis, tmp_path: Path) -> TestClient:
     for folder in ("reports", "feedback"):
         (tmp_path / folder).mkdir()
-    params, feedback = (
-        ConsoleParams(audit_entries=50, looks=3, session_s=60),
-        FeedbackParams(1800, 86_400, 120),
-    )
+    params = ConsoleParams(audit_entries=50, looks=3, session_s=60)
+    feedback = load("feedback", FeedbackParams)
     return TestClient(build_app(store, tmp_path, SECRET, params, feedback, 0.03), follow_redirects=False)
 
 
 def canary(store: redis.Redis) -> state.RolloutState:
     act = state.Act("ana", "the <b>weekly</b> fit", NOW, {"ndcg_at_12": 0.31})
     first = state.install(store, state.Release("a" * 16, "data/bundles/a"), act)
-    running = state.start_canary(store, first, state.Release("b" * 16, "data/bundles/b"), 10, "week-7", act)
-    time.sleep(0.002)  # `since` is a stream id, in milliseconds: what is shown now comes after it
-    return running
+    return state.start_canary(store, first, state.Release("b" * 16, "data/bundles/b"), 10, "week-7", act)
 
 
 def show(store: redis.Redis, arm: str, request_id: str, clicks: int) -> None:
@@ -66,6 +63,7 @@ def show(store: redis.Redis, arm: str, request_id: str, clicks: int) -> None:
         "bundle": "a" * 16,
         "surface": "homepage_hero",
         "items": [f"item-{i}" for i in range(10)],
+        "version": 2,
     }
     store.xadd("endcap:exposures", {"exposure": orjson.dumps(exposure)})
     for i in range(clicks):
@@ -193,7 +191,7 @@ def test_the_rollout_page_has_the_audit_log_escaped_and_the_guards_looks(
             "lower": None if i == 0 else -0.2 / i,
             "upper": None if i == 0 else 0.2 / i,
         }
-        state.record_look(store, look)
+        looks.record_look(store, look)
     text = console.get("/rollout", headers=BEARER).text
     assert "<b>weekly</b>" not in text and "&lt;b&gt;weekly" in text
     assert "start_canary" in text and "install" in text and "ana" in text and "ndcg_at_12" in text
@@ -244,6 +242,7 @@ def test_no_other_file_can_be_read(console: TestClient, tmp_path: Path, path: st
 
 def test_without_redis_the_page_says_so(tmp_path: Path) -> None:
     away = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
-    app = build_app(away, tmp_path, SECRET, ConsoleParams(5, 60, 5), FeedbackParams(1, 1, 1), 0.03)
+    feedback = load("feedback", FeedbackParams)
+    app = build_app(away, tmp_path, SECRET, ConsoleParams(5, 60, 5), feedback, 0.03)
     response = TestClient(app).get("/", headers=BEARER)
     assert response.status_code == 503 and "endcap up" in response.text

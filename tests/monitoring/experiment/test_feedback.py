@@ -12,6 +12,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from redis import Redis
+from shops.lists import MINUTE, NOON, PARAMS, click, counts, event, joined, shown
 
 from feature_repo.clock import DAY_US, SECOND_US
 from feature_repo.eventlog.keys import partition_of
@@ -21,36 +22,6 @@ from monitoring.experiment import feedback as job
 from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.tail import Tail
-
-PARAMS = FeedbackParams(click_window_s=1800.0, order_window_s=86_400.0, lateness_s=120.0)
-NOON = 20_000 * DAY_US + DAY_US // 2
-MINUTE = 60 * SECOND_US
-
-
-def shown(request: str, at: int = NOON, unit: str | None = "u1", **other: Any) -> dict[str, Any]:
-    record = {"request_id": request, "ts": at, "unit": unit, "user_id": unit, "session_id": f"s-{unit}"}
-    record |= {"arm": "champion", "bundle": "b1", "surface": "homepage_hero", "items": ["a", "b", "c"]}
-    return record | other
-
-
-def event(kind: str, item: str, at: int, *, name: str = "", unit: str = "u1", **other: Any) -> dict[str, Any]:
-    record = {"event_id": name or f"{kind}-{item}-{at}-{unit}", "type": kind, "item_id": item, "event_ts": at}
-    return record | {"user_id": unit, "session_id": f"s-{unit}"} | other
-
-
-def click(request: str, item: str, at: int = NOON + MINUTE, **other: Any) -> dict[str, Any]:
-    return event("click", item, at, request_id=request, **other)
-
-
-def joined(exposures: list[dict[str, Any]], events: list[dict[str, Any]]) -> Feedback:
-    feedback = Feedback(PARAMS)
-    feedback.update(exposures, events)
-    return feedback
-
-
-def counts(feedback: Feedback, arm: str = "champion") -> tuple[int, int]:
-    statistics = feedback.statistics(arm)
-    return statistics.clicks, statistics.impressions
 
 
 def test_a_click_counts_once_per_exposure_however_often_it_is_sent() -> None:
@@ -106,7 +77,7 @@ def test_a_click_after_midnight_belongs_to_the_day_of_its_exposure() -> None:
 
 
 def test_an_answer_to_nobody_is_no_part_of_the_experiment() -> None:
-    feedback = joined([shown("r1", unit=None)], [click("r1", "a")])
+    feedback = joined([shown("r1", unit=None, session_id=None)], [click("r1", "a")])
     assert feedback.statistics("champion") == ArmStatistics()
     tally = feedback.tallies()["champion", "homepage_hero", 20_000]
     assert (tally.clicks, tally.impressions, tally.visitors) == (1, 3, 1)
@@ -151,7 +122,7 @@ def test_an_order_before_the_click_does_not_count() -> None:
 def test_an_order_follows_its_shopper_through_a_login_in_mid_session() -> None:
     anonymous = click("r1", "a", unit="x") | {"user_id": None}
     bought = event("purchase_completed", "a", NOON + 9 * MINUTE, unit="u7", price=5.0) | {"session_id": "s-x"}
-    feedback = joined([shown("r1", unit="s-x")], [anonymous, bought])
+    feedback = joined([shown("r1", unit="s-x", user_id=None, session_id="s-x")], [anonymous, bought])
     assert feedback.tallies()["champion", "homepage_hero", 20_000].revenue == 5.0
 
 
@@ -202,8 +173,9 @@ def test_memory_holds_the_open_windows_only_and_the_sums_stay() -> None:
     assert counts(feedback) == (30, 90)
     assert feedback.statistics("champion").shoppers == 1
     assert feedback.statistics("champion").user_days == 30
-    kept = ("_open", "_clicks", "_seen", "_waiting", "_user_days", "_people", "_shoppers")
+    kept = ("_open", "_clicks", "_seen", "_waiting", "_people")
     assert all(len(getattr(feedback, name)) <= 4 for name in kept)
+    assert all(len(getattr(feedback._visitors, name)) <= 4 for name in ("_days", "_shoppers"))
 
 
 @pytest.fixture

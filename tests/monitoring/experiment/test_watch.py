@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from redis import Redis
 from shops.canary import ACT, FEEDBACK, NEW, NOON, OLD, PARAMS, Shop, start_canary
@@ -13,6 +11,7 @@ from monitoring.experiment.guard import Move
 from monitoring.experiment.watch import Guard
 from pipelines.release import rollout
 from serving.release import state as control
+from serving.release.looks import read_looks
 from serving.release.router import CHALLENGER, CHAMPION
 from serving.release.state import RolloutState
 
@@ -98,7 +97,7 @@ def test_every_look_that_sees_something_new_is_logged_and_only_changes_are_audit
             look = guard.look(NOON)
             assert look is not None
             assert look.decision.move is Move.HOLD
-    looks = control.read_looks(redis)
+    looks = read_looks(redis)
     assert [look["verdict"] for look in looks] == ["HOLD"] * 3
     assert [look["champion_user_days"] + look["user_days"] for look in looks] == sorted(
         {look["champion_user_days"] + look["user_days"] for look in looks}
@@ -126,11 +125,19 @@ def test_a_new_step_starts_new_statistics(redis: Redis, guard: Guard, canary: Ro
 def test_exposures_by_workers_that_had_not_noticed_the_step_yet_do_not_count(
     redis: Redis, followed: list[RolloutState], canary: RolloutState
 ) -> None:
-    patient = replace(PARAMS, grace_ms=60_000)
-    Shop(redis, {}).open(50)
-    look = Guard(redis, patient, FEEDBACK, followed.append).look(NOON)
+    shop = Shop(redis, {})
+    shop.open(50)
+    late = redis.xrange("endcap:exposures")
+    control.advance(redis, canary, 50, ACT)
+    for _, fields in late:
+        redis.xadd("endcap:exposures", fields)  # what was made before, logged after
+    look = Guard(redis, PARAMS, FEEDBACK, followed.append).look(NOON)
     assert look is not None
-    assert (look.decision.user_days, look.decision.champion_user_days) == (0, 0)
+    assert (look.decision.percent, look.decision.user_days, look.decision.champion_user_days) == (50, 0, 0)
+    shop.open(50)
+    look = Guard(redis, PARAMS, FEEDBACK, followed.append).look(NOON)
+    assert look is not None
+    assert look.decision.user_days + look.decision.champion_user_days > 40
 
 
 def test_a_restarted_guard_sees_what_the_old_one_saw(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from feature_repo.online.connection import connect
 from feature_repo.ports import password_file, redis_url
 from pipelines.local import process, stack
 from pipelines.local.process import Program, StackError
+from serving.release.looks import guard_age_s
 
 ROOT = Path(__file__).resolve().parents[3]
 FORKING = (
@@ -199,3 +201,20 @@ def test_the_log_of_a_process_has_a_bound_and_its_newest_lines(folder: Path) -> 
     assert log.stat().st_size <= 30_000 and len(kept) <= 20_000
     assert kept.splitlines()[-1].startswith("line ") and "line 0\n" not in kept + log.read_text()
     assert "\0" not in log.read_text()  # it appends: a cut leaves no hole
+
+
+def test_the_guard_is_a_process_that_is_ready_once_it_has_looked(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack.bring_up(("redis", "guard"))
+    redis_record = process.find(home / "run" / "simulated", "redis")
+    assert redis_record is not None
+    assert guard_age_s(connect()) is not None
+    stack.status(json_output=True)
+    told = {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
+    assert (told["redis"], told["guard"], told["service"]) == ("ready", "ready", "stopped")
+    os.kill(redis_record.pid, signal.SIGKILL)
+    os.waitpid(redis_record.pid, 0)
+    stack.bring_up(("redis",))
+    assert process.find(home / "run" / "simulated", "guard") is not None  # it waits
+    assert stack.take_down() == ["guard", "redis"]

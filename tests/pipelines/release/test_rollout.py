@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -85,8 +86,19 @@ def test_the_command_tells_the_state_and_the_last_look(
     on_trial = f"challenger {new.digest[:12]} 10 % outside the holdout (version 2)"
     assert lines[0] == f"champion old serves 90 %, {on_trial}"
     assert lines[1].startswith("last look: HOLD, ")
+    assert re.fullmatch(r"guard: looked \d\.\d s ago", lines[2])
     assert rollout.main("status", json_output=True) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[0])["percent"] == 10
+    told = capsys.readouterr().out
+    state, _, lives = map(json.loads, told.splitlines())
+    assert state["percent"] == 10 and lives["guard_age_s"] < 10
+    assert canary.salt not in told
+    redis.hincrby("endcap:guard", "at_us", -3_600_000_000)
+    assert rollout.main("status") == 0
+    assert re.search(
+        r"guard: the last looked 3,60\d s ago; `endcap up guard` starts one, without one the canary steps "
+        "back after 60 s",
+        capsys.readouterr().out,
+    )
     assert rollout.main("advance", why="reviewed by hand") == 0
     assert control.read_audit(redis, count=1)[0]["why"] == "reviewed by hand"
     state = control.read(redis)

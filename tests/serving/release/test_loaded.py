@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -69,11 +71,19 @@ def test_a_full_exposure_queue_drops_and_counts_and_answers_all_the_same(shop: S
 
 
 def test_health_reaches_the_guard(shop: Shop) -> None:
-    for limit in (12, 12, 100):
-        ask(shop, limit=limit)
+    current = shop.releases.current
+    assert current is not None
+    everything = list(shop.features.matrix.ids)
+    asked: list[dict[str, Any]] = [{}, {"limit": 100}, {"exclude": everything}, {"exclude": everything[5:]}]
+    given = [len(ask(shop, **fields)["items"]) for fields in asked]
+    assert given[0] == 12 < given[1] < 100 and given[2] == 0 < given[3] <= 5  # all that may be shown
+    few = current.champion.bundle
+    few = replace(few, retrieve=replace(few.retrieve, k=5))  # a release that finds less than there is
+    shop.releases.current = current._replace(champion=current.champion._replace(bundle=few))
+    assert len(items(ask(shop))) == 5
     shop.run(shop.health.publish)
     health = state.read_health(shop.redis, "champion")
-    assert (health.requests, health.errors, health.empty) == (3, 0, 1) and health.p99_ms > 0
+    assert (health.requests, health.errors, health.empty) == (5, 0, 1) and health.p99_ms > 0
 
 
 def test_a_canary_gets_its_share_and_a_rollback_takes_it_back(shop: Shop, home: tuple[Path, Path]) -> None:
@@ -84,7 +94,7 @@ def test_a_canary_gets_its_share_and_a_rollback_takes_it_back(shop: Shop, home: 
     shop.run(shop.releases.poll)
     served = {user: ask(shop, user_id=user) for user in (f"user {i}" for i in range(40))}
     for user, answer in served.items():
-        assert answer["arm"] == assign(user, "trial", 0.0, 50)
+        assert answer["arm"] == assign(user, canary.salt, 0.0, 50)
         assert answer["bundle"] == (other if answer["arm"] == "challenger" else home[1]).name
     assert {answer["arm"] for answer in served.values()} == {"champion", "challenger"}
     state.rollback(shop.redis, canary, act())

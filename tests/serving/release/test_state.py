@@ -35,8 +35,8 @@ def test_nothing_is_stored_before_the_first_release(redis: Redis) -> None:
 def test_what_a_change_returns_is_what_workers_read(redis: Redis, installed: RolloutState) -> None:
     canary = control.start_canary(redis, installed, NEW, 10, "exp-1", act())
     assert control.read(redis) == canary
-    assert (canary.champion, canary.challenger, canary.percent, canary.salt) == (OLD, NEW, 10, "exp-1")
-    assert (canary.version, canary.started_us) == (2, NOW)
+    assert (canary.champion, canary.challenger, canary.percent) == (OLD, NEW, 10)
+    assert (canary.version, canary.experiment) == (2, "exp-1")
 
 
 def test_a_client_that_decodes_to_text_reads_the_same(redis_url: str, installed: RolloutState) -> None:
@@ -117,9 +117,9 @@ def test_each_change_is_audited_with_who_what_why_and_the_numbers(
     numbers = {"units": 412, "estimate": -0.31}
     control.rollback(redis, canary, Act("guard", "CTR fell", NOW + 5, numbers))
     entry = control.read_audit(redis, count=1)[0]
-    del entry["id"]
+    del entry["id"], entry["at_us"]
     assert entry == {
-        "at_us": NOW + 5,
+        "said_us": NOW + 5,
         "who": "guard",
         "what": "rollback",
         "why": "CTR fell",
@@ -133,13 +133,47 @@ def test_other_acts_are_recorded_without_a_version(redis: Redis) -> None:
     assert control.read_audit(redis)[0]["version"] is None
 
 
-def test_a_step_begins_by_the_clock_of_redis_after_all_earlier_exposures(
+def test_a_step_begins_after_the_newest_exposure_and_remembers_where_the_experiment_began(
     redis: Redis, installed: RolloutState
 ) -> None:
-    redis.xadd("endcap:exposures", {"exposure": b"early"})
+    assert installed.since == "0-0"
+    first = redis.xadd("endcap:exposures", {"exposure": b"early"})
     canary = control.start_canary(redis, installed, NEW, 10, "exp-1", act())
-    seconds, micros = redis.time()  # type: ignore[misc]
-    assert 0 <= seconds * 1000 + micros // 1000 - int(canary.since.split("-")[0]) < 5000
+    second = redis.xadd("endcap:exposures", {"exposure": b"later"})
+    later = control.advance(redis, canary, 50, act())
+    assert (canary.begun, canary.since) == (first.decode(), first.decode())
+    assert (later.begun, later.since) == (first.decode(), second.decode())
+
+
+def test_the_audit_is_dated_by_redis_whatever_clocks_say(redis: Redis, installed: RolloutState) -> None:
+    hour = 3_600_000_000
+    seconds, _ = redis.time()  # type: ignore[misc]
+    state = installed
+    for now_us in (NOW + hour, NOW - hour):
+        canary = control.start_canary(redis, state, NEW, 10, "exp", Act("bob", "test", now_us))
+        state = control.rollback(redis, canary, Act("bob", "test", now_us))
+    audit = control.read_audit(redis)
+    times = [entry["at_us"] for entry in audit]
+    assert times == sorted(times, reverse=True)
+    assert all(abs(at_us - seconds * 1_000_000) < hour for at_us in (*times, state.started_us))
+    assert [entry["said_us"] - NOW for entry in audit] == [-hour, -hour, hour, hour, 0]
+
+
+def test_the_salt_is_drawn_anew_and_told_to_nobody(redis: Redis, installed: RolloutState) -> None:
+    first = control.start_canary(redis, installed, NEW, 10, "exp-1", act())
+    step = control.advance(redis, first, 50, act())
+    second = control.start_canary(redis, control.rollback(redis, step, act()), NEW, 10, "exp-1", act())
+    assert len(first.salt) == 32 and first.salt == step.salt != second.salt
+    told = f"{second} {second.told()} {control.read_audit(redis)}"
+    assert not [salt for salt in (first.salt, second.salt) if salt in told]
+    assert "salt" not in second.told()
+
+
+def test_the_audit_has_a_bound(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "AUDIT_KEPT", 100)
+    for _ in range(400):
+        control.record(redis, "rules_published", act())
+    assert redis.xlen(control.AUDIT) < 250  # whole nodes of the stream are dropped
 
 
 def test_health_adds_up_over_workers_and_a_new_step_starts_from_zero(
@@ -151,9 +185,3 @@ def test_health_adds_up_over_workers_and_a_new_step_starts_from_zero(
     assert control.read_health(redis, "champion") == Health()
     control.start_canary(redis, installed, NEW, 10, "exp-1", act())
     assert control.read_health(redis, "challenger") == Health()
-
-
-def test_looks_come_back_in_order(redis: Redis) -> None:
-    for units in (1, 2, 3):
-        control.record_look(redis, {"units": units})
-    assert [look["units"] for look in control.read_looks(redis, count=2)] == [2, 3]
