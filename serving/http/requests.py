@@ -29,7 +29,7 @@ _INSTANT = "microseconds since 1970 or ISO 8601 with a time zone, from 2000 to 2
 
 
 def parse_object(body: bytes, halves: bool = False) -> dict[str, Any]:
-    """The JSON object in `body`. Refuses what is not JSON, repeats a key (400) or has too many parts (413).
+    """The JSON object in `body`. Refuses what is not JSON, repeats a key (400) or has too many parts (422).
 
     With `halves` texts may hold half a character (a lone surrogate, as of an emoji cut in two): the caller
     then judges each.
@@ -40,7 +40,7 @@ def parse_object(body: bytes, halves: bool = False) -> dict[str, Any]:
     """
     if sum(map(body.count, PARTS)) > MAX_PARTS:
         allowed = f"at most {MAX_PARTS} commas, brackets and braces, those in texts included"
-        raise RequestError("body", "more", allowed, status=413, next_step="send less at once")
+        raise RequestError("body", "more", allowed, next_step="send less at once")
     try:
         value = _loads(body, halves)
         json.loads(body, object_pairs_hook=_distinct, parse_int=str, parse_float=str)
