@@ -63,8 +63,8 @@ JOBS: dict[str, dict[str, str]] = {
         "stream": "pipelines.stream.stream",
         "dead": "pipelines.stream.dead",
         "replay": "pipelines.parity.replay",
-        "demo": "pipelines.local.demo",
-        "window": "pipelines.local.window",
+        "demo": "pipelines.demo.demo",
+        "window": "pipelines.demo.window",
     },
     "watch": {
         "feedback": "monitoring.experiment.feedback",

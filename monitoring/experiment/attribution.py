@@ -284,10 +284,8 @@ class Feedback:
 
     def _crowded(self) -> bool:
         """More than a quarter over a bound: what is over is dropped in one go."""
-        return (
-            len(self._open) > 1.25 * self._params.most_open
-            or len(self._waiting) > 1.25 * self._params.most_waiting
-        )
+        bounds = self._params
+        return len(self._open) > 1.25 * bounds.most_open or len(self._waiting) > 1.25 * bounds.most_waiting
 
 
 def _at(event: Mapping[str, Any]) -> int:

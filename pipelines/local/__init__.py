@@ -1,1 +1,1 @@
-"""A running shop on one machine, and the demo."""
+"""A running shop on one machine: its processes, how they are, what makes them right again."""

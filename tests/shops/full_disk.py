@@ -48,16 +48,16 @@ def batch(number: int) -> list[dict[str, Any]]:
     ]
 
 
-def logged(port: int) -> list[str]:
+def logged(url: str) -> list[str]:
     """Ids of the events that the log holds."""
-    with client(f"redis://127.0.0.1:{port}/0") as held:
+    with client(url) as held:
         entries: Any = [one for key in stream_keys(4) for one in held.xrange(key)]
     return sorted(json.loads(fields[b"event"])["event_id"] for _, fields in entries)
 
 
-async def pour(port: int, folder: Path | None, most: int, guarded: bool = True) -> tuple[list[str], str]:
+async def pour(url: str, folder: Path | None, most: int, guarded: bool = True) -> tuple[list[str], str]:
     """Post until the door shuts, at most `most` batches; the accepted ids, and what the door said."""
-    async with of_requests(f"redis://127.0.0.1:{port}/0") as opened:
+    async with of_requests(url) as opened:
         params = load("serving", Serving)
         disk = Disk(opened, folder, FREE_MIB)
         writer = open_writer(opened, load("stream", StreamParams), params.seen_ttl_s)
@@ -78,7 +78,7 @@ def main(folder: Path, guarded: bool) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "small", folder], check=True)
     port = free_port()
     server = redis(folder, port)
-    accepted, told = asyncio.run(pour(port, folder, 100_000, guarded))
+    accepted, told = asyncio.run(pour(f"redis://127.0.0.1:{port}/0", folder, 100_000, guarded))
     rest = folder / "of-another-program"
     with rest.open("wb", buffering=0) as file:
         try:
@@ -90,7 +90,15 @@ def main(folder: Path, guarded: bool) -> None:
     server.wait()
     rest.unlink()
     server = redis(folder, port)
-    print(json.dumps({"accepted": len(accepted), "told": told, "lost": [*set(accepted) - set(logged(port))]}))
+    print(
+        json.dumps(
+            {
+                "accepted": len(accepted),
+                "told": told,
+                "lost": [*set(accepted) - set(logged(f"redis://127.0.0.1:{port}/0"))],
+            }
+        )
+    )
     server.kill()
 
 

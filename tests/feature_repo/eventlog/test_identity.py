@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from feature_repo.events import NAMES, TYPES, identity
 from pipelines.stream.apply import parse
-from serving.http.ingress import canonical
+from serving.http.ingress import Clock, canonical
 
 texts = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20)
 optional = {
@@ -33,7 +33,7 @@ NOW = 1_750_000_000_000_000
 
 def arrived(event: dict[str, Any], now: int) -> dict[str, Any]:
     """What the door writes of an event that arrives at `now` (us)."""
-    return canonical(json.loads(json.dumps(event)), now, now, 0)
+    return canonical(json.loads(json.dumps(event)), Clock(now, now, 0, now))
 
 
 @given(event=sent, later=st.integers(0, 86_400_000_000))

@@ -115,7 +115,7 @@ def test_a_browser_is_shown_the_form_and_a_right_token_begins_a_session(
     other = console.post("/login", data={"token": SECRET}).headers["set-cookie"]
     assert other.split(";")[0] != cookie.split(";")[0]  # of another session
     params = ConsoleParams(audit_entries=5, looks=3, session_s=60)
-    restarted = TestClient(build_app(store, tmp_path, SECRET, params, FeedbackParams(1, 1, 1), 0.03))
+    restarted = TestClient(build_app(store, tmp_path, SECRET, params, load("feedback", FeedbackParams), 0.03))
     restarted.cookies.update(console.cookies)
     assert restarted.get("/").status_code == 200
 

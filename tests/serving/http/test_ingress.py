@@ -16,15 +16,8 @@ import pytest
 import redis
 from shops.storefront import Shop, make_home, metric, open_shop
 
-from feature_repo.eventlog.keys import (
-    APPLIED,
-    GROUPS,
-    SEEN,
-    applied_field,
-    partition_of,
-    seen_key,
-    stream_key,
-)
+from feature_repo.eventlog import keys
+from feature_repo.eventlog.keys import APPLIED, GROUPS, SEEN, applied_field, partition_of, stream_key
 from feature_repo.events import SCHEMA
 from feature_repo.online.changes import APPLIED_TS
 
@@ -238,10 +231,6 @@ def test_a_body_around_the_events_that_is_wrong_is_refused(shop: Shop, body: obj
     assert stream(shop) == []
 
 
-def test_marks_of_event_ids_have_one_length_whatever_the_id() -> None:
-    assert len(seen_key("a")) == len(seen_key("é" * 256)) == len(SEEN) + 32
-
-
 def test_a_device_that_stamps_2015_is_told_so_and_the_others_of_the_batch_stay(shop: Shop) -> None:
     stamped = {**VIEW, "event_ts": "2015-06-01T10:00:00Z"}
     found = post(shop, stamped, VIEW)
@@ -289,7 +278,7 @@ def test_in_a_replay_one_event_stamped_today_moves_nothing(
 
 def test_marks_have_one_length_whatever_the_event() -> None:
     short, long = ({"event_id": text, "session_id": text} for text in ("a", "é" * 256))
-    assert len(seen_key(short)) == len(seen_key(long)) == len(SEEN) + 32
+    assert len(keys.seen_key(short)) == len(keys.seen_key(long)) == len(SEEN) + 32
 
 
 def test_a_stranger_who_took_an_event_id_first_does_not_cost_the_shop_its_purchase(shop: Shop) -> None:

@@ -17,6 +17,7 @@ from shops import full_disk
 from shops.service import free_port
 from shops.small import open_home
 
+from feature_repo.ports import redis_url
 from pipelines.local import process, stack
 from pipelines.local.process import StackError
 from serving.live.disk import MIB, Disk
@@ -71,9 +72,9 @@ def test_a_redis_that_cannot_write_shuts_the_door_and_loses_nothing_once_it_can(
         restore_signals=False,  # SIGXFSZ stays ignored: the write fails, as on a full disk
     )
     try:
-        accepted, told = asyncio.run(full_disk.pour(port, folder, 100_000))
+        accepted, told = asyncio.run(full_disk.pour(f"redis://127.0.0.1:{port}/0", folder, 100_000))
         assert "Redis cannot write its append-only file. Next: make room" in told or "disk_error" in told
-        again, told = asyncio.run(full_disk.pour(port, folder, 1))
+        again, told = asyncio.run(full_disk.pour(f"redis://127.0.0.1:{port}/0", folder, 1))
         assert again == [] and "Redis cannot write its append-only file. Next: make room" in told
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         url = f"redis://127.0.0.1:{port}/0"
@@ -81,7 +82,7 @@ def test_a_redis_that_cannot_write_shuts_the_door_and_loses_nothing_once_it_can(
         server.kill()
         server.wait()
         server = full_disk.redis(folder, port)
-        assert set(accepted) <= set(full_disk.logged(port))
+        assert set(accepted) <= set(full_disk.logged(f"redis://127.0.0.1:{port}/0"))
     finally:
         server.kill()
         server.wait()
@@ -125,13 +126,13 @@ def test_an_append_only_file_cut_short_loses_its_last_write_alone_and_one_that_i
     (record,) = stack.bring_up(("redis",))
     assert record.port
     try:
-        accepted, _ = asyncio.run(full_disk.pour(record.port, None, 20))
+        accepted, _ = asyncio.run(full_disk.pour(redis_url(), None, 20))
         stack.take_down(("redis",))
         file = home / "run/simulated/redis/appendonly.aof"
         whole = file.read_bytes()
         file.write_bytes(whole[:-7])
         stack.bring_up(("redis",))
-        assert len(set(accepted) - set(full_disk.logged(record.port))) <= full_disk.BATCH
+        assert len(set(accepted) - set(full_disk.logged(redis_url()))) <= full_disk.BATCH
         stack.take_down(("redis",))
         file.write_bytes(whole[: len(whole) // 2] + b"\0" * 400 + whole[len(whole) // 2 :])
         with pytest.raises(StackError, match=r"(?s)redis ended with status 1; .*redis-check-aof --fix"):

@@ -19,10 +19,11 @@ from feature_repo.params import Shop, load, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, ITEMS, at
 from feature_repo.ports import console_url, service_url
 from feature_repo.terminal import progress
+from pipelines.demo import story, window
+from pipelines.demo.canaries import DemoParams, canary, misset
+from pipelines.demo.story import DemoError, endcap, reproduce, say, step
 from pipelines.ingest.shop import choose
-from pipelines.local import stack, story, window
-from pipelines.local.canaries import DemoParams, canary, misset
-from pipelines.local.story import DemoError, endcap, reproduce, say, step
+from pipelines.local import stack
 from pipelines.release.aliases import read_manifest
 from pipelines.simulate.crowd import drive
 from pipelines.simulate.observed import Observed

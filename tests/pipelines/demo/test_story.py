@@ -15,7 +15,8 @@ from shops.simulated_weeks import tiny_run
 
 from feature_repo.errors import EndcapError
 from pipelines import cli
-from pipelines.local import demo, install, story, window
+from pipelines.demo import demo, story, window
+from pipelines.local import install
 
 ROOT = Path(__file__).resolve().parents[3]
 REPRO = """\

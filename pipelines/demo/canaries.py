@@ -12,7 +12,7 @@ from feature_repo.places import CHALLENGERS, at
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import Move, RolloutParams, Step
 from monitoring.experiment.watch import Guard
-from pipelines.local.story import DemoError, say
+from pipelines.demo.story import DemoError, say
 from pipelines.release import aliases, rollout
 from pipelines.simulate.observed import Observed
 from serving.release import bundle
