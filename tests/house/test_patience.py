@@ -32,6 +32,8 @@ BEAT = {
         "feature_repo/eventlog/kafka_writer.py",
         "Thread",
     ): "`write` has a deadline, and waits for it",
+    ("serving/http/waiting.py", "create_task"): "each waiter has a deadline, the next begins it anew",
+    ("pipelines/local/process.py", "Thread"): "nobody waits for it; it outlives every error of its disk",
     ("pipelines/local/install.py", "ThreadPoolExecutor"): "pip's own timeouts; the caller waits for it",
 }
 BESIDE = {"create_task", "ensure_future", "TaskGroup", "Thread", "Timer", "ThreadPoolExecutor"}
