@@ -8,7 +8,6 @@ be found and ended with it, also when the leader was killed.
 import errno
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -201,7 +200,7 @@ def cut(log: Path, most: int) -> None:
             return
         with log.open("r+b") as old, log.with_name(f"{log.name}.1").open("wb") as kept:
             old.seek(-most, os.SEEK_END)
-            shutil.copyfileobj(old, kept)
+            kept.write(old.read(most))
             old.truncate(0)
 
 
