@@ -7,13 +7,15 @@ MAKEFLAGS += --no-print-directory
 DATA ?= simulated
 DATA_DIR ?=
 SHOW ?=
+SEED ?= 1
+MINUTES ?= 10
 BIN := .venv/bin
 STAMP := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
 
-.PHONY: help setup install demo test lint format bench lock down clean
+.PHONY: help setup install demo test chaos lint format bench lock down clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -36,6 +38,10 @@ demo: ## events to watched recommendations; DATA=merch, DATA_DIR=its folder
 
 test: setup lint ## lint, types and the whole suite
 	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+chaos: setup ## ten minutes of random faults on a running shop; SEED, MINUTES
+	@ENDCAP_CHAOS_SEED=$(SEED) ENDCAP_CHAOS_MINUTES=$(MINUTES) OMP_NUM_THREADS=1 \
+	python -m pytest -s -m chaos tests/chaos
 
 lint: setup ## ruff and mypy
 	@ruff check .

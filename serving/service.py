@@ -25,6 +25,7 @@ from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.online.connection import beside_requests, of_requests  # noqa: E402
 from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url  # noqa: E402
+from serving import lifeline  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
@@ -65,6 +66,7 @@ class Endcap:
     @bentoml.on_startup
     async def open(self) -> None:
         """Load what Redis points to. Without Redis or a release the worker comes up, but is not ready."""
+        lifeline.hold()
         url = redis_url()
         # No retries inside a request: the deadline is short and the ladder is the answer to a failure.
         self._redis, self._blocking = of_requests(url), beside_requests(url)

@@ -132,9 +132,10 @@ def _launch(
     """Its record, and the child where it did not run already."""
     if running := find(folder, program.name):
         return running, None
-    if stale := [r for r in recorded(folder) if r.name == program.name]:
+    stale = [r for r in recorded(folder) if r.name == program.name]
+    if stale:
         stop(stale[0], folder, timeout_s)  # workers of a killed leader would hold its port
-    require_free(program)
+    wait_until_free(program, timeout_s if stale else 0)  # or they are ending by themselves
     log = log_file(folder, program.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -164,6 +165,18 @@ def stop(record: Record, folder: Path, timeout_s: float) -> bool:
         psutil.wait_procs(left, timeout=timeout_s)
     pid_file(folder, record.name).unlink(missing_ok=True)
     return running
+
+
+def wait_until_free(program: Program, timeout_s: float) -> None:
+    """Raises StackError as require_free where the port is not free after `timeout_s` seconds."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return require_free(program)
+        except StackError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)
 
 
 def require_free(program: Program) -> None:

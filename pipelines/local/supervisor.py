@@ -5,6 +5,7 @@ not ports of the machine. And it ends in order: newcomers are turned away first,
 """
 
 import ctypes
+import os
 import shutil
 import socket
 import struct
@@ -14,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from serving.lifeline import SUPERVISOR
 from serving.params import Serving
 
 SERVICE = "serving.service:Endcap"
@@ -31,6 +33,7 @@ def serve(host: str, port: int, params: Serving) -> None:
     from bentoml._internal.log import configure_server_logging
     from bentoml._internal.utils import circus
 
+    os.environ[SUPERVISOR] = str(os.getpid())
     configure_server_logging()
     # serve_http takes it from there
     circus.create_standalone_arbiter = partial(_arbiter, params.drain_timeout_s)

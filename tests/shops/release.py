@@ -33,11 +33,11 @@ Build = Callable[..., Path]
 
 
 @cache
-def real_parts() -> Path:
-    """The files of a bundle of six items, made once per process."""
+def real_parts(items: int = 6) -> Path:
+    """The files of a bundle of so many items, made once per process."""
     folder = Path(tempfile.mkdtemp(prefix="endcap-parts-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return tiny_bundle.parts(folder / "parts", n=6)
+    return tiny_bundle.parts(folder / "parts", n=items)
 
 
 def open_home(folder: Path, patch: pytest.MonkeyPatch, registry: Path, redis_url: str) -> Path:
@@ -66,11 +66,11 @@ def report(ndcg: float, coverage: float = 0.8) -> dict[str, Any]:
     return {**base, "bundle": None, "models": models, "slices": {}}
 
 
-def write_candidate(home: Path, content: str, ndcg: float = 0.3, **changes: Any) -> Path:
+def write_candidate(home: Path, content: str, ndcg: float = 0.3, items: int = 6, **changes: Any) -> Path:
     """Writes data/bundles/candidate: a bundle told apart by `content`, judged as `endcap gate` does."""
     parts = home / "parts"
-    shutil.copytree(real_parts(), parts, dirs_exist_ok=True)
-    rails = {"popular": ["item-1", "item-0"], "content": content}
+    shutil.copytree(real_parts(items), parts, dirs_exist_ok=True)
+    rails = {"popular": [f"item-{i}" for i in (1, 0, *range(2, items)) if i % 10 != 9], "content": content}
     (parts / "rails.json").write_bytes(orjson.dumps(rails))
     metrics = report(ndcg)
     verdict = judge(Evaluation.from_report(metrics), load("gate", GateParams))

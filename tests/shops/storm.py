@@ -1,0 +1,199 @@
+"""A shop as `endcap up` starts it, what fate does to it, and a release engineer who never rests.
+
+The kernel does what fate does: KILL, STOP and CONT, files cut short. Who is killed and has nobody to start
+him again is started by `endcap up`, as a machine's init would.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import redis
+from shops.release import write_candidate
+from shops.stand import damaged
+
+from feature_repo.online.connection import client
+from feature_repo.params import shop
+from feature_repo.ports import redis_url
+from pipelines.local import process, stack
+from serving.release import state
+
+ITEMS = 60  # of the catalogue
+
+
+@dataclass
+class Fault:
+    """What was done, from when to when (monotonic seconds), and whether the service itself was hit."""
+
+    name: str
+    began: float
+    ended: float = 0.0
+    of_service: bool = False
+
+
+@dataclass
+class Storm:
+    """The shop, the dice, and what was done to it."""
+
+    home: Path
+    url: str
+    dice: random.Random
+    faults: list[Fault] = field(default_factory=list)
+    commands: Counter[str] = field(default_factory=Counter)
+    odd: list[str] = field(default_factory=list)
+
+    def redis(self) -> redis.Redis:
+        return client(redis_url(), socket_timeout=5)
+
+    def leader(self, name: str) -> psutil.Process:
+        record = process.find(shop().run_dir(), name)
+        assert record is not None, f"{name} does not run"
+        return psutil.Process(record.pid)
+
+    def member(self, name: str, mark: str) -> psutil.Process | None:
+        """One process below the leader whose command line has `mark`; None while there is none."""
+        with suppress(psutil.NoSuchProcess):
+            family = sorted(self.leader(name).children(recursive=True), key=lambda one: one.pid)
+            found = [one for one in family if any(mark in word for word in one.cmdline())]
+            return self.dice.choice(found) if found else None
+        return None
+
+    def strike(self) -> None:
+        """One fault, and whoever is dead afterwards is started again."""
+        name = self.dice.choice(list(FAULTS))
+        fault = Fault(name, time.monotonic(), of_service=name in HITS_SERVICE)
+        self.faults.append(fault)
+        with suppress(psutil.NoSuchProcess):
+            FAULTS[name](self)
+        stack.bring_up()
+        fault.ended = time.monotonic()
+
+    def explained(self, when: float) -> bool:
+        """Whether a connection may have failed then: the service was hit and is starting again."""
+        return any(f.of_service and f.began - 1 < when < (f.ended or when) + 5 for f in self.faults)
+
+
+def kill(name: str) -> Callable[[Storm], None]:
+    def strike(storm: Storm) -> None:
+        storm.leader(name).kill()
+        time.sleep(storm.dice.uniform(0, 1.5))
+
+    return strike
+
+
+def hit(name: str, mark: str, stop_s: float = 0.0) -> Callable[[Storm], None]:
+    """KILL one process below a leader, or STOP it for a while."""
+
+    def strike(storm: Storm) -> None:
+        if (victim := storm.member(name, mark)) is None:
+            return
+        if not stop_s:
+            victim.kill()
+            return
+        with frozen(victim, storm.dice.uniform(0.2, stop_s)):
+            pass
+
+    return strike
+
+
+@contextmanager
+def frozen(victim: psutil.Process, seconds: float) -> Iterator[None]:
+    victim.suspend()
+    try:
+        time.sleep(seconds)
+        yield
+    finally:
+        victim.resume()
+
+
+def freeze_redis(storm: Storm) -> None:
+    with frozen(storm.leader("redis"), storm.dice.uniform(0.2, 4.0)):
+        pass
+
+
+def cut_trees(storm: Storm) -> None:
+    """Compiled trees are cut short, and a worker that has to read them again begins."""
+    for file in sorted((storm.home / "run/cache").glob("*.o")):
+        with file.open("r+b") as compiled:
+            compiled.truncate(storm.dice.randrange(0, file.stat().st_size + 1))
+    hit("service", WORKER)(storm)
+
+
+def damage_previous(storm: Storm) -> None:
+    """Nobody goes back to a release that is damaged, whatever he was told."""
+    with storm.redis() as there:
+        before = state.present(there)
+    if before.previous is None or before.previous == before.champion:
+        return
+    file = storm.home / before.previous.path / storm.dice.choice(["ease.npz", "ranker.txt", "rails.json"])
+    if not file.exists():
+        return
+    with damaged(file):
+        _, told = run(storm, "rollback", "--to", before.previous.digest)
+        with storm.redis() as there:
+            now = state.present(there)
+        if now.version == before.version + 1 and now.champion == before.previous:
+            storm.odd.append(f"went back to a damaged release: {told}")
+
+
+WORKER, CONSUMER = "_bentoml_impl.worker.service", "spawn_main"
+HITS_SERVICE = (
+    "kill service",
+    "kill worker",
+    "freeze worker",
+    "cut compiled trees",
+    "kill redis",
+    "freeze redis",
+)
+FAULTS: dict[str, Callable[[Storm], None]] = {
+    "kill redis": kill("redis"),
+    "kill service": kill("service"),
+    "kill stream": kill("stream"),
+    "kill guard": kill("guard"),
+    "kill consumer": hit("stream", CONSUMER),
+    "kill worker": hit("service", WORKER),
+    "freeze consumer": hit("stream", CONSUMER, 6.0),
+    "freeze worker": hit("service", WORKER, 1.5),
+    "freeze redis": freeze_redis,
+    "cut compiled trees": cut_trees,
+    "damage the former release": damage_previous,
+}
+
+
+def run(storm: Storm, *args: str) -> tuple[int, str]:
+    """`endcap ARGS` as a process; it may be refused in one line, and nothing else."""
+    command = [sys.executable, "-m", "pipelines", *args]
+    done = subprocess.run(command, cwd=storm.home, capture_output=True, text=True, timeout=300, check=False)
+    told = done.stdout + done.stderr
+    storm.commands[f"{' '.join(args[:2])}: {done.returncode}"] += 1
+    if done.returncode not in (0, 1) or "Traceback" in told or "bug of Endcap" in told:
+        storm.odd.append(f"endcap {' '.join(args)}: {done.returncode}\n{told}")
+    return done.returncode, told
+
+
+def manage(storm: Storm, enough: threading.Event) -> None:
+    """A release engineer who never rests. A command may be refused; what it says must then be true."""
+    dice, number = random.Random(storm.dice.random()), 0
+    while not enough.is_set():
+        act = dice.choice(["release", "start", "advance", "stop", "rollback", "rollback", "status"])
+        if act == "release":
+            number += 1
+            write_candidate(storm.home, f"chaos {number}", items=ITEMS)
+            run(storm, "promote", *(["--direct"] if dice.random() < 0.3 else []))
+        elif act in ("start", "advance", "stop"):
+            run(storm, "rollout", act)
+        elif act == "rollback":
+            run(storm, "rollback")
+        else:
+            run(storm, "status")
+        enough.wait(dice.uniform(0, 4))
