@@ -37,7 +37,7 @@ from pipelines.stream.materialize import materialize
 from serving.http.ingress import Ingress
 from serving.live.exposures import ExposureLog
 from serving.params import Serving
-from serving.release import state
+from serving.release import looks, state
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
 DAYS, EVENTS, STRANGE, ANSWERS, KEPT = 7, 120, 30, 150, 200  # a day
@@ -75,7 +75,7 @@ def week(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
             apply_all(redis_server)
             for arm in ("champion", "challenger", "holdout"):
                 state.publish_health(redis, arm, requests=9, errors=0, empty=0, p99_ms=3.0)
-            state.record_look(redis, {"day": day})
+            looks.record_look(redis, {"day": day})
             if day < DAYS - 1:
                 pass_a_day(redis)
         yield redis, home
