@@ -199,8 +199,11 @@ def waits_for_a_release(livez: str, url: str) -> bool:
 
 def up(names: Names = None) -> int:
     """Start Redis, stream consumers, service, console and guard, and wait until they answer."""
-    bring_up(tuple(names) if names else NAMES)
-    return status()
+    asked = tuple(names) if names else NAMES
+    bring_up(asked)
+    status()
+    found = programs(stack_params(), shop().run_dir())  # a service without a release is up, and not ready
+    return int(not all(found[name].ready() for name in asked if name in found))
 
 
 def down(names: Names = None) -> None:

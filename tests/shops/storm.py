@@ -189,7 +189,9 @@ def manage(storm: Storm, enough: threading.Event) -> None:
         if act == "release":
             number += 1
             write_candidate(storm.home, f"chaos {number}", items=ITEMS)
-            run(storm, "promote", *(["--direct"] if dice.random() < 0.3 else []))
+            if direct := dice.random() < 0.5:
+                run(storm, "rollout", "stop")
+            run(storm, "promote", *(["--direct"] if direct else []))
         elif act in ("start", "advance", "stop"):
             run(storm, "rollout", act)
         elif act == "rollback":

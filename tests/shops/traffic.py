@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-from shops.faults import BATCH, Client
+from shops.faults import BATCH, ITEMS, Client
 
 LIMIT = 12
 ASK_S = 0.04  # between two questions of one asker: 25 a second
@@ -59,10 +59,14 @@ class Asker:
 
 
 class Visitor(Client):
-    """Posts what its shoppers do with the items of the catalogue, at its rhythm."""
+    """Posts what its shoppers do with items of the catalogue, at its rhythm.
+
+    Fewer items than a shopper's lists hold: what was pushed out of a full list depends on the order in which
+    the events of two visits are applied, and here every row is compared.
+    """
 
     def _event(self, rng: np.random.Generator, number: int) -> dict[str, Any]:
-        return super()._event(rng, number) | {"item_id": f"item-{rng.integers(0, 60)}"}
+        return super()._event(rng, number) | {"item_id": f"item-{rng.integers(0, ITEMS)}"}
 
     def run(self, enough: threading.Event) -> None:
         rng = np.random.default_rng(self.seed)
