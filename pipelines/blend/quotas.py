@@ -113,23 +113,29 @@ def greedy(
     """Quotas, in the order in which their sources were first chosen; sources `without` get none.
 
     Every query keeps what is taken; the next `block` places go to the source whose next items add most
-    recall, summed over the queries; equal ones in the order of `brought.places`. It ends where every list is
-    full or no source adds anything. `floors` are places that a source has in any case.
+    recall, summed over the queries; equal ones in the order of `brought.places`. Where no block adds any, one
+    of twice as many places is tried, and so on; it ends where every list is full or none adds anything.
+    `floors` are places that a source has in any case.
     """
     names = [name for name in brought.places if name not in without]
     room = k - sum(floors.values())
     taken, left = barred.copy(), np.full(len(barred), room)
     quotas: dict[str, int] = {}
+    places = block
     while True:
         best, most, chosen = "", 0.0, np.empty(0, np.int64)
         for name in names:
-            more = min(block, room - quotas.get(name, 0))
+            more = min(places, room - quotas.get(name, 0))
             found = brought.next(name, taken, np.minimum(left, more))
             if (gain := brought.gain(found)) > most + 1e-9:
                 best, most, chosen = name, gain, found
         if not best:
-            return with_floors(quotas, floors, k)
-        quotas[best] = min(quotas.get(best, 0) + block, room)
+            if places >= room:
+                return with_floors(quotas, floors, k)
+            places *= 2
+            continue
+        quotas[best] = min(quotas.get(best, 0) + places, room)
+        places = block
         taken.ravel()[chosen] = True
         left = left - np.bincount(chosen // taken.shape[1], minlength=len(left))
 

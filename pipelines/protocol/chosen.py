@@ -1,4 +1,4 @@
-"""What this shop has chosen on its own past: quotas and window (`endcap blend`), the order (`endcap order`)."""
+"""What this shop learned of its own past: quotas and window (`endcap blend`), the order (`endcap order`)."""
 
 from dataclasses import replace
 from typing import NamedTuple
