@@ -4,7 +4,7 @@ Sources, each asked only while the list is not full, in the order of `quotas`, w
 own (pipelines/blend):
 
     shown     listed to this shopper in this visit, newest page first (the strongest signal on real data)
-    reorder   bought by this shopper before `bought_days`, the longest ago first
+    reorder   bought by this shopper before `bought_days`, what all buy most often first
     ease      EASE item-item weights summed over the history
     covisit   directional co-visits, the newest contact weighing most
     tower     dot product of the user tower with the item tower (content: works for an item on day one)
@@ -87,10 +87,13 @@ class Sources:
     def best(self, source: str) -> list[int]:
         """Eligible rows that `source` brings, best first, at most k."""
         params, models, matrix, eligible = self._params, self._models, self._matrix, self._eligible
-        if source in ("shown", "reorder"):
-            session, user = self._visitor.session, self._visitor.user
-            own = session["shown_items"][::-1] if source == "shown" else user["bought_items"]
-            return [row for row in matrix.rows_of(own).tolist() if eligible[row]]
+        if source == "shown":
+            shown = matrix.rows_of(self._visitor.session["shown_items"])[::-1]
+            return [row for row in shown.tolist() if eligible[row]]
+        if source == "reorder":
+            rows = matrix.rows_of(self._visitor.user["bought_items"])[::-1]
+            often = matrix.count("purchases_30d", self._visitor.now, rows)
+            return [row for row in rows[np.argsort(-often, kind="stable")].tolist() if eligible[row]]
         if source == "popular":
             return top(matrix.popularity() + EVERY, eligible, params.k)
         if source == "tower":
