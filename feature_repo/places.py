@@ -23,11 +23,17 @@ MODELS = DATA / "models"  # one folder per fit, in it one per model
 RANKER = MODELS / "ranker"
 NO_TREES = "no trees: "  # begins a TREES without any, and says why: the blend's order serves
 TREES = RANKER / "ranker.txt"
+TRIAL = (
+    RANKER / "trial.txt"
+)  # the same before validation was added to training: what the order is chosen with
+BLEND = MODELS / "blend" / "blend.json"
+ORDER = MODELS / "order" / "order.json"
 
 BUNDLES = DATA / "bundles"  # one folder per digest
 CANDIDATE = BUNDLES / "candidate"
 
 REPORTS = DATA / "reports"
+BLEND_PICTURE, ORDER_PICTURE = REPORTS / "blend.png", REPORTS / "order.png"
 EVALUATION = REPORTS / "evaluate.json"
 LEAKAGE = REPORTS / "leakage.json"
 VERDICT = REPORTS / "gate.json"

@@ -43,8 +43,10 @@ JOBS: dict[str, dict[str, str]] = {
         "two_tower": "training.two_tower.two_tower",
         "als": "training.collaborative.als",
         "item_item": "training.collaborative.item_item",
+        "blend": "pipelines.blend.blend",
         "ranker_data": "pipelines.protocol.ranker_data",
         "ranker": "training.ranking.ranker",
+        "order": "pipelines.blend.order",
         "evaluate": "pipelines.release.evaluate",
     },
     "release": {

@@ -82,7 +82,7 @@ def recommend(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMa
     """Fill `request.limit` slots; fewer only where the catalogue has no more eligible items."""
     took = Laps()
     past = history(visitor, matrix)
-    eligible = eligibility(request, visitor, matrix)
+    eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days)
     took.lap("filter")
     candidates = retrieve(bundle.retrieve, bundle.models, visitor, past, matrix, eligible.mask)
     took.lap("retrieve")

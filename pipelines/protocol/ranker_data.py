@@ -21,6 +21,7 @@ from feature_repo.errors import ParamsError
 from feature_repo.files import chunks, write_parquet
 from feature_repo.params import load, shop
 from feature_repo.places import RANKER_TRAINING, SERVED_LOG, at
+from pipelines.protocol.chosen import learned
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.logged import Example, logged_examples
 from pipelines.protocol.models import load_models
@@ -59,9 +60,7 @@ def main() -> None:
     else:
         rng = np.random.default_rng(params.seed)
         queries = make_queries(events, active.rank_from, active.test_from, params.ranker, rng)
-        examples = recomputed_examples(
-            queries, load_models("prior"), load("retrieve", Retrieve), params.processes
-        )
+        examples = recomputed_examples(queries, load_models("prior"), learned(), params.processes)
     kept = write(examples, micros(active.valid_from), at(RANKER_TRAINING))
     of = f"{kept:,} of {len(queries):,} queries" if params.source == "recomputed" else f"{kept:,} answers"
     print(f"{RANKER_TRAINING}: {of}, {params.source}, have a wanted item among their candidates")
@@ -75,7 +74,7 @@ def recomputed_examples(
     def example(known: Known) -> Example | None:
         query, request, visitor, matrix = known
         past = history(visitor, matrix)
-        mask = eligibility(request, visitor, matrix).mask
+        mask = eligibility(request, visitor, matrix, blend.bought_days).mask
         found = retrieve(blend, models, visitor, past, matrix, mask)
         items = [matrix.ids[row] for row in found.rows]
         label = np.array([item in query.relevant for item in items], np.int8)

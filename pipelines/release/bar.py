@@ -2,6 +2,10 @@
 
 The bar is the champion where both were measured on the same queries, else the best baseline of the same run:
 numbers of two spans of time are not comparable, because another week asks other questions.
+
+A baseline is what could serve instead, so the bar is not to be worse than the best of them, and no more: what
+orders the lists was chosen on validation, may be a single source, and a shop's first day needs a release. By
+how much the whole is better is for the evaluation to tell, not for the gate to ask.
 """
 
 import hashlib
@@ -44,6 +48,7 @@ class Evaluation:
     queries: int
     models: Mapping[str, Mapping[str, float]]  # OURS and the baselines, each with METRICS
     slices: Mapping[str, tuple[int, float]]  # name -> queries, NDCG@12 of OURS
+    serves: str = ""  # what orders our lists, where the report tells: ranker, blend or a source
 
     @property
     def reach(self) -> float:
@@ -74,7 +79,8 @@ class Evaluation:
                 for name, part in report["slices"].items()
                 if part["queries"]
             }
-            evaluation = cls((*identity, span["from"], span["to"]), int(report["queries"]), models, slices)
+            identity = (*identity, span["from"], span["to"])
+            evaluation = cls(identity, int(report["queries"]), models, slices, report.get("serves", ""))
         except (KeyError, TypeError) as missing:
             problem = f"evaluation: {missing} does not fit; run `dvc repro evaluate` again"
             raise GateError(problem) from missing
@@ -153,6 +159,7 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
         others = {name: model["ndcg_at_12"] for name, model in candidate.models.items() if name != OURS}
         name = max(others, key=others.__getitem__)
         because = f"upper end of its interval: {name} x {params.min_ratio:g}"
+        because += f"; {candidate.serves} serves" if candidate.serves else ""
         better = Check("ndcg_at_12", ours["ndcg_high"], others[name] * params.min_ratio, because)
         return Verdict((enough, better, floor), name)
     needed = champion.ours["ndcg_at_12"] * (1 - params.tolerance)

@@ -12,12 +12,22 @@ import pyarrow.parquet as pq
 from feature_repo.clock import DAY_US, micros
 from feature_repo.files import read_json, sweep
 from feature_repo.params import load, revision, shop
-from feature_repo.places import BUNDLES, CANDIDATE, EVALUATION, REFERENCE, TREES, VERDICT, at, existing
+from feature_repo.places import (
+    BUNDLES,
+    CANDIDATE,
+    EVALUATION,
+    NO_TREES,
+    REFERENCE,
+    TREES,
+    VERDICT,
+    at,
+    existing,
+)
+from pipelines.protocol.chosen import RANKER, chosen
 from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
 from serving.release import bundle
 from serving.stages.diversify import Diversify
-from serving.stages.retrieve import Retrieve
 from training.dataset import read_catalogue
 
 RAIL = 1000  # items of the popularity rail, enough to fill any list after every filter
@@ -31,7 +41,10 @@ def main() -> None:
         folder = Path(name)
         for file in TABLES:
             shutil.copyfile(fit_file("final", file), folder / file)
+        order = chosen(load("diversify", Diversify))
         shutil.copyfile(existing(TREES, "ranker"), folder / "ranker.txt")
+        if order.serves != RANKER:
+            (folder / "ranker.txt").write_text(f"{NO_TREES}{order.serves} was better on validation\n")
         shutil.copyfile(existing(REFERENCE, "evaluate"), folder / REFERENCE.name)
         catalogue = read_catalogue()
         (folder / "item_ids.json").write_bytes(orjson.dumps(catalogue.item_ids))
@@ -39,8 +52,9 @@ def main() -> None:
         pq.write_table(catalogue.table, folder / "catalogue.parquet", compression="zstd")
         fields = {
             "feature_service": "ranker",
-            "retrieve": asdict(load("retrieve", Retrieve)),
-            "diversify": asdict(load("diversify", Diversify)),
+            "retrieve": asdict(order.retrieve),
+            "diversify": asdict(order.diversify),
+            "serves": order.serves,
             "data_span": {"until": shop().test_from.isoformat()},
             "revision": {"git": revision()},
             "metrics": read_json(existing(EVALUATION, "evaluate"), "run `endcap evaluate`"),
@@ -51,7 +65,7 @@ def main() -> None:
         shutil.rmtree(target, ignore_errors=True)
         built.rename(target)
     manifest = orjson.loads((target / "manifest.json").read_bytes())
-    print(f"{CANDIDATE}: release {manifest['digest']}, {manifest['items']} items")
+    print(f"{CANDIDATE}: release {manifest['digest']}, {manifest['items']} items, {order.serves} serves")
 
 
 def _popular() -> list[str]:

@@ -2,7 +2,9 @@
 
 Our lists come from serving.pipeline.recommend itself, so what is measured is what will be served: retrieval,
 ranker, diversity and eligibility. The baselines rank all candidates of the protocol by one score each, from
-the same fit and the same stored rows.
+the same fit and the same stored rows, among what the shop may show at all: nothing sold out or not yet on
+sale. They may list what was bought in earlier visits, which ours may not within its window, so that the
+window is judged with the rest.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -14,9 +16,11 @@ import typer
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import history
 from feature_repo.clock import DAY_US, instant
+from feature_repo.files import read_json
 from feature_repo.folds.parts import been_before
 from feature_repo.params import load, shop
-from feature_repo.places import TREES, existing
+from feature_repo.places import ORDER, TREES, existing
+from pipelines.protocol.chosen import RANKER, Order, chosen
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import (
     OURS,
@@ -36,10 +40,12 @@ from pipelines.release.scorecard import read_report, show, write_report
 from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.diversify import Diversify
-from serving.stages.retrieve import EVERY, Retrieve, als_scores, score_catalogue, top, user_vector
+from serving.stages.rank import Untrained
+from serving.stages.retrieve import EVERY, als_scores, score_catalogue, top, user_vector
+from serving.stages.rules import eligibility
 
 K = 12
-BASELINES = ("popularity", "covisit", "als", "ease")
+BASELINES = ("popularity", "covisit", "als", "ease", "tower")
 COLD_DAYS = 7
 NAMES = (
     "ndcg_at_12",
@@ -78,20 +84,17 @@ def main(
 ) -> None:
     """NDCG@12 and coverage of the release candidate on the test span, beside the baselines."""
     if not show_only:
-        candidate = release()
-        write_report(evaluate(candidate))
+        order = chosen(load("diversify", Diversify))
+        candidate, told = release(order), read_json(existing(ORDER, "order"), "run `endcap order`", "told")
+        write_report(evaluate(candidate) | {"serves": order.serves, "why": told["told"]})
         write_reference(candidate)
     show(read_report())
 
 
-def release() -> Bundle:
-    """The final fit with the ranker, as it will be served."""
-    return Bundle(
-        models=load_models("final"),
-        ranker=forest.trees(existing(TREES, "ranker")),
-        retrieve=load("retrieve", Retrieve),
-        diversify=load("diversify", Diversify),
-    )
+def release(order: Order) -> Bundle:
+    """The final fit in the order that won on validation, as it will be served."""
+    trees = forest.trees(existing(TREES, "ranker")) if order.serves == RANKER else Untrained()
+    return Bundle(load_models("final"), trees, order.retrieve, order.diversify)
 
 
 def evaluate(candidate: Bundle) -> dict[str, Any]:
@@ -141,8 +144,7 @@ def _asked(candidate: Bundle, known: Known, relevant: frozenset[int], mask: npt.
     served = recommend(request, candidate, visitor, matrix)
     brought = len(relevant.intersection(served.candidates.rows.tolist()))
     past = history(visitor, matrix)
-    allowed = mask.copy()
-    allowed[matrix.rows_of(known.query.history)] = False
+    allowed = mask & eligibility(request, visitor, matrix, 0.0).mask
     user = user_vector(candidate.models, visitor, past)
     scores = score_catalogue(candidate.retrieve, candidate.models, user, past)
     by_name: dict[str, npt.NDArray[Any]] = {
@@ -150,6 +152,7 @@ def _asked(candidate: Bundle, known: Known, relevant: frozenset[int], mask: npt.
         "covisit": scores.covisit,
         "als": als_scores(candidate.models.als_items, past.rows),
         "ease": scores.ease,
+        "tower": scores.tower + 2.0,  # a cosine: none is below -1
     }
     rows = {OURS: _places([matrix.row[slot.item_id] for slot in served.slots])}
     rows |= {name: _places(top(score, allowed, K)) for name, score in by_name.items()}

@@ -32,7 +32,10 @@ def write_report(report: dict[str, Any]) -> None:
 
 def read_report() -> dict[str, Any]:
     """The last evaluation. Raises DataError if there is none that can be read."""
-    path, keys = existing(EVALUATION, "evaluate"), ("shop", "queries", "span", "models", "slices")
+    path, keys = (
+        existing(EVALUATION, "evaluate"),
+        ("shop", "queries", "span", "models", "slices", "serves", "why"),
+    )
     return read_json(path, "run `endcap evaluate`", *keys)
 
 
@@ -53,6 +56,7 @@ def show(report: dict[str, Any]) -> None:
         "sessions resampled;\n"
         f"recall of the 120 candidates {ours['recall_at_120']:.3f}"
     )
+    out.print(report["why"], soft_wrap=True)
     slices = table(f"slices of {OURS}", ("slice", ">queries", ">NDCG@12", ">coverage"))
     for name, found in report["slices"].items():
         numbers = (f"{found['queries']:,}", f"{found['ndcg_at_12']:.3f}", f"{found['coverage_at_12']:.2f}")

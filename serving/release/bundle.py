@@ -12,7 +12,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +181,13 @@ def _shape(model: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[Any]) -> dict[str, Any]:
-    """A section of the manifest that has exactly the fields of this program's dataclass `kind`."""
+    """A section of the manifest that has exactly the fields of this program's dataclass `kind`.
+
+    One with a default may be missing, and is then what it was before there was such a field.
+    """
     found: dict[str, Any] = manifest[section]
-    _expect(path / "manifest.json", section, sorted(f.name for f in fields(kind)), sorted(found))
+    needed = sorted(f.name for f in fields(kind) if f.default is MISSING or f.name in found)
+    _expect(path / "manifest.json", section, needed, sorted(found))
     return found
 
 

@@ -16,7 +16,7 @@ class Ranker(Protocol):
 
 
 class Untrained:
-    """No trees, as a shop has on its first day: the blend's order, the best of the quotas first."""
+    """No trees, on a shop's first day or where none did better: the blend's order, the first quota first."""
 
     def predict(self, matrix: Floats) -> Floats:
         """(n, 28) -> (n,): 0, -1, -2, ... in the order of retrieval."""

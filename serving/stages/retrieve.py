@@ -1,8 +1,10 @@
 """Candidates: every source scores the catalogue, quotas blend the sources into K = 120 rows.
 
-Sources, each asked only while the list is not full, in the order of `quotas`:
+Sources, each asked only while the list is not full, in the order of `quotas`, which every shop learns of its
+own (pipelines/blend):
 
     shown     listed to this shopper in this visit, newest page first (the strongest signal on real data)
+    reorder   bought by this shopper before `bought_days`, what all buy most often first
     ease      EASE item-item weights summed over the history
     covisit   directional co-visits, the newest contact weighing most
     tower     dot product of the user tower with the item tower (content: works for an item on day one)
@@ -11,6 +13,7 @@ Sources, each asked only while the list is not full, in the order of `quotas`:
     fresh     items younger than `fresh_days`, by the tower
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from feature_repo.assemble.visitor import History, Scores, Visitor
 from feature_repo.clock import DAY_US
 from feature_repo.events import HISTORY, encode_context
 from serving.stages.index import Index
+from serving.stages.rules import EVER
 from serving.stages.tower import UserTower
 from serving.types import Candidates, Floats, Rows
 
@@ -34,14 +38,15 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Retrieve:
-    """Section `retrieve` of params.yaml."""
+    """Section `retrieve` of params.yaml, with the quotas and the window that the shop has learned."""
 
     k: int  # candidates that the ranker sees
-    quotas: dict[str, int]  # source -> how many it may bring
+    quotas: dict[str, int]  # source -> how many it may bring; one that is not named is not asked
     covisit_decay: float  # weight of the k-th newest contact is decay ** k
     ease_decay: float
     earlier_weight: float  # weight of a contact of an earlier visit
     fresh_days: float
+    bought_days: float = EVER  # what was bought in an earlier visit is not shown for as long
 
 
 @dataclass(frozen=True)
@@ -62,45 +67,71 @@ def read_table(file: Path) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.load_npz(file), dtype=np.float32)
 
 
-def retrieve(
-    params: Retrieve, models: Models, visitor: Visitor, past: History, matrix: ItemMatrix, eligible: Mask
-) -> Candidates:
-    """At most `params.k` distinct eligible rows, the quotas' order first, then the tower's best."""
-    user = user_vector(models, visitor, past)
-    scores = score_catalogue(params, models, user, past)
+class Sources:
+    """Every source of one question, each asked when its rows are wanted; `scores` of the whole catalogue."""
 
-    def ranked(source: str) -> list[int]:
+    def __init__(
+        self,
+        params: Retrieve,
+        models: Models,
+        visitor: Visitor,
+        past: History,
+        matrix: ItemMatrix,
+        eligible: Mask,
+    ) -> None:
+        self._params, self._models, self._visitor, self._past = params, models, visitor, past
+        self._matrix, self._eligible = matrix, eligible
+        self._user = user_vector(models, visitor, past)
+        self.scores = score_catalogue(params, models, self._user, past)
+
+    def best(self, source: str) -> list[int]:
         """Eligible rows that `source` brings, best first, at most k."""
+        params, models, matrix, eligible = self._params, self._models, self._matrix, self._eligible
         if source == "shown":
-            shown = matrix.rows_of(visitor.session["shown_items"])[::-1]
+            shown = matrix.rows_of(self._visitor.session["shown_items"])[::-1]
             return [row for row in shown.tolist() if eligible[row]]
+        if source == "reorder":
+            rows = matrix.rows_of(self._visitor.user["bought_items"])[::-1]
+            often = matrix.count("purchases_30d", self._visitor.now, rows)
+            return [row for row in rows[np.argsort(-often, kind="stable")].tolist() if eligible[row]]
         if source == "popular":
             return top(matrix.popularity() + EVERY, eligible, params.k)
         if source == "tower":
-            rows, _ = models.index.search(user, OVERFETCH * params.k)
+            rows, _ = models.index.search(self._user, OVERFETCH * params.k)
             nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
             return nearest
         if source == "als":
-            return top(als_scores(models.als_items, past.rows), eligible, params.k) if len(past.rows) else []
+            past = self._past.rows
+            return top(als_scores(models.als_items, past), eligible, params.k) if len(past) else []
         if source == "fresh":
             born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
-            young = eligible & (born > visitor.now - params.fresh_days * DAY_US)
-            return top(scores.tower + 2.0, young, params.quotas[source])
-        return top(getattr(scores, source), eligible, params.k)
+            young = eligible & (born > self._visitor.now - params.fresh_days * DAY_US)
+            return top(self.scores.tower + 2.0, young, params.k)
+        return top(getattr(self.scores, source), eligible, params.k)
 
+
+def retrieve(
+    params: Retrieve, models: Models, visitor: Visitor, past: History, matrix: ItemMatrix, eligible: Mask
+) -> Candidates:
+    """At most `params.k` distinct eligible rows, the quotas' order first, then the most viewed."""
+    return fill(params.quotas, params.k, Sources(params, models, visitor, past, matrix, eligible))
+
+
+def fill(quotas: Mapping[str, int], k: int, sources: Sources) -> Candidates:
+    """`k` distinct rows: of each source as many that are not there yet as its quota says, then `popular`."""
     found: dict[int, str] = {}  # row -> the source that brought it
-    for source, quota in (*params.quotas.items(), ("popular", params.k)):
-        if len(found) == params.k:
+    for source, quota in (*quotas.items(), ("popular", k)):
+        if len(found) == k:
             break  # a source that is not needed is not asked
         brought = 0
-        for row in ranked(source):
-            if brought == quota or len(found) == params.k:
+        for row in sources.best(source):
+            if brought == quota or len(found) == k:
                 break
             if row not in found:
                 found[row] = source
                 brought += 1
     rows = np.fromiter(found, np.int64, len(found))
-    return Candidates(rows, tuple(found.values()), take(scores, rows))
+    return Candidates(rows, tuple(found.values()), take(sources.scores, rows))
 
 
 def score_catalogue(params: Retrieve, models: Models, user: Floats, past: History) -> Scores:

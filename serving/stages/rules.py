@@ -7,7 +7,10 @@ import numpy.typing as npt
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
+from feature_repo.clock import DAY_US
 from serving.types import Request
+
+EVER = 365.0  # days: as long as a shopper's purchases are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +21,13 @@ class Eligibility:
     removed: dict[str, str]
 
 
-def eligibility(request: Request, visitor: Visitor, matrix: ItemMatrix) -> Eligibility:
-    """Nothing out of stock, not yet on sale, in the cart, already bought, named by the page, or excluded.
+def eligibility(
+    request: Request, visitor: Visitor, matrix: ItemMatrix, bought_days: float = EVER
+) -> Eligibility:
+    """Nothing out of stock, not yet on sale, in the cart, just bought, named by the page, or excluded.
 
-    An unknown stock counts as in stock: a shop that does not tell is not an empty shop.
+    Just bought is what was bought in this visit, or within `bought_days` in an earlier one. An unknown stock
+    counts as in stock: a shop that does not tell is not an empty shop.
     """
     mask = (matrix.available_from <= visitor.now) & ~(matrix.stock <= 0)
     removed: dict[str, str] = {}
@@ -29,10 +35,17 @@ def eligibility(request: Request, visitor: Visitor, matrix: ItemMatrix) -> Eligi
         ("excluded by the request", request.exclude),
         ("is the item of this page", request.items),
         ("in the cart", (*request.cart, *visitor.session["cart_items"])),
-        ("just bought", (*visitor.session["bought_items"], *visitor.user["bought_items"])),
+        ("just bought", (*visitor.session["bought_items"], *bought_within(visitor, bought_days))),
     ):
         for item in items:
             if (row := matrix.row.get(item)) is not None:
                 mask[row] = False
                 removed.setdefault(item, reason)
     return Eligibility(mask, removed)
+
+
+def bought_within(visitor: Visitor, days: float) -> list[str]:
+    """What the shopper bought within `days`, as the stored row tells; of `days` = 0 nothing."""
+    since = visitor.now - days * DAY_US
+    bought = zip(visitor.user["bought_items"], visitor.user["bought_ts"], strict=True)
+    return [item for item, ts in bought if ts > since]

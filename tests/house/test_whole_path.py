@@ -30,6 +30,7 @@ from feature_repo.online.changes import APPLIED_TS
 from feature_repo.params import load, shop
 from feature_repo.ports import password_file
 from monitoring.drift.distances import DriftParams, compare
+from pipelines.blend import blend, order
 from pipelines.ingest import ingest
 from pipelines.parity import leakage
 from pipelines.protocol import ranker_data
@@ -71,9 +72,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             als.main(fit)  # type: ignore[arg-type]
             item_item.main(fit)  # type: ignore[arg-type]
             two_tower.main(fit)  # type: ignore[arg-type]
+        blend.main()
         ranker_data.main()
         assert not validate.main(validate.What.training)
         ranker.main()
+        order.main()
         evaluate.main()
         assert not leakage.main()
         assert not gate.main()
@@ -101,19 +104,16 @@ def test_slices_partition_the_queries(home: Path) -> None:
 
 
 def test_stages_give_the_same_bytes_again_and_by_one_process_as_by_two(home: Path) -> None:
-    files = [
-        "data/features/ranker_training.parquet",
-        "data/models/ranker/ranker.txt",
-        "data/reports/evaluate.json",
-    ]
+    learned = ["data/models/blend/blend.json", "data/reports/blend.png", "data/models/order/order.json"]
+    trained = ["data/features/ranker_training.parquet", "data/models/ranker/ranker.txt"]
+    files = [*learned, *trained, "data/reports/evaluate.json"]
     before = [hashlib.sha256((home / name).read_bytes()).hexdigest() for name in files]
     params = yaml.safe_load((home / "params.yaml").read_text())
     assert params["queries"]["processes"] == 2
     params["queries"]["processes"] = 1
     (home / "params.yaml").write_text(yaml.safe_dump(params))
-    ranker_data.main()
-    ranker.main()
-    evaluate.main()
+    for stage in (blend, ranker_data, ranker, order, evaluate):
+        stage.main()
     assert [hashlib.sha256((home / name).read_bytes()).hexdigest() for name in files] == before
 
 

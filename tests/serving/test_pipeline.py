@@ -16,11 +16,13 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.assemble.visitor import history
 from feature_repo.clock import DAY_US
-from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT
+from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
+from pipelines.protocol.chosen import settings
 from serving.pipeline import Bundle, bestsellers, recommend, reorder, visitor_of
 from serving.release import bundle
 from serving.stages.diversify import Diversify, diversify
+from serving.stages.rank import Untrained
 from serving.stages.retrieve import als_scores, retrieve, score_catalogue, top, user_vector
 from serving.stages.rules import eligibility
 from serving.types import Ranked, Request
@@ -84,6 +86,47 @@ def test_nothing_bought_in_the_cart_sold_out_excluded_or_of_this_page_is_shown(
         "item-4": "in the cart",
         "item-5": "excluded by the request",
     }
+
+
+def test_a_purchase_of_an_earlier_visit_is_barred_within_the_window_and_brought_back_after_it(
+    release: Bundle, items: ItemMatrix
+) -> None:
+    activity = ITEM_ACTIVITY.new()
+    for sold in range(3):
+        of_all = Event(NOW - DAY_US + sold, "purchase_completed", None, "s", "item-1")
+        activity = ITEM_ACTIVITY.step(activity, of_all)
+    bought = {name: [value] for name, value in ITEM_ACTIVITY.row(activity).items()}
+    items.apply(np.array([items.row["item-1"]]), bought)
+    user = USER_HISTORY.new()
+    for item, days in (("item-1", 40), ("item-2", 90), ("item-3", 3)):
+        event = Event(NOW - days * DAY_US, "purchase_completed", "u", f"visit {days}", item)
+        user = USER_HISTORY.step(user, event)
+    request = Request("homepage_hero", user_id="u", limit=100)
+    row = session(("purchase_completed", "item-4"))
+    visitor = visitor_of(request, NOW, USER_HISTORY.row(user), row)
+    params = replace(release.retrieve, quotas={"reorder": 2}, bought_days=30.0)
+    served = recommend(request, replace(release, retrieve=params), visitor, items)
+    assert served.eligible.removed == {"item-3": "just bought", "item-4": "just bought"}
+    reordered = np.flatnonzero(np.array(served.candidates.source) == "reorder")
+    brought = [items.ids[served.candidates.rows[at]] for at in reordered]
+    assert brought == ["item-1", "item-2"]  # all buy item-1 more often
+    served = recommend(request, replace(release, retrieve=replace(params, bought_days=365.0)), visitor, items)
+    assert set(served.eligible.removed) == {"item-1", "item-2", "item-3", "item-4"}
+    served = recommend(request, replace(release, retrieve=replace(params, bought_days=0.0)), visitor, items)
+    assert set(served.eligible.removed) == {"item-4"}
+
+
+def test_an_order_of_one_source_is_its_quota_and_no_trees(release: Bundle, items: ItemMatrix) -> None:
+    request = Request("homepage_hero")
+    visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
+    order = settings("covisit", release.retrieve, release.diversify)
+    alone = replace(release, ranker=Untrained(), retrieve=order.retrieve, diversify=order.diversify)
+    served = recommend(request, alone, visitor, items)
+    past, mask = history(visitor, items), served.eligible.mask
+    scores = score_catalogue(order.retrieve, release.models, user_vector(release.models, visitor, past), past)
+    best = [items.ids[row] for row in top(scores.covisit, mask, 12)]
+    assert [slot.item_id for slot in served.slots] == best
+    assert {slot.source for slot in served.slots} == {"covisit"}
 
 
 def test_an_item_before_its_first_day_of_sale_is_not_eligible(items: ItemMatrix) -> None:

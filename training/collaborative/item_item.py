@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import typer
 from scipy import sparse
 
@@ -32,7 +33,9 @@ def _fit(fit: Fit) -> str:
     params = load("item_item", ItemItemParams)
     with fitting("item_item", fit, params) as job:
         contacts, items = job.contacts, len(job.catalogue)
-        weights, warm = fit_ease(session_matrix(contacts, items), params.ease)
+        sessions = session_matrix(contacts, items)
+        weights, warm = fit_ease(sessions, params.ease)
+        cold = len(np.unique(sessions.indices)) - len(warm)
         tables = {
             "covisit": best_of_sparse(fit_covisit(contacts, items, params.covisit), params.neighbours),
             "ease": best_of_dense(weights, warm, items, params.neighbours),
@@ -40,4 +43,7 @@ def _fit(fit: Fit) -> str:
         for name, table in tables.items():
             sparse.save_npz(job.folder / f"{name}.npz", table)
         job.run.metrics({"warm_items": len(warm), **{f"{n}_entries": t.nnz for n, t in tables.items()}})
-    return f"item_item {fit}: {len(warm)} warm items, " + ", ".join(f"{n} {t.nnz}" for n, t in tables.items())
+    told = f"item_item {fit}: {len(warm)} warm items, "
+    if len(warm) == params.ease.max_items and cold:
+        told = f"item_item {fit}: EASE of the {len(warm)} most contacted items, without {cold} others, "
+    return told + ", ".join(f"{name} {table.nnz}" for name, table in tables.items())

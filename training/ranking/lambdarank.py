@@ -67,9 +67,13 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fitted:
-    """`booster` predicts (n, 28) -> (n,); `curve` is NDCG@k on the validation span after each tree."""
+    """`booster` predicts (n, 28) -> (n,); `curve` is NDCG@k on the validation span after each tree.
+
+    `trial` is of training alone: what may be asked on validation. Its first `best_round` trees count.
+    """
 
     booster: lgb.Booster
+    trial: lgb.Booster
     best_round: int
     curve: tuple[float, ...]
 
@@ -84,7 +88,7 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
     """Choose the number of trees on `valid`, then fit both together with that number."""
     curves: dict[str, dict[str, list[float]]] = {}
     data = _dataset(train)
-    lgb.train(
+    trial = lgb.train(
         _settings(params) | {"metric": "ndcg", "eval_at": [params.k]},
         data,
         params.max_rounds,
@@ -93,7 +97,7 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
     )
     curve = tuple(curves["valid_0"][f"ndcg@{params.k}"])
     best = best_round(curve)
-    return Fitted(lgb.train(_settings(params), _dataset(train + valid), best), best, curve)
+    return Fitted(lgb.train(_settings(params), _dataset(train + valid), best), trial, best, curve)
 
 
 def as_retrieved(examples: Examples, k: int) -> float:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.files import write_json
 from feature_repo.params import load
-from feature_repo.places import NO_TREES, RANKER, RANKER_TRAINING, TREES, at, existing
+from feature_repo.places import NO_TREES, RANKER, RANKER_TRAINING, TREES, TRIAL, at, existing
 from training.ranking import importance
 from training.ranking.lambdarank import Examples, RankerParams, as_retrieved, fit
 from training.tracking import tracked
@@ -32,13 +32,15 @@ def main() -> None:
         trees = fitted if fitted and max(fitted.curve) > blend else None
         if trees:
             trees.booster.save_model(str(folder / TREES.name))
+            trees.trial.save_model(str(folder / TRIAL.name), num_iteration=trees.best_round)
             told = f"{trees.best_round} trees, NDCG@12 {max(trees.curve):.4f} among candidates of validation "
             told += f"(as retrieved: {blend:.4f})"
         else:
             why = f"{len(train.group)} training and {len(valid.group)} validation queries"
             if fitted:
                 why = f"NDCG@12 {max(fitted.curve):.4f} with trees, {blend:.4f} as retrieved, on validation"
-            (folder / TREES.name).write_text(f"{NO_TREES}{why}\n")
+            for name in (TREES.name, TRIAL.name):
+                (folder / name).write_text(f"{NO_TREES}{why}\n")
             told = f"no trees, the order of retrieval serves: {why}"
         metrics = {
             "ndcg_at_12": float(max(trees.curve)) if trees else blend,

@@ -21,6 +21,7 @@ from pipelines.release import bar
 from pipelines.release import gate as job
 from pipelines.release.bar import FEW, Evaluation, GateError, GateParams, Verdict, fingerprint, honest, judge
 
+PARAMS_FILE = Path(__file__).resolve().parents[3] / "params.yaml"
 PARAMS = GateParams(
     min_queries=100,
     min_ratio=1.1,
@@ -81,6 +82,16 @@ def test_a_failure_says_by_how_much() -> None:
     assert verdict.shortfall() == (
         "ndcg_at_12 is 0.2600, needed 0.2750 (upper end of its interval: ease x 1.1), missing by 0.0150; "
         "coverage_at_12 is 0.5000, needed 0.6000 (the floor), missing by 0.1000"
+    )
+
+
+def test_the_best_part_itself_passes_the_shipped_bar_and_the_check_names_what_serves() -> None:
+    shipped = GateParams(**yaml.safe_load(PARAMS_FILE.read_text())["gate"])
+    part = judge(evaluation(ndcg=0.25, serves="ease"), shipped)
+    assert part.passed and part.checks[1].because == "upper end of its interval: ease x 0.995; ease serves"
+    worse = judge(evaluation(ndcg=0.23, serves="ranker"), shipped)
+    assert worse.shortfall().startswith(
+        "ndcg_at_12 is 0.2400, needed 0.2487 (upper end of its interval: ease"
     )
 
 

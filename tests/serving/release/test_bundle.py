@@ -112,6 +112,16 @@ def test_equal_content_has_one_digest_and_another_setting_another(home: Path, bu
     assert bundle.write(folder, other, home / "other").name != built.name
 
 
+def test_a_bundle_of_before_the_window_of_purchases_bars_them_as_it_did(copy: Path) -> None:
+    retrieve = orjson.loads((copy / "manifest.json").read_bytes())["retrieve"]
+    assert bundle.load(copy).retrieve.bought_days == retrieve.pop("bought_days")
+    reseal(copy, retrieve=retrieve)
+    assert bundle.load(copy).retrieve.bought_days == 365
+    reseal(copy, retrieve=retrieve | {"colour": 1})
+    with pytest.raises(BundleError, match=r"retrieve is \['colour', .* expected .*Next: build it again"):
+        bundle.load(copy)
+
+
 def test_a_changed_byte_is_refused_naming_the_file(copy: Path) -> None:
     with (copy / "als_items.npy").open("r+b") as file:
         file.seek(-1, 2)

@@ -20,7 +20,7 @@ from training.dataset import Contacts, session_matrix
 COVISIT = CovisitParams(
     window=10, distance_decay=0.5, backward=0.25, kind_weights=(1.0, 2.0, 4.0), popularity=0.0
 )
-EASE = EaseParams(regularization=5.0, min_sessions=1)
+EASE = EaseParams(regularization=5.0, min_sessions=1, max_items=100)
 
 
 def scorer_of(table: sparse.csr_matrix) -> Scorer:
@@ -87,7 +87,7 @@ def test_ease_is_the_closed_form_on_warm_items(block: int, monkeypatch: pytest.M
     sessions[:, 3] = 0
     sessions[:, 7] = 0
     sessions[5, 7] = 1
-    params = EaseParams(regularization=2.0, min_sessions=2)
+    params = EaseParams(regularization=2.0, min_sessions=2, max_items=100)
     weights, warm = fit_ease(sparse.csr_matrix(sessions), params)
     assert warm.tolist() == [i for i in range(14) if i not in (3, 7)]
     x = sessions[:, warm].astype(np.float64)
@@ -95,6 +95,17 @@ def test_ease_is_the_closed_form_on_warm_items(block: int, monkeypatch: pytest.M
     expected = -p / np.diag(p)
     np.fill_diagonal(expected, 0)
     assert weights == pytest.approx(expected, abs=1e-5)
+
+
+def test_beyond_its_bound_ease_keeps_the_most_contacted_items_as_if_the_shop_had_no_others() -> None:
+    rng = np.random.default_rng(1)
+    sessions = (rng.random((80, 12)) < np.linspace(0.05, 0.5, 12)[rng.permutation(12)]).astype(np.float32)
+    bound = dataclasses.replace(EASE, max_items=5)
+    weights, warm = fit_ease(sparse.csr_matrix(sessions), bound)
+    counts = sessions.sum(axis=0)
+    assert len(warm) == 5 and counts[warm].min() >= np.delete(counts, warm).max()
+    alone, _ = fit_ease(sparse.csr_matrix(sessions[:, warm]), EASE)
+    assert np.array_equal(weights, alone) and weights.flags.c_contiguous
 
 
 def test_the_best_positive_neighbours_of_a_row_are_kept() -> None:

@@ -1,0 +1,55 @@
+"""Pictures of what was learned: shares of the sources and windows; orders on validation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+OURS, OTHER, HITS = "#1b6ca8", "#b8c4cc", "#7a8793"
+
+
+def draw_blend(report: Mapping[str, Any], path: Path) -> None:
+    """Each source's quota, share of candidates and of hits, beside the recall under each window."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    sources = report.get("sources") or {name: {"quota": q} for name, q in report["quotas"].items()}
+    names = list(sources)[::-1]
+    for shift, key, color in ((0.2, "candidates", OTHER), (-0.2, "hits", OURS)):
+        values = [sources[name].get(key, 0.0) for name in names]
+        left.barh([i + shift for i in range(len(names))], values, 0.38, color=color, label=f"share of {key}")
+    left.set_yticks(range(len(names)), [f"{name}, {sources[name]['quota']} places" for name in names])
+    left.set_title(f"Sources, {report['shop']}: {report['queries']:,} queries", loc="left")
+    left.legend(frameon=False)
+    windows = report.get("windows", [])
+    labels = [f"{window['days']:g}" for window in windows]
+    chosen = [OURS if window["days"] == report["bought_days"] else OTHER for window in windows]
+    right.bar(labels, [window["recall"] for window in windows], color=chosen)
+    if windows:
+        right.axhline(report["recall"]["before"], color=HITS, linestyle=":")
+        right.set(xlabel="days without what was bought", ylabel=f"recall@{report['k']}, dotted: as shipped")
+    right.set_title("Window" if windows else "not learned: too few queries", loc="left")
+    _save(figure, (left, right), path)
+
+
+def draw_order(report: Mapping[str, Any], path: Path) -> None:
+    """NDCG@12 with its interval against coverage: one point per order, the one that serves in colour."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name, found in report["models"].items():
+        color = OURS if name == report["serves"] else HITS
+        x, y = found["coverage_at_12"], found["ndcg_at_12"]
+        spread = [[y - found["ndcg_low"]], [found["ndcg_high"] - y]]
+        axes.errorbar(x, y, yerr=spread, fmt="o", color=color, capsize=3)
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(9, 4), color=color)
+    axes.set(xlabel="coverage@12", ylabel="NDCG@12, 95 % interval", xlim=(0, 1.05))
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"{report['serves']} serves, {report['shop']}: validation", loc="left")
+    _save(figure, (axes,), path)
+
+
+def _save(figure: Figure, panels: tuple[Any, ...], path: Path) -> None:
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
