@@ -99,7 +99,7 @@ def test_a_shop_keeps_its_promises_whatever_befalls_it(storm: Storm) -> None:
     unexplained = [
         told for one in askers for told in (*one.unanswered, *one.wrong) if not storm.explained(told[0])
     ]
-    assert not unexplained, unexplained[:10]
+    assert not unexplained, f"{unexplained[:10]}\n{storm.around(unexplained[0][0])}"
     assert not [told for one in askers for _, told in one.wrong if not told.startswith("503 0 ")]
     with storm.redis() as there:
         wait_until(lambda: behind(there) == 0, 60)

@@ -78,6 +78,10 @@ class Storm:
         stack.bring_up()
         fault.ended = time.monotonic()
 
+    def around(self, when: float) -> list[Fault]:
+        """What was done shortly before and after."""
+        return [fault for fault in self.faults if when - 60 < fault.began < when + 10]
+
     def explained(self, when: float) -> bool:
         """Whether a connection may have failed then: the service was hit and is starting again."""
         return any(f.of_service and f.began - 1 < when < (f.ended or when) + 5 for f in self.faults)
