@@ -220,12 +220,10 @@ def test_an_event_changes_the_next_answer(live: dict[str, str]) -> None:
         item = before[5]["item_id"]
         answer = client.post("/v1/events?wait=1", json={"events": [viewed | {"item_id": item}]})
         assert answer.json()["applied"] is True
-        for _ in range(20):  # on a busy machine Redis' answer may come after the deadline, and it says so
-            told = client.post("/v1/recommend", json=question).json()
-            if told["degraded"] is None:
-                break
-    assert told["degraded"] is None
-    assert [slot["item_id"] for slot in told["items"]] != [slot["item_id"] for slot in before]
+        told = (client.post("/v1/recommend", json=question).json() for _ in range(20))
+        # On a busy machine Redis' answer may come after the deadline, and the answer says so.
+        after = next(one["items"] for one in told if one["degraded"] is None)
+    assert [slot["item_id"] for slot in after] != [slot["item_id"] for slot in before]
 
 
 @pytest.mark.parametrize(
