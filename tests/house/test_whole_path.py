@@ -220,8 +220,7 @@ def test_an_event_changes_the_next_answer(live: dict[str, str]) -> None:
         item = before[5]["item_id"]
         answer = client.post("/v1/events?wait=1", json={"events": [viewed | {"item_id": item}]})
         assert answer.json()["applied"] is True
-        told = (client.post("/v1/recommend", json=question).json() for _ in range(20))
-        # On a busy machine Redis' answer may come after the deadline, and the answer says so.
+        told = (client.post("/v1/recommend", json=question).json() for _ in range(20))  # or late
         after = next(one["items"] for one in told if one["degraded"] is None)
     assert [slot["item_id"] for slot in after] != [slot["item_id"] for slot in before]
 
