@@ -110,7 +110,7 @@ def test_a_shop_without(
     if models := chosen["models"]:
         part = models[chosen["best_part"]]["ndcg_at_12"]
         assert models[chosen["serves"]]["ndcg_at_12"] >= 0.995 * part
-    assert models or absence in NOTHING_TO_ORDER
+    assert models or chosen["queries"] < 30
     report = orjson.loads((folder / "data/reports/ingest.json").read_bytes())
     assert report["accepted"]
     if absence in ("impressions", "carts", "purchases", "prices", "categories"):
