@@ -33,6 +33,9 @@ class Serving:
     min_free_mib: int  # left where the embedded Redis writes, below which no event is accepted
     seen_ttl_s: int  # how long an event_id is remembered
     poll_s: float  # how often a worker looks for another release
+    start_patience_s: (
+        float  # so long a worker that starts waits for Redis; then it comes up, and is not ready
+    )
     worker_silent_s: float  # after which a worker that does not report what it serves counts as dead
     refresh_s: float  # how often changed items are read
     exposures_kept: int  # entries of endcap:exposures, approximately

@@ -87,7 +87,12 @@ class Endcap:
         ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying())
         app.state.desk = Desk(storefront, ingress, PARAMS)
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
-        await _attempt("release", self._releases.poll, pulse)
+        # A worker that starts while Redis does leaves the requests to the others until it has its release.
+        late = asyncio.get_running_loop().time() + PARAMS.start_patience_s
+        while not await _attempt("release", self._releases.poll, pulse):
+            if asyncio.get_running_loop().time() > late:
+                break
+            await asyncio.sleep(PARAMS.poll_s)
         pulse.begin()  # loading took its time
 
         async def lag() -> None:

@@ -20,6 +20,7 @@ from serving.params import Serving
 
 SERVICE = "serving.service:Endcap"
 RETRY_S = 0.1
+CHECK_S = 1.0  # between two looks for a worker that died; BentoML takes 10 s
 KILL_S = 2.0  # a worker that has not ended so long after its time to drain is killed
 ACCEPT_S = 0.2  # for workers to take those who had connected before newcomers were turned away
 SO_ATTACH_FILTER = 26
@@ -69,7 +70,7 @@ def _arbiter(drain_s: float, watchers: list[Any], *, threaded: bool = False, **o
         watchers,
         endpoint=f"ipc://{folder}/control",
         pubsub_endpoint=f"ipc://{folder}/events",
-        check_delay=10,  # as BentoML has it
+        check_delay=CHECK_S,
         **options,
     )
     arbiter.exit_stack.callback(shutil.rmtree, folder, ignore_errors=True)

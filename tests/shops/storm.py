@@ -29,6 +29,7 @@ from pipelines.local import process, stack
 from serving.release import state
 
 ITEMS = 60  # of the catalogue
+AGAIN_S = 20.0  # until a killed worker answers again, trees compiled anew included
 
 
 @dataclass
@@ -83,8 +84,8 @@ class Storm:
         return [fault for fault in self.faults if when - 60 < fault.began < when + 10]
 
     def explained(self, when: float) -> bool:
-        """Whether a connection may have failed then: the service was hit and is starting again."""
-        return any(f.of_service and f.began - 1 < when < (f.ended or when) + 5 for f in self.faults)
+        """Whether an answer may have failed then: the service was hit, and workers take AGAIN_S to start."""
+        return any(f.of_service and f.began - 1 < when < (f.ended or when) + AGAIN_S for f in self.faults)
 
 
 def kill(name: str) -> Callable[[Storm], None]:
