@@ -7,6 +7,7 @@ import typer
 
 from feature_repo.params import load, root, shop
 from feature_repo.ports import HOST, redis_url, stack_params
+from pipelines.local.process import Program, require_free
 from serving.params import Serving
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -29,6 +30,8 @@ def main(
     if replay:
         os.environ["ENDCAP_REPLAY"] = "1"
     home.mkdir(parents=True, exist_ok=True)
-    from pipelines.local.supervisor import serve  # BentoML reads the environment when it is imported
+    port, setting = port or stack_params().service_port, "--port or ENDCAP_SERVICE_PORT"
+    require_free(Program("service", (), lambda: True, port, setting))
+    from pipelines.local import supervisor  # BentoML reads the environment when it is imported
 
-    serve(host, port or stack_params().service_port, load("serving", Serving))
+    supervisor.serve(host, port, load("serving", Serving))

@@ -5,7 +5,6 @@ Every job of the command line meets every fault here, so a new job is covered by
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -164,7 +163,7 @@ def _home(folder: Path, patch: pytest.MonkeyPatch, registry: Path) -> Path:
     patch.setattr("pipelines.local.process.subprocess", started)
     patch.setattr("pipelines.demo.story.subprocess", started)
     patch.setattr("uvicorn.run", lambda *_, **__: None)
-    patch.setattr(os, "execve", lambda *_: None)
+    patch.setattr("pipelines.local.supervisor.serve", lambda *_: None)
     return folder
 
 
