@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from feature_repo.picture import Figure
 
 OURS, OTHER, HITS = "#1b6ca8", "#b8c4cc", "#7a8793"
 

@@ -94,7 +94,7 @@ def test_our_lists_beat_popularity_and_cover_more(home: Path) -> None:
     assert models["endcap"]["ndcg_at_12"] > models["popularity"]["ndcg_at_12"]
     assert models["endcap"]["coverage_at_12"] > models["popularity"]["coverage_at_12"]
     assert models["endcap"]["ndcg_low"] <= models["endcap"]["ndcg_at_12"] <= models["endcap"]["ndcg_high"]
-    assert set(models) == {"endcap", "popularity", "covisit", "als", "ease"}
+    assert set(models) == {"endcap", "popularity", "covisit", "als", "ease", "tower"}
 
 
 def test_slices_partition_the_queries(home: Path) -> None:
