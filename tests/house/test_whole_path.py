@@ -213,16 +213,18 @@ def test_an_undisturbed_shop_shows_no_drift_and_what_is_planted_is_named(
 
 
 def test_an_event_changes_the_next_answer(live: dict[str, str]) -> None:
-    question = {"surface": "homepage_hero", "session_id": "fresh visit"}
+    """Not every event moves the first twelve: of ten visits to ten items some do."""
+    changed = 0
     with httpx.Client(base_url=live["URL"], timeout=20) as client:
-        before = client.post("/v1/recommend", json=question).json()["items"]
-        viewed = {"event_id": "e-1", "type": "product_viewed", "session_id": "fresh visit"}
-        item = before[5]["item_id"]
-        answer = client.post("/v1/events?wait=1", json={"events": [viewed | {"item_id": item}]})
-        assert answer.json()["applied"] is True
-        told = (client.post("/v1/recommend", json=question).json() for _ in range(20))  # or late
-        after = next(one["items"] for one in told if one["degraded"] is None)
-    assert [slot["item_id"] for slot in after] != [slot["item_id"] for slot in before]
+        for n in range(10):
+            question = {"surface": "homepage_hero", "session_id": f"fresh visit {n}"}
+            before = [one["item_id"] for one in client.post("/v1/recommend", json=question).json()["items"]]
+            viewed = {"type": "product_viewed", "session_id": f"fresh visit {n}", "item_id": before[n]}
+            answer = client.post("/v1/events?wait=1", json={"events": [viewed]})
+            assert answer.json()["applied"] is True
+            after = client.post("/v1/recommend", json=question).json()["items"]
+            changed += [one["item_id"] for one in after] != before
+    assert changed
 
 
 @pytest.mark.parametrize(
