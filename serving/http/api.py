@@ -20,6 +20,7 @@ from starlette.routing import Route
 from feature_repo.errors import UnavailableError
 from serving import prometheus
 from serving.errors import RequestError
+from serving.http.connections import READ_ON
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.requests import parse_query, parse_rank, parse_recommend, query_pairs
 from serving.live.complaints import Complaints
@@ -28,7 +29,6 @@ from serving.params import Serving
 from serving.types import Answer
 
 JSON = "application/json"
-READ_ON = 8  # times the limit
 METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST"}
 
 complain = Complaints(logging.getLogger(__name__))

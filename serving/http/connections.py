@@ -17,6 +17,7 @@ from serving.params import Serving
 
 LOOK_S = 1.0
 DRAIN_S = 1.0  # a client that keeps its connection is told on its next request, if that comes so soon
+READ_ON = 8  # times its limit, of a body that is refused: a client reads no answer while it sends
 SPARE_FILES = 512  # of the process: Redis, the release, and what is accepted between two turns of the loop
 EVICTED_SHARE = 16  # one in so many goes when there is no place left: sorting then costs little per newcomer
 AGAIN_S = 60.0
@@ -92,7 +93,7 @@ class Connection(HttpToolsProtocol):
             self._head += len(piece)  # of a header that is not complete the parser says nothing
             if self._head > self.params.max_header_bytes:
                 self._refuse_head()
-        elif self._bytes > 8 * self.params.max_body_bytes:  # refused long ago, and still coming
+        elif self._bytes > 2 * READ_ON * self.params.max_body_bytes:  # refused long ago, and still coming
             self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]

@@ -141,7 +141,7 @@ class Ingress:
         """
         if self._disk and self._disk.refusal:
             prometheus.EVENTS.labels("unavailable").inc(len(raw))
-            raise self._disk.refusal
+            raise self._disk.refusal.with_traceback(None)  # else it grows by every request that it refuses
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for index, event in enumerate(raw):
