@@ -43,7 +43,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, wire: list[BlackHole]) -> 
 
     limits = dict.fromkeys(THINGS, LIMIT_S)
     folder = tmp_path_factory.mktemp("liveness")
-    with running_service(folder, liveness=limits, seen_at=through) as found:
+    patient = {"traffic_timeout_s": float(PATIENCE_S)}  # a machine that stalls for a second answers late
+    with running_service(folder, patient, liveness=limits, seen_at=through) as found:
         with found.redis() as redis:
             changes.mark(redis)
         yield found
@@ -72,8 +73,10 @@ def until(true: Callable[[], Any]) -> Any:
 
 
 def answer(service: Service) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.post(f"{service.url}/v1/recommend", json=HERO, timeout=10).json()
-    return found
+    found = httpx.post(f"{service.url}/v1/recommend", json=HERO, timeout=10)
+    assert found.status_code == 200, f"{found.status_code} {found.text}"
+    told: dict[str, Any] = found.json()
+    return told
 
 
 def price(service: Service, item: str, value: float) -> None:
@@ -111,6 +114,7 @@ def test_a_connection_that_swallows_everything_is_told_and_ends(
 
 
 def test_an_emptied_redis_is_told_with_the_command_that_mends_it(service: Service) -> None:
+    until(lambda: readiness(service).status_code == 200)
     stocked = answer(service)["items"]
     with service.redis() as redis:
         kept = {key: redis.dump(key) for key in redis.scan_iter()}
@@ -129,6 +133,7 @@ def test_an_emptied_redis_is_told_with_the_command_that_mends_it(service: Servic
 
 
 def test_without_a_release_readiness_says_what_to_do(service: Service) -> None:
+    until(lambda: readiness(service).status_code == 200)
     with service.redis() as redis:
         kept = redis.dump(state.ROLLOUT)
         redis.delete(state.ROLLOUT)
