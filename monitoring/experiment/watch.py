@@ -6,7 +6,7 @@ proportions in the two arms, so that a good Saturday would look like a good chal
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redis import Redis
 
@@ -17,9 +17,10 @@ from monitoring.experiment.tail import Tail
 from serving.release import looks
 from serving.release import state as control
 from serving.release.router import CHALLENGER, CHAMPION
-from serving.release.state import Act, RolloutConflict, RolloutError, RolloutState
+from serving.release.state import Act, Release, RolloutConflict, RolloutError, RolloutState
 
 Hook = Callable[[RolloutState], None]
+RECHECK_US = 10_000_000  # a challenger that was found damaged is looked at again after this
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,29 @@ class Look:
 
 
 class Guard:
-    """Watches whatever canary `endcap:rollout` holds. `follow` gets a new state after the change."""
+    """Watches whatever canary `endcap:rollout` holds. `follow` gets a new state after the change.
+
+    `assure` raises EndcapError for a release that no worker could load: its canary goes no further.
+    """
 
     def __init__(
-        self, redis: Redis, params: RolloutParams, feedback_params: FeedbackParams, follow: Hook
+        self,
+        redis: Redis,
+        params: RolloutParams,
+        feedback_params: FeedbackParams,
+        follow: Hook,
+        assure: Callable[[Release], None] = lambda _: None,
     ) -> None:
         self._redis, self._params, self._feedback_params = redis, params, feedback_params
-        self._follow = follow
+        self._follow, self._assure = follow, assure
+        self._damage, self._checked_us = "", 0
         self._version: int | None = None  # of the step that is being watched
         self._unfollowed = False  # whether a change that may have been ours was not followed yet
 
     def _begin(self, state: RolloutState) -> None:
         self._last: tuple[int, int, Move, str] | None = None
         self._slow_looks, self._requests = 0, 0
+        self._damage = ""
         self._feedback = Feedback(self._feedback_params, version=state.version)
         self._tail = Tail(self._redis, state.begun, events_since=state.since)
         self._version = state.version
@@ -80,6 +91,8 @@ class Guard:
             self._feedback.crowd(CHALLENGER),
             self._feedback.crowd(CHAMPION),
         )
+        if decision.move is Move.ADVANCE and (damage := self._damaged(state.challenger, now_us)):
+            decision = replace(decision, move=Move.HOLD, reason=f"alarm: {damage}", alarm=damage)
         looks.beat(self._redis, alarm=decision.alarm)
         self._record(decision, state)
         try:
@@ -88,6 +101,17 @@ class Guard:
             # Somebody else decided first, and follows: the next look sees what.
             self._unfollowed = False
             return Look(decision, state)
+
+    def _damaged(self, challenger: Release, now_us: int) -> str:
+        """What keeps a worker that starts now from loading it: those that run hold it in memory."""
+        if not self._damage or abs(now_us - self._checked_us) >= RECHECK_US:
+            self._checked_us = now_us
+            try:
+                self._assure(challenger)
+                self._damage = ""
+            except EndcapError as error:
+                self._damage = str(error)
+        return self._damage
 
     def _record(self, decision: Decision, state: RolloutState) -> None:
         """Looks that saw nothing new are not worth an entry."""

@@ -14,6 +14,7 @@ from monitoring.experiment.guard import Move, RolloutParams, Step
 from monitoring.experiment.watch import Guard
 from pipelines.demo.story import DemoError, say
 from pipelines.release import aliases, rollout
+from pipelines.release.assurance import require_sound
 from pipelines.simulate.observed import Observed
 from serving.release import bundle
 from serving.release import state as control
@@ -56,7 +57,7 @@ def canary(visitors: Visitors, demo: DemoParams, why: str) -> bool:
     params = dataclasses.replace(
         load("rollout", RolloutParams), steps=demo.steps, tightest_error=demo.tightest_error
     )
-    guard = Guard(redis, params, load("feedback", FeedbackParams), aliases.follow)
+    guard = Guard(redis, params, load("feedback", FeedbackParams), aliases.follow, require_sound)
     challenger = aliases.waiting_challenger()
     state, told = rollout.start(redis, params, aliases.act_of(why), challenger), ""
     for _ in range(0, demo.shoppers_at_most, demo.shoppers_per_look):

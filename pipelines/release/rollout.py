@@ -61,7 +61,9 @@ def main(
         return plan.run(given, params, runs, picture, say)
     if action == "watch":  # Redis may be away: the guard waits
         guarding = client(socket_timeout=ANSWER_S, retry=ONCE)
-        guard = Guard(guarding, params, load("feedback", FeedbackParams), aliases.follow)
+        guard = Guard(
+            guarding, params, load("feedback", FeedbackParams), aliases.follow, assurance.require_sound
+        )
         return watch(guard, guarding, poll, until_decided, say)
     redis = connect()
     if action == "start":

@@ -8,12 +8,12 @@ from shops.canary import ACT, FEEDBACK, NEW, NOON, OLD, PARAMS, Shop, start_cana
 
 from feature_repo.errors import EndcapError
 from monitoring.experiment.guard import Move
-from monitoring.experiment.watch import Guard
+from monitoring.experiment.watch import RECHECK_US, Guard
 from pipelines.release import rollout
 from serving.release import state as control
-from serving.release.looks import read_looks
+from serving.release.looks import read_beat, read_looks
 from serving.release.router import CHALLENGER, CHAMPION
-from serving.release.state import RolloutState
+from serving.release.state import Release, RolloutState
 
 
 @pytest.fixture
@@ -186,6 +186,38 @@ def test_an_alias_that_cannot_be_moved_does_not_undo_the_rollback(redis: Redis, 
     state = control.read(redis)
     assert state is not None
     assert state.challenger is None
+
+
+def test_a_challenger_that_is_damaged_on_disk_goes_no_further_until_it_is_whole_again(
+    redis: Redis, followed: list[RolloutState], canary: RolloutState
+) -> None:
+    broken, checked = [True], []
+
+    def assure(release: Release) -> None:
+        checked.append(release)
+        if broken:
+            raise EndcapError("data/bundles/new: ranker.txt has another checksum")
+
+    guard, shop = Guard(redis, PARAMS, FEEDBACK, followed.append, assure), Shop(redis, {CHALLENGER: 0.2})
+    for _ in range(60):
+        shop.open(500)
+        look = guard.look(NOON)
+        assert look is not None
+        if look.decision.alarm:
+            break
+    assert (look.decision.move, look.state.percent) == (Move.HOLD, 10)
+    assert look.decision.reason == "alarm: data/bundles/new: ranker.txt has another checksum"
+    assert checked == [NEW]
+    beat = read_beat(redis)
+    assert beat is not None
+    assert beat.alarm == look.decision.alarm
+    broken.clear()
+    look = guard.look(NOON + 1)
+    assert look is not None
+    assert (look.decision.move, checked) == (Move.HOLD, [NEW])  # it is not read at every look
+    look = guard.look(NOON + RECHECK_US)
+    assert look is not None
+    assert (look.decision.move, look.state.percent, checked) == (Move.ADVANCE, 50, [NEW, NEW])
 
 
 def test_a_guard_without_a_canary_does_nothing(redis: Redis, guard: Guard) -> None:
