@@ -8,6 +8,7 @@ import multiprocessing
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -22,8 +23,8 @@ FORKS = sys.platform == "linux"  # elsewhere system libraries do not survive a f
 def in_turn(work: Callable[[int, int], Iterable[T]], processes: int) -> Iterator[T]:
     """Results of `work(part, parts)` for all parts, one of each in turn; a part that has ended is left out.
 
-    A part that has made a result waits until it is taken, so memory does not grow. An EndcapError of a part
-    is raised here as it is.
+    A part that has made a result waits until it is taken, so memory does not grow. An EndcapError and an
+    OSError of a part are raised here as they are; any other error as RuntimeError, its first line first.
 
     >>> list(in_turn(lambda part, parts: range(part, 7, parts), 1))
     [0, 1, 2, 3, 4, 5, 6]
@@ -73,14 +74,24 @@ def _part(
     work: Callable[[int, int], Iterable[T]], part: int, parts: int, ours: Connection, theirs: Connection
 ) -> None:
     ours.close()
-    try:
-        with threadpool_limits(1):
-            for value in work(part, parts):
-                theirs.send(("value", value))
-        theirs.send(("end", None))
-    except BrokenPipeError:
-        pass  # whoever asked has enough
-    except EndcapError as error:
-        theirs.send(("error", EndcapError(str(error))))
-    except Exception:
-        theirs.send(("error", RuntimeError(traceback.format_exc())))
+    with suppress(BrokenPipeError):  # whoever asked has enough
+        try:
+            with threadpool_limits(1):
+                for value in work(part, parts):
+                    theirs.send(("value", value))
+            theirs.send(("end", None))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            theirs.send(("error", _to_send(error)))
+
+
+def _to_send(error: Exception) -> Exception:
+    """Any other than ours and the machine's may hold what no pipe takes."""
+    if isinstance(error, EndcapError):
+        return EndcapError(str(error))
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror or str(error), error.filename)
+    return RuntimeError(
+        "".join([*traceback.format_exception_only(error), *traceback.format_exception(error)])
+    )

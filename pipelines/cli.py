@@ -168,7 +168,8 @@ def run(args: Sequence[str], libraries_apart: bool = False) -> int:
     hush()
     try:
         if libraries_apart and job not in FOREGROUND and args[1:2] != ["--help"]:
-            libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
+            with suppress(OSError):  # `status` and `down` are needed on a full or read-only disk, too
+                libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
         began, stage = time.monotonic(), os.environ.pop("DVC_STAGE", "")  # not for what the job starts
         if (code := call(job, function_of(job), args[1:])) == INTERRUPTED:
             raise KeyboardInterrupt  # typer ends with the code alone
@@ -201,7 +202,8 @@ def _told(error: BaseException | None) -> str:
         if number in NO_SPACE or any(words in str(error) for words in NO_SPACE_TOLD):
             return f"no space left on the disk that holds {where}; make room and run it again"
         if number in NO_ACCESS or any(words in str(error) for words in NO_ACCESS_TOLD):
-            return f"{where} may not be read or written; change its owner or rights and run it again"
+            step = "mount it for writing" if number == errno.EROFS else "change its owner or rights"
+            return f"{where} may not be read or written; {step} and run it again"
         error = error.__cause__ or error.__context__
     return ""
 

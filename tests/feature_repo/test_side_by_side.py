@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
@@ -40,8 +41,20 @@ def test_an_error_of_ours_keeps_its_words_and_any_other_its_traceback(processes:
 
     with pytest.raises(EndcapError, match="is missing"):
         list(in_turn(refused, processes))
-    with pytest.raises((RuntimeError, ZeroDivisionError), match="division"):
+    with pytest.raises((RuntimeError, ZeroDivisionError), match="division") as caught:
         list(in_turn(broken, processes))
+    assert "by zero" in str(caught.value).splitlines()[0]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_the_machine_refuses_a_process_is_refused_by_its_name(processes: int) -> None:
+    def full(part: int, parts: int) -> Iterator[int]:
+        yield part
+        raise OSError(errno.ENOSPC, "No space left on device", "data/features/x.parquet")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        list(in_turn(full, processes))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "data/features/x.parquet")
 
 
 @forking
