@@ -90,7 +90,9 @@ class Storm:
 
 def kill(name: str) -> Callable[[Storm], None]:
     def strike(storm: Storm) -> None:
-        storm.leader(name).kill()
+        leader = storm.leader(name)
+        leader.kill()
+        leader.wait(30)  # a busy machine takes its time; until then it counts as running
         time.sleep(storm.dice.uniform(0, 1.5))
 
     return strike
