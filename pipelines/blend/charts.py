@@ -7,6 +7,7 @@ from typing import Any
 from feature_repo.picture import Figure
 
 OURS, OTHER, HITS = "#1b6ca8", "#b8c4cc", "#7a8793"
+KNOBS = {"tail_share": OURS, "tail_below": "#d08c2e", "trade_off": HITS}
 BOUGHT = {
     "coverage_at_12": "coverage@12",
     "gini": "Gini of exposure, less is more even",
@@ -61,7 +62,7 @@ def draw_variety(report: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     panels = figure.subplots(1, len(BOUGHT), sharey=True)
     for axes, (bought, told) in zip(panels, BOUGHT.items(), strict=True):
-        for knob, color in (("tail_share", OURS), ("trade_off", HITS)):
+        for knob, color in KNOBS.items():
             rows = [row for row in report["variety"] if row["knob"] == knob]
             points = [(row[bought], row["ndcg_at_12"]) for row in rows]
             axes.plot(*zip(*points, strict=True), "o-", color=color, label=knob) if rows else None

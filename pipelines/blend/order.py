@@ -45,6 +45,7 @@ class OrderParams:
     min_queries: int  # fewer choose nothing: the ranker serves where it has trees, else the blend
     tolerance: float  # the ranker may be lower than the best by this share where it covers more
     tail_shares: tuple[float, ...]  # of section diversify, whose price is told
+    tail_belows: tuple[float, ...]
     trade_offs: tuple[float, ...]
 
 
@@ -70,7 +71,8 @@ def main() -> None:
     trained = not isinstance(trial, Untrained)
     report: dict[str, Any] = {"shop": active.name, "queries": len(queries), "models": {}, "variety": []}
     used = load("diversify", Diversify)
-    tried = variety.settings(used, tail_share=params.tail_shares, trade_off=params.trade_offs)
+    shares, belows, trades = params.tail_shares, params.tail_belows, params.trade_offs
+    tried = variety.settings(used, tail_share=shares, tail_below=belows, trade_off=trades)
     if len(queries) < params.min_queries:
         serves = RANKER if trained else OWN
         told = f"{serves} serves: {len(queries)} queries of validation are too few to choose on"
