@@ -7,10 +7,10 @@ import numpy as np
 from benchmarks.rounds import compared
 
 
-def test_the_loop_does_not_narrow_with_the_slot_and_without_it_shows_ever_fewer_items() -> None:
-    found = compared(skus=400, visits=1400, rounds=5, searched=0.3, seed=1)
+def test_with_the_slot_the_loop_does_not_narrow_and_without_it_does() -> None:
+    found = compared(skus=600, visits=2800, rounds=5, searched=0.3, seed=1)
     without, slot = (np.array(found[name]) for name in ("without", "with"))  # (round, Gini coverage CTR)
-    assert without[1:, 1].mean() < 0.9 * without[0, 1]
-    assert slot[-1, 1] >= slot[0, 1]
-    assert (slot[1:, 1] > without[1:, 1]).all()
-    assert slot[1:, 0].mean() < without[1:, 0].mean()
+    coverage = 1
+    assert without[1:, coverage].max() < 0.85 * without[0, coverage]
+    assert slot[1:, coverage].min() > slot[0, coverage]
+    assert slot[1:, 0].mean() < without[1:, 0].mean()  # more even, too
