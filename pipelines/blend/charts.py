@@ -61,25 +61,21 @@ def draw_variety(report: Mapping[str, Any], path: Path) -> None:
     """
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     panels = figure.subplots(1, len(BOUGHT), sharey=True)
-    for axes, (bought, told) in zip(panels, BOUGHT.items(), strict=True):
+    for axes, (bought, label) in zip(panels, BOUGHT.items(), strict=True):
         for knob, color in KNOBS.items():
             rows = [row for row in report["variety"] if row["knob"] == knob]
-            points = [(row[bought], row["ndcg_at_12"]) for row in rows]
-            axes.plot(*zip(*points, strict=True), "o-", color=color, label=knob) if rows else None
-            for row, point in zip(rows, points, strict=True):
-                axes.annotate(
-                    f"{row['value']:g}", point, textcoords="offset points", xytext=(4, 5), color=color
-                )
+            x, y = [row[bought] for row in rows], [row["ndcg_at_12"] for row in rows]
+            axes.plot(x, y, "o-", color=color, label=knob)
+            for row, *point in zip(rows, x, y, strict=True):
+                near = {"textcoords": "offset points", "xytext": (4, 5), "color": color}
+                axes.annotate(f"{row['value']:g}", point, **near)
                 if row["value"] == report[knob]:
                     axes.plot(*point, "o", color="none", markeredgecolor=color, markersize=14)
-        axes.set_xlabel(told)
+        axes.set_xlabel(label)
     panels[0].set_ylabel("NDCG@12")
-    title = (
-        "what each knob costs, ringed: as it serves" if report["variety"] else "no trees, or too few queries"
-    )
-    panels[0].set_title(f"{report['shop']}, validation: {title}", loc="left")
-    if report["variety"]:
-        panels[0].legend(frameon=False)
+    told = "what each knob costs, ringed: as it serves" if report["variety"] else "not asked"
+    panels[0].set_title(f"{report['shop']}, validation: {told}", loc="left")
+    panels[0].legend(frameon=False)
     _save(figure, tuple(panels), path)
 
 

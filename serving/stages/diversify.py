@@ -13,6 +13,7 @@ import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
+from feature_repo.errors import ParamsError
 from serving.types import Ranked, Request
 
 TAIL = "tail"  # the source that the slot of the long tail names
@@ -26,6 +27,13 @@ class Diversify:
     category_weight: float  # similarity of two items of one category; the rest is for one price band
     tail_share: float  # of the answers whose last slot is the long tail's; 0 = none
     tail_below: float  # an item is of the long tail below this share of the catalogue's mean exposure
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tail_share <= 1:
+            raise ParamsError(
+                f"diversify.tail_share: {self.tail_share} is not allowed; allowed: a share, 0 to 1. "
+                "Next: 0.25 gives the long tail a slot in every fourth answer, 0 in none"
+            )
 
 
 class Shelf(NamedTuple):

@@ -14,6 +14,7 @@ from shops.tiny_bundle import catalogue, matrix
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import EMPTY_SESSION, EMPTY_USER
+from feature_repo.errors import ParamsError
 from serving.pipeline import visitor_of
 from serving.stages.diversify import Diversify, diversify, draw
 from serving.types import Ranked, Request
@@ -76,6 +77,21 @@ def test_a_shop_that_tells_of_no_impressions_counts_what_it_does_tell_of(told: s
 
 def test_on_the_first_day_nobody_is_of_the_long_tail() -> None:
     assert not diversify(PARAMS, ranked(list(range(30))), shop(), 12, 0.0).tail
+
+
+def test_exposure_is_told_in_means_of_the_catalogue_and_a_snapshot_has_its_own() -> None:
+    items = shop(exposure_7d=dict.fromkeys(range(N), 2.0) | {3: 6.0})
+    assert items.exposure()[[3, 4]] == pytest.approx([6 / 2.1, 2 / 2.1])
+    later = shop(exposure_7d=dict.fromkeys(range(N), 2.0) | {3: 0.0})
+    fresh = items.updated(np.array([3]), {name: column[[3]] for name, column in later.activity.items()})
+    assert (fresh.exposure()[3], items.exposure()[3]) == pytest.approx((0.0, 6 / 2.1))
+
+
+def test_a_share_of_more_than_all_answers_is_refused() -> None:
+    with pytest.raises(
+        ParamsError, match=r"diversify\.tail_share: 25 is not allowed; allowed: a share, 0 to 1"
+    ):
+        replace(PARAMS, tail_share=25)
 
 
 @given(
