@@ -34,6 +34,7 @@ CANDIDATE = BUNDLES / "candidate"
 
 REPORTS = DATA / "reports"
 BLEND_PICTURE, ORDER_PICTURE = REPORTS / "blend.png", REPORTS / "order.png"
+VARIETY_PICTURE = REPORTS / "variety.png"
 EVALUATION = REPORTS / "evaluate.json"
 LEAKAGE = REPORTS / "leakage.json"
 VERDICT = REPORTS / "gate.json"

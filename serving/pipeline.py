@@ -10,7 +10,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
-from serving.stages.diversify import Diversify, diversify
+from serving.stages.diversify import TAIL, Diversify, Shelf, diversify, draw
 from serving.stages.rank import Ranker, rank
 from serving.stages.retrieve import EVERY, Models, Retrieve, retrieve, score_catalogue, take, top, user_vector
 from serving.stages.rules import Eligibility, eligibility
@@ -40,13 +40,17 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The slots, how they came about, and the seconds that each stage took."""
+    """The slots, how they came about, and the seconds that each stage took.
+
+    `propensity`: as serving.stages.diversify.Shelf has it.
+    """
 
     slots: tuple[Slot, ...]
     candidates: Candidates
     ranked: Ranked
     eligible: Eligibility
     seconds: Mapping[str, float]
+    propensity: float = 1.0
 
 
 class Laps(dict[str, float]):
@@ -88,9 +92,9 @@ def recommend(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMa
     took.lap("retrieve")
     ranked = rank(bundle.ranker, candidates, visitor, past, matrix)
     took.lap("rank")
-    chosen = diversify(bundle.diversify, ranked, matrix, request.limit)
+    shelf = diversify(bundle.diversify, ranked, matrix, request.limit, draw(request, visitor))
     took.lap("diversify")
-    return Served(_slots(ranked, chosen, matrix), candidates, ranked, eligible, took)
+    return Served(_slots(ranked, shelf, matrix), candidates, ranked, eligible, took, shelf.propensity)
 
 
 def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix) -> Served:
@@ -105,7 +109,7 @@ def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatr
     ranked = rank(bundle.ranker, candidates, visitor, past, matrix)
     took.lap("rank")
     eligible = Eligibility(np.ones(len(matrix), np.bool_), {})
-    return Served(_slots(ranked, list(range(len(rows))), matrix), candidates, ranked, eligible, took)
+    return Served(_slots(ranked, Shelf(list(range(len(rows)))), matrix), candidates, ranked, eligible, took)
 
 
 def bestsellers(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
@@ -124,8 +128,11 @@ def listed(request: Request, _: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]
     return tuple(Slot(item, slot, 0.0, "listed") for slot, item in enumerate(known))
 
 
-def _slots(ranked: Ranked, chosen: list[int], matrix: ItemMatrix) -> tuple[Slot, ...]:
+def _slots(ranked: Ranked, shelf: Shelf, matrix: ItemMatrix) -> tuple[Slot, ...]:
+    sources = [ranked.source[at] for at in shelf.places]
+    if shelf.tail:
+        sources[-1] = TAIL
     return tuple(
-        Slot(matrix.ids[ranked.rows[at]], slot, round(float(ranked.score[at]), 6), ranked.source[at])
-        for slot, at in enumerate(chosen)
+        Slot(matrix.ids[ranked.rows[at]], slot, round(float(ranked.score[at]), 6), source)
+        for slot, (at, source) in enumerate(zip(shelf.places, sources, strict=True))
     )

@@ -43,6 +43,7 @@ class ItemMatrix:
             for c in ITEM_ACTIVITY.columns
         }
         self._popularity: Doubles | None = None
+        self._exposure: Doubles | None = None
         self._span: tuple[int, int] | None = None
         self._set_catalogue(catalogue)
 
@@ -69,14 +70,29 @@ class ItemMatrix:
         rate, so its order and shares do not depend on the instant it is brought to.
         """
         if self._popularity is None:
-            counts = (self.count(name, self.newest()) for name in ("views_7d", "carts_7d", "purchases_30d"))
-            contacts = next((count for count in counts if count.any()), np.zeros(len(self)))
+            contacts = self._first_known("views_7d", "carts_7d", "purchases_30d")
             self._popularity = contacts / max(contacts.max(initial=0.0), 1e-12)
         return self._popularity
 
+    def exposure(self) -> Doubles:
+        """How often each item was shown, in means of the catalogue, (N,); kept as `popularity` is.
+
+        Impressions of the last 7 days; a shop that tells of none counts what it does tell of: views, else
+        carts, else purchases. Ones where nothing has happened at all.
+        """
+        if self._exposure is None:
+            seen = self._first_known("exposure_7d", "views_7d", "carts_7d", "purchases_30d")
+            self._exposure = seen / mean if (mean := float(seen.mean()) if len(seen) else 0.0) else seen + 1.0
+        return self._exposure
+
+    def _first_known(self, *names: str) -> Doubles:
+        """The first of these counts that is not 0 everywhere, at the newest instant; else zeros."""
+        counts = (self.count(name, self.newest()) for name in names)
+        return next((count for count in counts if count.any()), np.zeros(len(self)))
+
     def apply(self, rows: Rows, values: Mapping[str, npt.ArrayLike]) -> None:
         """Overwrite the activity of `rows` (n,) by `values`, one array of length n per fold column."""
-        self._popularity = self._span = None
+        self._popularity = self._exposure = self._span = None
         for name in ACTIVITY:
             self.activity[name][rows] = values[name]
 

@@ -63,6 +63,7 @@ class Exposure:
     surface: str
     items: tuple[str, ...]
     at: int  # arrival, us
+    propensity: float = 1.0  # of what stands in the last slot
     outcomes: dict[str, Outcome] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -72,8 +73,8 @@ class Exposure:
         optional: dict[str, Any] = {name: record.get(name) for name in ("unit", "user_id", "session_id")}
         bundle, items = record.get("bundle") or "", tuple(map(sys.intern, record["items"]))
         ts = int(record["ts"])
-        at = record.get("arrived_ts", ts)
-        return cls(ts=ts, bundle=bundle, items=items, at=at, **needed, **optional)
+        at, propensity = record.get("arrived_ts", ts), record.get("propensity", 1.0)
+        return cls(ts=ts, bundle=bundle, items=items, at=at, propensity=propensity, **needed, **optional)
 
     @property
     def day(self) -> int:
@@ -244,10 +245,8 @@ class Feedback:
 
     def _clicked_before(self, event: Mapping[str, Any]) -> Exposure | None:
         """The exposure of the latest click on the item, at most the order window before the event."""
-        item, ordered = (
-            event["item_id"],
-            (_at(event), event["event_ts"]),
-        )  # the shopper's clock tells apart what arrived together
+        item = event["item_id"]
+        ordered = _at(event), event["event_ts"]  # the shopper's clock tells apart what arrived together
 
         def clicked(exposure: Exposure) -> tuple[int, int]:
             return exposure.outcomes[item].at, exposure.outcomes[item].clicked_us

@@ -38,6 +38,7 @@ SLOTS = pa.schema(
         pa.field("session_id", pa.string()),
         pa.field("slot", pa.int32(), nullable=False),
         pa.field("item_id", pa.string(), nullable=False),
+        pa.field("propensity", pa.float64(), nullable=False),  # the chance that the slot holds this item
         pa.field("clicked_ts", TIMESTAMP),
         pa.field("carted_ts", TIMESTAMP),
         pa.field("purchased_ts", TIMESTAMP),
@@ -119,11 +120,13 @@ def _slots(exposures: Iterable[Exposure]) -> Iterator[dict[str, Any]]:
     for exposure in exposures:
         shown = {name: value for name, value in vars(exposure).items() if name in SLOTS.names}
         shown |= {"exposed_ts": exposure.ts, "day": _date(exposure.day)}
+        last = len(exposure.items) - 1
         for slot, item in enumerate(exposure.items):
             found = exposure.outcomes.get(item)
             yield shown | {
                 "slot": slot,
                 "item_id": item,
+                "propensity": exposure.propensity if slot == last else 1.0,
                 "clicked_ts": found and found.clicked_us,
                 "carted_ts": found and found.carted_us,
                 "purchased_ts": found and found.purchased_us,

@@ -1,4 +1,4 @@
-"""Pictures of what was learned: shares of the sources and windows; orders on validation."""
+"""Pictures of what was learned: shares of the sources and windows; orders on validation; knobs and prices."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,12 @@ from typing import Any
 from feature_repo.picture import Figure
 
 OURS, OTHER, HITS = "#1b6ca8", "#b8c4cc", "#7a8793"
+KNOBS = {"tail_share": OURS, "tail_below": "#d08c2e", "trade_off": HITS}
+BOUGHT = {
+    "coverage_at_12": "coverage@12",
+    "gini": "Gini of exposure, less is more even",
+    "distance": "distance within a list",
+}
 
 
 def draw_blend(report: Mapping[str, Any], path: Path) -> None:
@@ -46,6 +52,31 @@ def draw_order(report: Mapping[str, Any], path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.set_title(f"{report['serves']} serves, {report['shop']}: validation", loc="left")
     _save(figure, (axes,), path)
+
+
+def draw_variety(report: Mapping[str, Any], path: Path) -> None:
+    """NDCG@12 against coverage, Gini and distance: a line per knob of `diversify`, ringed where it serves.
+
+    `report` holds the rows `variety` and, by name, the value at which each knob serves.
+    """
+    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(BOUGHT), sharey=True)
+    for axes, (bought, label) in zip(panels, BOUGHT.items(), strict=True):
+        for knob, color in KNOBS.items():
+            rows = [row for row in report["variety"] if row["knob"] == knob]
+            x, y = [row[bought] for row in rows], [row["ndcg_at_12"] for row in rows]
+            axes.plot(x, y, "o-", color=color, label=knob)
+            for row, *point in zip(rows, x, y, strict=True):
+                near = {"textcoords": "offset points", "xytext": (4, 5), "color": color}
+                axes.annotate(f"{row['value']:g}", point, **near)
+                if row["value"] == report[knob]:
+                    axes.plot(*point, "o", color="none", markeredgecolor=color, markersize=14)
+        axes.set_xlabel(label)
+    panels[0].set_ylabel("NDCG@12")
+    told = "what each knob costs, ringed: as it serves" if report["variety"] else "not asked"
+    panels[0].set_title(f"{report['shop']}, validation: {told}", loc="left")
+    panels[0].legend(frameon=False)
+    _save(figure, tuple(panels), path)
 
 
 def _save(figure: Figure, panels: tuple[Any, ...], path: Path) -> None:

@@ -30,7 +30,7 @@ def learned() -> Retrieve:
 
 
 def settings(serves: str, retrieve: Retrieve, diversify: Diversify) -> Order:
-    """The settings under which `serves` orders: diversity is the ranker's alone.
+    """The settings under which `serves` orders: variety is the ranker's alone, the long tail's slot of all.
 
     A source's own scores say how much better one item is than the next; its places, which are all that an
     order without trees hands on, do not, so that nothing may be weighed against them.
@@ -39,7 +39,7 @@ def settings(serves: str, retrieve: Retrieve, diversify: Diversify) -> Order:
         return Order(serves, retrieve, diversify)
     if serves != OWN:
         retrieve = replace(retrieve, quotas={serves: retrieve.k})
-    return Order(serves, retrieve, replace(diversify, popularity_discount=0.0, trade_off=0.0))
+    return Order(serves, retrieve, replace(diversify, trade_off=0.0))
 
 
 def chosen(diversify: Diversify) -> Order:

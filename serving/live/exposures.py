@@ -32,6 +32,7 @@ from serving import prometheus
 from serving.params import Serving
 from serving.pipeline import Served
 from serving.release.state import EXPOSURES
+from serving.stages.diversify import TAIL
 from serving.types import Answer, Floats, Request, Rows
 
 SERVED = "endcap:served"
@@ -126,13 +127,17 @@ def decode(entries: Iterable[Any], others: Counter[str]) -> Iterator[tuple[dict[
         yield meta, np.frombuffer(raw, "<f4").reshape(-1, len(COLUMNS))
 
 
-def exposure(request: Request, answer: Answer, ts: int, version: int | None) -> dict[str, Any]:
+def exposure(
+    request: Request, answer: Answer, ts: int, version: int | None, propensity: float
+) -> dict[str, Any]:
     """What was shown to whom by which release: the denominator of every rate. `ts` in us.
 
     `version` is that of the rollout state which assigned the arm: steps are told apart by it, not by time.
+    `propensity`: the chance that the last slot holds what it holds; `tail`: it is the long tail's.
     """
     shown = {"unit": request.user_id or request.session_id, "items": [slot.item_id for slot in answer.items]}
-    return _who(request, answer, ts) | shown | {"version": version}
+    drawn = {"tail": any(slot.source == TAIL for slot in answer.items[-1:]), "propensity": propensity}
+    return _who(request, answer, ts) | shown | {"version": version} | drawn
 
 
 def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: ItemMatrix) -> dict[str, Any]:

@@ -118,9 +118,10 @@ class OnlineFeatures:
         return rows[:filled], {name: column[:filled] for name, column in values.items()}
 
     def _ready(self, matrix: ItemMatrix) -> ItemMatrix:
-        """Without outdated activity, and with its popularity computed: no request has to."""
+        """Without outdated activity, and with what all requests share computed: none has to."""
         fresh = matrix.as_of(changes.applied_ts(self._redis))
         fresh.popularity()
+        fresh.exposure()
         return fresh
 
     def _held(

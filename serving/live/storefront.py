@@ -137,7 +137,7 @@ class Storefront:
             warnings=self._warnings(request, matrix),
             debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
         )
-        self._exposures.add(exposure(request, answer, now, version))
+        self._exposures.add(exposure(request, answer, now, version, served.propensity if served else 1.0))
         if served and slots and self._draw() < self._params.served_share:
             self._exposures.add_sample(sample(request, answer, now, served, matrix), served.ranked.matrix)
         stage_seconds = {"features": read - started, **(served.seconds if served else {})}

@@ -1,47 +1,104 @@
-"""The shelf as a whole: what everybody sees anyway gives way a little, and neighbours differ.
+"""The shelf as a whole: neighbours differ, and now and then the last slot is the long tail's.
 
-Maximal marginal relevance over category and price band (Carbonell and Goldstein, SIGIR 1998), on a relevance
-from which popularity is partly discounted: a ranker fitted on exposures feeds on its own bestsellers.
+Maximal marginal relevance over category and price band (Carbonell and Goldstein, SIGIR 1998). A ranker that
+is fitted on what was shown shows the same again: in a share of the answers the last slot goes to a candidate
+that hardly anybody was shown, by a draw whose chance is known and logged.
 """
 
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
-from feature_repo.assemble.vectorize import COLUMNS
-from serving.types import Ranked
+from feature_repo.assemble.visitor import Visitor
+from feature_repo.errors import ParamsError
+from serving.types import Ranked, Request
 
-VIEWS = COLUMNS.index("views_7d")
+TAIL = "tail"  # the source that the slot of the long tail names
 
 
 @dataclass(frozen=True)
 class Diversify:
     """Section `diversify` of params.yaml."""
 
-    popularity_discount: float  # taken off the relevance of the most viewed candidate; 0 = none
     trade_off: float  # 0 = relevance alone, 1 = difference alone
     category_weight: float  # similarity of two items of one category; the rest is for one price band
+    tail_share: float  # of the answers whose last slot is the long tail's; 0 = none
+    tail_below: float  # an item is of the long tail below this share of the catalogue's mean exposure
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tail_share <= 1:
+            raise ParamsError(
+                f"diversify.tail_share: {self.tail_share} is not allowed; allowed: a share, 0 to 1. "
+                "Next: 0.25 gives the long tail a slot in every fourth answer, 0 in none"
+            )
 
 
-def diversify(params: Diversify, ranked: Ranked, matrix: ItemMatrix, limit: int) -> list[int]:
-    """Positions in `ranked` of the chosen items, in the order of the slots, at most `limit`.
+class Shelf(NamedTuple):
+    """Positions in the ranking, in the order of the slots.
 
-    relevance = score scaled to [0, 1] over the candidates - discount * log1p(views) / greatest log1p(views);
+    `tail`: the last slot is the long tail's. `propensity`: the chance, over draws, that the last slot holds
+    what it holds; 1 where the long tail has no candidate. The other slots do not depend on the draw.
+    """
+
+    places: list[int]
+    tail: bool = False
+    propensity: float = 1.0
+
+
+def diversify(
+    params: Diversify, ranked: Ranked, matrix: ItemMatrix, limit: int, drawn: float | None = None
+) -> Shelf:
+    """At most `limit` of the candidates; `drawn` as `draw` gives it, None: no slot for the long tail.
+
+    relevance = score scaled to [0, 1] over the candidates;
     greedy: argmax of (1 - t) * relevance - t * (greatest similarity to what is chosen).
 
-    With discount and t of 0 the answer is 0, 1, 2, ...: the ranker's order.
+    With t of 0 and without a draw the places are 0, 1, 2, ...: the ranker's order. A list of one slot has
+    no room for the long tail. Its candidates have one chance each: the best alone would be the same few for
+    everybody, and whom no draw can reach nobody can learn about.
     """
     n = min(limit, len(ranked.rows))
+    chosen = list(range(n)) if params.trade_off == 0 else _varied(params, ranked, matrix, n)
+    share = params.tail_share
+    if drawn is None or n < 2 or share == 0:
+        return Shelf(chosen)
+    seldom = matrix.exposure()[ranked.rows] < params.tail_below
+    seldom[chosen[:-1]] = False
+    tail = seldom.nonzero()[0].tolist()
+    if not tail:
+        return Shelf(chosen)
+    last = at = chosen[-1]
+    if drawn < share:  # then drawn / share is uniform in [0, 1)
+        at = tail[min(int(drawn / share * len(tail)), len(tail) - 1)]
+    propensity = (1 - share) * (at == last) + share / len(tail) * (at in tail)
+    return Shelf([*chosen[:-1], at], at != last, propensity)
+
+
+def draw(request: Request, visitor: Visitor) -> float | None:
+    """Where this answer stands in [0, 1): below `tail_share` its last slot is the long tail's.
+
+    A hash of whom is asked for, where, and of what their rows had counted by then, so that offline, online
+    and in both arms of a canary the same answers are drawn; a page that is asked for again gives the same
+    list. None without any id: a list for anybody has no draw of its own.
+    """
+    unit = request.session_id or request.user_id
+    if not unit:
+        return None
+    session = visitor.session
+    known = (unit, visitor.surface, *visitor.anchors, session["pages"], session["at"], visitor.user["at"])
+    text = "\n".join(map(str, known))  # no id holds a line break
+    digest = blake2b(text.encode(), digest_size=8, person=b"endcap-tail").digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2.0**53  # all the bits that a float holds
+
+
+def _varied(params: Diversify, ranked: Ranked, matrix: ItemMatrix, n: int) -> list[int]:
     if n == 0:
         return []
     low, high = ranked.score.min(), ranked.score.max()
-    views = np.log1p(ranked.matrix[:, VIEWS])
     relevance = (ranked.score - low) / max(high - low, 1e-9)
-    relevance -= params.popularity_discount * views / max(views.max(), 1e-9)
-    if params.trade_off == 0:
-        best_first: list[int] = np.argsort(-relevance, kind="stable")[:n].tolist()
-        return best_first
     category, band = matrix.category[ranked.rows], matrix.price_band[ranked.rows]
     closest = np.zeros(len(relevance))  # similarity to the nearest item chosen so far
     value = (1 - params.trade_off) * relevance

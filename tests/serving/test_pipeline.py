@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from shops.tiny_bundle import catalogue, make, matrix
 
 from feature_repo.assemble.matrix import ItemMatrix
-from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.assemble.visitor import history
 from feature_repo.clock import DAY_US
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
@@ -189,33 +188,27 @@ def test_top_is_the_head_of_a_stable_sort(values: list[float], k: int, data: st.
     assert set(rows) <= set(allowed)
 
 
-def ranked(items: ItemMatrix, score: list[float], views_7d: list[float] | None = None) -> Ranked:
+def ranked(score: list[float]) -> Ranked:
+    rows = np.argsort(-np.array(score), kind="stable")
     features = np.zeros((len(score), 28), np.float32)
-    features[:, COLUMNS.index("views_7d")] = views_7d or [0.0] * len(score)
-    rows = np.arange(len(score))
-    return Ranked(rows, np.array(score, np.float32), ("tower",) * len(score), features)
+    return Ranked(rows, np.array(score, np.float32)[rows], ("tower",) * len(score), features)
 
 
-def test_without_discount_and_trade_off_the_ranker_decides_alone(items: ItemMatrix) -> None:
-    params = Diversify(popularity_discount=0, trade_off=0, category_weight=0.7)
-    assert diversify(params, ranked(items, [5, 4, 3, 2, 1]), items, 3) == [0, 1, 2]
+def test_without_trade_off_the_ranker_decides_alone(items: ItemMatrix) -> None:
+    params = Diversify(trade_off=0, category_weight=0.7, tail_share=0, tail_below=0)
+    assert diversify(params, ranked([5, 4, 3, 2, 1]), items, 3).places == [0, 1, 2]
 
 
 def test_more_trade_off_means_more_categories_on_the_shelf(items: ItemMatrix) -> None:
     score = [float(100 - i // 3 - 40 * (i % 15 != 0)) for i in range(N)]  # one category leads by far
     shelves = []
     for trade_off in (0.0, 0.3, 0.6):
-        chosen = diversify(Diversify(0, trade_off, 0.7), ranked(items, score), items, 4)
-        shelves.append(len(set(items.category[chosen].tolist())))
+        found = ranked(score)
+        chosen = diversify(Diversify(trade_off, 0.7, 0, 0), found, items, 4).places
+        shelves.append(len(set(items.category[found.rows[chosen]].tolist())))
     assert shelves[0] == 1
     assert shelves == sorted(shelves)
     assert shelves[-1] > 1
-
-
-def test_the_popularity_discount_lets_an_equal_but_rarer_item_pass(items: ItemMatrix) -> None:
-    shelf = ranked(items, [1.0, 0.99, 0.0], [1000.0, 1.0, 1.0])
-    assert diversify(Diversify(0.0, 0, 0.7), shelf, items, 2) == [0, 1]
-    assert diversify(Diversify(0.2, 0, 0.7), shelf, items, 2) == [1, 0]
 
 
 def test_reorder_keeps_every_known_item_once(release: Bundle, items: ItemMatrix) -> None:

@@ -214,7 +214,8 @@ def test_the_job_writes_a_row_per_slot_and_the_rates(
     monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
     monkeypatch.setenv("REDIS_URL", redis_url)
     bought = event("purchase_completed", "b", NOON + 5 * MINUTE, price=7.5)
-    publish(streams, [shown("r1"), shown("r2", unit="u2")], [click("r1", "b"), bought])
+    lists = [shown("r1"), shown("r2", unit="u2") | {"tail": True, "propensity": 0.05}]
+    publish(streams, lists, [click("r1", "b"), bought])
     assert job.main(json_output=True) == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert (told["arm"], told["visitors"], told["ctr"], told["revenue_per_visitor"]) == (
@@ -230,6 +231,7 @@ def test_the_job_writes_a_row_per_slot_and_the_rates(
         ("r1", 2, "c"),
     ]
     assert [row["revenue"] for row in slots] == [0.0, 7.5, 0.0, 0.0, 0.0, 0.0]
+    assert [row["propensity"] for row in slots] == [1.0, 1.0, 1.0, 1.0, 1.0, 0.05]
     assert [row["clicked_ts"] is None for row in slots] == [True, False, True, True, True, True]
     metrics = pq.read_table(tmp_path / "data/feedback/metrics.parquet").to_pylist()
     assert [(m["purchases"], m["conversion"]) for m in metrics] == [(1, 0.5)]
