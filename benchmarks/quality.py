@@ -16,15 +16,17 @@ from pathlib import Path
 
 import numpy as np
 from asked import visits_before
-from continuation import NDCG, OURS, cases_of, run_ours, run_peer
+from continuation import NDCG, OURS, cases_of, result_of, run_ours, run_peer
 from peers.roster import PEERS
-from verdict import draw, markdown, show, summed
+from verdict import draw, lines, summed
 
 from feature_repo.files import write_json
 from feature_repo.params import shop
 from feature_repo.quiet import hush
 from pipelines.protocol.queries import product_events
+from training.dataset import read_catalogue
 
+TRUTH = ("true best list", "attainable")
 SHOPS = ("merch", "simulated", "simulated_12k")
 COLUMNS = (
     (NDCG, "NDCG@12", ".3f"),
@@ -75,16 +77,26 @@ def main() -> None:
         )
     sessions = np.array([case.query.session_id for case in cases[1]])
     single = [name for name in results if name not in OURS]
+    columns = COLUMNS
+    if active.adapter == "simulated":
+        from truth import Truth
+
+        truths = Truth().lists(cases[1], read_catalogue().item_ids, seed=1)
+        for name, lists in zip(TRUTH, truths, strict=True):
+            results[name] = result_of([lists], cases[1], candidates, {})
+        columns = (*COLUMNS, ("of_attainable", "of attainable", ".2f"))
     models = summed(results, NDCG, sessions, single, seed=1)
+    for found in models.values():
+        if TRUTH[1] in models:
+            found["of_attainable"] = found[NDCG] / models[TRUTH[1]][NDCG]
     title = f"{args.shop}: {len(cases[1]):,} queries since {active.test_from:%Y-%m-%d}"
     report = {"shop": args.shop, "queries": len(cases[1]), "validation": len(cases[0]), "seeds": args.seeds}
     report |= {"from": active.test_from.isoformat(), "visits": len(before[1]), "models": models}
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / f"quality_{args.shop}.json"
     write_json(file, report)
-    file.with_suffix(".md").write_text("\n".join(markdown(models, COLUMNS)) + "\n")
     draw(title, models, NDCG, "NDCG@12, 95 % interval", file.with_suffix(".png"))
-    show(title, models, COLUMNS)
+    print("\n".join([title, "", *lines(models, columns), ""]))
     print(f"{file} and {file.with_suffix('.png')} written")
 
 

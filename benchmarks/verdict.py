@@ -1,4 +1,4 @@
-"""From lists to numbers: means over seeds, intervals over visits, and each model against the best single one."""
+"""From lists to numbers: means over seeds, intervals over visits, the distance to the best single model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.picture import Figure
-from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import bootstrap_interval
 
 Doubles = npt.NDArray[np.float64]
@@ -54,8 +53,8 @@ def _resident(name: str) -> float:
 def summed(
     results: Mapping[str, Result], metric: str, clusters: npt.NDArray[Any], single: Sequence[str], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Per model: the mean of every metric and its 95 % interval, the range over seeds, and what `metric` is above
-    the best of `single` on the same queries, with an interval: visits are drawn with replacement.
+    """Per model: the mean of every metric, the 95 % interval of `metric`, and that of its distance to the
+    best of `single` on the same queries; visits (`clusters`) are drawn with replacement.
     """
     best = max(single, key=lambda name: float(results[name].values[metric].mean()))
     base = results[best].values[metric].mean(axis=0)
@@ -77,51 +76,29 @@ def summed(
     return models
 
 
-def show(
-    title: str, models: Mapping[str, Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]
-) -> None:
-    """A row per model, best first by the first of `columns` (key, heading, format)."""
-    out = console()
-    heads = ("model", *(f">{head}" for _, head, _ in columns), ">95 %", ">x best", ">fit CPU s", ">GB", ">ms")
-    shown = table(title, heads)
+COSTS = (("fit_cpu_s", ".2f"), ("fit_gb", ".2f"), ("answer_ms", ".2f"))
+Columns = Sequence[tuple[str, str, str]]  # key, heading, format
+
+
+def lines(models: Mapping[str, Mapping[str, Any]], columns: Columns) -> list[str]:
+    """A table in Markdown, best first by the first of `columns`; the best single model stands in bold."""
+    heads = ["model", *(head for _, head, _ in columns), "95 %", "to the best single, 95 %", "x best single"]
+    heads += ["fit, CPU s", "GB", "answer, CPU ms"]
+    rows = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     for name, found in sorted(models.items(), key=lambda entry: -entry[1][columns[0][0]]):
-        cells = [format(found[key], spec) for key, _, spec in columns]
-        cells += ["{:.3f}-{:.3f}".format(*found["interval"]), f"{found['times_best_single']:.2f}"]
+        apart = "{:+.3f} .. {:+.3f}".format(*found["above_best_single"])
+        cells = [f"**{name}**" if found["best_single"] else name]
+        cells += [cell(found[key], spec) for key, _, spec in columns]
+        cells += ["{:.3f} .. {:.3f}".format(*found["interval"]), "" if found["best_single"] else apart]
+        cells += [cell(found["times_best_single"], ".2f")]
         cells += [cell(found.get(key), spec) for key, spec in COSTS]
-        shown.add_row(name, *cells, style="bold" if found["best_single"] else None)
-    out.print(shown)
-
-
-COSTS = (("fit_cpu_s", ".1f"), ("fit_gb", ".2f"), ("answer_ms", ".2f"))
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
 
 
 def cell(value: float | None, spec: str) -> str:
     """`value` as `spec` says, a dash for None."""
     return "-" if value is None else format(value, spec)
-
-
-def markdown(models: Mapping[str, Mapping[str, Any]], columns: Sequence[tuple[str, str, str]]) -> list[str]:
-    """The table for docs/quality.md."""
-    heads = [
-        "model",
-        *(head for _, head, _ in columns),
-        "95 %",
-        "above the best single",
-        "fit, CPU s",
-        "GB",
-        "answer, ms",
-    ]
-    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
-    for name, found in sorted(models.items(), key=lambda entry: -entry[1][columns[0][0]]):
-        cells = [f"**{name}**" if found["best_single"] else name]
-        cells += [format(found[key], spec) for key, _, spec in columns]
-        cells += ["{:.3f} .. {:.3f}".format(*found["interval"])]
-        cells += [
-            "{:+.3f} .. {:+.3f}".format(*found["above_best_single"]) if not found["best_single"] else ""
-        ]
-        cells += [cell(found.get(key), spec) for key, spec in COSTS]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
 
 
 def draw(title: str, models: Mapping[str, Mapping[str, Any]], metric: str, label: str, path: Path) -> None:

@@ -11,7 +11,7 @@ from .contract import Peer, Rows, Scores, Visits
 
 
 class Als(Peer):
-    """Implicit-feedback ALS (Hu, Koren, Volinsky, ICDM 2008); a history is solved for as a visit of training is."""
+    """Implicit-feedback ALS (Hu, Koren, Volinsky, ICDM 2008); a history is solved for like a visit."""
 
     fits: ClassVar = {
         "factors": (32, 64, 128),
