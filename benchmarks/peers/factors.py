@@ -14,9 +14,9 @@ class Als(Peer):
     """Implicit-feedback ALS (Hu, Koren, Volinsky, ICDM 2008); a history is solved for like a visit."""
 
     fits: ClassVar = {
-        "factors": (32, 64, 128),
-        "regularization": (0.1, 10.0, 100.0, 400.0),
-        "alpha": (1.0, 20.0, 80.0),
+        "factors": (32, 64),
+        "regularization": (10.0, 100.0, 400.0),
+        "alpha": (20.0, 80.0),
     }
     iterations: ClassVar = 10
     random = True
@@ -48,8 +48,8 @@ class Bpr(Peer):
     """
 
     fits: ClassVar = {
-        "factors": (32, 64),
-        "regularization": (0.001, 0.01),
+        "factors": (64,),
+        "regularization": (0.01,),
         "learning_rate": (0.05, 0.2),
         "iterations": (50, 150),
     }

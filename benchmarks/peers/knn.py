@@ -24,7 +24,7 @@ class Vsknn(Peer):
     """
 
     asks: ClassVar = {
-        "k": (50, 100, 500),
+        "k": (100, 500),
         "sample": (500, 2500),
         "decay": ("div", "linear"),
         "idf": (False, True),
