@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from peers.contract import Mask, Past, Rows, Visits
 
 from feature_repo.assemble.visitor import history
@@ -29,6 +30,7 @@ from serving.stages.rules import eligibility
 from training.dataset import read_catalogue, read_contacts
 
 K = 12
+Bits = npt.NDArray[np.uint8]
 WHOLE, RANKED, RETRIEVED = "endcap, whole", "endcap, ranker alone", "endcap, retrieval alone"
 OWN_PARTS = {f"own {name}": name for name in SINGLE}
 
@@ -40,15 +42,15 @@ class Case(NamedTuple):
     past: Past
     wanted: frozenset[int]
     many: int
-    bits: Rows  # of the mask of items that may be listed
-    unbarred_bits: Rows
+    bits: Bits  # of the mask of items that may be listed
+    unbarred_bits: Bits
     ours: Mapping[str, Rows]
     seconds: Mapping[str, float]  # CPU of each of our lists
 
     def eligible(self, n: int, barred: bool = True) -> Mask:
         """Which of the `n` items may be listed."""
         bits = self.bits if barred else self.unbarred_bits
-        return np.unpackbits(bits.astype(np.uint8), count=n).astype(np.bool_)
+        return np.unpackbits(bits, count=n).astype(np.bool_)
 
 
 def visits_before(cut: datetime) -> Visits:
@@ -98,9 +100,10 @@ def ask(
                 lists[RANKED] = served.ranked.rows[:K].copy()
                 seconds[RANKED] = seconds[name]
         past = history(visitor, matrix)
-        masks = (eligibility(request, visitor, matrix, window).mask for window in (days, 0.0))
+        barred, free = (np.packbits(eligibility(request, visitor, matrix, d).mask) for d in (days, 0.0))
         wanted = frozenset(row[item] for item in query.relevant if item in row)
-        bits = (np.packbits(mask) for mask in masks)
-        return Case(query, Past(past.rows, past.current), wanted, len(query.relevant), *bits, lists, seconds)
+        return Case(
+            query, Past(past.rows, past.current), wanted, len(query.relevant), barred, free, lists, seconds
+        )
 
     return list(answers(queries, ids, K, told, answer, processes))

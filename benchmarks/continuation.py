@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from verdict import Result, measured
 from feature_repo.params import load, shop
 from pipelines.protocol.metrics import coverage, ndcg_at, recall_at
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
+from serving.pipeline import Bundle
 from training.dataset import read_catalogue
 
 NDCG = "ndcg_at_12"
@@ -25,15 +28,15 @@ def cases_of(sample: int | None, validation: int) -> tuple[list[Case], list[Case
     """Queries of the validation span, without our lists, and of the test span, with them."""
     active, params, ids = shop(), load("queries", QueryParams), read_catalogue().item_ids
     events = product_events()
-    spans = (
-        (active.valid_from, active.test_from, validation, {}, "validation"),
-        (active.test_from, None, sample or params.evaluate, our_orders(), "test"),
-    )
-    found = []
-    for start, end, limit, orders, told in spans:
+
+    def of(start: datetime, end: datetime | None, limit: int, orders: dict[str, Bundle]) -> list[Case]:
         queries = make_queries(events, start, end, limit, np.random.default_rng(params.seed))
-        found.append(ask(queries, orders, ids, params.processes, told))
-    return found[0], found[1]
+        return ask(queries, orders, ids, params.processes, "test" if orders else "validation")
+
+    return (
+        of(active.valid_from, active.test_from, validation, {}),
+        of(active.test_from, None, sample or params.evaluate, our_orders()),
+    )
 
 
 def listed(
@@ -92,7 +95,7 @@ def run_peer(
     runs, costs, unbarred, took = [], [], [], []
     for seed in seeds if kind.random else seeds[:1]:
         peer = kind()
-        costs.append(measured(lambda peer=peer, seed=seed: peer.fit(before[1], seed, **chosen.fit)))
+        costs.append(measured(partial(peer.fit, before[1], seed, **chosen.fit)))
         lists, seconds = listed(peer, chosen.ask, cases[1], popular)
         runs.append(lists)
         took.append(seconds)

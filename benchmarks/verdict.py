@@ -88,7 +88,7 @@ def lines(models: Mapping[str, Mapping[str, Any]], columns: Columns) -> list[str
     for name, found in sorted(models.items(), key=lambda entry: -entry[1][columns[0][0]]):
         apart = "{:+.3f} .. {:+.3f}".format(*found["above_best_single"])
         cells = [f"**{name}**" if found["best_single"] else name]
-        cells += [cell(found[key], spec) for key, _, spec in columns]
+        cells += [cell(found.get(key), spec) for key, _, spec in columns]
         cells += ["{:.3f} .. {:.3f}".format(*found["interval"]), "" if found["best_single"] else apart]
         cells += [cell(found["times_best_single"], ".2f")]
         cells += [cell(found.get(key), spec) for key, spec in COSTS]

@@ -39,7 +39,7 @@ class Covisits(Peer):
         visit = np.repeat(np.arange(len(visits)), np.diff(visits.starts))
         table = sparse.csr_matrix((visits.n, visits.n), dtype=np.float64)
         for d in range(1, settings["window"] + 1):
-            first = np.flatnonzero((visit[d:] == visit[:-d]) & (visits.items[d:] != visits.items[:-d]))
+            first = np.flatnonzero(visit[d:] == visit[:-d])
             i, j = visits.items[first], visits.items[first + d]
             step = np.full(len(first), self.distance_decay ** (d - 1))
             table += sparse.csr_matrix((step, (i, j)), shape=table.shape)

@@ -24,8 +24,8 @@ class Vsknn(Peer):
     """
 
     asks: ClassVar = {
-        "k": (100, 500),
-        "sample": (500, 2500),
+        "k": (100, 500, 1500),
+        "sample": (500, 5000),
         "decay": ("div", "linear"),
         "idf": (False, True),
     }

@@ -13,11 +13,14 @@ from scipy import linalg, sparse
 
 from .contract import Peer, Rows, Scores, Visits
 
+EMPTY = [(np.empty(0, np.int64),) * 3]
 MOST_ITEMS = 12_000  # .6 GB in float32; SLIST holds two such matrices
 
 
 class Dense(Peer):
     """Weights (w, w) of the rows `known`; a history is a vector whose newest item weighs 1."""
+
+    _table: npt.NDArray[np.float32]
 
     def learn(self, visits: Visits) -> Visits:
         """The visits with items renumbered within `known`, those of other items left out."""
@@ -43,14 +46,16 @@ class Dense(Peer):
 class Ease(Dense):
     """B = I - P / diag(P) with P = (X'X + regularization I)^-1."""
 
-    fits: ClassVar = {"regularization": (20.0, 100.0, 200.0, 500.0, 1000.0)}
-    asks: ClassVar = {"decay": (0.5, 0.7, 0.85, 1.0)}
+    fits: ClassVar = {"regularization": (5.0, 20.0, 100.0, 300.0, 1000.0)}
+    asks: ClassVar = {"decay": (0.3, 0.5, 0.7, 1.0)}
 
     def fit(self, visits: Visits, seed: int, **settings: Any) -> None:
         x = self.learn(visits).matrix()
-        gram = (x.T @ x).toarray()
+        gram = (x.T @ x).toarray(order="F")
         gram[np.diag_indices_from(gram)] += np.float32(settings["regularization"])
-        inverse = linalg.inv(gram, overwrite_a=True, check_finite=False)
+        factor, _ = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)
+        lower, _ = linalg.lapack.spotri(factor, lower=1, overwrite_c=1)  # the lower triangle of the inverse
+        inverse = np.tril(lower) + np.tril(lower, -1).T
         inverse /= -np.diag(inverse).copy()
         np.fill_diagonal(inverse, 0.0)
         self._table = inverse
@@ -69,7 +74,7 @@ class Slist(Dense):
 
     fits: ClassVar = {
         "alpha": (0.2, 0.5, 0.8),
-        "regularization": (10.0, 100.0),
+        "regularization": (10.0, 100.0, 500.0),
         "spread": (1.0, 5.0),
     }
     asks: ClassVar = {"memory": (1.0, 2.0, 5.0)}
@@ -116,7 +121,7 @@ def splits(visits: Visits, spread: float) -> tuple[sparse.csr_matrix, sparse.csr
                 sides[side].append((row, part.ravel(), np.tile(np.exp(-away / spread), len(rows))))
     made = []
     for parts in sides:
-        row, column, value = (np.concatenate(p) for p in zip(*parts, strict=True)) if parts else ([], [], [])
+        row, column, value = (np.concatenate(p) for p in zip(*(parts or EMPTY), strict=True))
         coo = sparse.coo_matrix((value, (row, column)), shape=(number, visits.n), dtype=np.float32)
         made.append(sparse.csr_matrix(coo))
     return made[0], made[1]
