@@ -96,7 +96,7 @@ def ask(
             served = recommend(request, bundle, visitor, matrix)
             seconds[name] = time.process_time() - began
             lists[name] = np.array([row[slot.item_id] for slot in served.slots], np.int64)
-            if name in (WHOLE, RANKED) and bundle.ranker is not orders[RETRIEVED].ranker:
+            if name == RANKED or (name == WHOLE and RANKED not in orders):  # before diversity
                 lists[RANKED] = served.ranked.rows[:K].copy()
                 seconds[RANKED] = seconds[name]
         past = history(visitor, matrix)

@@ -60,11 +60,15 @@ def arguments() -> argparse.Namespace:
 
 
 def asked_in_turn(names: list[str], ask: Callable[[str], Result]) -> dict[str, Result]:
-    """The result of each peer; a line tells what it chose."""
-    results = {}
+    """The result of each peer; a line tells what it chose. Ctrl-C leaves out those that are not done."""
+    results: dict[str, Result] = {}
     for name in names:
         began = time.perf_counter()
-        results[name] = ask(name)
+        try:
+            results[name] = ask(name)
+        except KeyboardInterrupt:
+            print(f"stopped: without {', '.join(names[len(results) :])}", flush=True)
+            break
         told = results[name].told
         settings, took = {**told["fit"], **told["ask"]}, time.perf_counter() - began
         print(f"{name}: {settings}, the best of {told['tried']}, {took:.0f} s", flush=True)
