@@ -42,7 +42,7 @@ NEXT: Columns = (("mrr_at_20", "MRR@20", ".3f"), ("p_at_20", "P@20", ".3f"))
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shop", choices=SHOPS, default="merch")
+    parser.add_argument("--shop", choices=SHOPS, help="default: the shop of the folder")
     parser.add_argument("--seeds", type=int, default=1, help="fits of peers that depend on chance")
     parser.add_argument("--sample", type=int, help="test queries; default: as evaluated, 5,000 of diginetica")
     parser.add_argument("--validation", type=int, default=1000, help="queries that settings are chosen on")
@@ -50,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/diginetica"), help="of diginetica")
     parser.add_argument("--out", type=Path, default=Path("data/reports"), help="where the report goes")
     args = parser.parse_args()
+    args.shop = args.shop or shop().name
     default = OF_LISTS if args.shop == "diginetica" else PEERS
     args.peers = list(default) if args.peers is None else [name for name in args.peers.split(",") if name]
     if unknown := [name for name in args.peers if name not in PEERS]:

@@ -89,9 +89,7 @@ class Truth:
         self._starts = np.searchsorted(log["session"][self._by_session], np.arange(len(self.sessions) + 1))
         events = product_events()
         if (events["type"] == "product_viewed").sum() != len(views):
-            raise DataError(
-                EVENTS, "is not what `simulate` gives", next_step="run `endcap simulate` and all on it"
-            )
+            raise DataError(EVENTS, "is not what `simulate` gives", next_step=AGAIN)
 
     def lists(self, cases: Sequence[Case], ids: Sequence[str], seed: int) -> tuple[Rows, Rows]:
         """(true best lists, attainable lists), rows of `ids`, (q, K) each, -1 for an empty place."""
