@@ -25,6 +25,7 @@ from verdict import Columns, Result, draw, lines, summed
 from feature_repo.errors import EndcapError
 from feature_repo.files import write_json
 from feature_repo.params import shop
+from feature_repo.places import REPORTS, at
 from feature_repo.quiet import hush
 
 TRUTH = ("true best list", "attainable")
@@ -48,7 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--validation", type=int, default=1000, help="queries that settings are chosen on")
     parser.add_argument("--peers", help=f"of {', '.join(PEERS)}; default: all, of diginetica the first five")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/diginetica"), help="of diginetica")
-    parser.add_argument("--out", type=Path, default=Path("data/reports"), help="where the report goes")
+    parser.add_argument("--out", type=Path, default=at(REPORTS), help="where the report goes")
     args = parser.parse_args()
     args.shop = args.shop or shop().name
     default = OF_LISTS if args.shop == "diginetica" else PEERS

@@ -14,8 +14,8 @@ class Als(Peer):
     """Implicit-feedback ALS (Hu, Koren, Volinsky, ICDM 2008); a history is solved for like a visit."""
 
     fits: ClassVar = {
-        "factors": (32, 64),
-        "regularization": (10.0, 100.0, 400.0),
+        "factors": (64, 128),
+        "regularization": (1.0, 10.0, 100.0, 400.0),
         "alpha": (20.0, 80.0),
     }
     iterations: ClassVar = 10
@@ -51,7 +51,7 @@ class Bpr(Peer):
         "factors": (64,),
         "regularization": (0.01,),
         "learning_rate": (0.05, 0.2),
-        "iterations": (50, 150),
+        "iterations": (50, 150, 400),
     }
     asks: ClassVar = {"decay": (0.7, 1.0)}
     random = True
