@@ -63,8 +63,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENDCAP_HOME", str(folder))
         patch.chdir(folder)
-        for part in (simulate.main, ingest.main):
-            assert not part()
+        assert not simulate.main() and not ingest.main()
         assert not validate.main(validate.What.raw)
         build.main()
         text.main()
@@ -78,8 +77,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ranker.main()
         order.main()
         evaluate.main()
-        assert not leakage.main()
-        assert not gate.main()
+        assert not leakage.main() and not gate.main()
         bundle.main()
         yield folder
 
