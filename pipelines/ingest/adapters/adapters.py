@@ -131,12 +131,12 @@ def _platform(kind: type[Platform]) -> Callable[[params.Shop, Path], Adapter]:
 ADAPTERS: dict[str, Callable[[params.Shop, Path], Adapter]] = {
     "simulated": lambda _, source: Canonical(source),
     "ga360": lambda _, source: Ga360(source),
-    "sessions": lambda _, source: Sessions(source),
     "table": _table,
     "ga4": _platform(Ga4),
     "shopify": _platform(Shopify),
     "woocommerce": _platform(WooCommerce),
     "segment": _platform(Segment),
+    "sessions": lambda _, source: Sessions(source),
 }
 
 
