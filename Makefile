@@ -52,7 +52,7 @@ format: setup ## rewrite the code as ruff likes it
 	@ruff check --fix . && ruff format .
 
 bench: setup ## every benchmark beside its budget; some need `endcap up`
-	@for script in offline backfill online load freshness stream rounds; do \
+	@for script in offline backfill online load freshness stream rounds quality; do \
 	  echo "== benchmarks/$$script.py"; python "benchmarks/$$script.py"; done
 
 lock: ## requirements.txt from requirements.in, in a fresh environment

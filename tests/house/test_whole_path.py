@@ -63,8 +63,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENDCAP_HOME", str(folder))
         patch.chdir(folder)
-        for part in (simulate.main, ingest.main):
-            assert not part()
+        assert not simulate.main() and not ingest.main()
         assert not validate.main(validate.What.raw)
         build.main()
         text.main()
@@ -78,8 +77,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ranker.main()
         order.main()
         evaluate.main()
-        assert not leakage.main()
-        assert not gate.main()
+        assert not leakage.main() and not gate.main()
         bundle.main()
         yield folder
 
@@ -95,6 +93,14 @@ def test_our_lists_beat_popularity_and_cover_more(home: Path) -> None:
     assert models["endcap"]["coverage_at_12"] > models["popularity"]["coverage_at_12"]
     assert models["endcap"]["ndcg_low"] <= models["endcap"]["ndcg_at_12"] <= models["endcap"]["ndcg_high"]
     assert set(models) == {"endcap", "popularity", "covisit", "als", "ease", "tower"}
+
+
+def test_lists_are_measured_beside_peers_and_the_truth(home: Path) -> None:
+    command = [sys.executable, "benchmarks/quality.py", "--sample", "60", "--validation", "30", "--peers"]
+    _run([*command, "co-visits"], dict(os.environ))
+    models = orjson.loads((home / "data/reports/quality_simulated.json").read_bytes())["models"]
+    assert models["endcap, whole"]["ndcg_at_12"] > models["own popular"]["ndcg_at_12"] > 0
+    assert models["attainable"]["of_attainable"] == 1.0 > models["true best list"]["of_attainable"]
 
 
 def test_slices_partition_the_queries(home: Path) -> None:
@@ -236,9 +242,8 @@ def test_a_benchmark_of_the_running_shop_runs(
     live: dict[str, str], script: str, options: tuple[str, ...], told: str
 ) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--url", live["URL"], *options]
-    done = subprocess.run(command, env=live, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "budget" in done.stdout and re.search(told, done.stdout), done.stdout
+    output = _run(command, live)
+    assert "budget" in output and re.search(told, output), output
 
 
 def test_answers_go_on_without_the_consumer_and_without_redis(live: dict[str, str]) -> None:
@@ -273,11 +278,8 @@ def test_stages_and_service_need_no_network(home: Path, live: dict[str, str]) ->
         pytest.skip(f"network namespaces are not allowed here: {probe.stderr.strip()}")
     _endcap(live, "down")
     env = live | {"PYTHON": sys.executable, "ASK": f"{live['URL']}/v1/recommend?surface=homepage_hero"}
-    alone = subprocess.run(
-        ["unshare", "-rn", "sh", "-c", ALONE], env=env, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert alone.returncode == 0, alone.stdout[-2000:] + alone.stderr[-2000:]
-    assert '"served_from":"live"' in alone.stdout
+    alone = _run(["unshare", "-rn", "sh", "-c", ALONE], env)
+    assert '"served_from":"live"' in alone
 
 
 def _until_not_degraded(client: httpx.Client, question: dict[str, str]) -> None:
@@ -289,12 +291,10 @@ def _until_not_degraded(client: httpx.Client, question: dict[str, str]) -> None:
 
 
 def _endcap(env: dict[str, str], *args: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines", *args],
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"endcap {' '.join(args)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    _run([sys.executable, "-m", "pipelines", *args], env)
+
+
+def _run(command: list[str], env: dict[str, str]) -> str:
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
