@@ -1,9 +1,10 @@
-"""The ranker's columns of one visitor and many items: what retrieval scored, affinity, price, exposure.
+"""The ranker's columns of one visitor and many items: what retrieval scored, affinity, price, exposure, and
+where each candidate stands among the others.
 
 Nothing here is stored: each is computed when it is asked for, from stored rows that were brought to `now`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +14,13 @@ import numpy.typing as npt
 
 from feature_repo.assemble.matrix import Doubles, ItemMatrix, Rows
 from feature_repo.assemble.visitor import History, Scores, Visitor
+from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.folds.fold import Reading
 
+ITEM: tuple[Reading, ...] = (*ITEM_CATALOGUE.readings, *ITEM_ACTIVITY.readings)
+_ITEM = {reading.column: reading for reading in ITEM}
+DAY_S = 86_400.0
 RECENCY = 0.8  # weight of the k-th newest contact: RECENCY ** k
 
 
@@ -29,6 +35,12 @@ class Meeting:
     scores: Scores
 
     @cached_property
+    def items(self) -> Mapping[str, Doubles]:
+        """Every column of the items alone, (n,) each."""
+        now = self.visitor.now
+        return {name: reading.read(self.matrix, now, self.rows) for name, reading in _ITEM.items()}
+
+    @cached_property
     def recency(self) -> Doubles:
         """Weights of the contacts (h,), the newest weighs 1."""
         return np.asarray(RECENCY ** np.arange(len(self.past.rows))[::-1], np.float64)
@@ -41,6 +53,13 @@ class Meeting:
         same = (mine == codes[self.past.rows]) & (mine > 0)  # (n, h)
         share: Doubles = same @ self.recency / self.recency.sum()
         return share
+
+    @cached_property
+    def days_since(self) -> Doubles:
+        """Since the visitor last touched the candidate, (n,); NaN where that is not remembered."""
+        same = self.rows[:, None] == self.past.rows  # (n, h)
+        days = np.where(same, self.past.ages, np.inf).min(axis=1, initial=np.inf) / DAY_S
+        return np.where(np.isinf(days), np.nan, days)
 
     @cached_property
     def price_ratio(self) -> Doubles:
@@ -70,23 +89,28 @@ class Meeting:
 
 _CONTACTS = ("recent_items", "contact_items")
 _SHOWN = ("shown_items", "shown_pages", "shown_positions", "shown_counts", "pages")
+_CATEGORY, _BRAND = (*_CONTACTS, "category_path"), (*_CONTACTS, "brand")
 CROSSES: tuple[Reading, ...] = (
     Reading("tower_score", "cosine", "user tower . item tower", _CONTACTS, lambda m: m.scores.tower),
     Reading("covisit_score", "weight", "co-visits with the history", _CONTACTS, lambda m: m.scores.covisit),
     Reading("ease_score", "weight", "EASE over the history", _CONTACTS, lambda m: m.scores.ease),
-    Reading("last_item_score", "weight", "EASE of the newest item", _CONTACTS, lambda m: m.scores.last_item),
+    Reading(
+        "covisit_last", "weight", "co-visits of the newest item", _CONTACTS, lambda m: m.scores.covisit_last
+    ),
+    Reading("next_score", "weight", "directly after the newest items", _CONTACTS, lambda m: m.scores.next),
+    Reading("retrieval_place", "place", "in the order of retrieval", _CONTACTS, lambda m: m.scores.place),
     Reading(
         "category_affinity",
         "share",
         "of the recency-weighted contacts in the item's category",
-        (*_CONTACTS, "category_path"),
+        _CATEGORY,
         lambda m: m.affinity(m.matrix.category),
     ),
     Reading(
         "brand_affinity",
         "share",
         "of the recency-weighted contacts of the item's brand",
-        (*_CONTACTS, "brand"),
+        _BRAND,
         lambda m: m.affinity(m.matrix.brand),
     ),
     Reading(
@@ -96,6 +120,7 @@ CROSSES: tuple[Reading, ...] = (
         (*_CONTACTS, "price"),
         lambda m: m.price_ratio,
     ),
+    Reading("days_since", "days", "since the visitor's last contact", _CONTACTS, lambda m: m.days_since),
     Reading(
         "shown_pages_ago",
         "pages",
@@ -104,5 +129,17 @@ CROSSES: tuple[Reading, ...] = (
         lambda m: m.shown[0],
     ),
     Reading("shown_position", "place", "where it was listed", _SHOWN, lambda m: m.shown[1]),
-    Reading("shown_count", "times", "how often it was listed in this visit", _SHOWN, lambda m: m.shown[2]),
+)
+
+
+def _standing(column: str, doc: str, of: tuple[str, ...], read: Callable[[Meeting], Any]) -> Reading:
+    return Reading(column, "share", f"of the candidates with {doc}", of, read)
+
+
+STANDINGS: tuple[Reading, ...] = (  # what is read is ranked by assemble
+    _standing("tower_place", "a lower cosine", _CONTACTS, lambda m: m.scores.tower),
+    _standing("covisit_place", "fewer co-visits", _CONTACTS, lambda m: m.scores.covisit),
+    _standing("ease_place", "a lower EASE score", _CONTACTS, lambda m: m.scores.ease),
+    _standing("als_place", "a lower ALS score", _CONTACTS, lambda m: m.scores.als),
+    _standing("ctr_place", "a lower click rate", ("clicks_7d", "exposure_7d"), lambda m: m.items["ctr_7d"]),
 )

@@ -31,7 +31,6 @@ FEW_VISITS = 20  # with a value of a column: of fewer nothing is said
 EMPTY = 1e-9  # a share below is none
 TOLD = ("request_id", "session_id", "ts", "surface", "bundle")
 CATEGORIES = {  # codes, whose order means nothing, and their names
-    "user_is_known": ("anonymous", "known"),
     "hour_of_day": tuple(f"{hour:02d}h" for hour in range(24)),
     "device": ("unknown", *DEVICES),
 }

@@ -15,7 +15,6 @@ from feature_repo.assemble.matrix import Doubles
 
 PRODUCT_PAGES = ("pdp_fbt", "similar_items")
 MOST = 4  # views and pages beyond are one place
-AT_ONCE_S = 1.0  # after a contact, or after a pause
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,7 @@ def _answers(rows: pd.DataFrame) -> pd.DataFrame:
     first = rows.drop_duplicates("request_id").set_index("request_id")
     named = first["surface"].isin(PRODUCT_PAGES).astype(int)
     steps = [first[name].fillna(0).clip(0, MOST).astype(int) for name in ("session_views", "session_pages")]
-    at_once = (first["idle_s"] < AT_ONCE_S).astype(int)
-    place = ((named * 10 + steps[0]) * 10 + steps[1]) * 10 + at_once
+    place = (named * 10 + steps[0]) * 10 + steps[1]
     visit = first["session_id"].fillna(first.index.to_series())
     return pd.DataFrame({"place": place, "visit": visit})
 

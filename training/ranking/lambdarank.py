@@ -1,29 +1,33 @@
-"""The ranker: LightGBM lambdarank over exactly 28 columns.
+"""The ranker: LightGBM over exactly 28 columns, on graded labels: view, cart, order.
 
-The number of trees is chosen by NDCG@12 on the validation span; then the ranker is fitted again on training
-and validation together, so that it has seen the weeks just before the release.
+What is judged is binary, as at the gate: was the item wanted at all. The number of trees is chosen by NDCG@12
+on the validation span; then the ranker is fitted again on training and validation together, so that it has
+seen the weeks just before the release.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import lightgbm as lgb
 import numpy as np
 import numpy.typing as npt
 
 from feature_repo.assemble.vectorize import COLUMNS
-from feature_repo.errors import DataError
+from feature_repo.errors import DataError, ParamsError
 
 Floats = npt.NDArray[np.float32]
 SMOOTHED = 5  # rounds
+OBJECTIVES = ("lambdarank", "rank_xendcg")
 
 
 @dataclass(frozen=True)
 class RankerParams:
     """Section `ranker` of params.yaml."""
 
+    objective: str  # one of OBJECTIVES
+    gains: tuple[float, ...]  # what no contact, a view, a cart and an order are worth; of lambdarank alone
     seed: int
     threads: int
     max_rounds: int
@@ -36,12 +40,23 @@ class RankerParams:
     truncation: int  # pairs are weighed down to this place of the list
     k: int  # NDCG@k
 
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            allowed = ", ".join(OBJECTIVES)
+            raise ParamsError(f"ranker.objective: {self.objective!r} is not allowed; allowed: {allowed}")
+        if len(self.gains) != 4 or self.gains[0] != 0 or sorted(self.gains) != list(self.gains):
+            raise ParamsError(
+                f"ranker.gains: {list(self.gains)} is not allowed; allowed: four numbers, the first 0, none "
+                "less than the one before. Next: say what no contact, a view, a cart and an order are worth"
+            )
+
 
 @dataclass(frozen=True)
 class Examples:
     """Candidates of many queries, one after the other.
 
-    matrix float32 (n, 28) · label int8 (n,), greater is better · group int64 (q,), candidates of each query
+    matrix float32 (n, 28) · label int8 (n,): 0 no contact, 1 view, 2 cart, 3 order
+    group int64 (q,), candidates of each query
     """
 
     matrix: Floats
@@ -69,13 +84,15 @@ class Examples:
 class Fitted:
     """`booster` predicts (n, 28) -> (n,); `curve` is NDCG@k on the validation span after each tree.
 
-    `trial` is of training alone: what may be asked on validation. Its first `best_round` trees count.
+    `trial` is of training alone: what may be asked on validation. Its first `best_round` trees count, and
+    `scores` (n,) are what they say of the validation span.
     """
 
     booster: lgb.Booster
     trial: lgb.Booster
     best_round: int
     curve: tuple[float, ...]
+    scores: npt.NDArray[np.float64]
 
     def importance(self) -> dict[str, float]:
         """Share of the total gain per column, greatest first; sums to 1."""
@@ -89,15 +106,17 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
     curves: dict[str, dict[str, list[float]]] = {}
     data = _dataset(train)
     trial = lgb.train(
-        _settings(params) | {"metric": "ndcg", "eval_at": [params.k]},
+        settings(params) | {"metric": "ndcg", "eval_at": [params.k]},
         data,
         params.max_rounds,
-        valid_sets=[_dataset(valid, data)],
+        valid_sets=[_dataset(replace(valid, label=np.minimum(valid.label, 1)), data)],
         callbacks=[lgb.early_stopping(params.patience, verbose=False), lgb.record_evaluation(curves)],
     )
     curve = tuple(curves["valid_0"][f"ndcg@{params.k}"])
     best = best_round(curve)
-    return Fitted(lgb.train(_settings(params), _dataset(train + valid), best), trial, best, curve)
+    scores = np.asarray(trial.predict(valid.matrix, num_iteration=best, num_threads=params.threads))
+    final = lgb.train(settings(params), _dataset(train + valid), best)
+    return Fitted(final, trial, best, curve, scores)
 
 
 def as_retrieved(examples: Examples, k: int) -> float:
@@ -140,9 +159,9 @@ def _dataset(examples: Examples, reference: lgb.Dataset | None = None) -> lgb.Da
     )
 
 
-def _settings(params: RankerParams) -> dict[str, object]:
+def settings(params: RankerParams) -> dict[str, object]:
     return {
-        "objective": "lambdarank",
+        "objective": params.objective,
         "seed": params.seed,
         "deterministic": True,
         "force_row_wise": True,
@@ -153,6 +172,6 @@ def _settings(params: RankerParams) -> dict[str, object]:
         "feature_fraction": params.feature_fraction,
         "lambda_l2": params.lambda_l2,
         "lambdarank_truncation_level": params.truncation,
-        "label_gain": [0, 1, 3, 7],
+        "label_gain": list(params.gains),
         "verbose": -1,
     }

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[3]
 START_US, HOUR_US = 1_767_225_600_000_000, 3_600_000_000
 SLOTS = 12
 ITEMS = [f"i{n}" for n in range(SLOTS)]
-OF_SHOPPER = ("user_", "session_", "idle_s")
+OF_SHOPPER = ("user_", "session_")
 
 
 def matrix(rng: np.random.Generator, answers: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def matrix(rng: np.random.Generator, answers: int) -> np.ndarray:
     for name in COLUMNS:
         if name.startswith(OF_SHOPPER):
             of[name] = np.repeat(rng.lognormal(sigma=0.5, size=(answers, 1)), SLOTS, axis=1)
-    codes = {"user_is_known": 2, "hour_of_day": 24, "device": 4, "session_views": 2, "session_pages": 2}
+    codes = {"hour_of_day": 24, "device": 4, "session_views": 2, "session_pages": 2}
     for name, many in codes.items():
         of[name] = np.repeat(rng.integers(0, many, (answers, 1)), SLOTS, axis=1)
     of["shown_position"][rng.random((answers, SLOTS)) < 0.7] = np.nan
@@ -120,12 +120,12 @@ def test_chance_alone_is_not_called_drift(home: Path) -> None:
 def test_a_moved_feature_and_a_broken_one_are_named(home: Path) -> None:
     live = matrix(np.random.default_rng(2), 600)
     live[..., COLUMNS.index("price_log")] += 1.0
-    live[..., COLUMNS.index("session_intent")] = np.nan
+    live[..., COLUMNS.index("user_days_away")] = np.nan
     live[..., COLUMNS.index("margin")][:200] = np.nan
     drift = found(live)
     assert findings(drift) == {
         "price_log": "moved",
-        "session_intent": "missing more often",
+        "user_days_away": "missing more often",
         "margin": "missing more often",
     }
     assert drift.share == pytest.approx(3 / 28)
