@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo.assemble.crosses import Meeting
-from feature_repo.assemble.vectorize import COLUMNS, assemble, compared
+from feature_repo.assemble.vectorize import COLUMNS, assemble, compare
 from feature_repo.assemble.visitor import history
 from feature_repo.clock import micros
 from feature_repo.folds.fold import Reading
@@ -40,7 +40,7 @@ from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from serving.stages.retrieve import retrieve
 from serving.stages.rules import eligibility
-from training.ranking.lambdarank import RankerParams, settings
+from training.ranking.objective import RankerParams, settings
 
 ROUNDS = (50, 70)  # trees; the mean of both is told
 K = 12
@@ -103,7 +103,8 @@ def collect(queries: int, path: Path) -> None:
         past, mask = history(visitor, matrix), eligibility(request, visitor, matrix, blend.bought_days).mask
         found = retrieve(blend, models, visitor, past, matrix, mask)
         own = assemble(visitor, past, matrix, found.rows, found.scores)
-        more = compared(Meeting(visitor, past, matrix, found.rows, found.scores), *pools)
+        more = np.empty((len(found.rows), len(POOL) + len(RELATIVE)), np.float32)
+        compare(Meeting(visitor, past, matrix, found.rows, found.scores), *pools, more)
         return np.hstack([own, more]), [query.kinds.get(matrix.ids[row], 0) for row in found.rows]
 
     told = list(answers(asked, models.ids, blend.k, active.name, answer, params.processes))

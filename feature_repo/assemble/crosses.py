@@ -41,6 +41,11 @@ class Meeting:
         return {name: reading.read(self.matrix, now, self.rows) for name, reading in _ITEM.items()}
 
     @cached_property
+    def at(self) -> Mapping[int, int]:
+        """Catalogue row -> position among the candidates."""
+        return {row: i for i, row in enumerate(self.rows.tolist())}
+
+    @cached_property
     def recency(self) -> Doubles:
         """Weights of the contacts (h,), the newest weighs 1."""
         return np.asarray(RECENCY ** np.arange(len(self.past.rows))[::-1], np.float64)
@@ -49,17 +54,20 @@ class Meeting:
         """Share of the recency-weighted contacts that have the candidate's code, (n,); 0 where unknown."""
         if not len(self.recency):
             return np.zeros(len(self.rows))
-        mine = codes[self.rows][:, None]  # (n, 1)
-        same = (mine == codes[self.past.rows]) & (mine > 0)  # (n, h)
-        share: Doubles = same @ self.recency / self.recency.sum()
-        return share
+        weight = np.bincount(codes[self.past.rows], self.recency)  # by code, up to the greatest seen
+        weight[0] = 0.0
+        mine = codes[self.rows]
+        share = np.where(mine < len(weight), weight[np.minimum(mine, len(weight) - 1)], 0.0)
+        return np.asarray(share / self.recency.sum())
 
     @cached_property
     def days_since(self) -> Doubles:
         """Since the visitor last touched the candidate, (n,); NaN where that is not remembered."""
-        same = self.rows[:, None] == self.past.rows  # (n, h)
-        days = np.where(same, self.past.ages, np.inf).min(axis=1, initial=np.inf) / DAY_S
-        return np.where(np.isinf(days), np.nan, days)
+        days = np.full(len(self.rows), np.nan)
+        for row, age in zip(self.past.rows.tolist(), self.past.ages.tolist(), strict=True):
+            if (i := self.at.get(row)) is not None:
+                days[i] = age / DAY_S
+        return days
 
     @cached_property
     def price_ratio(self) -> Doubles:
@@ -70,25 +78,19 @@ class Meeting:
         return np.asarray(self.matrix.price_log[self.rows] - seen.mean())
 
     @cached_property
-    def shown(self) -> tuple[Doubles, Doubles, Doubles]:
-        """Per candidate (n,): pages since it was listed (0 = the newest), its position, how often."""
+    def shown(self) -> tuple[Doubles, Doubles]:
+        """Per candidate (n,): pages since it was listed (0 = the newest), its position."""
         session: Mapping[str, Any] = self.visitor.session
-        n = len(self.rows)
-        ago, position, count = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n)
-        lists = ("shown_pages", "shown_positions", "shown_counts")
-        found = {
-            item: rest
-            for item, *rest in zip(session["shown_items"], *(session[name] for name in lists), strict=True)
-        }
-        if found:
-            for i, row in enumerate(self.rows.tolist()):
-                if held := found.get(self.matrix.ids[row]):
-                    ago[i], position[i], count[i] = session["pages"] - held[0], held[1] or np.nan, held[2]
-        return ago, position, count
+        ago, position = np.full(len(self.rows), np.nan), np.full(len(self.rows), np.nan)
+        listed = zip(*(session[name] for name in _SHOWN[:3]), strict=True)
+        for item, page, place in listed:
+            if (i := self.at.get(self.matrix.row.get(item, -1))) is not None:
+                ago[i], position[i] = session["pages"] - page, place or np.nan
+        return ago, position
 
 
 _CONTACTS = ("recent_items", "contact_items")
-_SHOWN = ("shown_items", "shown_pages", "shown_positions", "shown_counts", "pages")
+_SHOWN = ("shown_items", "shown_pages", "shown_positions", "pages")
 _CATEGORY, _BRAND = (*_CONTACTS, "category_path"), (*_CONTACTS, "brand")
 CROSSES: tuple[Reading, ...] = (
     Reading("tower_score", "cosine", "user tower . item tower", _CONTACTS, lambda m: m.scores.tower),

@@ -55,15 +55,16 @@ def assemble(visitor: Visitor, past: History, matrix: ItemMatrix, rows: Rows, sc
     shared += [reading.read(visitor) for reading in REQUEST]
     out[:, : len(shared)] = shared
     meeting = Meeting(visitor, past, matrix, rows, scores)
-    own = len(shared) + len(ITEM)
-    out[:, len(shared) : own] = np.stack(list(meeting.items.values()), axis=1)
-    out[:, own:] = compared(meeting, CROSSES, STANDINGS)
+    for at, column in enumerate(meeting.items.values(), len(shared)):
+        out[:, at] = column
+    compare(meeting, CROSSES, STANDINGS, out[:, len(shared) + len(ITEM) :])
     return out
 
 
-def compared(meeting: Meeting, crosses: Sequence[Reading], standings: Sequence[Reading]) -> Floats:
-    """Columns of visitor and items: float32 (n, crosses + standings); the latter are ranked here."""
-    out = np.empty((len(meeting.rows), len(crosses) + len(standings)), np.float32)
+def compare(
+    meeting: Meeting, crosses: Sequence[Reading], standings: Sequence[Reading], out: Floats
+) -> Floats:
+    """Fill `out` (n, crosses + standings) by columns of visitor and items; the latter are ranked here."""
     for at, reading in enumerate(crosses):
         out[:, at] = reading.read(meeting)
     raw = np.empty((len(standings), len(meeting.rows)), np.float32)

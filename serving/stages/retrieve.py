@@ -165,14 +165,16 @@ class Scored:
 
     def of(self, rows: Rows, place: npt.NDArray[Any] | None = None) -> Scores:
         """The scores of `rows` (n,), which stand at `place` (n,) of the order of retrieval."""
-        found = [scores[rows] for scores in (self.tower, self.covisit, self.ease)]
-        found += [
-            self._sum(self._models.covisit, NEWEST[-1:])[rows],
-            self.next[rows],
-            self.cart[rows],
-            self._models.als_items[rows] @ self.taste,
-        ]
-        return Scores(*found, np.full(len(rows), np.nan) if place is None else place)
+        return Scores(
+            tower=self.tower[rows],
+            covisit=self.covisit[rows],
+            ease=self.ease[rows],
+            covisit_last=self._sum(self._models.covisit, NEWEST[-1:])[rows],
+            next=self.next[rows],
+            cart=self.cart[rows],
+            als=self._models.als_items[rows] @ self.taste,
+            place=np.full(len(rows), np.nan) if place is None else place,
+        )
 
     def _sum(self, table: sparse.csr_matrix, weights: npt.NDArray[Any]) -> Floats:
         """sum_k weights[-k] * table[rows[-k]], of the newest contacts: float32 (N,)."""

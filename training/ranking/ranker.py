@@ -13,7 +13,8 @@ from feature_repo.params import load
 from feature_repo.places import NO_TREES, RANKER, RANKER_TRAINING, TREES, TRIAL, at, existing
 from training.ranking import importance
 from training.ranking.calibration import calibrate
-from training.ranking.lambdarank import Examples, RankerParams, as_retrieved, fit
+from training.ranking.lambdarank import Examples, as_retrieved, fit
+from training.ranking.objective import RankerParams
 from training.tracking import tracked
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import doctest
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import sparse
 from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
 
@@ -17,6 +19,7 @@ from training.collaborative.ease import EaseParams, fit_ease
 from training.collaborative.neighbours import best_of_dense, best_of_sparse
 from training.dataset import Contacts, session_matrix
 
+PARAMS = Path(__file__).resolve().parents[3] / "params.yaml"
 COVISIT = CovisitParams(
     window=10, distance_decay=0.5, backward=0.25, kind_weights=(1.0, 2.0, 4.0), popularity=0.0
 )
@@ -68,6 +71,20 @@ def test_items_further_apart_than_the_window_or_in_two_sessions_do_not_meet() ->
     near = dataclasses.replace(COVISIT, window=1)
     table = fit_covisit(contacts_of([[0, 1, 2], [3]], owners=[0, 0]), 4, near).toarray()
     assert np.argwhere(table).tolist() == [[0, 1], [1, 0], [1, 2], [2, 1]]
+
+
+def test_next_is_what_came_directly_after_and_cart_what_the_visit_put_in() -> None:
+    shipped = yaml.safe_load(PARAMS.read_text())["item_item"]
+    contacts = contacts_of([[0, 1, 2]])
+    contacts.kind[2] = 2  # the last goes into the cart
+    tables = {
+        name: fit_covisit(contacts, 4, dataclasses.replace(CovisitParams(**shipped[name]), popularity=0.0))
+        for name in ("next", "cart")
+    }
+    assert np.argwhere(tables["next"].toarray()).tolist() == [[0, 1], [1, 2]]
+    held = best_of_sparse(tables["cart"], 4).toarray()
+    assert np.argwhere(held).tolist() == [[0, 2], [1, 2]]
+    assert held[1, 2] > held[0, 2]
 
 
 def test_full_popularity_correction_is_the_cosine() -> None:

@@ -13,7 +13,8 @@ from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import ParamsError
 from training.ranking import calibration, importance, lambdarank
 from training.ranking.calibration import calibrate
-from training.ranking.lambdarank import Examples, RankerParams, fit
+from training.ranking.lambdarank import Examples, fit
+from training.ranking.objective import OBJECTIVES, RankerParams
 
 PARAMS = RankerParams(
     objective="lambdarank",
@@ -44,7 +45,7 @@ def test_docstring_examples_hold() -> None:
     assert doctest.testmod(calibration).failed == doctest.testmod(lambdarank).failed == 0
 
 
-@pytest.mark.parametrize("objective", lambdarank.OBJECTIVES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_curve_is_binary_ndcg_and_an_order_stands_above_a_view(objective: str) -> None:
     valid = examples(2)
     fitted = fit(examples(1), valid, replace(PARAMS, objective=objective))
