@@ -34,7 +34,7 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
     "simulate": ["simulate --size tiny"],
     "doctor": ["doctor simulated", "doctor data/export"],
     "validate": ["validate raw", "validate training"],
-    "feature": ["feature", "feature user_views_30d somebody"],
+    "feature": ["feature", "feature user_days_away somebody"],
     "materialize": ["materialize", "materialize --as-of 2026-02-23"],
     "two_tower": ["two_tower --fit prior"],
     "als": ["als --fit prior"],
