@@ -44,7 +44,7 @@ from training.ranking.objective import RankerParams, settings
 
 ROUNDS = (50, 70)  # trees; the mean of both is told
 K = 12
-MEETING_COUNTS = ("exposure_7d", "purchases_30d", "carts_7d", "clicks_7d")
+COUNTS = ("exposure_7d", "purchases_30d", "carts_7d", "clicks_7d")
 
 
 def _count(name: str) -> Any:
@@ -60,10 +60,10 @@ def _of_visitor(read: Any) -> Any:
 
 
 POOL = {  # absolute columns that are not among the 28
-    **{name: _count(name) for name in MEETING_COUNTS},
+    **{name: _count(name) for name in COUNTS},
     "cart_rate": _rate("carts_7d", "views_7d", 10.0),
     "trend": _rate("views_24h", "views_7d", 1.0),
-    "cart_score": lambda m: m.scores.cart,
+    "als_score": lambda m: m.scores.als,
     "department_affinity": lambda m: m.affinity(m.matrix.department),
     "price_band_affinity": lambda m: m.affinity(m.matrix.price_band),
     "contacts": _of_visitor(lambda m: len(m.past.rows)),
@@ -74,7 +74,6 @@ POOL = {  # absolute columns that are not among the 28
 }
 RELATIVE = {  # the same, ranked among the candidates
     "next_place": lambda m: m.scores.next,
-    "cart_place": lambda m: m.scores.cart,
     "views_place": lambda m: m.items["views_7d"],
     "views_24h_place": lambda m: m.items["views_24h"],
 }

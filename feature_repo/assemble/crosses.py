@@ -61,6 +61,11 @@ class Meeting:
         return np.asarray(share / self.recency.sum())
 
     @cached_property
+    def category_last(self) -> Doubles:
+        mine, last = self.matrix.category[self.rows], self.matrix.category[self.past.rows[-1:]]
+        return np.asarray((mine > 0) & (mine == last if len(last) else False), np.float64)
+
+    @cached_property
     def days_since(self) -> Doubles:
         """Since the visitor last touched the candidate, (n,); NaN where that is not remembered."""
         days = np.full(len(self.rows), np.nan)
@@ -107,6 +112,13 @@ CROSSES: tuple[Reading, ...] = (
         "of the recency-weighted contacts in the item's category",
         _CATEGORY,
         lambda m: m.affinity(m.matrix.category),
+    ),
+    Reading(
+        "category_last",
+        "0 or 1",
+        "the newest contact is of the item's category",
+        _CATEGORY,
+        lambda m: m.category_last,
     ),
     Reading(
         "brand_affinity",

@@ -19,7 +19,6 @@ from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Reading
 
 REQUEST: tuple[Reading, ...] = (
-    Reading("hour_of_day", "h", "UTC", (), lambda visitor: visitor.now // 3_600_000_000 % 24),
     Reading("device", "code", "as the request says", (), lambda visitor: device_code(visitor.device)),
 )
 READINGS: Mapping[str, tuple[Reading, ...]] = {  # class of columns -> its columns

@@ -59,7 +59,6 @@ class Scores:
     ease: Floats  # EASE, summed over the history
     covisit_last: Floats  # co-visits of the newest contact
     next: Floats  # came directly after the newest contacts
-    cart: Floats  # put in the cart or bought in visits with the newest contacts
     als: Floats  # the history folded in
     place: Floats  # in the order of retrieval, from 0; NaN for lists that retrieval did not make
 

@@ -20,7 +20,6 @@ TABLES = {
     "item_vectors.npy": "two_tower",
     "covisit.npz": "item_item",
     "next.npz": "item_item",
-    "cart.npz": "item_item",
     "ease.npz": "item_item",
     "als_items.npy": "als",
 }
@@ -53,7 +52,6 @@ def load_models(fit: str) -> Models:
         tower=read("user_tower.onnx", UserTower),
         covisit=read("covisit.npz", read_table),
         next=read("next.npz", read_table),
-        cart=read("cart.npz", read_table),
         ease=read("ease.npz", read_table),
         als_items=read("als_items.npy", np.load).astype(np.float32),
     )

@@ -1,7 +1,7 @@
 """A release bundle: towers, tables, ranker and settings that move together or not at all.
 
     data/bundles/<digest>/manifest.json   user_tower.onnx item_ids.json item_vectors.npy covisit.npz next.npz
-                                          cart.npz ease.npz als_items.npy rails.json ranker.txt
+                                          ease.npz als_items.npy rails.json ranker.txt
                                           catalogue.parquet reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
@@ -40,7 +40,6 @@ FILES = (
     "item_vectors.npy",
     "covisit.npz",
     "next.npz",
-    "cart.npz",
     "ease.npz",
     "als_items.npy",
     "rails.json",
@@ -48,7 +47,7 @@ FILES = (
     "catalogue.parquet",
     "reference.parquet",  # not served: what live answers are compared with (monitoring/drift)
 )
-TABLES = ("covisit", "next", "cart", "ease")
+TABLES = ("covisit", "next", "ease")
 SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
 SETTINGS = ("feature_service", "retrieve", "diversify")  # what else decides an answer; the digest covers it
 DIGEST = re.compile("[0-9a-f]{16}")

@@ -7,8 +7,6 @@ own (pipelines/blend):
     reorder   bought by this shopper before `bought_days`, what all buy most often first
     ease      EASE item-item weights summed over the history
     covisit   directional co-visits, the newest contact weighing most
-    next      what shoppers came to directly after the newest contacts
-    cart      what visits with such contacts put in the cart or bought
     tower     dot product of the user tower with the item tower (content: works for an item on day one)
     als       factors folded in from the history
     popular   views of the last 7 days, what a visitor without history gets
@@ -62,8 +60,7 @@ class Models:
     index: Index  # over item_vectors, exact or HNSW by the catalogue's size
     tower: UserTower
     covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
-    next: sparse.csr_matrix  # (N, N)
-    cart: sparse.csr_matrix  # (N, N)
+    next: sparse.csr_matrix  # (N, N), a column of the ranker; as a source it found less
     ease: sparse.csr_matrix  # (N, N)
     als_items: Floats  # (N, f)
 
@@ -151,14 +148,6 @@ class Scored:
         self.ease = self._sum(models.ease, params.ease_decay**newest_first * place)
 
     @cached_property
-    def next(self) -> Floats:
-        return self._sum(self._models.next, NEWEST)
-
-    @cached_property
-    def cart(self) -> Floats:
-        return self._sum(self._models.cart, NEWEST)
-
-    @cached_property
     def taste(self) -> Floats:
         """The history folded into the space of the factors: float32 (f,)."""
         return fold_in(self._models.als_items, self._rows)
@@ -170,8 +159,7 @@ class Scored:
             covisit=self.covisit[rows],
             ease=self.ease[rows],
             covisit_last=self._sum(self._models.covisit, NEWEST[-1:])[rows],
-            next=self.next[rows],
-            cart=self.cart[rows],
+            next=self._sum(self._models.next, NEWEST)[rows],
             als=self._models.als_items[rows] @ self.taste,
             place=np.full(len(rows), np.nan) if place is None else place,
         )

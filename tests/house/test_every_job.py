@@ -110,7 +110,7 @@ MODELS = (
     "als/item_factors.npy",
     "als/als_items.npy",
 )
-TABLES = tuple(f"item_item/{name}.npz" for name in ("covisit", "next", "cart", "ease"))
+TABLES = tuple(f"item_item/{name}.npz" for name in ("covisit", "next", "ease"))
 FITTED = [f"data/models/{fit}/{file}" for fit in ("prior", "final") for file in (*MODELS, *TABLES)]
 FAULTS: dict[str, Callable[[Path], None]] = {
     "no data": lambda home: None,

@@ -1,7 +1,6 @@
-"""`endcap item_item`: the sparse item-item tables: co-visits, what comes next, what is put in carts, EASE.
+"""`endcap item_item`: the sparse item-item tables: co-visits, what comes directly next, EASE.
 
-`next` and `cart` are co-visits under other settings: of items contacted directly one after the other, and of
-items that the visit put in the cart or bought.
+`next` are co-visits under other settings: of items contacted one directly after the other.
 """
 
 from dataclasses import dataclass
@@ -26,12 +25,11 @@ class ItemItemParams:
     neighbours: int
     covisit: CovisitParams
     next: CovisitParams
-    cart: CovisitParams
     ease: EaseParams
 
 
 def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
-    """Fit co-visits of three kinds and EASE, and keep the best neighbours of every item."""
+    """Fit co-visits of two kinds and EASE, and keep the best neighbours of every item."""
     fitted(_fit, fit)
 
 
@@ -42,7 +40,7 @@ def _fit(fit: Fit) -> str:
         sessions = session_matrix(contacts, items)
         weights, warm = fit_ease(sessions, params.ease)
         cold = len(np.unique(sessions.indices)) - len(warm)
-        counted = {"covisit": params.covisit, "next": params.next, "cart": params.cart}
+        counted = {"covisit": params.covisit, "next": params.next}
         tables = {
             name: best_of_sparse(fit_covisit(contacts, items, settings), params.neighbours)
             for name, settings in counted.items()

@@ -51,7 +51,7 @@ def user_row(*events: Event) -> dict[str, object]:
 
 def columns(visitor: Visitor, matrix: ItemMatrix) -> dict[str, np.ndarray]:
     n = len(matrix)
-    scores = Scores(*np.full((8, n), 0.1, np.float32))
+    scores = Scores(*np.full((7, n), 0.1, np.float32))
     out = assemble(visitor, history(visitor, matrix), matrix, np.arange(n), scores)
     assert out.shape == (n, 28)
     assert out.dtype == np.float32
@@ -94,7 +94,7 @@ def test_decayed_counts_halve_between_the_last_event_and_now() -> None:
 def test_where_a_candidate_stands_is_the_share_of_those_with_less() -> None:
     matrix, rng = item_matrix(), np.random.default_rng(0)
     many = np.arange(4)
-    scores = Scores(*rng.normal(size=(8, 4)).astype(np.float32))
+    scores = Scores(*rng.normal(size=(7, 4)).astype(np.float32))
     out = assemble(Visitor(NOW, "s", None), history(Visitor(NOW, "s", None), matrix), matrix, many, scores)
     found = dict(zip(COLUMNS, out.T, strict=True))
     for name, of in (("tower_place", scores.tower), ("covisit_place", scores.covisit)):

@@ -39,7 +39,7 @@ def matrix(rng: np.random.Generator, answers: int) -> np.ndarray:
     for name in COLUMNS:
         if name.startswith(OF_SHOPPER):
             of[name] = np.repeat(rng.lognormal(sigma=0.5, size=(answers, 1)), SLOTS, axis=1)
-    codes = {"hour_of_day": 24, "device": 4, "session_views": 2, "session_pages": 2}
+    codes = {"device": 4, "session_views": 2, "session_pages": 2}
     for name, many in codes.items():
         of[name] = np.repeat(rng.integers(0, many, (answers, 1)), SLOTS, axis=1)
     of["shown_position"][rng.random((answers, SLOTS)) < 0.7] = np.nan
@@ -146,6 +146,7 @@ def test_a_change_of_the_traffic_mix_is_seen_with_its_shares(home: Path) -> None
     live[..., COLUMNS.index("device")] = 2
     drift = found(live)
     assert findings(drift) == {"device": "moved"}
+    assert drift.hours == pytest.approx(200, abs=0.01)
     device = next(column for column in drift.columns if column.drifted)
     assert (device.code, device.now) == (2, pytest.approx(1.0))
     assert device.then == pytest.approx(0.25, abs=0.05)
@@ -170,15 +171,6 @@ def test_answers_at_a_place_that_the_reference_lacks_are_left_out_and_counted(ho
     assert (drift.answers_live, drift.alone) == (300, 0.25)
     with pytest.raises(DataError, match="no place of a visit has enough answers"):
         compare(usual(), live.assign(surface="pdp_fbt"), load("drift", DriftParams))
-
-
-def test_the_hour_is_not_judged_from_an_afternoon(home: Path) -> None:
-    live = matrix(np.random.default_rng(2), 600)
-    live[..., COLUMNS.index("hour_of_day")] = 15
-    drift = found(live, hours=4)
-    assert drift.not_judged == ("hour_of_day",)
-    assert findings(drift) == {}
-    assert drift.hours == pytest.approx(4, abs=0.01)
 
 
 def test_an_entry_that_is_no_rows_of_28_is_refused(redis: Redis) -> None:
