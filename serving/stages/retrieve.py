@@ -166,11 +166,15 @@ class Scored:
 
     def _sum(self, table: sparse.csr_matrix, weights: npt.NDArray[Any]) -> Floats:
         """sum_k weights[-k] * table[rows[-k]], of the newest contacts: float32 (N,)."""
-        out = np.zeros(len(self._models.ids), np.float32)
-        for row, weight in zip(self._rows[::-1].tolist(), weights[::-1].tolist(), strict=False):
-            span = slice(table.indptr[row], table.indptr[row + 1])
-            out[table.indices[span]] += np.float32(weight) * table.data[span]  # distinct columns
-        return out
+        rows = self._rows[-len(weights) :]
+        begin, end = table.indptr[rows], table.indptr[rows + 1]
+        spans = [slice(*ends) for ends in zip(begin.tolist(), end.tolist(), strict=True)]
+        if not spans:
+            return np.zeros(len(self._models.ids), np.float32)
+        items = np.concatenate([table.indices[span] for span in spans])
+        values = np.concatenate([table.data[span] for span in spans])
+        values = values * np.repeat(weights[-len(rows) :], end - begin)
+        return np.bincount(items, values, len(self._models.ids)).astype(np.float32)
 
 
 def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
