@@ -128,7 +128,7 @@ def ndcg(shop: Shop, names: Sequence[str], params: RankerParams) -> np.ndarray:
     ideal = np.concatenate([[0.0], np.cumsum(discounts(K))])
     ends = np.cumsum(shop.group[shop.valid])[:-1]
     for rounds in ROUNDS:
-        scores = np.split(trees.predict(matrix[late], num_iteration=rounds), ends)
+        scores = np.split(trees.predict(matrix[late], num_iteration=rounds, num_threads=1), ends)
         for at, (score, label) in enumerate(zip(scores, np.split(shop.label[late], ends), strict=True)):
             hits = label[np.argsort(-score, kind="stable")[:K]] > 0
             found[at] += hits @ discounts(K)[: len(hits)] / len(ROUNDS)
@@ -143,7 +143,7 @@ def main() -> None:
     told = parser.parse_args()
     if told.collect:
         return collect(told.queries, told.collect)
-    params, shops = replace(load("ranker", RankerParams), learning_rate=0.1), []
+    params, shops = replace(load("ranker", RankerParams), learning_rate=0.1, threads=1), []
     with tempfile.TemporaryDirectory() as folder:
         for number, home in enumerate(told.homes):
             path = Path(folder) / f"{number}.npz"
