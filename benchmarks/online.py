@@ -142,7 +142,7 @@ async def compare(url: str, ids: list[str], rate: int, seconds: float) -> None:
     rng = np.random.default_rng(0)
     settle()
     drawn = rng.integers(0, len(ids), (1000, CANDIDATES))
-    scores = Scores(*(np.zeros(CANDIDATES, np.float32) for _ in range(4)))
+    scores = Scores(*np.zeros((7, CANDIDATES), np.float32))
     activity = OnlineView(ITEM_ACTIVITY, project)
     visitor_service, item_service = (store.get_feature_service(name) for name in ("visitor", "items"))
 

@@ -12,7 +12,7 @@ from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
 from serving.stages.diversify import TAIL, Diversify, Shelf, diversify, draw
 from serving.stages.rank import Ranker, rank
-from serving.stages.retrieve import EVERY, Models, Retrieve, retrieve, score_catalogue, take, top, user_vector
+from serving.stages.retrieve import EVERY, Models, Retrieve, Scored, retrieve, top, user_vector
 from serving.stages.rules import Eligibility, eligibility
 from serving.types import Candidates, Ranked, Request, Slot
 
@@ -103,7 +103,7 @@ def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatr
     rows = matrix.rows_of(list(dict.fromkeys(request.items)))
     past = history(visitor, matrix)
     user = user_vector(bundle.models, visitor, past)
-    scores = take(score_catalogue(bundle.retrieve, bundle.models, user, past), rows)
+    scores = Scored(bundle.retrieve, bundle.models, user, past).of(rows)
     candidates = Candidates(rows, ("listed",) * len(rows), scores)
     took.lap("retrieve")
     ranked = rank(bundle.ranker, candidates, visitor, past, matrix)

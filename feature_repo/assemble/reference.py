@@ -51,8 +51,8 @@ def _for_nobody() -> list[str]:
     """The 28 values of an unknown visitor and an untouched item, at midnight."""
     empty = {c.name: [None] for c in ITEM_CATALOGUE.columns}
     matrix, visitor, row = ItemMatrix(["nothing"], empty), Visitor(0, "", None), np.zeros(1, np.int64)
-    none = np.zeros(1, np.float32)
-    columns = assemble(visitor, history(visitor, matrix), matrix, row, Scores(none, none, none, none))
+    none = Scores(*np.zeros((7, 1), np.float32))
+    columns = assemble(visitor, history(visitor, matrix), matrix, row, none)
     return [f"{value:.3g}".replace("nan", "NaN") for value in columns[0].tolist()]
 
 

@@ -9,24 +9,24 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from feature_repo.assemble.crosses import CROSSES, Meeting
+from feature_repo.assemble.crosses import CROSSES, ITEM, STANDINGS, Meeting
 from feature_repo.assemble.matrix import ItemMatrix, Rows
+from feature_repo.assemble.standing import standing
 from feature_repo.assemble.visitor import Floats, History, Scores, Visitor
 from feature_repo.errors import DefinitionError
 from feature_repo.events import device_code
-from feature_repo.features.catalogue import ITEM_CATALOGUE
-from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
+from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Reading
 
 REQUEST: tuple[Reading, ...] = (
-    Reading("hour_of_day", "h", "UTC", (), lambda visitor: visitor.now // 3_600_000_000 % 24),
     Reading("device", "code", "as the request says", (), lambda visitor: device_code(visitor.device)),
 )
 READINGS: Mapping[str, tuple[Reading, ...]] = {  # class of columns -> its columns
     "user": USER_HISTORY.readings,
     "context": (*SESSION_CONTEXT.readings, *REQUEST),
-    "item": (*ITEM_CATALOGUE.readings, *ITEM_ACTIVITY.readings),
+    "item": ITEM,
     "cross": CROSSES,
+    "standing": STANDINGS,
 }
 CLASSES = {name: tuple(reading.column for reading in group) for name, group in READINGS.items()}
 COLUMNS = tuple(column for group in CLASSES.values() for column in group)  # in the order of the matrix
@@ -54,8 +54,20 @@ def assemble(visitor: Visitor, past: History, matrix: ItemMatrix, rows: Rows, sc
     shared += [reading.read(visitor) for reading in REQUEST]
     out[:, : len(shared)] = shared
     meeting = Meeting(visitor, past, matrix, rows, scores)
-    columns = [reading.read(matrix, visitor.now, rows) for reading in READINGS["item"]]
-    columns += [reading.read(meeting) for reading in CROSSES]
-    for at, column in enumerate(columns, len(shared)):
+    for at, column in enumerate(meeting.items.values(), len(shared)):
         out[:, at] = column
+    compare(meeting, CROSSES, STANDINGS, out[:, len(shared) + len(ITEM) :])
+    return out
+
+
+def compare(
+    meeting: Meeting, crosses: Sequence[Reading], standings: Sequence[Reading], out: Floats
+) -> Floats:
+    """Fill `out` (n, crosses + standings) by columns of visitor and items; the latter are ranked here."""
+    for at, reading in enumerate(crosses):
+        out[:, at] = reading.read(meeting)
+    raw = np.empty((len(standings), len(meeting.rows)), np.float32)
+    for at, reading in enumerate(standings):
+        raw[at] = reading.read(meeting)
+    out[:, len(crosses) :] = standing(raw).T
     return out

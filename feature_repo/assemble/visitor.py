@@ -54,10 +54,13 @@ class History:
 class Scores:
     """What retrieval computed for the candidates, each float32 (n,)."""
 
-    tower: Floats
-    covisit: Floats
-    ease: Floats
-    last_item: Floats
+    tower: Floats  # user tower . item tower
+    covisit: Floats  # co-visits, summed over the history
+    ease: Floats  # EASE, summed over the history
+    covisit_last: Floats  # co-visits of the newest contact
+    next: Floats  # came directly after the newest contacts
+    als: Floats  # the history folded in
+    place: Floats  # in the order of retrieval, from 0; NaN for lists that retrieval did not make
 
 
 def history(visitor: Visitor, matrix: ItemMatrix, limit: int = HISTORY) -> History:

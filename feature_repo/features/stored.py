@@ -33,11 +33,11 @@ USER_HISTORY = Fold(
     doc="A shopper over all visits: what the user tower and the loyalty features need.",
     parts=(
         Counts(
-            Decayed("views_30d", 30 * DAY_US, VIEW, "product views", column="user_views_30d"),
+            Decayed("views_30d", 30 * DAY_US, VIEW, "product views"),
             Decayed("carts_30d", 30 * DAY_US, CARTED, "adds to cart"),
-            Decayed("purchases_180d", 180 * DAY_US, BUY, "items bought", column="user_purchases_180d"),
+            Decayed("purchases_180d", 180 * DAY_US, BUY, "items bought"),
         ),
-        Visits(PRODUCT_TYPES, days_away="user_days_away", is_known="user_is_known"),
+        Visits(PRODUCT_TYPES, days_away="user_days_away"),
         Recent("recent", PRODUCT_TYPES, HISTORY, "touched", kinds=True),
         Recent("bought", BUY, BOUGHT, "bought"),
     ),
@@ -50,12 +50,10 @@ SESSION_CONTEXT = SessionFold(
     doc="One visit: contacts, cart, intent, what the shopper has been shown, and whose visit it is.",
     parts=(
         Tally("views", "product_viewed", "product views of the visit", column="session_views"),
-        Tally("carts", "add_to_cart", "adds to cart of the visit", column="session_carts"),
-        Counts(
-            Decayed("intent", 10 * MINUTE_US, INTENT, "view 1, cart 3, purchase 5", column="session_intent")
-        ),
-        First("started_ts", VISIT, "first event of the visit", column="session_age_s"),
-        Last("last_ts", PRODUCT_TYPES, "newest product contact", column="idle_s"),
+        Tally("carts", "add_to_cart", "adds to cart of the visit"),
+        Counts(Decayed("intent", 10 * MINUTE_US, INTENT, "view 1, cart 3, purchase 5")),
+        First("started_ts", VISIT, "first event of the visit"),
+        Last("last_ts", PRODUCT_TYPES, "newest product contact"),
         Recent("contact", PRODUCT_TYPES, HISTORY, "touched in the visit", kinds=True),
         Cart(CART),
         Recent("bought", BUY, BOUGHT, "bought in the visit"),

@@ -205,19 +205,11 @@ class Visits(Part):
         Column("visit_ts", "list<int64>", "us", "last contact of each"),
     )
 
-    def __init__(self, types: Collection[str], days_away: str, is_known: str) -> None:
+    def __init__(self, types: Collection[str], days_away: str) -> None:
         self.types = frozenset(types)
         of = ("sessions", "visit_ids", "visit_ts")
-        self.readings = (
-            Reading(days_away, "days", "since the last contact of an earlier visit", of, _days_away),
-            Reading(
-                is_known,
-                "0 or 1",
-                "has been here before this visit",
-                of,
-                lambda row, visitor: float(been_before(row, visitor.session_id)),
-            ),
-        )
+        doc = "since the last contact of an earlier visit"
+        self.readings = (Reading(days_away, "days", doc, of, _days_away),)
 
     def step(self, state: State, event: Event) -> None:
         ids, stamps = state["visit_ids"], state["visit_ts"]

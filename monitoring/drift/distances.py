@@ -25,14 +25,11 @@ from feature_repo.features.stored import ITEM_ACTIVITY
 from monitoring.drift.strata import Sample, alike
 from serving.live.exposures import SERVED, decode
 
-WEEK_HOURS = 168.0
 BINS = 64  # of numbers: quantiles of both samples together
 FEW_VISITS = 20  # with a value of a column: of fewer nothing is said
 EMPTY = 1e-9  # a share below is none
 TOLD = ("request_id", "session_id", "ts", "surface", "bundle")
 CATEGORIES = {  # codes, whose order means nothing, and their names
-    "user_is_known": ("anonymous", "known"),
-    "hour_of_day": tuple(f"{hour:02d}h" for hour in range(24)),
     "device": ("unknown", *DEVICES),
 }
 ACTIVITY = {reading.column for reading in ITEM_ACTIVITY.readings}  # rises and falls with hour and weekday
@@ -106,7 +103,6 @@ class Drift:
     """What one comparison found. `alone`: share of live answers at places without their like, left out."""
 
     columns: tuple[ColumnDrift, ...]
-    not_judged: tuple[str, ...]
     answers_reference: int
     answers_live: int
     visits_live: int
@@ -138,7 +134,6 @@ def compare(reference: pd.DataFrame, live: pd.DataFrame, params: DriftParams) ->
     """Judge every feature of `live`, as `read_served` gives it, against `reference`, its like; the samples
     that were compared.
 
-    hour_of_day is judged only where live answers span a week, as the reference does: no day is like another.
     Raises DataError where too few live answers have their like.
     """
     try:
@@ -146,11 +141,8 @@ def compare(reference: pd.DataFrame, live: pd.DataFrame, params: DriftParams) ->
     except ValueError as error:
         raise DataError(SERVED, str(error), next_step="send the service more requests") from None
     hours = float(live["ts"].max() - live["ts"].min()) / HOUR_US
-    not_judged = () if hours >= WEEK_HOURS else ("hour_of_day",)
-    names = [name for name in COLUMNS if name not in not_judged]
     drift = Drift(
-        columns=tuple(_judged(names, then, now, params)),
-        not_judged=not_judged,
+        columns=tuple(_judged(then, now, params)),
         answers_reference=len(then.weight),
         answers_live=len(now.weight),
         visits_live=len(np.unique(now.visit)),
@@ -160,11 +152,11 @@ def compare(reference: pd.DataFrame, live: pd.DataFrame, params: DriftParams) ->
     return drift, then, now
 
 
-def _judged(names: list[str], then: Sample, now: Sample, params: DriftParams) -> Iterator[ColumnDrift]:
+def _judged(then: Sample, now: Sample, params: DriftParams) -> Iterator[ColumnDrift]:
     """Chance is that of the most extreme of all gaps (max-T, Westfall and Young): many columns are asked."""
     rng = np.random.default_rng(params.seed)
     drawn = [sample.resampled(params.resamples, rng) for sample in (then, now)]
-    columns = [_Column(name, then, now) for name in names]
+    columns = [_Column(name, then, now) for name in COLUMNS]
     measured = [column.measured(drawn, params) for column in columns]
     chances = [by_chance for gaps in measured for _, by_chance in gaps if np.isfinite(by_chance[0])]
     ratios = [by_chance / max(by_chance.mean(), 1e-12) for by_chance in chances]

@@ -19,7 +19,6 @@ from monitoring.drift.distances import (
     CATEGORIES,
     CLASS_OF,
     TOLD,
-    WEEK_HOURS,
     ColumnDrift,
     Drift,
     DriftParams,
@@ -133,10 +132,6 @@ def _tell(drift: Drift) -> None:
         out.print(shown)
     if unsure:
         out.print(f"too few answers to say: {', '.join(unsure)}")
-    if drift.not_judged:
-        out.print(
-            f"not judged: {', '.join(drift.not_judged)} (the answers span less than {WEEK_HOURS:.0f} hours)"
-        )
     if drift.alone:
         out.print(f"{drift.alone:.0%} of the live answers stand at a place without enough like it; left out")
     out.print(f"distributions: {PAGE}, picture: {PICTURE}")

@@ -13,9 +13,8 @@ import pandas as pd
 
 from feature_repo.assemble.matrix import Doubles
 
-PRODUCT_PAGES = ("pdp_fbt", "similar_items")
+PAGES = {"pdp_fbt": 1, "similar_items": 1, "category_sort": 2}  # a product's; a list that the storefront made
 MOST = 4  # views and pages beyond are one place
-AT_ONCE_S = 1.0  # after a contact, or after a pause
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,9 @@ def alike(reference: pd.DataFrame, live: pd.DataFrame, least: int) -> tuple[Samp
 def _answers(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per answer, index request_id: place and visit."""
     first = rows.drop_duplicates("request_id").set_index("request_id")
-    named = first["surface"].isin(PRODUCT_PAGES).astype(int)
+    page = first["surface"].map(PAGES).fillna(0).astype(int)
     steps = [first[name].fillna(0).clip(0, MOST).astype(int) for name in ("session_views", "session_pages")]
-    at_once = (first["idle_s"] < AT_ONCE_S).astype(int)
-    place = ((named * 10 + steps[0]) * 10 + steps[1]) * 10 + at_once
+    place = (page * 10 + steps[0]) * 10 + steps[1]
     visit = first["session_id"].fillna(first.index.to_series())
     return pd.DataFrame({"place": place, "visit": visit})
 

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from feature_repo.assemble.crosses import CROSSES
+from feature_repo.assemble.crosses import CROSSES, STANDINGS
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.reference import markdown
 from feature_repo.assemble.vectorize import COLUMNS, REQUEST
@@ -57,7 +57,7 @@ def listing() -> Table:
 
 def show(out: Console, name: str, entity: str | None) -> int:
     """Print one feature; with `entity` its values on both sides, exit code 1 where they differ."""
-    asked = [reading for reading in (*REQUEST, *CROSSES) if reading.column == name]
+    asked = [reading for reading in (*REQUEST, *CROSSES, *STANDINGS) if reading.column == name]
     of_views = [
         (view, columns, readings)
         for view in DECLARED

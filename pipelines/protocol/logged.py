@@ -20,7 +20,7 @@ from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.clock import HOUR_US, micros
 from feature_repo.errors import DataError
-from feature_repo.events import TIMESTAMP
+from feature_repo.events import KINDS, TIMESTAMP
 
 SCHEMA = pa.schema(  # of the files that `endcap served` writes
     [
@@ -60,9 +60,10 @@ def logged_examples(
 ) -> tuple[Iterator[Example], LeftOut]:
     """The answers of [start, end) in `folder` by time, where at least one candidate was wanted.
 
-    `events`: product events, as queries.product_events gives them. Label 1: the visit came to the
-    item for the first time within `wait_hours` after the answer. Answers whose wait reaches `end`, or past
-    the newest event, are left out: a label comes from before `end`. Raises DataError without a log, for a
+    `events`: product events, as queries.product_events gives them. Label: the visit's strongest contact with
+    the item within `wait_hours` after the answer, 1 view, 2 cart, 3 purchase; 0 for none and for an item that
+    it had touched before. Answers whose wait reaches `end`, or past the newest event, are left out: a label
+    comes from before `end`. Raises DataError without a log, for a
     file of other columns and where every answer is of another feature schema.
     """
     frame = _answers(folder, start, end)
@@ -103,14 +104,23 @@ def _told(schema: pa.Schema) -> set[str]:
 
 
 def _examples(frame: pd.DataFrame, events: pd.DataFrame, wait: int) -> Iterator[Example]:
-    first = events.drop_duplicates(["session_id", "item_id"])
-    contacts = {
-        name: dict(zip(g["item_id"], g["event_ts"], strict=True)) for name, g in first.groupby("session_id")
+    touched = (
+        events[["item_id", "event_ts", "type"]].assign(kind=events["type"].map(KINDS)).drop(columns="type")
+    )
+    visits = {
+        name: list(rows.itertuples(index=False, name=None))
+        for name, rows in touched.groupby(events["session_id"])
     }
     for number, (_, rows) in enumerate(frame.groupby("request_id", sort=False)):
         now = int(rows["served_ts"].iloc[0])
-        seen = contacts.get(rows["session_id"].iloc[0], {})
+        kinds: dict[str, int] = {}
+        before: set[str] = set()
+        for item, ts, kind in visits.get(rows["session_id"].iloc[0], ()):
+            if ts <= now:
+                before.add(item)
+            elif ts <= now + wait and item not in before:
+                kinds[item] = max(kind, kinds.get(item, 0))
         items = rows["item_id"].tolist()
-        label = np.array([now < seen.get(item, 0) <= now + wait for item in items], np.int8)
+        label = np.array([kinds.get(item, 0) for item in items], np.int8)
         if label.any():
             yield Example(number, now, items, label, rows[list(COLUMNS)].to_numpy(np.float32))

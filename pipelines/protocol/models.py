@@ -19,6 +19,7 @@ TABLES = {
     "user_tower.onnx": "two_tower",
     "item_vectors.npy": "two_tower",
     "covisit.npz": "item_item",
+    "next.npz": "item_item",
     "ease.npz": "item_item",
     "als_items.npy": "als",
 }
@@ -50,6 +51,7 @@ def load_models(fit: str) -> Models:
         index=build(vectors, load("index", IndexParams)),
         tower=read("user_tower.onnx", UserTower),
         covisit=read("covisit.npz", read_table),
+        next=read("next.npz", read_table),
         ease=read("ease.npz", read_table),
         als_items=read("als_items.npy", np.load).astype(np.float32),
     )

@@ -5,7 +5,8 @@ first contact (n >= 2), query k = 1..min(n, 20)-1 stands one microsecond after t
 is known are i1..ik, what is wanted are ik+1..in.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feature_repo.clock import micros
-from feature_repo.events import PRODUCT_TYPES
+from feature_repo.events import KINDS, PRODUCT_TYPES
 from feature_repo.places import EVENTS, RAW, existing
 from serving.types import Context, Request
 
@@ -60,6 +61,7 @@ class Query:
     context: Context
     surface: str = SURFACE
     items: tuple[str, ...] = ()  # that the page is about
+    kinds: Mapping[str, int] = field(default_factory=dict)  # of what is wanted: KINDS
 
     def request(self, limit: int = 12) -> Request:
         """The same question as a storefront would put it."""
@@ -94,7 +96,9 @@ def make_queries(
         inside &= first < micros(end)
     asked = events[inside]
     known = asked.groupby("session_id")["user_id"].ffill()  # whom the storefront knew by then
-    contacts = asked.assign(user_id=known.where(known.notna(), None)).drop_duplicates(
+    pair = [asked["session_id"], asked["item_id"]]
+    strongest = asked["type"].map(KINDS).groupby(pair).transform("max")
+    contacts = asked.assign(user_id=known.where(known.notna(), None), kind=strongest).drop_duplicates(
         ["session_id", "item_id"]
     )
     contacts = contacts[contacts.groupby("session_id")["item_id"].transform("size") >= 2]
@@ -114,6 +118,7 @@ def make_queries(
 def _session_queries(contacts: pd.DataFrame) -> list[Query]:
     items = contacts["item_id"].tolist()
     stamps, users = contacts["event_ts"].tolist(), contacts["user_id"].tolist()
+    kinds = dict(zip(items, contacts["kind"].tolist(), strict=True))
     head = contacts.iloc[0]
     context = Context(device=head["device"], country=head["country"], channel=head["channel"])
     return [
@@ -125,6 +130,7 @@ def _session_queries(contacts: pd.DataFrame) -> list[Query]:
             tuple(items[:k]),
             frozenset(items[k:]),
             context,
+            kinds={item: kinds[item] for item in items[k:]},
         )
         for k in range(1, min(len(items), MAX_ITEMS))
     ]

@@ -41,7 +41,7 @@ from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.diversify import Diversify
 from serving.stages.rank import Untrained
-from serving.stages.retrieve import EVERY, als_scores, score_catalogue, top, user_vector
+from serving.stages.retrieve import EVERY, Scored, als_scores, top, user_vector
 from serving.stages.rules import eligibility
 
 K = 12
@@ -146,7 +146,7 @@ def _asked(candidate: Bundle, known: Known, relevant: frozenset[int], mask: npt.
     past = history(visitor, matrix)
     allowed = mask & eligibility(request, visitor, matrix, 0.0).mask
     user = user_vector(candidate.models, visitor, past)
-    scores = score_catalogue(candidate.retrieve, candidate.models, user, past)
+    scores = Scored(candidate.retrieve, candidate.models, user, past)
     by_name: dict[str, npt.NDArray[Any]] = {
         "popularity": matrix.popularity() + EVERY,
         "covisit": scores.covisit,

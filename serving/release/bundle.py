@@ -1,8 +1,8 @@
 """A release bundle: towers, tables, ranker and settings that move together or not at all.
 
-    data/bundles/<digest>/manifest.json   user_tower.onnx item_ids.json item_vectors.npy covisit.npz ease.npz
-                                          als_items.npy rails.json ranker.txt catalogue.parquet
-                                          reference.parquet
+    data/bundles/<digest>/manifest.json   user_tower.onnx item_ids.json item_vectors.npy covisit.npz next.npz
+                                          ease.npz als_items.npy rails.json ranker.txt
+                                          catalogue.parquet reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
 manifest and this program say, and one of another shop.
@@ -39,6 +39,7 @@ FILES = (
     "item_ids.json",
     "item_vectors.npy",
     "covisit.npz",
+    "next.npz",
     "ease.npz",
     "als_items.npy",
     "rails.json",
@@ -46,6 +47,7 @@ FILES = (
     "catalogue.parquet",
     "reference.parquet",  # not served: what live answers are compared with (monitoring/drift)
 )
+TABLES = ("covisit", "next", "ease")
 SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
 SETTINGS = ("feature_service", "retrieve", "diversify")  # what else decides an answer; the digest covers it
 DIGEST = re.compile("[0-9a-f]{16}")
@@ -136,7 +138,7 @@ def load(path: Path) -> Bundle:
     manifest = verify(path)
     ids = _read(path / "item_ids.json", lambda file: orjson.loads(file.read_bytes()))
     vectors = _read(path / "item_vectors.npy", np.load)
-    tables = {name: _read(path / f"{name}.npz", read_table) for name in ("covisit", "ease")}
+    tables = {name: _read(path / f"{name}.npz", read_table) for name in TABLES}
     als = _read(path / "als_items.npy", np.load)
     n = manifest["items"]
     for name, rows in (("item_ids.json", ids), ("item_vectors.npy", vectors), ("als_items.npy", als)):

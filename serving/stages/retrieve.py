@@ -15,6 +15,7 @@ own (pipelines/blend):
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from serving.stages.tower import UserTower
 from serving.types import Candidates, Floats, Rows
 
 OVERFETCH = 2  # the index knows nothing of eligibility
+NEWEST = np.array([0.36, 0.6, 1.0])  # weights of the newest contacts, of those that came directly before
 EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
 Mask = npt.NDArray[np.bool_]
 
@@ -58,6 +60,7 @@ class Models:
     index: Index  # over item_vectors, exact or HNSW by the catalogue's size
     tower: UserTower
     covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
+    next: sparse.csr_matrix  # (N, N), a column of the ranker; as a source it found less
     ease: sparse.csr_matrix  # (N, N)
     als_items: Floats  # (N, f)
 
@@ -82,7 +85,7 @@ class Sources:
         self._params, self._models, self._visitor, self._past = params, models, visitor, past
         self._matrix, self._eligible = matrix, eligible
         self._user = user_vector(models, visitor, past)
-        self.scores = score_catalogue(params, models, self._user, past)
+        self.scores = Scored(params, models, self._user, past)
 
     def best(self, source: str) -> list[int]:
         """Eligible rows that `source` brings, best first, at most k."""
@@ -101,8 +104,7 @@ class Sources:
             nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
             return nearest
         if source == "als":
-            past = self._past.rows
-            return top(als_scores(models.als_items, past), eligible, params.k) if len(past) else []
+            return top(models.als_items @ self.scores.taste, eligible, params.k)
         if source == "fresh":
             born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
             young = eligible & (born > self._visitor.now - params.fresh_days * DAY_US)
@@ -131,26 +133,48 @@ def fill(quotas: Mapping[str, int], k: int, sources: Sources) -> Candidates:
                 found[row] = source
                 brought += 1
     rows = np.fromiter(found, np.int64, len(found))
-    return Candidates(rows, tuple(found.values()), take(sources.scores, rows))
+    return Candidates(rows, tuple(found.values()), sources.scores.of(rows, np.arange(len(rows))))
 
 
-def score_catalogue(params: Retrieve, models: Models, user: Floats, past: History) -> Scores:
-    """Each model's score of every catalogue item, float32 (N,) each; `user` as user_vector gives it."""
-    n = len(models.ids)
-    newest_first = np.arange(len(past.rows))[::-1]
-    place = np.where(past.current, 1.0, params.earlier_weight)
-    last = past.rows[-1:]
-    return Scores(
-        tower=models.item_vectors @ user,
-        covisit=_sum_rows(models.covisit, past.rows, params.covisit_decay**newest_first * place, n),
-        ease=_sum_rows(models.ease, past.rows, params.ease_decay**newest_first * place, n),
-        last_item=_sum_rows(models.ease, last, np.ones(len(last)), n),
-    )
+class Scored:
+    """What every model makes of the catalogue, float32 (N,) each; `user` as user_vector gives it."""
 
+    def __init__(self, params: Retrieve, models: Models, user: Floats, past: History) -> None:
+        self._models, self._rows = models, past.rows
+        newest_first = np.arange(len(past.rows))[::-1]
+        place = np.where(past.current, 1.0, params.earlier_weight)
+        self.tower: Floats = models.item_vectors @ user
+        self.covisit = self._sum(models.covisit, params.covisit_decay**newest_first * place)
+        self.ease = self._sum(models.ease, params.ease_decay**newest_first * place)
 
-def take(scores: Scores, rows: Rows) -> Scores:
-    """The same scores for `rows` (n,) only."""
-    return Scores(scores.tower[rows], scores.covisit[rows], scores.ease[rows], scores.last_item[rows])
+    @cached_property
+    def taste(self) -> Floats:
+        """The history folded into the space of the factors: float32 (f,)."""
+        return fold_in(self._models.als_items, self._rows)
+
+    def of(self, rows: Rows, place: npt.NDArray[Any] | None = None) -> Scores:
+        """The scores of `rows` (n,), which stand at `place` (n,) of the order of retrieval."""
+        return Scores(
+            tower=self.tower[rows],
+            covisit=self.covisit[rows],
+            ease=self.ease[rows],
+            covisit_last=self._sum(self._models.covisit, NEWEST[-1:])[rows],
+            next=self._sum(self._models.next, NEWEST)[rows],
+            als=self._models.als_items[rows] @ self.taste,
+            place=np.full(len(rows), np.nan) if place is None else place,
+        )
+
+    def _sum(self, table: sparse.csr_matrix, weights: npt.NDArray[Any]) -> Floats:
+        """sum_k weights[-k] * table[rows[-k]], of the newest contacts: float32 (N,)."""
+        rows = self._rows[-len(weights) :]
+        begin, end = table.indptr[rows], table.indptr[rows + 1]
+        spans = [slice(*ends) for ends in zip(begin.tolist(), end.tolist(), strict=True)]
+        if not spans:
+            return np.zeros(len(self._models.ids), np.float32)
+        items = np.concatenate([table.indices[span] for span in spans])
+        values = np.concatenate([table.data[span] for span in spans])
+        values = values * np.repeat(weights[-len(rows) :], end - begin)
+        return np.bincount(items, values, len(self._models.ids)).astype(np.float32)
 
 
 def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
@@ -176,22 +200,17 @@ def user_vector(models: Models, visitor: Visitor, past: History) -> Floats:
     return models.tower.user_vector(items, stamps, contacts, context)
 
 
-def _sum_rows(table: sparse.csr_matrix, rows: Rows, weights: npt.NDArray[Any], n: int) -> Floats:
-    """sum_k weights[k] * table[rows[k]]: float32 (n,)."""
-    out = np.zeros(n, np.float32)
-    for row, weight in zip(rows.tolist(), weights.tolist(), strict=True):
-        span = slice(table.indptr[row], table.indptr[row + 1])
-        out[table.indices[span]] += np.float32(weight) * table.data[span]  # columns of one row are distinct
-    return out
-
-
 def als_scores(item_factors: Floats, rows: Rows) -> Floats:
-    """Scores of every item for a history folded in as binary feedback: float32 (N,).
+    """Scores of every item for a history `rows` (h,): float32 (N,)."""
+    return item_factors @ fold_in(item_factors, rows)
 
-    W W_u' (W_u W_u' + I)^-1 1 with the whitened factors W (N, f) of collaborative.als: in the order of
-    the exact fold-in, at the price of a system as small as the history.
+
+def fold_in(item_factors: Floats, rows: Rows) -> Floats:
+    """A history as binary feedback in the space of the factors: float32 (f,), zeros without a history.
+
+    W_u' (W_u W_u' + I)^-1 1 with the whitened factors W (N, f) of collaborative.als; W times it scores every
+    item in the order of the exact fold-in, at the price of a system as small as the history.
     """
     seen = item_factors[rows]  # (h, f)
     weights = np.linalg.solve(seen @ seen.T + np.eye(len(rows), dtype=np.float32), np.ones(len(rows)))
-    scores: Floats = item_factors @ (seen.T @ weights).astype(np.float32)
-    return scores
+    return np.asarray(seen.T @ weights, np.float32)

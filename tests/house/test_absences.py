@@ -29,7 +29,8 @@ from serving.stages.rank import Untrained
 from serving.types import Request
 from training.collaborative import als, item_item
 from training.ranking import ranker
-from training.ranking.lambdarank import Examples, RankerParams, fit
+from training.ranking.lambdarank import Examples, fit
+from training.ranking.objective import RankerParams
 from training.two_tower import text, two_tower
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -34,7 +34,7 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
     "simulate": ["simulate --size tiny"],
     "doctor": ["doctor simulated", "doctor data/export"],
     "validate": ["validate raw", "validate training"],
-    "feature": ["feature", "feature user_views_30d somebody"],
+    "feature": ["feature", "feature user_days_away somebody"],
     "materialize": ["materialize", "materialize --as-of 2026-02-23"],
     "two_tower": ["two_tower --fit prior"],
     "als": ["als --fit prior"],
@@ -110,7 +110,7 @@ MODELS = (
     "als/item_factors.npy",
     "als/als_items.npy",
 )
-TABLES = ("item_item/covisit.npz", "item_item/ease.npz")
+TABLES = tuple(f"item_item/{name}.npz" for name in ("covisit", "next", "ease"))
 FITTED = [f"data/models/{fit}/{file}" for fit in ("prior", "final") for file in (*MODELS, *TABLES)]
 FAULTS: dict[str, Callable[[Path], None]] = {
     "no data": lambda home: None,

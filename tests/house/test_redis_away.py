@@ -20,7 +20,7 @@ TOLD = "endcap: REDIS_URL: redis://127.0.0.1:1/0 does not answer. Next: start it
 JOBS = (
     "dead",
     "drift",
-    "feature user_views_30d somebody",
+    "feature user_days_away somebody",
     "feedback",
     "materialize --as-of 2026-02-23",
     "promote",

@@ -22,7 +22,7 @@ from serving.pipeline import Bundle, bestsellers, recommend, reorder, visitor_of
 from serving.release import bundle
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.rank import Untrained
-from serving.stages.retrieve import als_scores, retrieve, score_catalogue, top, user_vector
+from serving.stages.retrieve import NEWEST, Scored, als_scores, retrieve, top, user_vector
 from serving.stages.rules import eligibility
 from serving.types import Ranked, Request
 
@@ -122,7 +122,7 @@ def test_an_order_of_one_source_is_its_quota_and_no_trees(release: Bundle, items
     alone = replace(release, ranker=Untrained(), retrieve=order.retrieve, diversify=order.diversify)
     served = recommend(request, alone, visitor, items)
     past, mask = history(visitor, items), served.eligible.mask
-    scores = score_catalogue(order.retrieve, release.models, user_vector(release.models, visitor, past), past)
+    scores = Scored(order.retrieve, release.models, user_vector(release.models, visitor, past), past)
     best = [items.ids[row] for row in top(scores.covisit, mask, 12)]
     assert [slot.item_id for slot in served.slots] == best
     assert {slot.source for slot in served.slots} == {"covisit"}
@@ -167,10 +167,15 @@ def test_an_item_item_score_is_the_sum_of_its_rows_weighed_by_recency(
     visitor = visitor_of(Request("homepage_hero"), NOW, None, row)
     past = history(visitor, items)
     models = release.models
-    scores = score_catalogue(release.retrieve, models, user_vector(models, visitor, past), past)
+    scores = Scored(release.retrieve, models, user_vector(models, visitor, past), past)
     table, decay = models.covisit.toarray(), release.retrieve.covisit_decay
     np.testing.assert_allclose(scores.covisit, table[8] + decay * table[3], rtol=1e-5)
-    np.testing.assert_allclose(scores.last_item, models.ease.toarray()[8], rtol=1e-5)
+    every = scores.of(np.arange(len(items)))
+    np.testing.assert_allclose(every.covisit_last, table[8], rtol=1e-5)
+    after = models.next.toarray()
+    np.testing.assert_allclose(every.next, after[8] + NEWEST[-2] * after[3], rtol=1e-5)
+    np.testing.assert_allclose(every.als, als_scores(models.als_items, past.rows), rtol=1e-5)
+    assert np.isnan(every.place).all()  # no retrieval, no place in its order
 
 
 def test_folding_in_one_item_ranks_its_nearest_factors_first() -> None:

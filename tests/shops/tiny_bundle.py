@@ -80,7 +80,7 @@ def settings() -> dict[str, Any]:
 
 
 def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:
-    """Write the ten files of a bundle to `folder`."""
+    """Write the files of a bundle to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     table = catalogue(n)
@@ -93,7 +93,7 @@ def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:
     (folder / "rails.json").write_bytes(orjson.dumps({"popular": ids[::-1]}))
     np.save(folder / "item_vectors.npy", vectors)
     np.save(folder / "als_items.npy", rng.normal(size=(n, 16)).astype(np.float32))
-    for name in ("covisit", "ease"):
+    for name in bundle.TABLES:
         sparse.save_npz(folder / f"{name}.npz", _neighbours(rng, n, min(n // 3, 200)))
     _export(folder / "user_tower.onnx", vectors, seed)
     _grow(folder / "ranker.txt", trees, rng)

@@ -10,7 +10,7 @@ from training.dataset import Contacts
 
 @dataclass(frozen=True)
 class CovisitParams:
-    """`item_item.covisit:`, directional co-visits."""
+    """`item_item.covisit:` and `next:`, directional co-visits."""
 
     window: int
     distance_decay: float

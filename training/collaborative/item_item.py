@@ -1,4 +1,7 @@
-"""`endcap item_item`: the two sparse item-item tables, directional co-visits and EASE."""
+"""`endcap item_item`: the sparse item-item tables: co-visits, what comes directly next, EASE.
+
+`next` are co-visits under other settings: of items contacted one directly after the other.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,15 +20,16 @@ from training.fits import CHOICE, fitted
 
 @dataclass(frozen=True)
 class ItemItemParams:
-    """`item_item:`, the two sparse item-item tables."""
+    """`item_item:`, the sparse item-item tables."""
 
     neighbours: int
     covisit: CovisitParams
+    next: CovisitParams
     ease: EaseParams
 
 
 def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
-    """Fit co-visits and EASE and keep the best neighbours of every item."""
+    """Fit co-visits of two kinds and EASE, and keep the best neighbours of every item."""
     fitted(_fit, fit)
 
 
@@ -36,10 +40,12 @@ def _fit(fit: Fit) -> str:
         sessions = session_matrix(contacts, items)
         weights, warm = fit_ease(sessions, params.ease)
         cold = len(np.unique(sessions.indices)) - len(warm)
+        counted = {"covisit": params.covisit, "next": params.next}
         tables = {
-            "covisit": best_of_sparse(fit_covisit(contacts, items, params.covisit), params.neighbours),
-            "ease": best_of_dense(weights, warm, items, params.neighbours),
+            name: best_of_sparse(fit_covisit(contacts, items, settings), params.neighbours)
+            for name, settings in counted.items()
         }
+        tables["ease"] = best_of_dense(weights, warm, items, params.neighbours)
         for name, table in tables.items():
             sparse.save_npz(job.folder / f"{name}.npz", table)
         job.run.metrics({"warm_items": len(warm), **{f"{n}_entries": t.nnz for n, t in tables.items()}})

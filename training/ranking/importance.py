@@ -1,13 +1,16 @@
-"""What a ranker's fit leaves for people: the curve, the columns' shares of the gain, one picture."""
+"""What a ranker's fit leaves for people: curve, columns' shares of the gain, chances, one picture."""
 
 from pathlib import Path
 
+from feature_repo.files import write_json
 from feature_repo.picture import Figure
+from training.ranking.calibration import Calibration
 from training.ranking.lambdarank import Fitted
 
 
-def write(fitted: Fitted, folder: Path) -> list[Path]:
-    """curve.csv (round, ndcg_at_12), importance.csv (column, share of gain) and ranker.png; their paths."""
+def write(fitted: Fitted, calibration: Calibration, folder: Path) -> list[Path]:
+    """curve.csv (round, ndcg_at_12), importance.csv (column, share of gain), calibration.json (score, chance)
+    and ranker.png; their paths."""
     curve = folder / "curve.csv"
     lines = [f"{i},{value:.6f}" for i, value in enumerate(fitted.curve, 1)]
     curve.write_text("\n".join(["round,ndcg_at_12", *lines]) + "\n")
@@ -15,13 +18,15 @@ def write(fitted: Fitted, folder: Path) -> list[Path]:
     importance = folder / "importance.csv"
     importance.write_text("\n".join(["column,share", *(f"{c},{s:.6f}" for c, s in shares.items())]) + "\n")
     picture = folder / "ranker.png"
-    _draw(fitted, shares, picture)
-    return [curve, importance, picture]
+    _draw(fitted, calibration, shares, picture)
+    chances = folder / "calibration.json"
+    write_json(chances, calibration.told())
+    return [curve, importance, chances, picture]
 
 
-def _draw(fitted: Fitted, shares: dict[str, float], path: Path) -> None:
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def _draw(fitted: Fitted, calibration: Calibration, shares: dict[str, float], path: Path) -> None:
+    figure = Figure(figsize=(14, 5), layout="constrained")
+    left, right, chances = figure.subplots(1, 3)
     left.plot(range(1, len(fitted.curve) + 1), fitted.curve, color="#1b6ca8")
     left.axvline(fitted.best_round, color="#7a8793", linestyle=":")
     left.annotate(f" {fitted.best_round} trees", (fitted.best_round, min(fitted.curve)), color="#7a8793")
@@ -32,6 +37,11 @@ def _draw(fitted: Fitted, shares: dict[str, float], path: Path) -> None:
     right.set(xlabel="share of the gain")
     right.set_title("What the ranker looks at", loc="left")
     right.tick_params(axis="y", labelsize=7)
-    for axes in (left, right):
+    told, true, _ = zip(*calibration.reliability, strict=True)
+    chances.plot([0, max(told)], [0, max(told)], color="#7a8793", linestyle=":")
+    chances.plot(told, true, marker="o", color="#1b6ca8")
+    chances.set(xlabel="chance told", ylabel="share that was touched")
+    chances.set_title(f"Chances: Brier {calibration.brier:.4f}, plain {calibration.plain:.4f}", loc="left")
+    for axes in (left, right, chances):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,13 +1,14 @@
-"""The ranker: LightGBM lambdarank over exactly 28 columns.
+"""The ranker: LightGBM over exactly 28 columns, on graded labels: view, cart, order.
 
-The number of trees is chosen by NDCG@12 on the validation span; then the ranker is fitted again on training
-and validation together, so that it has seen the weeks just before the release.
+What is judged is binary, as at the gate: was the item wanted at all. The number of trees is chosen by NDCG@12
+on the validation span; then the ranker is fitted again on training and validation together, so that it has
+seen the weeks just before the release.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import lightgbm as lgb
 import numpy as np
@@ -15,33 +16,18 @@ import numpy.typing as npt
 
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import DataError
+from training.ranking.objective import RankerParams, settings
 
 Floats = npt.NDArray[np.float32]
 SMOOTHED = 5  # rounds
 
 
 @dataclass(frozen=True)
-class RankerParams:
-    """Section `ranker` of params.yaml."""
-
-    seed: int
-    threads: int
-    max_rounds: int
-    patience: int  # rounds without a better NDCG@12 on the validation span
-    learning_rate: float
-    num_leaves: int
-    min_data_in_leaf: int
-    feature_fraction: float
-    lambda_l2: float
-    truncation: int  # pairs are weighed down to this place of the list
-    k: int  # NDCG@k
-
-
-@dataclass(frozen=True)
 class Examples:
     """Candidates of many queries, one after the other.
 
-    matrix float32 (n, 28) · label int8 (n,), greater is better · group int64 (q,), candidates of each query
+    matrix float32 (n, 28) · label int8 (n,): 0 no contact, 1 view, 2 cart, 3 order
+    group int64 (q,), candidates of each query
     """
 
     matrix: Floats
@@ -69,13 +55,15 @@ class Examples:
 class Fitted:
     """`booster` predicts (n, 28) -> (n,); `curve` is NDCG@k on the validation span after each tree.
 
-    `trial` is of training alone: what may be asked on validation. Its first `best_round` trees count.
+    `trial` is of training alone: what may be asked on validation. Its first `best_round` trees count, and
+    `scores` (n,) are what they say of the validation span.
     """
 
     booster: lgb.Booster
     trial: lgb.Booster
     best_round: int
     curve: tuple[float, ...]
+    scores: npt.NDArray[np.float64]
 
     def importance(self) -> dict[str, float]:
         """Share of the total gain per column, greatest first; sums to 1."""
@@ -89,15 +77,17 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
     curves: dict[str, dict[str, list[float]]] = {}
     data = _dataset(train)
     trial = lgb.train(
-        _settings(params) | {"metric": "ndcg", "eval_at": [params.k]},
+        settings(params) | {"metric": "ndcg", "eval_at": [params.k]},
         data,
         params.max_rounds,
-        valid_sets=[_dataset(valid, data)],
+        valid_sets=[_dataset(replace(valid, label=np.minimum(valid.label, 1)), data)],
         callbacks=[lgb.early_stopping(params.patience, verbose=False), lgb.record_evaluation(curves)],
     )
     curve = tuple(curves["valid_0"][f"ndcg@{params.k}"])
     best = best_round(curve)
-    return Fitted(lgb.train(_settings(params), _dataset(train + valid), best), trial, best, curve)
+    scores = np.asarray(trial.predict(valid.matrix, num_iteration=best, num_threads=params.threads))
+    final = lgb.train(settings(params), _dataset(train + valid), best)
+    return Fitted(final, trial, best, curve, scores)
 
 
 def as_retrieved(examples: Examples, k: int) -> float:
@@ -138,21 +128,3 @@ def _dataset(examples: Examples, reference: lgb.Dataset | None = None) -> lgb.Da
         reference=reference,
         free_raw_data=False,
     )
-
-
-def _settings(params: RankerParams) -> dict[str, object]:
-    return {
-        "objective": "lambdarank",
-        "seed": params.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": params.threads,
-        "learning_rate": params.learning_rate,
-        "num_leaves": params.num_leaves,
-        "min_data_in_leaf": params.min_data_in_leaf,
-        "feature_fraction": params.feature_fraction,
-        "lambda_l2": params.lambda_l2,
-        "lambdarank_truncation_level": params.truncation,
-        "label_gain": [0, 1, 3, 7],
-        "verbose": -1,
-    }

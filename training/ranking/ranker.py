@@ -12,7 +12,9 @@ from feature_repo.files import write_json
 from feature_repo.params import load
 from feature_repo.places import NO_TREES, RANKER, RANKER_TRAINING, TREES, TRIAL, at, existing
 from training.ranking import importance
-from training.ranking.lambdarank import Examples, RankerParams, as_retrieved, fit
+from training.ranking.calibration import calibrate
+from training.ranking.lambdarank import Examples, as_retrieved, fit
+from training.ranking.objective import RankerParams
 from training.tracking import tracked
 
 
@@ -28,7 +30,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     with tracked("ranker", asdict(params), [at(RANKER_TRAINING)], "ranker") as run:
         blend = as_retrieved(valid, params.k)
-        fitted = fit(train, valid, params) if len(train.group) and len(valid.group) else None
+        fitted = fit(train, valid, params) if len(train.group) and len(valid.group) > 1 else None
         trees = fitted if fitted and max(fitted.curve) > blend else None
         if trees:
             trees.booster.save_model(str(folder / TREES.name))
@@ -49,6 +51,9 @@ def main() -> None:
             "train_queries": len(train.group),
             "valid_queries": len(valid.group),
         }
+        if fitted:
+            calibration = calibrate(fitted.scores, valid.label > 0, valid.group)
+            metrics |= {"brier": calibration.brier, "brier_plain": calibration.plain}
         write_json(folder / "metrics.json", metrics)
         run.metrics({name: float(value) for name, value in metrics.items()})
         run.artifact(folder / TREES.name)
@@ -56,7 +61,7 @@ def main() -> None:
             for i, value in enumerate(fitted.curve, 1):
                 if i % 10 == 0 or i == fitted.best_round:
                     run.metrics({"valid_ndcg_at_12": value}, step=i)
-            for path in importance.write(fitted, folder):
+            for path in importance.write(fitted, calibration, folder):
                 run.artifact(path)
     print(f"{RANKER}: {told}")
 

@@ -51,25 +51,24 @@ def user_row(*events: Event) -> dict[str, object]:
 
 def columns(visitor: Visitor, matrix: ItemMatrix) -> dict[str, np.ndarray]:
     n = len(matrix)
-    scores = Scores(*(np.full(n, value, np.float32) for value in (0.1, 0.2, 0.3, 0.4)))
+    scores = Scores(*np.full((7, n), 0.1, np.float32))
     out = assemble(visitor, history(visitor, matrix), matrix, np.arange(n), scores)
     assert out.shape == (n, 28)
     assert out.dtype == np.float32
     return dict(zip(COLUMNS, out.T, strict=True))
 
 
-def test_there_are_28_columns_in_four_classes_without_a_name_twice() -> None:
+def test_there_are_28_columns_in_five_classes_without_a_name_twice() -> None:
     assert len(COLUMNS) == len(set(COLUMNS)) == 28
     assert sum(len(names) for names in CLASSES.values()) == 28
-    assert list(CLASSES) == ["user", "context", "item", "cross"]
+    assert list(CLASSES) == ["user", "context", "item", "cross", "standing"]
 
 
 def test_a_visitor_without_any_row_gets_finite_or_unknown_values_and_never_an_error() -> None:
     found = columns(Visitor(NOW, "homepage_hero", None), item_matrix())
     assert not any(np.isinf(values).any() for values in found.values())
-    assert math.isnan(found["session_age_s"][0])
     assert math.isnan(found["user_days_away"][0])
-    assert found["user_is_known"][0] == 0
+    assert np.isnan(found["days_since"]).all()
     assert found["ctr_7d"].tolist() == pytest.approx([0.02] * 4)
 
 
@@ -92,6 +91,17 @@ def test_decayed_counts_halve_between_the_last_event_and_now() -> None:
     assert later["views_24h"][0] == pytest.approx(0.25)
 
 
+def test_where_a_candidate_stands_is_the_share_of_those_with_less() -> None:
+    matrix, rng = item_matrix(), np.random.default_rng(0)
+    many = np.arange(4)
+    scores = Scores(*rng.normal(size=(7, 4)).astype(np.float32))
+    out = assemble(Visitor(NOW, "s", None), history(Visitor(NOW, "s", None), matrix), matrix, many, scores)
+    found = dict(zip(COLUMNS, out.T, strict=True))
+    for name, of in (("tower_place", scores.tower), ("covisit_place", scores.covisit)):
+        assert found[name].tolist() == [(of < value).mean() for value in of]
+    assert found["ctr_place"].tolist() == [0] * 4  # all equal
+
+
 def test_what_was_shown_is_counted_in_pages_from_the_newest() -> None:
     row = session_row(
         event(NOW - 300, "impression", "a", request_id="p1", position=1),
@@ -101,19 +111,20 @@ def test_what_was_shown_is_counted_in_pages_from_the_newest() -> None:
     found = columns(Visitor(NOW, "homepage_hero", "s", session=row), item_matrix())
     assert found["shown_pages_ago"][:2].tolist() == [1, 0]
     assert found["shown_position"][:2].tolist() == [1, 5]
-    assert found["shown_count"].tolist() == [1, 2, 0, 0]
     assert math.isnan(found["shown_pages_ago"][2])
 
 
-def test_a_shopper_is_known_only_by_an_earlier_visit() -> None:
-    first = user_row(event(NOW - 100, "product_viewed", "a", "s"))
-    assert columns(Visitor(NOW, "homepage_hero", "s", user=first), item_matrix())["user_is_known"][0] == 0
-    assert columns(Visitor(NOW, "homepage_hero", "t", user=first), item_matrix())["user_is_known"][0] == 1
+def test_a_shopper_was_away_only_since_an_earlier_visit() -> None:
+    first = user_row(event(NOW - DAY_US, "product_viewed", "a", "s"))
+    here = columns(Visitor(NOW, "homepage_hero", "s", user=first), item_matrix())
+    assert math.isnan(here["user_days_away"][0])
+    assert here["days_since"].tolist() == pytest.approx([1.0, *[math.nan] * 3], nan_ok=True)
+    away = columns(Visitor(NOW, "homepage_hero", "t", user=first), item_matrix())
+    assert away["user_days_away"][0] == pytest.approx(1)
     second = user_row(
         event(NOW - 3 * DAY_US, "product_viewed", "a", "s"), event(NOW - 100, "product_viewed", "b", "t")
     )
     found = columns(Visitor(NOW, "homepage_hero", "t", user=second), item_matrix())
-    assert found["user_is_known"][0] == 1
     assert found["user_days_away"][0] == pytest.approx(3)
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[3]
 START_US, HOUR_US = 1_767_225_600_000_000, 3_600_000_000
 SLOTS = 12
 ITEMS = [f"i{n}" for n in range(SLOTS)]
-OF_SHOPPER = ("user_", "session_", "idle_s")
+OF_SHOPPER = ("user_", "session_")
 
 
 def matrix(rng: np.random.Generator, answers: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def matrix(rng: np.random.Generator, answers: int) -> np.ndarray:
     for name in COLUMNS:
         if name.startswith(OF_SHOPPER):
             of[name] = np.repeat(rng.lognormal(sigma=0.5, size=(answers, 1)), SLOTS, axis=1)
-    codes = {"user_is_known": 2, "hour_of_day": 24, "device": 4, "session_views": 2, "session_pages": 2}
+    codes = {"device": 4, "session_views": 2, "session_pages": 2}
     for name, many in codes.items():
         of[name] = np.repeat(rng.integers(0, many, (answers, 1)), SLOTS, axis=1)
     of["shown_position"][rng.random((answers, SLOTS)) < 0.7] = np.nan
@@ -120,12 +120,12 @@ def test_chance_alone_is_not_called_drift(home: Path) -> None:
 def test_a_moved_feature_and_a_broken_one_are_named(home: Path) -> None:
     live = matrix(np.random.default_rng(2), 600)
     live[..., COLUMNS.index("price_log")] += 1.0
-    live[..., COLUMNS.index("session_intent")] = np.nan
+    live[..., COLUMNS.index("user_days_away")] = np.nan
     live[..., COLUMNS.index("margin")][:200] = np.nan
     drift = found(live)
     assert findings(drift) == {
         "price_log": "moved",
-        "session_intent": "missing more often",
+        "user_days_away": "missing more often",
         "margin": "missing more often",
     }
     assert drift.share == pytest.approx(3 / 28)
@@ -146,6 +146,7 @@ def test_a_change_of_the_traffic_mix_is_seen_with_its_shares(home: Path) -> None
     live[..., COLUMNS.index("device")] = 2
     drift = found(live)
     assert findings(drift) == {"device": "moved"}
+    assert drift.hours == pytest.approx(200, abs=0.01)
     device = next(column for column in drift.columns if column.drifted)
     assert (device.code, device.now) == (2, pytest.approx(1.0))
     assert device.then == pytest.approx(0.25, abs=0.05)
@@ -170,15 +171,6 @@ def test_answers_at_a_place_that_the_reference_lacks_are_left_out_and_counted(ho
     assert (drift.answers_live, drift.alone) == (300, 0.25)
     with pytest.raises(DataError, match="no place of a visit has enough answers"):
         compare(usual(), live.assign(surface="pdp_fbt"), load("drift", DriftParams))
-
-
-def test_the_hour_is_not_judged_from_an_afternoon(home: Path) -> None:
-    live = matrix(np.random.default_rng(2), 600)
-    live[..., COLUMNS.index("hour_of_day")] = 15
-    drift = found(live, hours=4)
-    assert drift.not_judged == ("hour_of_day",)
-    assert findings(drift) == {}
-    assert drift.hours == pytest.approx(4, abs=0.01)
 
 
 def test_an_entry_that_is_no_rows_of_28_is_refused(redis: Redis) -> None:

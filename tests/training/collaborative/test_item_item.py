@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import doctest
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import sparse
 from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
 
@@ -17,6 +19,7 @@ from training.collaborative.ease import EaseParams, fit_ease
 from training.collaborative.neighbours import best_of_dense, best_of_sparse
 from training.dataset import Contacts, session_matrix
 
+PARAMS = Path(__file__).resolve().parents[3] / "params.yaml"
 COVISIT = CovisitParams(
     window=10, distance_decay=0.5, backward=0.25, kind_weights=(1.0, 2.0, 4.0), popularity=0.0
 )
@@ -68,6 +71,12 @@ def test_items_further_apart_than_the_window_or_in_two_sessions_do_not_meet() ->
     near = dataclasses.replace(COVISIT, window=1)
     table = fit_covisit(contacts_of([[0, 1, 2], [3]], owners=[0, 0]), 4, near).toarray()
     assert np.argwhere(table).tolist() == [[0, 1], [1, 0], [1, 2], [2, 1]]
+
+
+def test_next_is_what_came_directly_after() -> None:
+    shipped = yaml.safe_load(PARAMS.read_text())["item_item"]["next"]
+    table = fit_covisit(contacts_of([[0, 1, 2]]), 4, CovisitParams(**shipped))
+    assert np.argwhere(best_of_sparse(table, 4).toarray()).tolist() == [[0, 1], [1, 2]]
 
 
 def test_full_popularity_correction_is_the_cosine() -> None:
