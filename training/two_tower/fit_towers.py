@@ -68,8 +68,9 @@ def fit_towers(
         curves: list[Epoch] = []
         best, best_weights = 0, trainer.model.state_dict()
         trainer.learn_from(0, held_out)
-        while len(curves) < params.epochs and len(curves) - best < params.patience:
-            loss = trainer.epoch(_cosine(len(curves) / params.epochs))
+        epochs = planned_epochs(params, len(contacts))
+        while len(curves) < epochs and len(curves) - best < params.patience:
+            loss = trainer.epoch(_cosine(len(curves) / epochs))
             curves.append(Epoch(len(curves) + 1, loss, *trainer.quality(held_out)))
             on_epoch(curves[-1])
             if curves[-1] is max(curves, key=lambda epoch: epoch.ndcg_at_12):
@@ -78,6 +79,14 @@ def fit_towers(
         trainer.learn_from(held_out, cut_us)
         trainer.epoch(FINAL_RATE)
         return trainer.fitted(curves)
+
+
+def planned_epochs(params: TwoTowerParams, contacts: int) -> int:
+    """Epochs at most: as many as `positions` allow, so that a small shop is not left with few steps.
+
+    A count, not a clock, bounds the time: the same input gives the same bytes on any machine.
+    """
+    return max(params.epochs, min(params.most_epochs, params.positions // max(contacts, 1)))
 
 
 @contextmanager

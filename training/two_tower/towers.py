@@ -28,9 +28,12 @@ class TwoTowerParams:
     heads: int
     dropout: float
     id_dropout: float
+    id_spread: float
     item_dropout: float
     scale: float
     epochs: int
+    most_epochs: int
+    positions: int
     patience: int
     valid_days: int
     batch_tokens: int
@@ -40,6 +43,12 @@ class TwoTowerParams:
     revisits: bool
     full_softmax_below: int
     sampled_negatives: int
+
+
+def zero(layer: nn.Module) -> None:
+    """A linear layer that begins by adding nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class ItemTower(nn.Module):
@@ -65,15 +74,17 @@ class ItemTower(nn.Module):
         self.register_buffer("seen", torch.zeros(len(features), dtype=torch.bool))
         self.of_text = nn.Linear(features.text.shape[1], d, bias=False)
         self.of_accessories = nn.Linear(features.text.shape[1], d, bias=False)
-        self.of_category = nn.Embedding(int(self.categories.max()) + 1, d)
-        self.of_brand = nn.Embedding(int(self.brand.max()) + 1, d)
-        self.of_price = nn.Embedding(BANDS + 1, d)
-        self.of_margin = nn.Embedding(BANDS + 1, d)
+        self.of_category = nn.Embedding(int(self.categories.max()) + 1, d, padding_idx=0)
+        self.of_brand = nn.Embedding(int(self.brand.max()) + 1, d, padding_idx=0)
+        self.of_price = nn.Embedding(BANDS + 1, d, padding_idx=0)
+        self.of_margin = nn.Embedding(BANDS + 1, d, padding_idx=0)
         self.identity = nn.Embedding(len(features), d)
         self.mix = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
         for table in (self.of_category, self.of_brand, self.of_price, self.of_margin):
             nn.init.normal_(table.weight, std=0.05)
-        nn.init.zeros_(self.identity.weight)
+            nn.init.zeros_(table.weight[0])  # what is unknown tells nothing
+        zero(self.mix[-1])  # else items of which nothing is known begin as one vector
+        nn.init.normal_(self.identity.weight, std=params.id_spread)
         self.id_dropout = params.id_dropout
 
     def forward(self, rows: Tensor | None = None) -> Tensor:
@@ -109,6 +120,7 @@ class UserTower(nn.Module):
         self.dropout = nn.Dropout(params.dropout)
         self.sum = SessionSum(d, params.item_dropout)
         self.step = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, d))
+        zero(self.step[-1])  # at first a shopper is where the items are
         for table in (self.of_kind, self.of_wait, self.of_device, self.of_channel, self.of_country):
             nn.init.normal_(table.weight, std=0.05)
 
