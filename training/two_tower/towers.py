@@ -83,7 +83,6 @@ class ItemTower(nn.Module):
         for table in (self.of_category, self.of_brand, self.of_price, self.of_margin):
             nn.init.normal_(table.weight, std=0.05)
             nn.init.zeros_(table.weight[0])  # what is unknown tells nothing
-        zero(self.mix[-1])  # else items of which nothing is known begin as one vector
         nn.init.normal_(self.identity.weight, std=params.id_spread)
         self.id_dropout = params.id_dropout
 

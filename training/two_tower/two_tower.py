@@ -42,7 +42,9 @@ def _fit(fit: Fit) -> str:
         towers = fit_towers(job.contacts, features, params, micros(job.cut), on_epoch)
         write_towers(towers, job.catalogue.item_ids, job.folder)
     best = max(towers.curves, key=lambda epoch: epoch.ndcg_at_12)
-    return f"two_tower {fit}: epoch {best.epoch} of {len(towers.curves)}, NDCG@12 {best.ndcg_at_12:.3f}"
+    planned = planned_epochs(params, len(job.contacts))
+    trained = f"epoch {best.epoch} of {len(towers.curves)} (at most {planned})"
+    return f"two_tower {fit}: {trained}, NDCG@12 {best.ndcg_at_12:.3f}"
 
 
 def read_text(path: Path, items: int) -> np.ndarray:
