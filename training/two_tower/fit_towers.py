@@ -91,11 +91,14 @@ def planned_epochs(params: TwoTowerParams, contacts: int) -> int:
 
 @contextmanager
 def deterministic(seed: int, threads: int) -> Iterator[None]:
-    """Fixed seed, thread count and kernels inside; the former settings again afterwards."""
+    """Fixed seed, thread count and kernels inside; the former settings again afterwards.
+
+    On a GPU, whose products may add up in another order, the same bytes are not promised.
+    """
     threads_before, state = torch.get_num_threads(), torch.get_rng_state()
     strict, fills = torch.are_deterministic_algorithms_enabled(), MEMORY.fill_uninitialized_memory
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     MEMORY.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
     torch.manual_seed(seed)
     try:
