@@ -54,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("home")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["simulate"]["sizes"]["simulated"] = params["simulate"]["sizes"]["tiny"]
-    params["two_tower"] |= {"epochs": 2}
+    params["two_tower"] |= {"epochs": 2, "most_epochs": 2}
     params["ranker"] |= {"max_rounds": 40, "min_data_in_leaf": 10, "threads": 1}
     params["queries"] |= {"ranker": 400, "evaluate": 250}
     params["gate"] |= {"min_queries": 50, "min_ratio": 0.5, "min_coverage": 0.1}

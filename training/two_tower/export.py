@@ -10,10 +10,10 @@ import matplotlib
 import numpy as np
 import torch
 
+from feature_repo.events import HISTORY
 from feature_repo.picture import Figure
 from training.two_tower.fit_towers import Epoch, FittedTowers
 from training.two_tower.towers import ServedTower
-from training.two_tower.windows import HISTORY
 
 INPUTS = ("items", "ages", "kinds", "context")
 

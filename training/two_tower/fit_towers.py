@@ -16,7 +16,12 @@ from torch.nn import functional as F
 from feature_repo.clock import DAY_US
 from training.dataset import Contacts
 from training.two_tower.item_features import ItemFeatures
-from training.two_tower.negatives import PopularityNegatives, full_softmax_loss, sampled_softmax_loss
+from training.two_tower.negatives import (
+    PopularityNegatives,
+    full_softmax_loss,
+    places_of,
+    sampled_softmax_loss,
+)
 from training.two_tower.towers import ServedTower, TwoTowerParams, TwoTowers, with_padding
 from training.two_tower.validation import next_item_quality
 from training.two_tower.windows import Batch, Runs, batches, merge_repeats
@@ -58,13 +63,14 @@ def fit_towers(
     Same input and params, same bytes.
     """
     with deterministic(params.seed, params.threads):
-        trainer = _Trainer(merge_repeats(contacts), features, params)
+        trainer = _Trainer(merge_repeats(contacts, params.revisits), features, params)
         held_out = cut_us - params.valid_days * DAY_US
         curves: list[Epoch] = []
         best, best_weights = 0, trainer.model.state_dict()
         trainer.learn_from(0, held_out)
-        while len(curves) < params.epochs and len(curves) - best < params.patience:
-            loss = trainer.epoch(_cosine(len(curves) / params.epochs))
+        epochs = planned_epochs(params, len(contacts))
+        while len(curves) < epochs and len(curves) - best < params.patience:
+            loss = trainer.epoch(_cosine(len(curves) / epochs))
             curves.append(Epoch(len(curves) + 1, loss, *trainer.quality(held_out)))
             on_epoch(curves[-1])
             if curves[-1] is max(curves, key=lambda epoch: epoch.ndcg_at_12):
@@ -75,13 +81,24 @@ def fit_towers(
         return trainer.fitted(curves)
 
 
+def planned_epochs(params: TwoTowerParams, contacts: int) -> int:
+    """Epochs at most: as many as `positions` allow, so that a small shop is not left with few steps.
+
+    A count, not a clock, bounds the time: the same input gives the same bytes on any machine.
+    """
+    return max(params.epochs, min(params.most_epochs, params.positions // max(contacts, 1)))
+
+
 @contextmanager
 def deterministic(seed: int, threads: int) -> Iterator[None]:
-    """Fixed seed, thread count and kernels inside; the former settings again afterwards."""
+    """Fixed seed, thread count and kernels inside; the former settings again afterwards.
+
+    On a GPU, whose products may add up in another order, the same bytes are not promised.
+    """
     threads_before, state = torch.get_num_threads(), torch.get_rng_state()
     strict, fills = torch.are_deterministic_algorithms_enabled(), MEMORY.fill_uninitialized_memory
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     MEMORY.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
     torch.manual_seed(seed)
     try:
@@ -102,7 +119,8 @@ class _Trainer:
     def __init__(self, runs: Runs, features: ItemFeatures, params: TwoTowerParams) -> None:
         self.runs, self.params = runs, params
         self.rng = np.random.default_rng(params.seed)
-        self.model = TwoTowers(features, params)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = TwoTowers(features, params).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
         )
@@ -116,8 +134,8 @@ class _Trainer:
         self.counts += np.bincount(self.runs.item[within], minlength=len(self.counts))
         warm = self.counts > 0
         self.model.items.seen.copy_(torch.from_numpy(warm))
-        self.warm = torch.from_numpy(np.flatnonzero(warm))
-        self.column = torch.from_numpy(np.cumsum(warm) - 1)  # catalogue row -> place in self.warm
+        self.warm = self._on(np.flatnonzero(warm))
+        self.column = np.cumsum(warm) - 1  # catalogue row -> place in self.warm
         self.negatives = PopularityNegatives(self.counts, self.params.sampled_negatives, self.rng)
 
     def epoch(self, rate: float) -> float:
@@ -131,7 +149,8 @@ class _Trainer:
             chosen = (batch.target >= 0) & (batch.asked >= since) & (batch.asked < before)
             if not chosen.any():
                 continue
-            loss = self._loss(batch, chosen)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                loss = self._loss(batch, chosen)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -146,37 +165,51 @@ class _Trainer:
         return next_item_quality(self.model, self._batches(rng, forget_rate=0.0), since)
 
     def _batches(self, rng: np.random.Generator, forget_rate: float) -> Iterator[Batch]:
-        return batches(self.runs, rng, tokens=self.params.batch_tokens, forget_rate=forget_rate)
+        p = self.params
+        return batches(self.runs, rng, tokens=p.batch_tokens, forget_rate=forget_rate, revisits=p.revisits)
+
+    def _on(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def _loss(self, batch: Batch, chosen: np.ndarray) -> Tensor:
-        if len(self.counts) < self.params.full_softmax_below:
+        if self.device.type == "cuda" or len(self.counts) < self.params.full_softmax_below:
             return self._full_loss(batch, chosen)
         return self._sampled_loss(batch, chosen)
+
+    def _barred(self, batch: Batch, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As Batch.barred, of the rows that training has met."""
+        position, row = batch.barred(chosen)
+        met = self.counts[row] > 0
+        return position[met], row[met]
 
     def _full_loss(self, batch: Batch, chosen: np.ndarray) -> Tensor:
         table = self.model.items()
         queries = self.model.queries(table, batch, chosen)
-        targets = self.column[torch.from_numpy(batch.target[chosen])]
+        targets = self._on(self.column[batch.target[chosen]])
         known = F.normalize(table[self.warm], dim=-1)
-        return full_softmax_loss(queries, known, targets, self.params.scale)
+        position, row = self._barred(batch, chosen)
+        barred = self._on(position), self._on(self.column[row])
+        return full_softmax_loss(queries, known, targets, self.params.scale, barred)
 
     def _sampled_loss(self, batch: Batch, chosen: np.ndarray) -> Tensor:
         """The item tower runs on what the step meets only: histories, targets and negatives."""
         drawn, log_q = self.negatives.draw()
         targets, real = batch.target[chosen], batch.items > 0
         rows = np.unique(np.concatenate([batch.items[real] - 1, targets, drawn]))
-        table = self.model.items(torch.from_numpy(rows))
+        table = self.model.items(self._on(rows))
         places = np.where(real, np.searchsorted(rows, batch.items - 1) + 1, 0)
         queries = self.model.queries(table, dataclasses.replace(batch, items=places), chosen)
         vectors = F.normalize(table, dim=-1)
-        positives, negatives = (vectors[torch.from_numpy(np.searchsorted(rows, r))] for r in (targets, drawn))
-        hits = torch.from_numpy(drawn == targets[:, None]).nonzero(as_tuple=True)
-        correction = torch.from_numpy(log_q)
-        return sampled_softmax_loss(queries, positives, negatives, correction, hits, self.params.scale)
+        positives, negatives = (vectors[self._on(np.searchsorted(rows, r))] for r in (targets, drawn))
+        position, row = self._barred(batch, chosen)
+        itself = np.arange(len(targets))
+        found = places_of(np.append(itself, position), np.append(targets, row), drawn)
+        barred = self._on(found[0]), self._on(found[1])
+        return sampled_softmax_loss(queries, positives, negatives, self._on(log_q), barred, self.params.scale)
 
     @torch.no_grad()
     def fitted(self, curves: list[Epoch]) -> FittedTowers:
-        self.model.eval()
+        self.model.to("cpu").eval()
         table = self.model.items()
         served = ServedTower(self.model.user, with_padding(table)).eval()
         return FittedTowers(served, F.normalize(table, dim=-1).numpy(), curves)

@@ -1,9 +1,7 @@
 """The two towers. Both end in the same space of L2-normalised vectors; the score is their inner product.
 
 The user tower reads contacts newest last and is causal: its output at position t is the shopper as known just
-after contact t, so one pass trains on every position. It knows order and time only as differences (a learned
-bias per head for each distance and each age gap, Press et al. 2022, arXiv:2108.12409, with learned values),
-so that what holds for a position in the middle of a history holds for the newest one in serving.
+after contact t, so one pass trains on every position.
 """
 
 from dataclasses import dataclass
@@ -14,12 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feature_repo.events import CHANNELS, COUNTRY_BUCKETS, DEVICES, KINDS
+from training.two_tower.attention import AGE_EDGES, Block, SessionSum, age_codes, visible
 from training.two_tower.item_features import BANDS, ItemFeatures
-from training.two_tower.windows import HISTORY, Batch
-
-# Seconds: a minute, 5, half an hour (a session's pause), 6 hours, a day, a week, a month. Comparing with
-# edges instead of taking a logarithm gives the same code on every runtime.
-AGE_EDGES = (60.0, 300.0, 1800.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
+from training.two_tower.windows import Batch
 
 
 @dataclass(frozen=True)
@@ -33,21 +28,27 @@ class TwoTowerParams:
     heads: int
     dropout: float
     id_dropout: float
+    id_spread: float
+    item_dropout: float
     scale: float
     epochs: int
+    most_epochs: int
+    positions: int
     patience: int
     valid_days: int
     batch_tokens: int
     learning_rate: float
     weight_decay: float
     forget_rate: float
+    revisits: bool
     full_softmax_below: int
     sampled_negatives: int
 
 
-def age_codes(seconds: Tensor) -> Tensor:
-    """int64 of the same shape: how many of AGE_EDGES the age has reached, 0..7."""
-    return torch.stack([seconds >= edge for edge in AGE_EDGES]).sum(0)
+def zero(layer: nn.Module) -> None:
+    """A linear layer that begins by adding nothing."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class ItemTower(nn.Module):
@@ -73,15 +74,16 @@ class ItemTower(nn.Module):
         self.register_buffer("seen", torch.zeros(len(features), dtype=torch.bool))
         self.of_text = nn.Linear(features.text.shape[1], d, bias=False)
         self.of_accessories = nn.Linear(features.text.shape[1], d, bias=False)
-        self.of_category = nn.Embedding(int(self.categories.max()) + 1, d)
-        self.of_brand = nn.Embedding(int(self.brand.max()) + 1, d)
-        self.of_price = nn.Embedding(BANDS + 1, d)
-        self.of_margin = nn.Embedding(BANDS + 1, d)
+        self.of_category = nn.Embedding(int(self.categories.max()) + 1, d, padding_idx=0)
+        self.of_brand = nn.Embedding(int(self.brand.max()) + 1, d, padding_idx=0)
+        self.of_price = nn.Embedding(BANDS + 1, d, padding_idx=0)
+        self.of_margin = nn.Embedding(BANDS + 1, d, padding_idx=0)
         self.identity = nn.Embedding(len(features), d)
         self.mix = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
         for table in (self.of_category, self.of_brand, self.of_price, self.of_margin):
             nn.init.normal_(table.weight, std=0.05)
-        nn.init.zeros_(self.identity.weight)
+            nn.init.zeros_(table.weight[0])  # what is unknown tells nothing
+        nn.init.normal_(self.identity.weight, std=params.id_spread)
         self.id_dropout = params.id_dropout
 
     def forward(self, rows: Tensor | None = None) -> Tensor:
@@ -93,54 +95,16 @@ class ItemTower(nn.Module):
         content = content + self.mix(content)
         keep = self.seen[of]
         if self.training:
-            keep = keep & (torch.rand(len(keep)) >= self.id_dropout)
+            keep = keep & (torch.rand(len(keep), device=keep.device) >= self.id_dropout)
         identity = self.identity.weight if rows is None else self.identity(rows)
         return content + keep[:, None] * identity
 
 
-class Attention(nn.Module):
-    """Causal multi-head attention whose logits carry a bias by distance and by age gap."""
-
-    def __init__(self, d: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(d, 3 * d)
-        self.out = nn.Linear(d, d)
-        self.by_distance = nn.Embedding(HISTORY, heads)
-        self.by_gap = nn.Embedding(len(AGE_EDGES) + 1, heads)
-        self.dropout = dropout
-        nn.init.zeros_(self.by_distance.weight)
-        nn.init.zeros_(self.by_gap.weight)
-
-    def forward(self, x: Tensor, distance: Tensor, gap: Tensor, allowed: Tensor) -> Tensor:
-        b, t, d = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).transpose(1, 3).unbind(2)
-        bias = (self.by_distance(distance) + self.by_gap(gap)).permute(0, 3, 1, 2)  # (b, heads, t, t)
-        bias = bias.masked_fill(~allowed[:, None], -1e4)  # finite: an all-padding row must not become nan
-        weights = torch.softmax(q @ k.transpose(2, 3) * (d // self.heads) ** -0.5 + bias, dim=-1)
-        weights = F.dropout(weights, self.dropout, self.training)
-        return self.out((weights @ v).transpose(1, 2).reshape(b, t, d))
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, d: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(d)
-        self.attention = Attention(d, heads, dropout)
-        self.feed = nn.Sequential(
-            nn.LayerNorm(d), nn.Linear(d, 2 * d), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * d, d)
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, distance: Tensor, gap: Tensor, allowed: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm(x), distance, gap, allowed))
-        return x + self.dropout(self.feed(x))
-
-
 class UserTower(nn.Module):
-    """Shopper as known at each position of a history."""
+    """Shopper as known at each position of a history: the place of its items, and a step from there.
+
+    The step is what kinds, times and context tell, and the only part that a shopper without contacts has.
+    """
 
     def __init__(self, params: TwoTowerParams) -> None:
         super().__init__()
@@ -153,7 +117,9 @@ class UserTower(nn.Module):
         self.of_country = nn.Embedding(COUNTRY_BUCKETS + 1, d)
         self.blocks = nn.ModuleList(Block(d, params.heads, params.dropout) for _ in range(params.layers))
         self.dropout = nn.Dropout(params.dropout)
-        self.out = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, d))
+        self.sum = SessionSum(d, params.item_dropout)
+        self.step = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, d))
+        zero(self.step[-1])  # at first a shopper is where the items are
         for table in (self.of_kind, self.of_wait, self.of_device, self.of_channel, self.of_country):
             nn.init.normal_(table.weight, std=0.05)
 
@@ -170,37 +136,17 @@ class UserTower(nn.Module):
         context  int64 (b, t, 3)     of that query
         """
         real = items > 0
-        x = torch.where(real[..., None], F.embedding(items, table) + self.of_kind(kinds), self.nothing)
+        raw = torch.where(real[..., None], F.embedding(items, table), self.nothing)  # (b, t, d)
+        x = raw + self.of_kind(kinds) * real[..., None]
         allowed, distance = visible(items)
         gap = age_codes(ages[:, None, :] - ages[:, :, None])  # (b, query, key)
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, distance, gap, allowed)
-        x = x + self.of_wait(age_codes(wait) * real)
-        x = x + self.of_device(context[..., 0]) + self.of_channel(context[..., 1])
-        x = x + self.of_country(context[..., 2])
-        return F.normalize(self.out(x), dim=-1)
-
-
-def visible(items: Tensor) -> tuple[Tensor, Tensor]:
-    """Which keys each position may see, and how many distinct items lie between: bool, int64 (b, t, t).
-
-    A position sees itself and each earlier item once, where it stands last: the folds keep distinct items and
-    move a repeated one to the end, so a history in training looks as it would have looked in serving.
-
-    >>> visible(torch.tensor([[0, 5, 7, 5]]))[0][0].int().tolist()
-    [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
-    """
-    t = items.shape[1]
-    position = torch.arange(t, device=items.device)
-    causal = position[None, :] <= position[:, None]  # (query, key)
-    same = items[:, :, None] == items[:, None, :]
-    again = torch.where(same & ~causal, position, t).amin(-1)  # (b, key) next place of its item
-    superseded = again[:, None, :] <= position[None, :, None]  # the key's item stands again by then
-    itself = position[:, None] == position[None, :]  # not torch.eye: ONNX Runtime has no boolean EyeLike
-    allowed = causal & (items > 0)[:, None, :] & ~superseded | itself
-    steps = torch.flip(torch.cumsum(torch.flip(allowed.long(), (2,)), 2), (2,))  # keys from here to the query
-    return allowed, (steps - 1).clamp(0, HISTORY - 1)
+        asked = x + self.of_wait(age_codes(wait) * real)
+        asked = asked + self.of_device(context[..., 0]) + self.of_channel(context[..., 1])
+        asked = asked + self.of_country(context[..., 2])
+        return F.normalize(self.sum(asked, x, raw, distance, gap, allowed) + self.step(asked), dim=-1)
 
 
 class TwoTowers(nn.Module):
@@ -214,8 +160,9 @@ class TwoTowers(nn.Module):
     def queries(self, table: Tensor, batch: Batch, chosen: np.ndarray) -> Tensor:
         """User vectors float32 (n, d) of the n positions that `chosen` bool (b, t) marks."""
         arrays = (batch.items, batch.ages, batch.kinds, batch.wait, batch.context)
-        vectors: Tensor = self.user(with_padding(table), *(torch.from_numpy(a) for a in arrays))
-        return vectors[torch.from_numpy(chosen)]
+        on = table.device
+        vectors: Tensor = self.user(with_padding(table), *(torch.from_numpy(a).to(on) for a in arrays))
+        return vectors[torch.from_numpy(chosen).to(on)]
 
 
 def with_padding(table: Tensor) -> Tensor:

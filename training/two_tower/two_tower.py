@@ -14,7 +14,7 @@ from feature_repo.terminal import progress
 from training.dataset import Fit, fitting
 from training.fits import CHOICE, fitted
 from training.two_tower.export import write_towers
-from training.two_tower.fit_towers import Epoch, fit_towers
+from training.two_tower.fit_towers import Epoch, fit_towers, planned_epochs
 from training.two_tower.item_features import item_features
 from training.two_tower.towers import TwoTowerParams
 
@@ -28,8 +28,9 @@ def _fit(fit: Fit) -> str:
     params, text_file = load("two_tower", TwoTowerParams), existing(TEXT, "text")
     with (
         fitting("two_tower", fit, params, text_file, service="tower") as job,
-        progress(desc=fit, total=params.epochs, position=get_args(Fit).index(fit)) as bar,
+        progress(desc=fit, total=params.most_epochs, position=get_args(Fit).index(fit)) as bar,
     ):
+        bar.total = planned_epochs(params, len(job.contacts))
 
         def on_epoch(epoch: Epoch) -> None:
             bar.update()
@@ -41,7 +42,9 @@ def _fit(fit: Fit) -> str:
         towers = fit_towers(job.contacts, features, params, micros(job.cut), on_epoch)
         write_towers(towers, job.catalogue.item_ids, job.folder)
     best = max(towers.curves, key=lambda epoch: epoch.ndcg_at_12)
-    return f"two_tower {fit}: epoch {best.epoch} of {len(towers.curves)}, NDCG@12 {best.ndcg_at_12:.3f}"
+    planned = planned_epochs(params, len(job.contacts))
+    trained = f"epoch {best.epoch} of {len(towers.curves)} (at most {planned})"
+    return f"two_tower {fit}: {trained}, NDCG@12 {best.ndcg_at_12:.3f}"
 
 
 def read_text(path: Path, items: int) -> np.ndarray:

@@ -14,7 +14,7 @@ SLOTS, CANDIDATES = 12, 120
 
 @torch.no_grad()
 def next_item_quality(model: TwoTowers, batches: Iterable[Batch], since: int) -> tuple[float, float]:
-    """NDCG@12 and recall@120 of the next new item over the whole catalogue, what was contacted left out.
+    """NDCG@12 and recall@120 of the target over the whole catalogue, less what is barred.
 
     Counts the positions with a contact whose query was asked at or after `since` (us); 0, 0 without any.
     """
@@ -26,7 +26,7 @@ def next_item_quality(model: TwoTowers, batches: Iterable[Batch], since: int) ->
         chosen = (batch.target >= 0) & (batch.asked >= since) & (batch.items > 0)
         if chosen.any():
             scores = model.queries(table, batch, chosen) @ vectors.T
-            ranks.append(_ranks(scores.numpy(), batch, chosen))
+            ranks.append(_ranks(scores.float().cpu().numpy(), batch, chosen))
     rank = np.concatenate(ranks)
     if not len(rank):
         return 0.0, 0.0
@@ -36,10 +36,7 @@ def next_item_quality(model: TwoTowers, batches: Iterable[Batch], since: int) ->
 
 def _ranks(scores: np.ndarray, batch: Batch, chosen: np.ndarray) -> np.ndarray:
     """int64 (n,): items with a better score than the target's, 0 being the best; scores (n, items)."""
-    windows, positions = np.nonzero(chosen)
     target = scores[np.arange(len(scores)), batch.target[chosen]]
-    padded = np.concatenate([np.full((len(scores), 1), -np.inf), scores], axis=1)  # column 0 is the padding
-    contacted = np.where(np.arange(batch.items.shape[1]) <= positions[:, None], batch.items[windows], 0)
-    np.put_along_axis(padded, contacted, -np.inf, axis=1)
-    ranks: np.ndarray = (padded > target[:, None]).sum(axis=1)
+    scores[batch.barred(chosen)] = -np.inf
+    ranks: np.ndarray = (scores > target[:, None]).sum(axis=1)
     return ranks

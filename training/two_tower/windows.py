@@ -19,8 +19,10 @@ _BUCKETS = np.array([3, 4, 6, 9, 13, HISTORY])
 class Batch:
     """b windows of t positions, left padded, inputs as in `UserTower.forward`.
 
-    target   int64 (b, t)  catalogue row of an item the shopper contacts later and had not before; -1 for none
+    target   int64 (b, t)  catalogue row of the next item of the query's visit that is not behind; -1 for none
     asked    int64 (b, t)  time at which the query of this position is over: its next contact, us
+    behind   bool (b, t, t)  (query, place): contacted in the query's visit by then, so no answer; nowhere if
+                             revisits count
     """
 
     items: np.ndarray
@@ -30,6 +32,16 @@ class Batch:
     context: np.ndarray
     target: np.ndarray
     asked: np.ndarray
+    behind: np.ndarray
+
+    def barred(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is no answer to the n positions of `chosen` bool (b, t): position 0..n-1, catalogue row.
+
+        Both int64 of one length; an item that stands twice in a window is named twice.
+        """
+        windows, places = np.nonzero(chosen)
+        position, place = np.nonzero(self.behind[windows, places])
+        return position, self.items[windows[position], place] - 1
 
 
 @dataclass(frozen=True)
@@ -50,10 +62,10 @@ class Runs:
     last_kind: np.ndarray
 
 
-def merge_repeats(contacts: Contacts) -> Runs:
-    """Runs of `contacts`, which are sorted by owner, then time."""
+def merge_repeats(contacts: Contacts, revisits: bool = False) -> Runs:
+    """Runs of `contacts`, which are sorted by owner, then time; where revisits count, each is its own."""
     fresh = np.ones(len(contacts), dtype=bool)
-    fresh[1:] = (np.diff(contacts.item) != 0) | (np.diff(contacts.session) != 0)
+    fresh[1:] = revisits | (np.diff(contacts.item) != 0) | (np.diff(contacts.session) != 0)
     starts = np.flatnonzero(fresh)
     ends = np.append(starts[1:], len(contacts)) - 1
     return Runs(
@@ -68,7 +80,9 @@ def merge_repeats(contacts: Contacts) -> Runs:
     )
 
 
-def batches(runs: Runs, rng: np.random.Generator, *, tokens: int, forget_rate: float) -> Iterator[Batch]:
+def batches(
+    runs: Runs, rng: np.random.Generator, *, tokens: int, forget_rate: float, revisits: bool = False
+) -> Iterator[Batch]:
     """One pass over all runs in batches of about `tokens` positions, windows of like length together.
 
     Each run stands in one window. `forget_rate` is the chance that a returning owner's visit starts from
@@ -99,7 +113,7 @@ def batches(runs: Runs, rng: np.random.Generator, *, tokens: int, forget_rate: f
         chunks += [members[i : i + size] for i in range(0, len(members), size)]
     for c in rng.permutation(len(chunks)):
         w = chunks[c]
-        yield _assemble(runs, starts[w], ends[w], last[w], begins[w], rng)
+        yield _assemble(runs, starts[w], ends[w], last[w], begins[w], rng, revisits)
 
 
 def _assemble(
@@ -109,6 +123,7 @@ def _assemble(
     last: np.ndarray,
     begins: np.ndarray,
     rng: np.random.Generator,
+    revisits: bool,
 ) -> Batch:
     """Windows of the runs start..end in segments that end at `last`; where `begins`, start opens one."""
     t = int((end - start + 1 + begins).max())
@@ -130,25 +145,29 @@ def _assemble(
     earlier &= t_range[None, None, :] < t_range[None, :, None]
     seen_kinds = np.where(earlier[:, :-1, :-1], kinds[:, None, :], 0).max(-1, initial=0)
     answers = follows & (real | (begins[:, None] & ~real))
-    target = _next_new(columns, held & ~earlier.any(-1))
+    visit = runs.session[at]
+    behind = real[:, None, :] & (t_range[None, None, :t] <= t_range[None, :t, None])
+    behind &= (visit[:, 1:, None] == visit[:, None, :-1]) & (not revisits)
+    again = (earlier & (visit[:, :, None] == visit[:, None, :])).any(-1) & (not revisits)
+    following = _next_new(held & ~again)
+    next_new = np.minimum(following, t)
+    answers &= (following <= t) & (np.take_along_axis(visit, next_new, axis=1) == visit[:, 1:])
+    target = np.take_along_axis(columns, next_new, axis=1) - 1
     return Batch(
         items=columns[:, :-1],
         ages=np.where(real, (ts.max(1, keepdims=True) - ts) / 1e6, 0).astype(np.float32),
         kinds=np.where(real, np.maximum(kinds, seen_kinds), 0).astype(np.int64),
         wait=np.where(real, gap * np.where(same, hesitation, 1.0), 0).astype(np.float32),
         context=runs.context[ahead],
-        target=np.where(answers, target - 1, -1),
+        target=np.where(answers, target, -1),
         asked=runs.first_ts[ahead],
+        behind=behind,
     )
 
 
-def _next_new(columns: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """int64 (b, t): for each position, the next item that is not contacted before it; 0 for none.
-
-    columns int64 (b, t + 1) holds items, `new` marks first contacts among them.
-    """
-    width = columns.shape[1]
+def _next_new(new: np.ndarray) -> np.ndarray:
+    """int64 (b, t): for each position, the next column that is `new` bool (b, t + 1); t + 1 for none."""
+    width = new.shape[1]
     where = np.where(new, np.arange(width), width)
-    following = np.minimum.accumulate(where[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    item = np.take_along_axis(columns, np.minimum(following, width - 1), axis=1)
-    return np.where(following < width, item, 0)
+    following: np.ndarray = np.minimum.accumulate(where[:, ::-1], axis=1)[:, ::-1][:, 1:]
+    return following

@@ -36,6 +36,29 @@ def test_every_position_aims_at_the_next_item_not_contacted_before() -> None:
     assert answers(windows(runs)) == [(-1, 3), (3, 5), (3, 8), (5, 8)]
 
 
+def test_an_item_of_an_earlier_visit_is_an_answer_and_one_of_this_visit_is_none() -> None:
+    runs = merge_repeats(contacts_of([[3, 5], [3, 5, 3, 8]], owners=[0, 0]))
+    (batch,) = windows(runs)
+    assert batch.items.tolist() == [[0, 4, 6, 4, 6, 4, 9]]
+    assert batch.target.tolist() == [[3, 5, 3, 5, 8, 8, -1]]
+    position, row = batch.barred(batch.target >= 0)
+    assert {p: sorted(row[position == p].tolist()) for p in range(6)} == {
+        0: [],
+        1: [3],
+        2: [],
+        3: [3],
+        4: [3, 5],
+        5: [3, 3, 5],
+    }
+
+
+def test_where_revisits_count_the_next_contact_is_the_answer_whatever_it_is() -> None:
+    runs = merge_repeats(contacts_of([[3, 3, 5, 3]]), revisits=True)
+    found = list(batches(runs, np.random.default_rng(0), tokens=64, forget_rate=0.0, revisits=True))
+    assert answers(found) == [(-1, 3), (3, 3), (3, 5), (5, 3)]
+    assert not any(batch.behind.any() for batch in found)
+
+
 def test_view_cart_purchase_of_one_item_is_one_run_with_two_faces() -> None:
     contacts = contacts_of([[4, 4, 4, 6]])
     contacts.kind[:] = [1, 2, 3, 1]
@@ -82,9 +105,9 @@ def test_every_run_stands_in_exactly_one_window_of_at_most_20(
     assert shown == sorted(runs.item.tolist())
     for batch in found:
         assert batch.items.shape[1] <= HISTORY
-        for items, target in zip(batch.items, batch.target, strict=True):
+        for items, target, behind in zip(batch.items, batch.target, batch.behind, strict=True):
             for place in np.flatnonzero(target >= 0):
-                assert target[place] + 1 not in items[: place + 1]
+                assert target[place] + 1 not in items[behind[place]]
             assert not items[: np.flatnonzero(items)[0]].any()  # left padded
 
 
