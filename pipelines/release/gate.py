@@ -11,7 +11,7 @@ from rich.table import Table
 from feature_repo.files import read_json, write_json
 from feature_repo.params import load
 from feature_repo.picture import Figure
-from feature_repo.places import EVALUATION, LEAKAGE, VERDICT, at, existing
+from feature_repo.places import EVALUATION, LEAKAGE, PASSED, VERDICT, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
 from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, fingerprint, honest, judge
@@ -94,6 +94,8 @@ def main(
     verdict = Verdict((*verdict.checks, *leaks), verdict.against)
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None
     written = write_json(at(VERDICT), verdict_json(verdict, report, in_the_bar))
+    failed = sum(not check.passed for check in verdict.checks)
+    write_json(at(PASSED), {"gate_passed": int(verdict.passed), "checks_failed": failed})
     picture(report, verdict, at(VERDICT).with_suffix(".png"))
     if as_json:
         print(written.decode())

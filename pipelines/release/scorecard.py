@@ -5,7 +5,7 @@ from typing import Any
 
 from feature_repo.files import read_json, write_json
 from feature_repo.picture import Figure
-from feature_repo.places import EVALUATION, at, existing
+from feature_repo.places import EVALUATION, HEADLINE, at, existing
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS
 
@@ -20,14 +20,29 @@ COLUMNS = (
 
 
 def write_report(report: dict[str, Any]) -> None:
-    """evaluate.json, evaluate.csv (a row per model, for `dvc plots`) and evaluate.png."""
+    """evaluate.json, evaluate.csv (a row per model, for `dvc plots`), evaluate.png and headline.json."""
     file = at(EVALUATION)
     write_json(file, report)
+    write_json(at(HEADLINE), headline(report))
     rows = ["model,ndcg_at_12,coverage_at_12"]
     for name, found in report["models"].items():
         rows.append(f"{name},{found['ndcg_at_12']:.6f},{found['coverage_at_12']:.6f}")
     file.with_suffix(".csv").write_text("\n".join(rows) + "\n")
     _picture(report, file.with_suffix(".png"))
+
+
+def headline(report: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that `dvc metrics diff` and `dvc exp show` tell, four decimals.
+
+    `best_single` is the NDCG@12 of the best baseline, `over_best` ours by it; null where that found nothing.
+    """
+    ours = report["models"][OURS]
+    best = max(found["ndcg_at_12"] for name, found in report["models"].items() if name != OURS)
+    shown = ("ndcg_at_12", "coverage_at_12", "recall_at_12", "recall_at_120")
+    numbers = {name: round(ours[name], 4) for name in shown}
+    over = round(ours["ndcg_at_12"] / best, 4) if best else None
+    told = {"shop": report["shop"], "queries": report["queries"]}
+    return told | numbers | {"best_single": round(best, 4), "over_best": over}
 
 
 def read_report() -> dict[str, Any]:
