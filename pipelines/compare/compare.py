@@ -22,9 +22,10 @@ from pipelines.compare.differences import Difference, changed, measured, paired,
 from pipelines.compare.lists import Example, examples, overlap
 from pipelines.compare.sides import here, side, titles
 from pipelines.protocol.queries import QueryParams
+from pipelines.protocol.results import SLICES
 
 STYLES = {"better": "green", "worse": "red", "": None}
-SHOWN = 5  # titles of an example, on the terminal
+SHOWN, CUT = 3, 66  # titles of an example on the terminal, and the characters of each
 
 
 def main(
@@ -65,7 +66,7 @@ def show(comparison: Mapping[str, Any], metrics: Sequence[Difference], slices: S
         out.print(line, markup=False)
     out.print(f"{comparison['queries']:,} queries are in both; 95 % intervals of B - A, sessions resampled\n")
     out.print(_numbers("metric", metrics))
-    out.print(_numbers("NDCG@12 of", slices))
+    out.print(_numbers("NDCG@12, queries", slices))
     params = table("changed params", ("param", ">A", ">B"))
     for name, values in comparison["params"].items():
         params.add_row(*(Text(str(cell)) for cell in (name, *values)))
@@ -78,22 +79,23 @@ def show(comparison: Mapping[str, Any], metrics: Sequence[Difference], slices: S
 
 
 def _numbers(title: str, found: Sequence[Difference]) -> Table:
-    numbers = table(None, (title, ">queries", ">A", ">B", ">B - A", ">interval", ""))
+    numbers = table(None, (title, ">A", ">B", ">B - A", ">interval", ""))
     for one in found:
         interval = "" if one.low is None else f"{one.low:+.4f} {one.high:+.4f}"
-        cells = (f"{one.queries:,}", f"{one.a:.4f}", f"{one.b:.4f}", f"{one.b - one.a:+.4f}", interval)
+        cells = (f"{one.a:.4f}", f"{one.b:.4f}", f"{one.b - one.a:+.4f}", interval)
         name = one.name.replace("_at_", "@").replace("_", " ")
+        name = f"{name}, {one.queries:,}" if one.name in SLICES else name
         numbers.add_row(name, *cells, one.verdict, style=STYLES[one.verdict])
     return numbers
 
 
 def _example(found: Example) -> Text:
-    """Three lines; what was wanted stands in asterisks."""
-    lines = [f"after {found.after}: NDCG@12 {found.a:.3f} in A, {found.b:.3f} in B"]
+    """What is in one list only, a title a line; what was wanted stands in asterisks."""
+    lines = [f"NDCG@12 {found.a:.3f} in A, {found.b:.3f} in B, after {found.after}"[: CUT + 6]]
     for name, items in (("A", found.only_a), ("B", found.only_b)):
-        told = [f"*{item}*" if item in found.wanted else item for item in items]
-        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-        lines.append(f"  only in {name}: {', '.join(told[:SHOWN]) or 'nothing'}{more}")
+        told = [f"*{item[:CUT]}*" if item in found.wanted else item[:CUT] for item in items[:SHOWN]]
+        more = [f"and {len(items) - SHOWN} more"] if len(items) > SHOWN else []
+        lines += [f"  {name}  {item}" for item in (*told, *more)]
     return Text("\n".join(lines))
 
 

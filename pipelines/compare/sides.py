@@ -80,11 +80,15 @@ def _of_revision(repo: Any, place: Path) -> bytes:
 
 def _side(name: str, read: Read) -> Side:
     try:
-        report, table = orjson.loads(read(EVALUATION)), pq.read_table(io.BytesIO(read(RESULTS)))
+        place = EVALUATION
+        report = orjson.loads(read(place))
+        place = RESULTS
+        table = pq.read_table(io.BytesIO(read(place)))
+        place = PARAMS
         params = dict(_flat(yaml.safe_load(read(PARAMS)))) | _of_shop(read)
     except FileNotFoundError as error:
         step = "evaluate there with `dvc repro evaluate` and, for a revision, commit dvc.lock"
-        raise CompareError(f"{name}: has no evaluation that is still here ({error}); {step}") from error
+        raise CompareError(f"{name}: {place} is neither there nor in DVC's cache; {step}") from error
     except (ValueError, pa.ArrowException, yaml.YAMLError) as error:
         problem = f"its evaluation cannot be read: {error}"
         raise CompareError(f"{name}: {problem}; run `dvc repro evaluate` there again") from error
