@@ -38,7 +38,7 @@ from pipelines.protocol.models import load_models
 from pipelines.protocol.moments import write_reference
 from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
 from pipelines.protocol.results import write_results
-from pipelines.release.scorecard import read_report, show, write_report
+from pipelines.release.scorecard import log_report, read_report, show, write_report
 from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.diversify import Diversify
@@ -88,8 +88,10 @@ def main(
     if not show_only:
         order = chosen(load("diversify", Diversify))
         candidate, told = release(order), read_json(existing(ORDER, "order"), "run `endcap order`", "told")
-        write_report(evaluate(candidate) | {"serves": order.serves, "why": told["told"]})
+        report = evaluate(candidate) | {"serves": order.serves, "why": told["told"]}
+        write_report(report)
         write_reference(candidate)
+        log_report(report)
     show(read_report())
 
 

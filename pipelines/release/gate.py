@@ -13,8 +13,8 @@ from feature_repo.params import load
 from feature_repo.picture import Figure
 from feature_repo.places import EVALUATION, LEAKAGE, PASSED, VERDICT, at, existing
 from feature_repo.terminal import console, table
-from pipelines.protocol.metrics import OURS
-from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, fingerprint, honest, judge
+from pipelines.protocol.metrics import OURS, fingerprint
+from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, honest, judge
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -81,6 +81,19 @@ def champion_report() -> tuple[str, dict[str, Any]] | None:
     return (manifest["digest"], manifest["metrics"]) if manifest and manifest.get("metrics") else None
 
 
+def _log(report: Mapping[str, Any], verdict: Verdict) -> None:
+    """Verdict and picture to the MLflow run of the evaluation, where this shop's runs are tracked."""
+    from pipelines.release.registry import store
+
+    if store().exists():
+        from training.tracking import evaluated
+
+        run = evaluated(fingerprint(report), "gate")
+        run.metrics({"passed": float(verdict.passed)})
+        for name in (VERDICT, VERDICT.with_suffix(".png")):
+            run.artifact(at(name))
+
+
 def main(
     as_json: Annotated[bool, typer.Option("--json", help="print gate.json instead of the table")] = False,
 ) -> int:
@@ -97,6 +110,7 @@ def main(
     failed = sum(not check.passed for check in verdict.checks)
     write_json(at(PASSED), {"gate_passed": int(verdict.passed), "checks_failed": failed})
     picture(report, verdict, at(VERDICT).with_suffix(".png"))
+    _log(report, verdict)
     if as_json:
         print(written.decode())
         return 0 if verdict.passed else 1

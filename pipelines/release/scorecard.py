@@ -4,10 +4,21 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.files import read_json, write_json
+from feature_repo.params import root
 from feature_repo.picture import Figure
-from feature_repo.places import EVALUATION, HEADLINE, at, existing
+from feature_repo.places import (
+    EVALUATION,
+    EVENTS,
+    HEADLINE,
+    IMPRESSIONS,
+    ITEMS,
+    RANKER_TRAINING,
+    RESULTS,
+    at,
+    existing,
+)
 from feature_repo.terminal import console, table
-from pipelines.protocol.metrics import OURS
+from pipelines.protocol.metrics import OURS, fingerprint
 
 COLUMNS = (
     ("ndcg_at_12", "NDCG@12", ".3f"),
@@ -43,6 +54,20 @@ def headline(report: dict[str, Any]) -> dict[str, Any]:
     over = round(ours["ndcg_at_12"] / best, 4) if best else None
     told = {"shop": report["shop"], "queries": report["queries"]}
     return told | numbers | {"best_single": round(best, 4), "over_best": over}
+
+
+def log_report(report: dict[str, Any]) -> None:
+    """The evaluation to the MLflow run of its release: metrics, datasets, reports, params.yaml."""
+    from training.tracking import evaluated  # MLflow takes seconds to import
+
+    run = evaluated(fingerprint(report))
+    parts = {"": report["models"][OURS]} | {f"{name}/": found for name, found in report["slices"].items()}
+    parts |= {f"{name}/": found for name, found in report["models"].items() if name != OURS}
+    run.metrics({f"{of}{name}": float(value) for of, found in parts.items() for name, value in found.items()})
+    run.data([at(place) for place in (EVENTS, IMPRESSIONS, ITEMS, RANKER_TRAINING)], "training")
+    run.data([at(RESULTS)], "evaluation")
+    for file in (at(EVALUATION), at(EVALUATION).with_suffix(".png"), at(RESULTS), root() / "params.yaml"):
+        run.artifact(file)
 
 
 def read_report() -> dict[str, Any]:

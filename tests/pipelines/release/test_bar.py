@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from feature_repo.errors import DataError
 from feature_repo.places import EVALUATION, LEAKAGE, VERDICT
+from pipelines.protocol.metrics import fingerprint
 from pipelines.release import bar
 from pipelines.release import gate as job
-from pipelines.release.bar import FEW, Evaluation, GateError, GateParams, Verdict, fingerprint, honest, judge
+from pipelines.release.bar import FEW, Evaluation, GateError, GateParams, Verdict, honest, judge
 
 PARAMS_FILE = Path(__file__).resolve().parents[3] / "params.yaml"
 PARAMS = GateParams(
