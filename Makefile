@@ -68,3 +68,4 @@ down: ## stop everything that the demo started
 clean: down ## forget data, models and live state; keeps .venv
 	@rm -rf run mlruns .dvc/cache .dvc/tmp
 	@cd data && rm -rf export raw quarantine features models bundles reports
+	@git checkout -q -- data/reports 2>/dev/null || true # its three files in git

@@ -36,6 +36,9 @@ REPORTS = DATA / "reports"
 BLEND_PICTURE, ORDER_PICTURE = REPORTS / "blend.png", REPORTS / "order.png"
 VARIETY_PICTURE = REPORTS / "variety.png"
 EVALUATION = REPORTS / "evaluate.json"
+HEADLINE, PASSED = REPORTS / "headline.json", REPORTS / "passed.json"  # few and flat, in git: `dvc metrics`
+COMPARISON = REPORTS / "compare.json"
+RESULTS = REPORTS / "results.parquet"  # of the evaluation, query by query
 LEAKAGE = REPORTS / "leakage.json"
 VERDICT = REPORTS / "gate.json"
 REFERENCE = REPORTS / "reference.parquet"  # what live answers are compared with, part of a bundle
@@ -43,6 +46,7 @@ REPLAY, PARITY = REPORTS / "replay.json", REPORTS / "parity.json"  # of the runn
 DRIFT = REPORTS / "drift.json"
 
 FEEDBACK = DATA / "feedback"  # what became of what was shown
+PROPENSITIES = FEEDBACK / "off_policy.parquet"  # places filled by chance: pipelines/protocol/offpolicy.py
 SERVED_LOG = DATA / "logs" / "served"  # the sampled answers that `endcap served` keeps; empty in a new shop
 CACHE = RUN / "cache"
 CHALLENGERS = RUN / "challengers"  # releases that the demo makes

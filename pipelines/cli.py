@@ -48,6 +48,7 @@ JOBS: dict[str, dict[str, str]] = {
         "ranker": "training.ranking.ranker",
         "order": "pipelines.blend.order",
         "evaluate": "pipelines.release.evaluate",
+        "compare": "pipelines.compare.compare",
     },
     "release": {
         "gate": "pipelines.release.gate",

@@ -1,20 +1,30 @@
-"""MLflow runs of training: one parent per state of the data, a child per fitted model.
+"""MLflow runs: one parent per evaluated release, a child per model fitted for it.
 
-The owner of mlflow in training. The store is a SQLite file of the active shop, nothing leaves the machine:
+The owner of mlflow in training. The store is a SQLite file of the active shop, nothing leaves the machine.
+Places of artifacts are relative to the project's folder, so that it can be moved; that is where to call
 
     mlflow ui --backend-store-uri sqlite:///run/simulated/mlflow.db
+
+A parent is open until its evaluation is logged (`evaluated`). What is fitted later opens the next one, tagged
+`continues` with the run before it: there are the models that DVC did not fit again. A metric's name begins
+with what was asked: `two_tower_prior/...`, `ranker/...` on their own validation, `test/...` the release's.
 """
 
 import hashlib
+import json
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from feature_repo.files import alone
 from feature_repo.params import revision, root, shop
@@ -25,38 +35,44 @@ EXPERIMENT = "endcap"
 
 @dataclass(frozen=True)
 class Run:
-    """One open child run."""
+    """One open run; `asked`: what its metrics' names begin with."""
 
     client: MlflowClient
     id: str
+    asked: str
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics; MLflow refuses '@', so it is ndcg_at_12."""
+        """Log metrics as "asked/name"; MLflow refuses '@', so it is ndcg_at_12."""
         now = round(time.time() * 1000)
-        self.client.log_batch(self.id, [Metric(name, value, now, step) for name, value in values.items()])
+        logged = [Metric(f"{self.asked}/{name}", value, now, step) for name, value in values.items()]
+        self.client.log_batch(self.id, logged)
 
     def artifact(self, path: Path) -> None:
         """Keep a copy of a file, or of every file of a folder: a curve, a picture, a model."""
+        kept = get_artifact_repository(str(root().resolve() / _artifacts() / self.id / "artifacts"))
         if path.is_dir():
-            self.client.log_artifacts(self.id, str(path))
+            kept.log_artifacts(str(path))
         else:
-            self.client.log_artifact(self.id, str(path))
+            kept.log_artifact(str(path))
+
+    def data(self, files: Sequence[Path], use: str) -> None:
+        """Name files as the run's datasets, by their MD5; `use`: "training" or "evaluation"."""
+        tags = [InputTag("mlflow.data.context", use)]
+        found = [DatasetInput(_dataset(path), tags) for path in files if path.is_file()]
+        self.client.log_inputs(self.id, datasets=found)
 
 
 @contextmanager
 def tracked(
     model: str, params: Mapping[str, Any], inputs: Sequence[Path], feature_service: str
 ) -> Iterator[Run]:
-    """A child run `model` under the parent of this state of data/raw; failed if the block raises.
+    """A child run `model` under the open parent of this state of data/raw; failed if the block raises.
 
     `params` are the fields of the stage's section, nested ones logged as "covisit.window". Lineage is kept as
     tags: the MD5 of every file of `inputs`, the git revision, that of dvc.lock and the Feast service that the
     model reads.
     """
-    with alone(shop().run_dir() / "mlflow.lock"):  # fits side by side make one store and one parent
-        store = (shop().run_dir() / "mlflow.db").resolve()
-        client = MlflowClient(tracking_uri=f"sqlite:///{store}")
-        experiment = _experiment(client)
+    with _opened() as (client, experiment):
         parent = _parent(client, experiment)
     tags = {f"input.{p.name}": digest(p) for p in inputs}
     tags |= {
@@ -66,12 +82,26 @@ def tracked(
     }
     found = client.create_run(experiment, run_name=model, tags={**tags, "mlflow.parentRunId": parent})
     client.log_batch(found.info.run_id, params=[Param(name, str(value)) for name, value in _flat(params)])
+    run = Run(client, found.info.run_id, model.replace(" ", "_"))
+    run.data(inputs, "training")
     try:
-        yield Run(client, found.info.run_id)
+        yield run
     except BaseException:
         client.set_terminated(found.info.run_id, "FAILED")
         raise
     client.set_terminated(found.info.run_id, "FINISHED")
+
+
+def evaluated(evaluation: str, asked: str = "test") -> Run:
+    """The parent of this evaluation, named by its fingerprint: the one that logged it, else the open one.
+
+    From now on it is closed: what is fitted next has another parent.
+    """
+    with _opened() as (client, experiment):
+        known = client.search_runs([experiment], f"tags.evaluation = '{evaluation}'", max_results=1)
+        parent = str(known[0].info.run_id) if known else _parent(client, experiment)
+        client.set_tag(parent, "evaluation", evaluation)
+    return Run(client, parent, asked)
 
 
 def digest(path: Path) -> str:
@@ -82,24 +112,55 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _experiment(client: MlflowClient) -> str:
+@contextmanager
+def _opened() -> Iterator[tuple[MlflowClient, str]]:
+    """Store and experiment, for one process at a time: fits side by side make one store and one parent."""
+    with alone(shop().run_dir() / "mlflow.lock"):
+        store = (shop().run_dir() / "mlflow.db").resolve()
+        client = MlflowClient(tracking_uri=f"sqlite:///{store}")
+        yield client, _experiment(client, store)
+
+
+def _artifacts() -> str:
+    """Where artifacts lie, relative to the project's folder."""
+    return str(shop().run_dir().relative_to(root()) / "mlartifacts")
+
+
+def _experiment(client: MlflowClient, store: Path) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
-    if found:
+    if found and found.artifact_location == _artifacts():
         return str(found.experiment_id)
-    artifacts = (shop().run_dir() / "mlartifacts").resolve()
-    return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts.as_uri()))
+    absolute = str(store.parent / "mlartifacts")
+    made = str(found.experiment_id if found else client.create_experiment(EXPERIMENT, absolute))
+    with closing(sqlite3.connect(store, timeout=60)) as database, database:
+        # MLflow makes every local place absolute when it is asked, but takes a relative one as it stands.
+        where = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?"
+        database.execute(where, (_artifacts(), made))
+    return made
 
 
 def _parent(client: MlflowClient, experiment: str) -> str:
-    """The run that the models of one release share: found by what data/raw holds, else created."""
+    """The open run that the models of one release share: the newest of what data/raw holds, else created."""
     data = digest(at(EVENTS))
-    known = client.search_runs([experiment], f"tags.data = '{data}' and tags.role = 'parent'", max_results=1)
-    if known:
+    mine, newest = f"tags.data = '{data}' and tags.role = 'parent'", ["attributes.start_time DESC"]
+    known = client.search_runs([experiment], mine, max_results=1, order_by=newest)
+    if known and "evaluation" not in known[0].data.tags:
         return str(known[0].info.run_id)
     tags = {"data": data, "role": "parent", "shop": shop().name}
+    tags |= {"continues": str(known[0].info.run_id)} if known else {}
     made = client.create_run(experiment, run_name=f"release on {shop().name} {data[:8]}", tags=tags)
     client.set_terminated(made.info.run_id, "FINISHED")
     return str(made.info.run_id)
+
+
+def _dataset(path: Path) -> Dataset:
+    home = root().resolve()
+    where = path.resolve().relative_to(home) if path.resolve().is_relative_to(home) else path
+    size = {"bytes": path.stat().st_size}
+    with suppress(pa.ArrowException):  # no parquet file
+        size["num_rows"] = pq.read_metadata(path).num_rows
+    source, profile = json.dumps({"uri": str(where)}), json.dumps(size)
+    return Dataset(path.stem, digest(path), "local", source, profile=profile)
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

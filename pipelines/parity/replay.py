@@ -34,7 +34,7 @@ from feature_repo.params import Shop, load, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, IMPRESSIONS, PARITY, REPLAY, at, existing
 from feature_repo.ports import service_url
 from feature_repo.terminal import progress
-from pipelines.parity.compare import Expected, Parity
+from pipelines.parity.agreement import Expected, Parity
 from pipelines.parity.standalone import standalone
 from pipelines.parity.summary import draw, show
 from pipelines.protocol.known import known_at
@@ -54,7 +54,7 @@ class Replay:
     batch: int  # events per POST
     min_equal: float  # share of slots, candidates, values and each column's that must equal the offline ones
     min_answered: float  # share of the questions that the champion itself must have answered
-    tolerance: float  # two values are equal within this, see pipelines.parity.compare.Parity
+    tolerance: float  # two values are equal within this, see pipelines.parity.agreement.Parity
 
 
 def main(

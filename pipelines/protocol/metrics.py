@@ -4,12 +4,14 @@ Gain is binary. A list is judged in its order, best first; `hits[q, j]` says whe
 holds a relevant item. Everything is float64 and deterministic; randomness is passed in.
 """
 
-from collections.abc import Hashable, Sequence
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from feature_repo.errors import EndcapError
 
@@ -169,6 +171,11 @@ def bootstrap_interval(
         means[draw] = sums[picked].sum() / sizes[picked].sum()
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def fingerprint(report: Mapping[str, Any]) -> str:
+    """SHA-256 of an evaluation report's content, whatever its layout: ties a verdict to what it judged."""
+    return hashlib.sha256(orjson.dumps(report, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _checked(hits: Hits, relevant_counts: Counts, k: int) -> Hits:

@@ -9,8 +9,9 @@ from typing import Any
 from feature_repo.files import sweep, whole
 from feature_repo.params import root
 from feature_repo.places import BUNDLES, at
+from pipelines.protocol.metrics import fingerprint
 from pipelines.release.aliases import read_manifest
-from pipelines.release.bar import Evaluation, GateError, GateParams, Verdict, fingerprint, judge
+from pipelines.release.bar import Evaluation, GateError, GateParams, Verdict, judge
 from serving.errors import BundleError
 from serving.release import bundle
 from serving.release.state import Release

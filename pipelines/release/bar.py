@@ -8,13 +8,10 @@ orders the lists was chosen on validation, may be a single source, and a shop's 
 how much the whole is better is for the evaluation to tell, not for the gate to ask.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
-
-import orjson
 
 from feature_repo.errors import EndcapError
 from pipelines.protocol.metrics import OURS
@@ -187,11 +184,6 @@ def honest(leakage: Mapping[str, Any]) -> tuple[Check, ...]:
         Check("rows blind to the future", clean, 1.0, culprits),
         Check("queries blind to their answer", blind, needed, because),
     )
-
-
-def fingerprint(report: Mapping[str, Any]) -> str:
-    """SHA-256 of an evaluation report's content, whatever its layout: ties a verdict to what it judged."""
-    return hashlib.sha256(orjson.dumps(report, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _finite(name: str, value: Any) -> float:

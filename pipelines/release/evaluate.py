@@ -7,6 +7,7 @@ sale. They may list what was bought in earlier visits, which ours may not within
 window is judged with the rest.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from feature_repo.clock import DAY_US, instant
 from feature_repo.files import read_json
 from feature_repo.folds.parts import been_before
 from feature_repo.params import load, shop
-from feature_repo.places import ORDER, TREES, existing
+from feature_repo.places import ORDER, RESULTS, TREES, at, existing
 from pipelines.protocol.chosen import RANKER, Order, chosen
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import (
@@ -35,8 +36,9 @@ from pipelines.protocol.metrics import (
 )
 from pipelines.protocol.models import load_models
 from pipelines.protocol.moments import write_reference
-from pipelines.protocol.queries import QueryParams, make_queries, product_events
-from pipelines.release.scorecard import read_report, show, write_report
+from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
+from pipelines.protocol.results import write_results
+from pipelines.release.scorecard import log_report, read_report, show, write_report
 from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.diversify import Diversify
@@ -86,8 +88,10 @@ def main(
     if not show_only:
         order = chosen(load("diversify", Diversify))
         candidate, told = release(order), read_json(existing(ORDER, "order"), "run `endcap order`", "told")
-        write_report(evaluate(candidate) | {"serves": order.serves, "why": told["told"]})
+        report = evaluate(candidate) | {"serves": order.serves, "why": told["told"]}
+        write_report(report)
         write_reference(candidate)
+        log_report(report)
     show(read_report())
 
 
@@ -98,7 +102,7 @@ def release(order: Order) -> Bundle:
 
 
 def evaluate(candidate: Bundle) -> dict[str, Any]:
-    """Ask every query of the test span; the report of data/reports/evaluate.json."""
+    """Ask every query of the test span; the report of data/reports/evaluate.json. Writes results.parquet."""
     active, params = shop(), load("queries", QueryParams)
     events, ids = product_events(), candidate.models.ids
     rng = np.random.default_rng(params.seed)
@@ -121,6 +125,7 @@ def evaluate(candidate: Bundle) -> dict[str, Any]:
         metrics[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))
     else:  # nobody came to a second item: there is no order to be right about
         metrics = {name: dict.fromkeys(NAMES, 0.0) for name in (OURS, *BASELINES)}
+    _keep(queries, ids, answered, lists.get(OURS), wanted)
     last = instant(queries[-1].now) if queries else active.test_from
     return {
         "protocol": "session_continuation",
@@ -137,6 +142,19 @@ def evaluate(candidate: Bundle) -> dict[str, Any]:
         if queries
         else {},
     }
+
+
+def _keep(
+    queries: list[Query], ids: Sequence[str], answered: list[Answer], ours: Lists | None, wanted: Rows
+) -> None:
+    """data/reports/results.parquet: our answer to each query."""
+    listed = [[ids[row] for row in found.rows[OURS].tolist() if row >= 0] for found in answered]
+    measures = {
+        "ndcg_at_12": ndcg_at(ours.hits, wanted, K) if ours else [],
+        "recall_at_12": recall_at(ours.hits, wanted, K) if ours else [],
+        "recall_at_120": [found.retrieved for found in answered],
+    }
+    write_results(at(RESULTS), queries, listed, measures, [found.slices for found in answered])
 
 
 def _asked(candidate: Bundle, known: Known, relevant: frozenset[int], mask: npt.NDArray[np.bool_]) -> Answer:

@@ -11,10 +11,11 @@ from rich.table import Table
 from feature_repo.files import read_json, write_json
 from feature_repo.params import load
 from feature_repo.picture import Figure
-from feature_repo.places import EVALUATION, LEAKAGE, VERDICT, at, existing
+from feature_repo.places import EVALUATION, LEAKAGE, PASSED, PROPENSITIES, VERDICT, at, existing
 from feature_repo.terminal import console, table
-from pipelines.protocol.metrics import OURS
-from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, fingerprint, honest, judge
+from pipelines.protocol.metrics import OURS, fingerprint
+from pipelines.protocol.offpolicy import OffPolicy, OffPolicyParams, estimate, read_log
+from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, honest, judge
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -81,6 +82,25 @@ def champion_report() -> tuple[str, dict[str, Any]] | None:
     return (manifest["digest"], manifest["metrics"]) if manifest and manifest.get("metrics") else None
 
 
+def off_policy() -> OffPolicy | None:
+    """What logged propensities say of the candidate; None where the shop has none. No check reads it."""
+    path = at(PROPENSITIES)
+    return estimate(read_log(path), load("off_policy", OffPolicyParams)) if path.exists() else None
+
+
+def _log(report: Mapping[str, Any], verdict: Verdict) -> None:
+    """Verdict and picture to the MLflow run of the evaluation, where this shop's runs are tracked."""
+    from pipelines.release.registry import store
+
+    if store().exists():
+        from training.tracking import evaluated
+
+        run = evaluated(fingerprint(report), "gate")
+        run.metrics({"passed": float(verdict.passed)})
+        for name in (VERDICT, VERDICT.with_suffix(".png")):
+            run.artifact(at(name))
+
+
 def main(
     as_json: Annotated[bool, typer.Option("--json", help="print gate.json instead of the table")] = False,
 ) -> int:
@@ -93,8 +113,14 @@ def main(
     leaks = honest(read_json(existing(LEAKAGE, "leakage"), "run `endcap leakage`", "rows", "queries"))
     verdict = Verdict((*verdict.checks, *leaks), verdict.against)
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None
-    written = write_json(at(VERDICT), verdict_json(verdict, report, in_the_bar))
+    logged = off_policy()
+    warned = logged.warning(load("off_policy", OffPolicyParams).min_effective) if logged else ""
+    besides = {"off_policy": asdict(logged) | {"warning": warned}} if logged else {}
+    written = write_json(at(VERDICT), verdict_json(verdict, report, in_the_bar) | besides)
+    failed = sum(not check.passed for check in verdict.checks)
+    write_json(at(PASSED), {"gate_passed": int(verdict.passed), "checks_failed": failed})
     picture(report, verdict, at(VERDICT).with_suffix(".png"))
+    _log(report, verdict)
     if as_json:
         print(written.decode())
         return 0 if verdict.passed else 1
@@ -106,5 +132,9 @@ def main(
         out.print("It serves on trial; a release that answers the same queries is compared with it.")
     if champion and in_the_bar is None:
         out.print("The champion was measured on other queries, so the best baseline is the bar.")
+    if logged:
+        out.print(f"off-policy CTR of the candidate: {logged.told()}", soft_wrap=True)
+    if warned:
+        out.print(f"warning: {warned}", style="yellow", soft_wrap=True)
     out.print("passed" if verdict.passed else "FAILED: nothing is promoted", style="bold")
     return 0 if verdict.passed else 1

@@ -131,7 +131,7 @@ def _tags(manifest: Mapping[str, Any], verdict: Verdict) -> dict[str, str]:
         "gate": "passed",
         "gate_against": verdict.against,
         "gate_checks": orjson.dumps(checks).decode(),
-        "ndcg_at_12": f"{ours['ndcg_at_12']:.6f}",
-        "coverage_at_12": f"{ours['coverage_at_12']:.6f}",
+        "test/ndcg_at_12": f"{ours['ndcg_at_12']:.6f}",
+        "test/coverage_at_12": f"{ours['coverage_at_12']:.6f}",
         "evaluated": f"{report['span']['from']} to {report['span']['to']}",
     }

@@ -1,7 +1,8 @@
 """Releases in MLflow: registered model `endcap`, a version per bundle, who is champion, challenger, previous.
 
 Redis says what serves (serving's state.py); the aliases repeat it for people and for the tracking UI. The
-source of a version is its bundle: `mlflow artifacts download -u models:/endcap@champion` gives the release.
+source of a version is its bundle, relative to the project's folder, so that this can be moved: there
+`mlflow artifacts download -u models:/endcap@champion` gives the release. Its run is that of its evaluation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,8 +18,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from feature_repo.errors import EndcapError
-from feature_repo.params import root, shop
+from feature_repo.params import shop
 from serving.release.state import Release, RolloutState
+from training.tracking import EXPERIMENT
 
 MODEL = "endcap"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # its aliases
@@ -63,8 +65,8 @@ class Registry:
         with self._asking("register"):
             if known is None:
                 named = {"digest": release.digest, "path": release.path, **tags}
-                source = (root() / release.path).resolve().as_uri()
-                return _version(self._client.create_model_version(MODEL, source, tags=named))
+                run = self._run_of(release)
+                return _version(self._client.create_model_version(MODEL, release.path, run, tags=named))
             for key, value in tags.items():
                 self._client.set_model_version_tag(MODEL, known.number, key, value)
             return Version(known.number, known.release, {**known.tags, **tags})
@@ -104,6 +106,17 @@ class Registry:
             version = self.find(release.digest) or self.register(release, {})
             with self._asking("write"):
                 self._client.set_registered_model_alias(MODEL, alias, version.number)
+
+    def _run_of(self, release: Release) -> str | None:
+        """The run that logged the evaluation of this bundle; None if none did, as of another store."""
+        judged = (release.manifest() or {}).get("gate") or {}
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None or "evaluation" not in judged:
+            return None
+        found = self._client.search_runs(
+            [experiment.experiment_id], f"tags.evaluation = '{judged['evaluation']}'", max_results=1
+        )
+        return str(found[0].info.run_id) if found else None
 
     @contextmanager
     def _asking(self, verb: str) -> Iterator[None]:

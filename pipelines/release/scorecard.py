@@ -4,10 +4,21 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.files import read_json, write_json
+from feature_repo.params import root
 from feature_repo.picture import Figure
-from feature_repo.places import EVALUATION, at, existing
+from feature_repo.places import (
+    EVALUATION,
+    EVENTS,
+    HEADLINE,
+    IMPRESSIONS,
+    ITEMS,
+    RANKER_TRAINING,
+    RESULTS,
+    at,
+    existing,
+)
 from feature_repo.terminal import console, table
-from pipelines.protocol.metrics import OURS
+from pipelines.protocol.metrics import OURS, fingerprint
 
 COLUMNS = (
     ("ndcg_at_12", "NDCG@12", ".3f"),
@@ -20,14 +31,43 @@ COLUMNS = (
 
 
 def write_report(report: dict[str, Any]) -> None:
-    """evaluate.json, evaluate.csv (a row per model, for `dvc plots`) and evaluate.png."""
+    """evaluate.json, evaluate.csv (a row per model, for `dvc plots`), evaluate.png and headline.json."""
     file = at(EVALUATION)
     write_json(file, report)
+    write_json(at(HEADLINE), headline(report))
     rows = ["model,ndcg_at_12,coverage_at_12"]
     for name, found in report["models"].items():
         rows.append(f"{name},{found['ndcg_at_12']:.6f},{found['coverage_at_12']:.6f}")
     file.with_suffix(".csv").write_text("\n".join(rows) + "\n")
     _picture(report, file.with_suffix(".png"))
+
+
+def headline(report: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that `dvc metrics diff` and `dvc exp show` tell, four decimals.
+
+    `best_single` is the NDCG@12 of the best baseline, `over_best` ours by it; null where that found nothing.
+    """
+    ours = report["models"][OURS]
+    best = max(found["ndcg_at_12"] for name, found in report["models"].items() if name != OURS)
+    shown = ("ndcg_at_12", "coverage_at_12", "recall_at_12", "recall_at_120")
+    numbers = {name: round(ours[name], 4) for name in shown}
+    over = round(ours["ndcg_at_12"] / best, 4) if best else None
+    told = {"shop": report["shop"], "queries": report["queries"]}
+    return told | numbers | {"best_single": round(best, 4), "over_best": over}
+
+
+def log_report(report: dict[str, Any]) -> None:
+    """The evaluation to the MLflow run of its release: metrics, datasets, reports, params.yaml."""
+    from training.tracking import evaluated  # MLflow takes seconds to import
+
+    run = evaluated(fingerprint(report))
+    parts = {"": report["models"][OURS]} | {f"{name}/": found for name, found in report["slices"].items()}
+    parts |= {f"{name}/": found for name, found in report["models"].items() if name != OURS}
+    run.metrics({f"{of}{name}": float(value) for of, found in parts.items() for name, value in found.items()})
+    run.data([at(place) for place in (EVENTS, IMPRESSIONS, ITEMS, RANKER_TRAINING)], "training")
+    run.data([at(RESULTS)], "evaluation")
+    for file in (at(EVALUATION), at(EVALUATION).with_suffix(".png"), at(RESULTS), root() / "params.yaml"):
+        run.artifact(file)
 
 
 def read_report() -> dict[str, Any]:

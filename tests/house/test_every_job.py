@@ -41,6 +41,7 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
     "item_item": ["item_item --fit prior"],
     "promote": ["promote", "promote --direct", "promote --repair"],
     "evaluate": ["evaluate", "evaluate --show"],
+    "compare": ["compare HEAD", "compare . .", "compare nowhere --json"],
     "rollout": [
         f"rollout {verb}" for verb in ("start", "status", "stop", "advance", "watch", "plan --runs 2")
     ],

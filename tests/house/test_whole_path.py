@@ -112,7 +112,7 @@ def test_slices_partition_the_queries(home: Path) -> None:
 def test_stages_give_the_same_bytes_again_and_by_one_process_as_by_two(home: Path) -> None:
     learned = ["data/models/blend/blend.json", "data/reports/blend.png", "data/models/order/order.json"]
     trained = ["data/features/ranker_training.parquet", "data/models/ranker/ranker.txt"]
-    files = [*learned, *trained, "data/reports/evaluate.json"]
+    files = [*learned, *trained, "data/reports/evaluate.json", "data/reports/results.parquet"]
     before = [hashlib.sha256((home / name).read_bytes()).hexdigest() for name in files]
     params = yaml.safe_load((home / "params.yaml").read_text())
     assert params["queries"]["processes"] == 2

@@ -9,17 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import DataError
-from feature_repo.places import EVALUATION, LEAKAGE, VERDICT
+from feature_repo.places import EVALUATION, LEAKAGE, PROPENSITIES, VERDICT
+from pipelines.protocol.metrics import fingerprint
 from pipelines.release import bar
 from pipelines.release import gate as job
-from pipelines.release.bar import FEW, Evaluation, GateError, GateParams, Verdict, fingerprint, honest, judge
+from pipelines.release.bar import FEW, Evaluation, GateError, GateParams, Verdict, honest, judge
 
 PARAMS_FILE = Path(__file__).resolve().parents[3] / "params.yaml"
 PARAMS = GateParams(
@@ -257,6 +261,28 @@ def test_the_job_prints_its_verdict_for_machines(home: Path, capsys: pytest.Capt
     (home / EVALUATION).write_bytes(orjson.dumps(report()))
     assert job.main(as_json=True) == 0
     assert orjson.loads(capsys.readouterr().out) == orjson.loads((home / VERDICT).read_bytes())
+
+
+@pytest.mark.parametrize(("clicks", "warned"), [(0.02, True), (0.6, False)])
+def test_logged_propensities_warn_of_a_candidate_and_decide_nothing(
+    home: Path, clicks: float, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The candidate shows `rare` always, which was shown to one in four."""
+    plain = judged(home)
+    rare = np.arange(8000) % 4 == 0
+    reward = np.random.default_rng(1).random(8000) < np.where(rare, clicks, 0.1)
+    columns = {"unit": [f"v{n}" for n in range(8000)], "action": np.where(rare, "rare", "usual")}
+    columns |= {"propensity": np.where(rare, 0.25, 0.75), "candidate": np.where(rare, 1.0, 0.0)}
+    (home / PROPENSITIES).parent.mkdir(parents=True)
+    pq.write_table(pa.table(columns | {"reward": reward.astype(float)}), home / PROPENSITIES)
+    code, written = judged(home)
+    told = written.pop("off_policy")
+    assert (code, written) == plain
+    assert told["snips"]["low"] <= clicks <= told["snips"]["high"]
+    assert (told["effective"], told["clipped"], told["dr"]) == (2000.0, 0.0, None)
+    printed = capsys.readouterr().out
+    assert "8,000 places worth 2,000" in printed
+    assert ("warning: off-policy CTR 0.0" in printed) == bool(told["warning"]) == warned
 
 
 def test_without_an_evaluation_the_job_says_what_to_run(home: Path) -> None:

@@ -16,6 +16,7 @@ from shops.release import ACT, SPAN, Build, alias_holders, open_home, report, wr
 from feature_repo.errors import UnavailableError
 from feature_repo.params import load
 from feature_repo.places import VERDICT
+from pipelines.protocol.metrics import fingerprint
 from pipelines.release import aliases
 from pipelines.release import promote as promote_job
 from pipelines.release.admission import install_bundle
@@ -26,6 +27,7 @@ from pipelines.release.registry import Registry, store
 from serving.errors import BundleError
 from serving.release import bundle, state
 from serving.release.state import RolloutError
+from training.tracking import evaluated
 
 
 @pytest.fixture
@@ -143,8 +145,19 @@ def test_a_version_carries_its_gate_and_its_source_is_the_bundle(
     assert version.tags["evaluated"] == f"{SPAN['from']} to {SPAN['to']}"
     # Without an address MLflow makes a store in the working folder.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store()}")
+    monkeypatch.chdir(home)
     fetched = mlflow.artifacts.download_artifacts("models:/endcap@champion")
     assert Path(fetched).resolve() == (home / done.release.path).resolve()
+
+
+def test_a_version_is_linked_to_the_run_of_its_evaluation(redis: Redis, build: Build, home: Path) -> None:
+    run = evaluated(fingerprint(report(0.31)))
+    promote(build("one", ndcg=0.31), redis, Registry(), ACT)
+    promote(build("two", ndcg=0.32), redis, Registry(), ACT)  # evaluated elsewhere
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{store()}")
+    versions = [client.get_model_version("endcap", number) for number in ("1", "2")]
+    assert [version.run_id or None for version in versions] == [run.id, None]
+    assert not any(str(home) in version.source for version in versions)
 
 
 def test_the_gate_finds_the_champion_in_the_registry(redis: Redis, build: Build, home: Path) -> None:

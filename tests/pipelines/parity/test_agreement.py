@@ -18,7 +18,7 @@ from feature_repo.errors import EndcapError
 from feature_repo.online import changes
 from feature_repo.params import shop
 from pipelines.parity import replay
-from pipelines.parity.compare import Expected, Parity
+from pipelines.parity.agreement import Expected, Parity
 from pipelines.parity.summary import show
 from pipelines.protocol.queries import Query
 from serving.types import Context
