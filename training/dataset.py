@@ -135,6 +135,20 @@ def read_contacts(catalogue: Catalogue, cut: datetime) -> Contacts:
     )
 
 
+def first_contacts(contacts: Contacts) -> Contacts:
+    """One contact per session and item, at its first place and with its strongest kind; sorted by session."""
+    ordered = contacts.by_session()
+    n = len(ordered)
+    pair = ordered.session.astype(np.int64) * (int(ordered.item.max(initial=0)) + 1) + ordered.item
+    _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
+    strongest = np.zeros(len(first), dtype=ordered.kind.dtype)
+    np.maximum.at(strongest, inverse, ordered.kind)
+    kind = np.zeros(n, dtype=ordered.kind.dtype)
+    kind[first] = strongest
+    ordered.kind[:] = kind
+    return ordered.select(np.sort(first))
+
+
 def session_matrix(contacts: Contacts, items: int) -> sparse.csr_matrix:
     """Binary CSR float32 (sessions, items): 1 where the session had any contact with the item."""
     rows, columns = contacts.session.astype(np.int64), contacts.item.astype(np.int64)

@@ -1,6 +1,7 @@
 """`endcap als`: sessions x items factorised by alternating least squares (Hu, Koren, Volinsky 2008).
 
-The owner of `implicit` in Endcap. What is kept are the item factors: a shopper is folded in when asked.
+The owner of `implicit` in Endcap. What is kept are the item factors: a shopper is folded in when asked. How
+strongly the factors are held to zero is chosen per shop: on one the best is forty times that of another.
 """
 
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ import numpy as np
 import typer
 from scipy import sparse
 
+from feature_repo.clock import DAY_US, micros
 from feature_repo.params import load
-from training.dataset import Fit, fitting, session_matrix
+from training.dataset import Contacts, Fit, first_contacts, fitting, session_matrix
 from training.fits import CHOICE, fitted
+
+CANDIDATES = 120  # that the ranker sees; of a small catalogue a quarter, or every item would be among them
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,11 @@ class AlsParams:
 
     seed: int
     factors: int
-    regularization: float
+    regularizations: tuple[float, ...]  # to choose from; the first where nothing can be asked
     alpha: float
     iterations: int
+    valid_days: int  # before the cut, whose visits choose
+    valid_visits: int  # at most
 
 
 def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
@@ -34,14 +40,52 @@ def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
 def _fit(fit: Fit) -> str:
     params = load("als", AlsParams)
     with fitting("als", fit, params) as job:
-        sessions = session_matrix(job.contacts, len(job.catalogue))
-        factors = fit_als(sessions, params)
-        np.save(job.folder / "als_items.npy", whitened(factors, params.alpha, params.regularization))
-        job.run.metrics({"sessions": sessions.shape[0], "warm_items": int(factors.any(axis=1).sum())})
-    return f"als {fit}: {sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}"
+        items = len(job.catalogue)
+        recalls = tried(job.contacts, items, micros(job.cut), params)
+        chosen = max(recalls, key=lambda strength: recalls[strength])  # the first of equals
+        sessions = session_matrix(job.contacts, items)
+        factors = fit_als(sessions, params, chosen)
+        np.save(job.folder / "als_items.npy", whitened(factors, params.alpha, chosen))
+        warm = int(factors.any(axis=1).sum())
+        told = {"sessions": sessions.shape[0], "warm_items": warm, "regularization": chosen}
+        job.run.metrics({**told, "recall_held_out": recalls[chosen]})
+    shape = f"{sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}"
+    return f"als {fit}: {shape}, regularization {chosen:g} of {', '.join(f'{one:g}' for one in recalls)}"
 
 
-def fit_als(sessions: sparse.csr_matrix, params: AlsParams) -> np.ndarray:
+def tried(contacts: Contacts, items: int, cut_us: int, params: AlsParams) -> dict[float, float]:
+    """Regularization -> recall of the second halves of held-out visits, asked with their first halves.
+
+    The visits are those of the last `valid_days`, each item once; of many, evenly spaced ones. 0 everywhere
+    where there is none, or nothing before them.
+    """
+    since = cut_us - params.valid_days * DAY_US
+    places = first_contacts(contacts)
+    starts = np.flatnonzero(np.diff(places.session, prepend=-1))
+    visits = zip(np.split(places.item, starts[1:]), places.ts[starts], strict=True)
+    late = [visit for visit, begun in visits if begun >= since and len(visit) > 1]
+    asked = late[:: -(-len(late) // params.valid_visits) or 1]
+    before = contacts.select(contacts.ts < since)
+    if not asked or not len(before) or len(params.regularizations) == 1:
+        return dict.fromkeys(params.regularizations, 0.0)
+    sessions, k = session_matrix(before, items), max(1, min(CANDIDATES, items // 4))
+    found = {}
+    for strength in params.regularizations:
+        table = whitened(fit_als(sessions, params, strength), params.alpha, strength)
+        found[strength] = float(np.mean([_recall(table, visit, k) for visit in asked]))
+    return found
+
+
+def _recall(table: np.ndarray, visit: np.ndarray, k: int) -> float:
+    """Share of a visit's second half among the best `k` that the first half, its items once, is given."""
+    known, wanted = np.split(visit, [(len(visit) + 1) // 2])
+    seen = table[known]
+    scores = table @ (seen.T @ np.linalg.solve(seen @ seen.T + np.eye(len(known)), np.ones(len(known))))
+    scores[known] = -np.inf
+    return float(np.isin(wanted, np.argsort(-scores, kind="stable")[:k]).mean())
+
+
+def fit_als(sessions: sparse.csr_matrix, params: AlsParams, regularization: float) -> np.ndarray:
     """Item factors float32 (items, factors); zeros for items without a session.
 
     One thread: the library's threads add in the order in which they finish, and the bytes would differ.
@@ -50,7 +94,7 @@ def fit_als(sessions: sparse.csr_matrix, params: AlsParams) -> np.ndarray:
 
     model = AlternatingLeastSquares(
         factors=params.factors,
-        regularization=params.regularization,
+        regularization=regularization,
         alpha=params.alpha,
         iterations=params.iterations,
         num_threads=1,

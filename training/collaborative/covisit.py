@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from training.dataset import Contacts
+from training.dataset import Contacts, first_contacts
 
 
 @dataclass(frozen=True)
@@ -17,20 +17,6 @@ class CovisitParams:
     backward: float
     kind_weights: tuple[float, ...]
     popularity: float
-
-
-def first_contacts(contacts: Contacts) -> Contacts:
-    """One contact per session and item, at its first place and with its strongest kind; sorted by session."""
-    ordered = contacts.by_session()
-    n = len(ordered)
-    pair = ordered.session.astype(np.int64) * (int(ordered.item.max(initial=0)) + 1) + ordered.item
-    _, first, inverse = np.unique(pair, return_index=True, return_inverse=True)
-    strongest = np.zeros(len(first), dtype=ordered.kind.dtype)
-    np.maximum.at(strongest, inverse, ordered.kind)
-    kind = np.zeros(n, dtype=ordered.kind.dtype)
-    kind[first] = strongest
-    ordered.kind[:] = kind
-    return ordered.select(np.sort(first))
 
 
 def fit_covisit(contacts: Contacts, items: int, params: CovisitParams) -> sparse.csr_matrix:

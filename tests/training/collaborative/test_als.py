@@ -12,10 +12,11 @@ from scipy import sparse
 from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
 
 from serving.stages.retrieve import als_scores
-from training.collaborative.als import AlsParams, fit_als, whitened
+from training.collaborative.als import AlsParams, fit_als, tried, whitened
 from training.dataset import Contacts, session_matrix
 
-PARAMS = AlsParams(seed=3, factors=2, regularization=0.1, alpha=2.0, iterations=15)  # two colours
+WEAK = 0.1
+PARAMS = AlsParams(3, 2, (WEAK,), alpha=2.0, iterations=15, valid_days=1, valid_visits=100)  # two colours
 
 
 def fold_in(item_factors: np.ndarray, rows: np.ndarray, alpha: float, regularization: float) -> np.ndarray:
@@ -28,21 +29,19 @@ def fold_in(item_factors: np.ndarray, rows: np.ndarray, alpha: float, regulariza
 
 def folded(factors: np.ndarray, history: Sequence[int]) -> np.ndarray:
     rows = np.array(history, dtype=np.int64)
-    return fold_in(factors, rows, PARAMS.alpha, PARAMS.regularization)
+    return fold_in(factors, rows, PARAMS.alpha, WEAK)
 
 
 class TestAls(RetrievalContract):
     def fit(self, contacts: Contacts, items: int) -> Scorer:
-        factors = fit_als(session_matrix(contacts, items), PARAMS)
+        factors = fit_als(session_matrix(contacts, items), PARAMS, WEAK)
         return lambda histories: np.array([factors @ folded(factors, history) for history in histories])
 
 
 @pytest.mark.parametrize("history", [[3], [0, 2, 4], list(range(1, 20, 2))])
 def test_a_folded_in_session_equals_what_the_library_fits_for_it(history: list[int]) -> None:
-    factors = fit_als(session_matrix(contacts_of(checkerboard()), ITEMS), PARAMS)
-    library = AlternatingLeastSquares(
-        PARAMS.factors, PARAMS.regularization, PARAMS.alpha, num_threads=1, random_state=0
-    )
+    factors = fit_als(session_matrix(contacts_of(checkerboard()), ITEMS), PARAMS, WEAK)
+    library = AlternatingLeastSquares(PARAMS.factors, WEAK, PARAMS.alpha, num_threads=1, random_state=0)
     library.item_factors = factors
     row = np.zeros((1, ITEMS), np.float32)
     row[0, history] = 1
@@ -51,7 +50,7 @@ def test_a_folded_in_session_equals_what_the_library_fits_for_it(history: list[i
 
 
 def test_an_item_without_a_session_has_no_factors() -> None:
-    factors = fit_als(session_matrix(contacts_of([[0, 1], [1, 3]]), 5), PARAMS)
+    factors = fit_als(session_matrix(contacts_of([[0, 1], [1, 3]]), 5), PARAMS, WEAK)
     assert factors.dtype == np.float32
     assert factors.any(axis=1).tolist() == [True, True, False, True, False]
 
@@ -60,8 +59,26 @@ def test_an_item_without_a_session_has_no_factors() -> None:
 def test_whitened_factors_fold_in_to_the_same_scores_without_a_constant(history: list[int]) -> None:
     rng = np.random.default_rng(5)
     factors = rng.normal(size=(ITEMS, 4)).astype(np.float32)
-    params = replace(PARAMS, alpha=40.0, regularization=3.0)
+    alpha, strength = 40.0, 3.0
     rows = np.array(history, dtype=np.int64)
-    exact = factors @ fold_in(factors, rows, params.alpha, params.regularization)
-    served = als_scores(whitened(factors, params.alpha, params.regularization), rows)
-    assert served * params.alpha / (params.alpha - 1) == pytest.approx(exact, rel=1e-3, abs=1e-4)
+    exact = factors @ fold_in(factors, rows, alpha, strength)
+    served = als_scores(whitened(factors, alpha, strength), rows)
+    assert served * alpha / (alpha - 1) == pytest.approx(exact, rel=1e-3, abs=1e-4)
+
+
+def test_the_strength_that_finds_more_of_held_out_visits_is_known_by_it() -> None:
+    """A visit of the checkerboard stays on its colour; factors that are held to zero know no colour."""
+    contacts = contacts_of(checkerboard(rounds=4))
+    last = int(contacts.ts.max()) + 1
+    params = replace(PARAMS, regularizations=(1e9, WEAK), valid_days=1)
+    recalls = tried(contacts, ITEMS, last, params)
+    assert list(recalls) == [1e9, WEAK]
+    assert recalls[WEAK] > 1.5 * recalls[1e9] > 0
+    assert tried(contacts, ITEMS, last, params) == recalls
+
+
+@pytest.mark.parametrize("days", [0, 10_000])
+def test_without_a_held_out_visit_or_one_before_it_nothing_is_tried(days: int) -> None:
+    contacts = contacts_of(checkerboard())
+    params = replace(PARAMS, regularizations=(1e9, WEAK), valid_days=days)
+    assert tried(contacts, ITEMS, int(contacts.ts.max()) + 1, params) == {1e9: 0.0, WEAK: 0.0}
