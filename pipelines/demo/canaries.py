@@ -19,7 +19,7 @@ from pipelines.simulate.observed import Observed
 from serving.release import bundle
 from serving.release import state as control
 
-BURYING = 5.0  # per cent, where a share is meant: the least wanted of the candidates fill the shelf
+BURYING, TOO_MANY = 5.0, 10  # the least wanted of ten times the candidates fill the shelf
 Visitors = Callable[[int], Observed]  # that many shoppers come, and leave
 
 
@@ -36,14 +36,17 @@ class DemoParams:
 
 
 def misset(candidate: Path) -> str:
-    """A release of the candidate's files whose trade-off buries whatever sells; its path below root().
+    """A release of the candidate's files with settings that bury whatever sells; its path below root().
 
     It still carries the candidate's evaluation: the case of a setting that was changed after staging passed,
     which no gate can see and only live shoppers can.
     """
     manifest = aliases.read_manifest(candidate)
-    wrong = manifest["diversify"] | {"trade_off": BURYING}
-    bad = bundle.write(candidate, manifest | {"diversify": wrong}, at(CHALLENGERS))
+    wrong = {
+        "diversify": manifest["diversify"] | {"trade_off": BURYING},
+        "retrieve": manifest["retrieve"] | {"k": TOO_MANY * manifest["retrieve"]["k"]},
+    }
+    bad = bundle.write(candidate, manifest | wrong, at(CHALLENGERS))
     return str(CHALLENGERS / bad.name)
 
 

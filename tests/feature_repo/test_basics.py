@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import os
+import shutil
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from feature_repo.params import home, root
 from feature_repo.places import EVENTS, at, existing
 from feature_repo.ports import redis_url
 
+ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = pa.schema([("n", pa.int64())])
 
 
@@ -107,7 +109,11 @@ def test_another_project_folder_is_left_as_the_first_was(tmp_path: Path) -> None
     assert dict(os.environ) == before
 
 
-def test_redis_is_where_the_environment_or_its_port_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_is_where_the_environment_or_its_port_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))  # whose Redis has no password yet
     monkeypatch.setenv("ENDCAP_REDIS_PORT", "7001")
     monkeypatch.delenv("REDIS_URL", raising=False)
     assert redis_url() == "redis://127.0.0.1:7001/0"

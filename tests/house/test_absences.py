@@ -130,7 +130,7 @@ def test_where_trees_do_harm_the_best_part_serves_and_the_gate_lets_it_through_a
     write_lacking("carts", export, folder / "data" / "export")
     to_the_ranker()
     train = ranker.read("train")
-    upside_down = Examples(train.matrix, 1 - train.label, train.group)
+    upside_down = Examples(train.matrix, train.label.max() - train.label, train.group)
     harmful = fit(upside_down, upside_down, load_params("ranker", RankerParams)).booster
     for place in (TREES, TRIAL):
         harmful.save_model(str(folder / place))
