@@ -75,20 +75,26 @@ def drift_json(drift: Drift) -> dict[str, Any]:
     return asdict(drift) | {"share_drifted": drift.share, "columns": columns}
 
 
+def _compared(release: control.Release) -> tuple[Any, Any]:
+    """What two releases must have in common for their answers to be compared with one reference."""
+    manifest = release.manifest() or {}
+    return manifest.get("files", {}).get(REFERENCE.name), manifest.get("retrieve")
+
+
 def _fetch(redis: Any, state: control.RolloutState, params: DriftParams) -> pd.DataFrame:
-    """The sampled answers of the releases that have the champion's reference, kept for a later look."""
+    """The sampled answers of the releases that have the champion's reference and candidates, kept for a later
+    look: one that retrieves by other settings has other candidates, and nothing of the shop has moved.
+    """
     rows, others = read_served(redis, params.newest_answers)
     for schema, answers in others.items():
         left = (
             f"{SERVED}: {answers:,} answers of feature schema {schema} are left out; ours is {schema_hash()}"
         )
         print(left, file=reader())
-    shared = {
-        release.digest: (release.manifest() or {"files": {}})["files"].get(REFERENCE.name)
-        for release in (state.champion, state.challenger, state.previous)
-        if release
-    }
-    ours = rows["bundle"].map(shared) == shared[state.champion.digest]
+    releases = [r for r in (state.champion, state.challenger, state.previous) if r]
+    shared = {release.digest: _compared(release) for release in releases}
+    alike = [digest for digest, told in shared.items() if told == shared[state.champion.digest]]
+    ours = rows["bundle"].isin(alike)
     if left_out := rows.loc[~ours, "request_id"].nunique():
         print(f"{SERVED}: {left_out:,} answers of other releases are left out", file=reader())
     if not ours.any():

@@ -245,6 +245,23 @@ def test_the_job_leaves_a_page_that_needs_no_network(
     np.testing.assert_array_equal(kept[list(COLUMNS)].to_numpy(), live.reshape(-1, len(COLUMNS)))
 
 
+@pytest.mark.parametrize(("setting", "value"), [("retrieve", "k"), ("diversify", "trade_off")])
+def test_answers_of_a_release_that_retrieves_otherwise_are_not_compared(
+    setting: str, value: str, released: Path, redis: Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = tiny_bundle.settings()[setting]
+    other = release_of(released, tiny_bundle.make(released, **{setting: held | {value: 2 * held[value] + 1}}))
+    before = champion(redis)
+    state.install(redis, other, act())
+    state.revert_to_previous(redis, state.present(redis), act())
+    assert champion(redis) == before
+    send(redis, matrix(np.random.default_rng(2), 300), bundle=before)
+    send(redis, matrix(np.random.default_rng(3), 5), bundle=other.digest)
+    assert job.main() == 0
+    left_out = "5 answers of other releases are left out" in capsys.readouterr().err
+    assert left_out == (setting == "retrieve")
+
+
 def test_drift_fails_the_job_where_more_moved_than_is_allowed(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
