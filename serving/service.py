@@ -93,6 +93,7 @@ class Endcap:
             if asyncio.get_running_loop().time() > late:
                 break
             await asyncio.sleep(PARAMS.poll_s)
+        await _attempt("report", self._releases.report, pulse)  # whoever finds it ready reads what it serves
         pulse.begin()  # loading took its time
 
         async def lag() -> None:
