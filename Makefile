@@ -52,8 +52,9 @@ format: setup ## rewrite the code as ruff likes it
 	@ruff check --fix . && ruff format .
 
 bench: setup ## every benchmark beside its budget; some need `endcap up`
-	@for script in offline backfill online load freshness stream rounds quality; do \
+	@for script in offline backfill online load freshness stream rounds; do \
 	  echo "== benchmarks/$$script.py"; python "benchmarks/$$script.py"; done
+	@echo "== benchmarks/quality.py"; python benchmarks/quality.py --sample 300 --validation 100 --peers V-SKNN,co-visits,EASE
 
 lock: ## requirements.txt from requirements.in, in a fresh environment
 	@rm -rf .venv-lock && $(BIN)/python -m venv .venv-lock

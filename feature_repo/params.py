@@ -5,7 +5,7 @@ import os
 import subprocess
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -188,3 +188,16 @@ def named_shop(name: str) -> Shop:
     if not isinstance(shops[name], dict):
         raise ParamsError(f"shops.{name}: {shops[name]!r} is not a section; allowed: keys and values")
     return _in_order(_build({"name": name, **shops[name]}, Shop, f"shops.{name}"), f"shops.{name}")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested params as pairs of a dotted name and a value.
+
+    >>> dict(flat({"ranker": {"seed": 7}, "shop": "merch"}))
+    {'ranker.seed': 7, 'shop': 'merch'}
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

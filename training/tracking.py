@@ -27,7 +27,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from feature_repo.files import alone
-from feature_repo.params import revision, root, shop
+from feature_repo.params import flat, revision, root, shop
 from feature_repo.places import EVENTS, at
 
 EXPERIMENT = "endcap"
@@ -81,7 +81,7 @@ def tracked(
         "feature_service": feature_service,
     }
     found = client.create_run(experiment, run_name=model, tags={**tags, "mlflow.parentRunId": parent})
-    client.log_batch(found.info.run_id, params=[Param(name, str(value)) for name, value in _flat(params)])
+    client.log_batch(found.info.run_id, params=[Param(name, str(value)) for name, value in flat(params)])
     run = Run(client, found.info.run_id, model.replace(" ", "_"))
     run.data(inputs, "training")
     try:
@@ -161,11 +161,3 @@ def _dataset(path: Path) -> Dataset:
         size["num_rows"] = pq.read_metadata(path).num_rows
     source, profile = json.dumps({"uri": str(where)}), json.dumps(size)
     return Dataset(path.stem, digest(path), "local", source, profile=profile)
-
-
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

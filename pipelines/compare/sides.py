@@ -5,7 +5,7 @@ as `dvc exp show` calls it. Nothing is checked out.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from feature_repo.errors import EndcapError
-from feature_repo.params import CHOSEN, FOR_DVC, root
+from feature_repo.params import CHOSEN, FOR_DVC, flat, root
 from feature_repo.places import EVALUATION, ITEMS, RESULTS, at, existing
 from pipelines.protocol.results import SCHEMA
 
@@ -85,7 +85,7 @@ def _side(name: str, read: Read) -> Side:
         place = RESULTS
         table = pq.read_table(io.BytesIO(read(place)))
         place = PARAMS
-        params = dict(_flat(yaml.safe_load(read(PARAMS)))) | _of_shop(read)
+        params = dict(flat(yaml.safe_load(read(PARAMS)))) | _of_shop(read)
     except FileNotFoundError as error:
         step = "evaluate there with `dvc repro evaluate` and, for a revision, commit dvc.lock"
         raise CompareError(f"{name}: {place} is neither there nor in DVC's cache; {step}") from error
@@ -105,12 +105,4 @@ def _of_shop(read: Read) -> dict[str, Any]:
         chosen = yaml.safe_load(read(CHOSEN))
     except FileNotFoundError:
         return {}
-    return dict(_flat({"shop": {key: value for key, value in chosen.items() if key != FOR_DVC}}))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return dict(flat({"shop": {key: value for key, value in chosen.items() if key != FOR_DVC}}))
