@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
+from serving.stages.attraction import Clicks
 from serving.stages.diversify import TAIL, Diversify, Shelf, diversify, draw
 from serving.stages.rank import Ranker, rank
 from serving.stages.retrieve import EVERY, Models, Retrieve, Scored, retrieve, top, user_vector
@@ -28,6 +29,7 @@ class Bundle:
     ranker: Ranker
     retrieve: Retrieve
     diversify: Diversify
+    clicks: Clicks | None = None  # None: the ranker's score alone
     manifest: Mapping[str, Any] = field(default_factory=dict)
     rails: Mapping[str, list[str]] = field(default_factory=dict)  # "popular": item ids, best first
 
@@ -88,9 +90,12 @@ def recommend(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMa
     past = history(visitor, matrix)
     eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days)
     took.lap("filter")
-    candidates = retrieve(bundle.retrieve, bundle.models, visitor, past, matrix, eligible.mask)
+    params, clicks = bundle.retrieve, bundle.clicks
+    if clicks and (quotas := clicks.quotas(past, params.quotas)) is not params.quotas:
+        params = replace(params, quotas=quotas)
+    candidates = retrieve(params, bundle.models, visitor, past, matrix, eligible.mask)
     took.lap("retrieve")
-    ranked = rank(bundle.ranker, candidates, visitor, past, matrix)
+    ranked = rank(bundle.ranker, candidates, visitor, past, matrix, clicks)
     took.lap("rank")
     shelf = diversify(bundle.diversify, ranked, matrix, request.limit, draw(request, visitor))
     took.lap("diversify")
@@ -106,7 +111,7 @@ def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatr
     scores = Scored(bundle.retrieve, bundle.models, user, past).of(rows)
     candidates = Candidates(rows, ("listed",) * len(rows), scores)
     took.lap("retrieve")
-    ranked = rank(bundle.ranker, candidates, visitor, past, matrix)
+    ranked = rank(bundle.ranker, candidates, visitor, past, matrix, bundle.clicks)
     took.lap("rank")
     eligible = Eligibility(np.ones(len(matrix), np.bool_), {})
     return Served(_slots(ranked, Shelf(list(range(len(rows)))), matrix), candidates, ranked, eligible, took)

@@ -21,6 +21,7 @@ Doubles = npt.NDArray[np.float64]
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
 PRICE_BANDS = 5
+SHRUNK = 100.0  # examined impressions; 10 to 300 tell clicks apart as well, on both shops
 
 
 class ItemMatrix:
@@ -44,6 +45,7 @@ class ItemMatrix:
         }
         self._popularity: Doubles | None = None
         self._exposure: Doubles | None = None
+        self._attraction: Doubles | None = None
         self._span: tuple[int, int] | None = None
         self._set_catalogue(catalogue)
 
@@ -85,6 +87,21 @@ class ItemMatrix:
             self._exposure = seen / mean if (mean := float(seen.mean()) if len(seen) else 0.0) else seen + 1.0
         return self._exposure
 
+    def attraction(self) -> Doubles:
+        """Log of each item's click rate over the catalogue's, (N,); kept as `popularity` is.
+
+        Clicks per examined impression of the last 7 days, each item with SHRUNK impressions of the mean rate
+        beside its own: one hardly shown is neither a star nor a flop. Zeros where nothing was clicked.
+
+        10 and 5 clicks of 50 impressions each, the mean .15: log(25 / 22.5), log(20 / 22.5).
+        """
+        if self._attraction is None:
+            clicks, seen = (self.count(name, self.newest()) for name in ("clicks_7d", "exposure_7d"))
+            mean = clicks.sum() / seen.sum() if clicks.any() and seen.any() else 0.0
+            rate = (clicks + SHRUNK * mean) / (seen + SHRUNK) / mean if mean else np.ones(len(self))
+            self._attraction = np.log(rate)
+        return self._attraction
+
     def _first_known(self, *names: str) -> Doubles:
         """The first of these counts that is not 0 everywhere, at the newest instant; else zeros."""
         counts = (self.count(name, self.newest()) for name in names)
@@ -92,7 +109,7 @@ class ItemMatrix:
 
     def apply(self, rows: Rows, values: Mapping[str, npt.ArrayLike]) -> None:
         """Overwrite the activity of `rows` (n,) by `values`, one array of length n per fold column."""
-        self._popularity = self._exposure = self._span = None
+        self._popularity = self._exposure = self._attraction = self._span = None
         for name in ACTIVITY:
             self.activity[name][rows] = values[name]
 

@@ -4,10 +4,14 @@ The same queries are answered by the ranker over the blend, by the blend in its 
 source alone, which `popular` fills up, all by the stages that serve and by the prior fit. The trees are
 those that have not seen validation (data/models/ranker/trial.txt). Their rankings tell, too, what each knob
 of `diversify` costs (pipelines/blend/variety.py).
+
+Where the ranker serves, the clicks on the shop's logged lists weigh its score against what attracts anybody
+(pipelines/blend/clicks.py). In a visit that has begun as much of the attraction is taken as costs at most
+`cost` of NDCG@12: visits follow what they are shown. No query asks before the first contact.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,14 +21,16 @@ from feature_repo.assemble.visitor import history
 from feature_repo.files import write_json
 from feature_repo.params import load, shop
 from feature_repo.places import ORDER, ORDER_PICTURE, TRIAL, VARIETY_PICTURE, at, existing
-from pipelines.blend import variety
+from pipelines.blend import clicks, variety
 from pipelines.blend.charts import draw_order, draw_variety
 from pipelines.protocol.chosen import OWN, RANKER, learned, settings
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import bootstrap_interval, coverage, ndcg_at
 from pipelines.protocol.models import load_models
+from pipelines.protocol.pages import logged_pages
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from serving.stages import forest
+from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify, diversify, draw
 from serving.stages.rank import Untrained, rank
 from serving.stages.retrieve import Sources, fill
@@ -47,16 +53,22 @@ class OrderParams:
     tail_shares: tuple[float, ...]  # of section diversify, whose price is told
     tail_belows: tuple[float, ...]
     trade_offs: tuple[float, ...]
+    pages: int  # logged lists at most, whose clicks are looked at
+    min_clicks: int  # of a phase; fewer teach nothing
+    shares: tuple[float, ...]  # of the attraction that clicks speak for in a visit
+    cost: float  # share of NDCG@12 that it may cost there
 
 
 class Listed(NamedTuple):
     """The list of every order for one query, rows (K,) with -1 for an empty place, and what was wanted.
 
-    `varied`: the ranker's list by every setting of `diversify` that is tried; none without trees.
+    `varied`: the ranker's list by every setting of `diversify` that is tried; none without trees. `pulled`:
+    by every share of the attraction, best first.
     """
 
     rows: dict[str, Rows]
     varied: list[variety.Laid]
+    pulled: list[Rows]
     wanted: frozenset[int]
     many: int
 
@@ -73,11 +85,16 @@ def main() -> None:
     used = load("diversify", Diversify)
     shares, belows, trades = params.tail_shares, params.tail_belows, params.trade_offs
     tried = variety.settings(used, tail_share=shares, tail_below=belows, trade_off=trades)
+    shipped = load("clicks", Clicks)
+    pages = logged_pages(active.valid_from, active.test_from, params.pages, rng)
+    shown = clicks.examples(pages, trial, load_models("prior"), learned(), queried.processes)
+    report["clicks"] = weights = clicks.learn(shown, shipped, params.min_clicks)
     if len(queries) < params.min_queries:
         serves = RANKER if trained else OWN
         told = f"{serves} serves: {len(queries)} queries of validation are too few to choose on"
     else:
-        listed, known = _ask(queries, trial, used, tried, queried.processes, set(events["item_id"]))
+        pulls = [_pulled(shipped, weights, share) for share in params.shares]
+        listed, known = _ask(queries, trial, used, tried, pulls, queried.processes, set(events["item_id"]))
         candidates = events["item_id"].nunique()
         sessions = np.array([query.session_id for query in queries])
         models = {name: _metrics(name, listed, candidates, sessions, rng) for name in listed[0].rows}
@@ -87,16 +104,49 @@ def main() -> None:
             lists, wanted = [one.varied for one in listed], [one.wanted for one in listed]
             many = np.array([one.many for one in listed])
             report["variety"] = variety.priced(tried, lists, wanted, many, known)
+            weights["shares"] = _shares(params.shares, listed, many)
         told = f"{serves} serves: " + ", ".join(
             f"{name} {models[name]['ndcg_at_12']:.3f}"
             for name in dict.fromkeys((serves, RANKER, OWN, part))
             if name in models
         )
         told += f" (NDCG@12 on {len(queries):,} queries of validation)"
+    if serves == RANKER:
+        share = affordable(weights.get("shares", []), params.cost)
+        weights["attraction"]["visit"] *= share
+    else:  # its scores are not those that were learned from
+        for name in ("returning", "visit"):
+            weights["ranker"][name], weights["attraction"][name] = 1.0, 0.0
     write_json(at(ORDER), report | {"serves": serves, "told": told})
     draw_order(report | {"serves": serves}, at(ORDER_PICTURE))
     draw_variety(report | asdict(used), at(VARIETY_PICTURE))
     print(f"{ORDER}: {told}")
+    print(f"{ORDER}: {clicks.told(weights)}")
+
+
+def affordable(shares: Sequence[Mapping[str, float]], cost: float) -> float:
+    """The greatest share of the attraction that lowers NDCG@12 by at most `cost` of it; else 0.
+
+    >>> affordable([{"share": 0, "ndcg_at_12": 0.3}, {"share": 0.5, "ndcg_at_12": 0.298}], 0.01)
+    0.5
+    """
+    without = next((row["ndcg_at_12"] for row in shares if row["share"] == 0), 0.0)
+    return max((row["share"] for row in shares if row["ndcg_at_12"] >= (1 - cost) * without), default=0.0)
+
+
+def _pulled(shipped: Clicks, weights: Mapping[str, Any], share: float) -> Clicks:
+    """The learned weights with `share` of the attraction in a visit."""
+    attraction = weights["attraction"] | {"visit": share * weights["attraction"]["visit"]}
+    return replace(shipped, ranker=weights["ranker"], attraction=attraction)
+
+
+def _shares(
+    shares: Sequence[float], listed: list[Listed], many: npt.NDArray[np.int64]
+) -> list[dict[str, float]]:
+    """NDCG@12 of the ranker's list under each share of the attraction."""
+    hits = [[[row in one.wanted for row in rows.tolist()] for rows in one.pulled] for one in listed]
+    ndcg = [ndcg_at(np.array(of_share), many, K).mean() for of_share in zip(*hits, strict=True)]
+    return [{"share": share, "ndcg_at_12": float(mean)} for share, mean in zip(shares, ndcg, strict=True)]
 
 
 def choose(models: Mapping[str, Mapping[str, float]], tolerance: float) -> str:
@@ -126,6 +176,7 @@ def _ask(
     trial: Any,
     used: Diversify,
     tried: list[variety.Setting],
+    pulls: list[Clicks],
     processes: int,
     touched: set[str],
 ) -> tuple[list[Listed], npt.NDArray[np.bool_]]:
@@ -134,7 +185,7 @@ def _ask(
     orders = {RANKER: trial} | dict.fromkeys((OWN, *SINGLE), Untrained())
     if isinstance(trial, Untrained):
         del orders[RANKER]
-    made = {name: settings(name, retrieve, used) for name in orders}
+    made = {name: settings(name, retrieve, used, pulls[0]) for name in orders}
     row = {item: i for i, item in enumerate(models.ids)}
 
     def answer(known: Known) -> Listed:
@@ -144,23 +195,29 @@ def _ask(
             eligibility(request, visitor, matrix, retrieve.bought_days).mask,
         )
         sources = Sources(retrieve, models, visitor, past, matrix, mask)
-        drawn, varied = draw(request, visitor), []
+        drawn, varied, pulled = draw(request, visitor), [], []
         rows = {}
         for name, order in made.items():
             found = fill(order.retrieve.quotas, retrieve.k, sources)
             if name == RANKER:
                 ranked = rank(trial, found, visitor, past, matrix)
                 varied = variety.laid(tried, ranked, matrix, K, drawn)
+                scored = [pull.score(past, ranked.score, matrix, ranked.rows) for pull in pulls]
+                pulled = [_padded(ranked.rows[np.argsort(-score, kind="stable")[:K]]) for score in scored]
             else:
                 places = -np.arange(len(found.rows), dtype=np.float32)
                 ranked = Ranked(found.rows, places, found.source, NO_COLUMNS)
             best = ranked.rows[diversify(order.diversify, ranked, matrix, K, drawn).places]
-            rows[name] = np.pad(best, (0, K - len(best)), constant_values=-1)
+            rows[name] = _padded(best)
         wanted = frozenset(row[i] for i in query.relevant if i in row)
-        return Listed(rows, varied, wanted, len(query.relevant))
+        return Listed(rows, varied, pulled, wanted, len(query.relevant))
 
     listed = list(answers(queries, models.ids, K, "order", answer, processes))
     return listed, np.array([item in touched for item in models.ids])
+
+
+def _padded(rows: Rows) -> Rows:
+    return np.pad(rows, (0, K - len(rows)), constant_values=-1)
 
 
 def _metrics(

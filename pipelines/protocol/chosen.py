@@ -6,6 +6,7 @@ from typing import NamedTuple
 from feature_repo.files import read_json
 from feature_repo.params import load
 from feature_repo.places import BLEND, ORDER, existing
+from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.retrieve import Retrieve
 
@@ -18,6 +19,7 @@ class Order(NamedTuple):
     serves: str  # RANKER, OWN or a source of retrieve
     retrieve: Retrieve
     diversify: Diversify
+    clicks: Clicks
 
 
 def learned() -> Retrieve:
@@ -29,20 +31,21 @@ def learned() -> Retrieve:
     return replace(load("retrieve", Retrieve), quotas=blend["quotas"], bought_days=blend["bought_days"])
 
 
-def settings(serves: str, retrieve: Retrieve, diversify: Diversify) -> Order:
+def settings(serves: str, retrieve: Retrieve, diversify: Diversify, clicks: Clicks) -> Order:
     """The settings under which `serves` orders: variety is the ranker's alone, the long tail's slot of all.
 
     A source's own scores say how much better one item is than the next; its places, which are all that an
     order without trees hands on, do not, so that nothing may be weighed against them.
     """
     if serves == RANKER:
-        return Order(serves, retrieve, diversify)
+        return Order(serves, retrieve, diversify, clicks)
     if serves != OWN:
         retrieve = replace(retrieve, quotas={serves: retrieve.k})
-    return Order(serves, retrieve, replace(diversify, trade_off=0.0))
+    return Order(serves, retrieve, replace(diversify, trade_off=0.0), clicks)
 
 
-def chosen(diversify: Diversify) -> Order:
+def chosen(diversify: Diversify, clicks: Clicks) -> Order:
     """The order that won on validation. Raises DataError where `endcap order` has not run."""
-    found = read_json(existing(ORDER, "order"), "run `endcap order`", "serves")
-    return settings(found["serves"], learned(), diversify)
+    found = read_json(existing(ORDER, "order"), "run `endcap order`", "serves", "clicks")
+    weights = {name: found["clicks"][name] for name in ("ranker", "attraction")}
+    return settings(found["serves"], learned(), diversify, replace(clicks, **weights))

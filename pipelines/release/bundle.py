@@ -27,6 +27,7 @@ from pipelines.protocol.chosen import RANKER, chosen
 from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
 from serving.release import bundle
+from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from training.dataset import read_catalogue
 
@@ -41,7 +42,7 @@ def main() -> None:
         folder = Path(name)
         for file in TABLES:
             shutil.copyfile(fit_file("final", file), folder / file)
-        order = chosen(load("diversify", Diversify))
+        order = chosen(load("diversify", Diversify), load("clicks", Clicks))
         shutil.copyfile(existing(TREES, "ranker"), folder / "ranker.txt")
         if order.serves != RANKER:
             (folder / "ranker.txt").write_text(f"{NO_TREES}{order.serves} was better on validation\n")
@@ -53,6 +54,7 @@ def main() -> None:
         fields = {
             "feature_service": "ranker",
             "retrieve": asdict(order.retrieve),
+            "clicks": asdict(order.clicks),
             "diversify": asdict(order.diversify),
             "serves": order.serves,
             "data_span": {"until": shop().test_from.isoformat()},

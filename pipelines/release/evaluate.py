@@ -41,6 +41,7 @@ from pipelines.protocol.results import write_results
 from pipelines.release.scorecard import log_report, read_report, show, write_report
 from serving.pipeline import Bundle, recommend
 from serving.stages import forest
+from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import EVERY, Scored, als_scores, top, user_vector
@@ -86,7 +87,7 @@ def main(
 ) -> None:
     """NDCG@12 and coverage of the release candidate on the test span, beside the baselines."""
     if not show_only:
-        order = chosen(load("diversify", Diversify))
+        order = chosen(load("diversify", Diversify), load("clicks", Clicks))
         candidate, told = release(order), read_json(existing(ORDER, "order"), "run `endcap order`", "told")
         report = evaluate(candidate) | {"serves": order.serves, "why": told["told"]}
         write_report(report)
@@ -98,7 +99,7 @@ def main(
 def release(order: Order) -> Bundle:
     """The final fit in the order that won on validation, as it will be served."""
     trees = forest.trees(existing(TREES, "ranker")) if order.serves == RANKER else Untrained()
-    return Bundle(load_models("final"), trees, order.retrieve, order.diversify)
+    return Bundle(load_models("final"), trees, order.retrieve, order.diversify, order.clicks)
 
 
 def evaluate(candidate: Bundle) -> dict[str, Any]:

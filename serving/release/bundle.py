@@ -29,6 +29,7 @@ from serving.errors import BundleError
 from serving.pipeline import Bundle
 from serving.release.state import Release
 from serving.stages import forest
+from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.index import IndexParams, build
 from serving.stages.retrieve import Models, Retrieve, read_table
@@ -49,7 +50,12 @@ FILES = (
 )
 TABLES = ("covisit", "next", "ease")
 SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
-SETTINGS = ("feature_service", "retrieve", "diversify")  # what else decides an answer; the digest covers it
+SETTINGS = (
+    "feature_service",
+    "retrieve",
+    "clicks",
+    "diversify",
+)  # what else decides an answer; the digest covers it
 DIGEST = re.compile("[0-9a-f]{16}")
 _AGAIN = "build it again with `endcap bundle`"
 
@@ -71,7 +77,7 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
 def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Path:
     """Copy the files of `folder` to <into>/<digest> with a manifest, and give back that path.
 
-    `told` must hold SETTINGS (`retrieve` and `diversify` as in params.yaml) and may hold what people want
+    `told` must hold SETTINGS (sections as in params.yaml) and may hold what people want
     to know: metrics, data_span, git, dvc. Its shop is the active one. `into` defaults to data/bundles.
     Writing the same twice gives the same path. Raises BundleError for a missing file or setting.
     """
@@ -158,6 +164,7 @@ def load(path: Path) -> Bundle:
         rails=_read(path / "rails.json", lambda file: orjson.loads(file.read_bytes())),
         ranker=_read(path / "ranker.txt", forest.load),
         retrieve=Retrieve(**_settings(path, manifest, "retrieve", Retrieve)),
+        clicks=Clicks(**_settings(path, manifest, "clicks", Clicks)),
         diversify=Diversify(**_settings(path, manifest, "diversify", Diversify)),
         manifest=manifest,
     )

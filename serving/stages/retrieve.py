@@ -9,8 +9,9 @@ own (pipelines/blend):
     covisit   directional co-visits, the newest contact weighing most
     tower     dot product of the user tower with the item tower (content: works for an item on day one)
     als       factors folded in from the history
-    popular   views of the last 7 days, what a visitor without history gets
+    popular   views of the last 7 days
     fresh     items younger than `fresh_days`, by the tower
+    attractive  clicked most of what is shown, before a visit's first contact (attraction.py)
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import History, Scores, Visitor
 from feature_repo.clock import DAY_US
 from feature_repo.events import HISTORY, encode_context
+from serving.stages.attraction import SOURCE
 from serving.stages.index import Index
 from serving.stages.rules import EVER
 from serving.stages.tower import UserTower
@@ -99,6 +101,8 @@ class Sources:
             return [row for row in rows[np.argsort(-often, kind="stable")].tolist() if eligible[row]]
         if source == "popular":
             return top(matrix.popularity() + EVERY, eligible, params.k)
+        if source == SOURCE:
+            return top(np.exp(matrix.attraction()), eligible, params.k)
         if source == "tower":
             rows, _ = models.index.search(self._user, OVERFETCH * params.k)
             nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
