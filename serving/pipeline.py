@@ -10,7 +10,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
-from serving.stages.attraction import Clicks
+from serving.stages.attraction import UNWEIGHTED, Clicks
 from serving.stages.diversify import TAIL, Diversify, Shelf, diversify, draw
 from serving.stages.rank import Ranker, rank
 from serving.stages.retrieve import EVERY, Models, Retrieve, Scored, retrieve, top, user_vector
@@ -29,7 +29,7 @@ class Bundle:
     ranker: Ranker
     retrieve: Retrieve
     diversify: Diversify
-    clicks: Clicks | None = None  # None: the ranker's score alone
+    clicks: Clicks = UNWEIGHTED
     manifest: Mapping[str, Any] = field(default_factory=dict)
     rails: Mapping[str, list[str]] = field(default_factory=dict)  # "popular": item ids, best first
 
@@ -91,7 +91,7 @@ def recommend(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMa
     eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days)
     took.lap("filter")
     params, clicks = bundle.retrieve, bundle.clicks
-    if clicks and (quotas := clicks.quotas(past, params.quotas)) is not params.quotas:
+    if (quotas := clicks.quotas(past, params.quotas)) is not params.quotas:
         params = replace(params, quotas=quotas)
     candidates = retrieve(params, bundle.models, visitor, past, matrix, eligible.mask)
     took.lap("retrieve")

@@ -42,7 +42,7 @@ class Fit(NamedTuple):
 def examples(
     pages: Sequence[Page], ranker: Ranker, models: Models, params: Retrieve, processes: int
 ) -> pd.DataFrame:
-    """A row per shown item that the models know: phase, surface, position, clicked, score, attraction."""
+    """A row per shown item that the models know: page, phase, surface, position, clicked, and its scores."""
     row = {item: i for i, item in enumerate(models.ids)}
 
     def answer(known: Known) -> pd.DataFrame:
@@ -55,12 +55,14 @@ def examples(
         ranked = rank(ranker, Candidates(rows, ("listed",) * len(rows), scores), visitor, past, matrix)
         told = pd.DataFrame(
             {
+                "page": query.id,
                 "row": rows,
                 "phase": phase(past),
                 "surface": query.surface,
                 "position": page.position[inside],
                 "clicked": page.clicked[inside],
                 "attraction": matrix.attraction()[rows],
+                "popular": matrix.popularity()[rows],
             }
         )
         return told.assign(score=told["row"].map(dict(zip(ranked.rows, ranked.score, strict=True))))

@@ -4,7 +4,8 @@ A click belongs to the newest list of its visit that held the item, at most CRED
 """
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ class Page(NamedTuple):
     clicked: npt.NDArray[np.bool_]
 
 
-def logged_pages(start: datetime, end: datetime, limit: int, rng: np.random.Generator) -> list[Page]:
+def logged_pages(start: datetime, end: datetime | None, limit: int, rng: np.random.Generator) -> list[Page]:
     """At most `limit` lists of [start, end), drawn by `rng`, in time order; none where none was logged."""
     shown = _read(IMPRESSIONS, [*LIST, *WHO, "item_id", "position", "slot"], start, end)
     if shown.empty:
@@ -47,8 +48,10 @@ def logged_pages(start: datetime, end: datetime, limit: int, rng: np.random.Gene
     return [_page(i, held) for i, (_, held) in enumerate(lists)]
 
 
-def _read(place: Any, columns: list[str], start: datetime, end: datetime) -> pd.DataFrame:
-    inside = (pc.field("event_ts") >= start) & (pc.field("event_ts") < end)
+def _read(place: Path, columns: list[str], start: datetime, end: datetime | None) -> pd.DataFrame:
+    inside = pc.field("event_ts") >= start
+    if end is not None:
+        inside &= pc.field("event_ts") < end
     frame = pq.read_table(existing(place, "ingest", *columns), columns=columns, filters=inside).to_pandas()
     frame["event_ts"] = frame["event_ts"].astype("datetime64[us, UTC]").astype("int64")
     return frame

@@ -44,6 +44,7 @@ class QueryParams:
     seed: int
     ranker: int  # queries of the ranker's training and validation
     evaluate: int  # queries of the evaluation
+    pages: int  # logged lists at most, whose clicks the evaluation looks at
     reference: int  # answers of the sample that live ones are compared with
     processes: int  # that ask side by side, each with an item matrix of its own
 

@@ -21,6 +21,8 @@ from feature_repo.files import read_json
 from feature_repo.folds.parts import been_before
 from feature_repo.params import load, shop
 from feature_repo.places import ORDER, RESULTS, TREES, at, existing
+from pipelines.blend.clicks import examples
+from pipelines.blend.ladder import ladder
 from pipelines.protocol.chosen import RANKER, Order, chosen
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import (
@@ -36,6 +38,7 @@ from pipelines.protocol.metrics import (
 )
 from pipelines.protocol.models import load_models
 from pipelines.protocol.moments import write_reference
+from pipelines.protocol.pages import logged_pages
 from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
 from pipelines.protocol.results import write_results
 from pipelines.release.scorecard import log_report, read_report, show, write_report
@@ -90,6 +93,7 @@ def main(
         order = chosen(load("diversify", Diversify), load("clicks", Clicks))
         candidate, told = release(order), read_json(existing(ORDER, "order"), "run `endcap order`", "told")
         report = evaluate(candidate) | {"serves": order.serves, "why": told["told"]}
+        report["clicks"] = clicked(candidate)
         write_report(report)
         write_reference(candidate)
         log_report(report)
@@ -143,6 +147,15 @@ def evaluate(candidate: Bundle) -> dict[str, Any]:
         if queries
         else {},
     }
+
+
+def clicked(candidate: Bundle) -> dict[str, dict[str, float]]:
+    """Which order would have put the clicks of the test span's logged lists first: pipelines.blend.ladder."""
+    params = load("queries", QueryParams)
+    rng = np.random.default_rng(params.seed)
+    pages = logged_pages(shop().test_from, None, params.pages, rng)
+    trees, settings = candidate.ranker, candidate.retrieve
+    return ladder(examples(pages, trees, candidate.models, settings, params.processes), candidate.clicks)
 
 
 def _keep(

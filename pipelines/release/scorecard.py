@@ -18,6 +18,7 @@ from feature_repo.places import (
     existing,
 )
 from feature_repo.terminal import console, table
+from pipelines.blend.ladder import RUNGS, lines
 from pipelines.protocol.metrics import OURS, fingerprint
 
 COLUMNS = (
@@ -74,7 +75,7 @@ def read_report() -> dict[str, Any]:
     """The last evaluation. Raises DataError if there is none that can be read."""
     path, keys = (
         existing(EVALUATION, "evaluate"),
-        ("shop", "queries", "span", "models", "slices", "serves", "why"),
+        ("shop", "queries", "span", "models", "slices", "clicks", "serves", "why"),
     )
     return read_json(path, "run `endcap evaluate`", *keys)
 
@@ -102,6 +103,13 @@ def show(report: dict[str, Any]) -> None:
         numbers = (f"{found['queries']:,}", f"{found['ndcg_at_12']:.3f}", f"{found['coverage_at_12']:.2f}")
         slices.add_row(name.replace("_", " "), *numbers)
     out.print(slices)
+    if report["clicks"]:
+        rungs = table(
+            "logged lists: NDCG of what was clicked", ("visit", ">lists", *(f">{r}" for r in RUNGS))
+        )
+        for rung in lines(report["clicks"]):
+            rungs.add_row(*rung)
+        out.print(rungs)
 
 
 def _picture(report: dict[str, Any], path: Path) -> None:

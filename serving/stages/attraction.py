@@ -49,6 +49,9 @@ class Clicks:
         return np.asarray(np.float32(self.ranker[now]) * ranked + pull, np.float32)
 
 
+UNWEIGHTED = Clicks(0, dict.fromkeys(PHASES, 1.0), dict.fromkeys(PHASES, 0.0))  # the ranker's score alone
+
+
 def phase(past: History) -> str:
     """One of PHASES."""
     if not len(past.rows):

@@ -20,6 +20,7 @@ from feature_repo.folds.fold import Event
 from pipelines.protocol.chosen import settings
 from serving.pipeline import Bundle, bestsellers, recommend, reorder, visitor_of
 from serving.release import bundle
+from serving.stages.attraction import SOURCE, UNWEIGHTED, Clicks
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import NEWEST, Scored, als_scores, retrieve, top, user_vector
@@ -115,10 +116,31 @@ def test_a_purchase_of_an_earlier_visit_is_barred_within_the_window_and_brought_
     assert set(served.eligible.removed) == {"item-4"}
 
 
+def test_a_visit_begins_with_what_is_clicked_most_of_what_is_shown_and_a_contact_ends_that(
+    release: Bundle, items: ItemMatrix
+) -> None:
+    clicked = {f"item-{i}": (30, 10 * (i % 7)) for i in range(N) if i % 10 != 9}
+    for item, (shown, clicks) in clicked.items():
+        state = ITEM_ACTIVITY.new()
+        for i in range(shown + clicks):
+            kind = "impression" if i < shown else "click"
+            state = ITEM_ACTIVITY.step(state, Event(NOW - 10_000 + i, kind, None, "s", item, position=1))
+        row = {name: [value] for name, value in ITEM_ACTIVITY.row(state).items()}
+        items.apply(np.array([items.row[item]]), row)
+    pull = {"stranger": 1.0, "returning": 0.0, "visit": 0.0}
+    mine = replace(release, clicks=Clicks(60, UNWEIGHTED.ranker | {"stranger": 0.0}, pull))
+    request = Request("homepage_hero", limit=7)
+    served = recommend(request, mine, visitor_of(request, NOW, None, None), items)
+    assert {slot.source for slot in served.slots} == {SOURCE}
+    assert [clicked[slot.item_id][1] for slot in served.slots] == [60] * 7
+    begun = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
+    assert recommend(request, mine, begun, items).slots == recommend(request, release, begun, items).slots
+
+
 def test_an_order_of_one_source_is_its_quota_and_no_trees(release: Bundle, items: ItemMatrix) -> None:
     request = Request("homepage_hero")
     visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
-    order = settings("covisit", release.retrieve, release.diversify)
+    order = settings("covisit", release.retrieve, release.diversify, UNWEIGHTED)
     alone = replace(release, ranker=Untrained(), retrieve=order.retrieve, diversify=order.diversify)
     served = recommend(request, alone, visitor, items)
     past, mask = history(visitor, items), served.eligible.mask

@@ -23,6 +23,7 @@ from pipelines.release.gate import verdict_json
 from pipelines.release.registry import Registry, store
 from serving.release import bundle
 from serving.release.state import Act, Release
+from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.retrieve import Retrieve
 
@@ -77,6 +78,7 @@ def write_candidate(home: Path, content: str, ndcg: float = 0.3, items: int = 6,
     fields = {
         "feature_service": "ranking_v1",
         "retrieve": asdict(load("retrieve", Retrieve)),
+        "clicks": asdict(load("clicks", Clicks)),
         "diversify": asdict(load("diversify", Diversify)),
         "metrics": metrics,
         "gate": verdict_json(verdict, metrics, None),

@@ -54,7 +54,12 @@ def evaluation() -> None:
         for name, share in shares.items()
     }
     report = {"protocol": "session_continuation", "shop": "simulated", "k": 12, "candidates": 50}
-    report |= {"queries": QUERIES, "span": {"from": "2026-02-23", "to": "2026-03-01"}, "slices": {}}
+    report |= {
+        "queries": QUERIES,
+        "span": {"from": "2026-02-23", "to": "2026-03-01"},
+        "slices": {},
+        "clicks": {},
+    }
     write_report(report | {"models": models, "serves": "blend", "why": "it won"})
 
 

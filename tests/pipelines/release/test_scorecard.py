@@ -23,7 +23,7 @@ def report(best: float = 0.2) -> dict[str, Any]:
     models = {name: dict.fromkeys(NUMBERS, share) for name, share in shares.items()}
     models["endcap"]["recall_at_120"] = 0.81239
     slices = {"cold_item": {"queries": 4, "ndcg_at_12": 0.1, "coverage_at_12": 0.3}}
-    return {"shop": "simulated", "queries": 9, "models": models, "slices": slices}
+    return {"shop": "simulated", "queries": 9, "models": models, "slices": slices, "clicks": {}}
 
 
 def test_the_headline_is_flat_and_names_what_ours_is_compared_with() -> None:
