@@ -1,7 +1,8 @@
 """How early each order would have put what was clicked on logged lists: a rung per order, a table per phase.
 
 A click deep in a list counts for more, by how seldom that position is looked at (inverse propensity: Joachims
-et al., WSDM 2017; the chance is position ** -POSITION_EXPONENT). Only the order within a list is judged, for
+et al., WSDM 2017; the chance is position ** -POSITION_EXPONENT), and that over all lists: normalised one by
+one, a list with one click would count the same wherever it was. Only the order within a list is judged, for
 nobody knows what else would have been clicked.
 """
 
@@ -19,7 +20,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 def ladder(shown: pd.DataFrame, clicks: Clicks) -> dict[str, dict[str, float]]:
-    """Phase -> lists with a click, and the mean NDCG of every rung; `shown` as clicks.examples gives it."""
+    """Phase -> lists with a click, and the share of the best DCG that each rung reaches."""
     weight = shown["clicked"] * shown["position"] ** POSITION_EXPONENT
     told = shown[shown["clicked"].groupby(shown["page"]).transform("any")].assign(gain=weight)
     found = {}
@@ -29,27 +30,29 @@ def ladder(shown: pd.DataFrame, clicks: Clicks) -> dict[str, dict[str, float]]:
             continue
         ours = clicks.ranker[phase] * mine["score"] + clicks.attraction[phase] * mine["attraction"]
         scores = (-mine["position"], mine["popular"], mine["attraction"], mine["score"], ours)
-        ndcg = {name: _ndcg(mine, score) for name, score in zip(RUNGS, scores, strict=True)}
-        found[phase] = {"lists": float(mine["page"].nunique())} | ndcg
+        reached = {name: _dcg(mine, score) for name, score in zip(RUNGS, scores, strict=True)}
+        best = _dcg(mine, mine["gain"])
+        found[phase] = {"lists": float(mine["page"].nunique())}
+        found[phase] |= {name: dcg / best for name, dcg in reached.items()}
     return found
 
 
-def ndcg_of(gain: Doubles, score: Doubles) -> float:
-    """NDCG of the whole list by descending `score`; equal scores share the discounts of their places.
+def dcg_of(gain: Doubles, score: Doubles) -> float:
+    """DCG of the whole list by descending `score`; equal scores share the discounts of their places.
 
-    >>> round(ndcg_of(np.array([0.0, 1.0]), np.array([2.0, 1.0])), 4)
+    >>> round(dcg_of(np.array([0.0, 1.0]), np.array([2.0, 1.0])), 4)
     0.6309
     """
     discount = 1.0 / np.log2(np.arange(2, len(gain) + 2))
     _, tied = np.unique(-score, return_inverse=True)
     places = np.argsort(tied, kind="stable")
     shared = np.bincount(tied[places], discount) / np.bincount(tied)
-    return float(gain @ shared[tied] / (np.sort(gain)[::-1] @ discount))
+    return float(gain @ shared[tied])
 
 
-def _ndcg(shown: pd.DataFrame, score: "pd.Series[float]") -> float:
+def _dcg(shown: pd.DataFrame, score: "pd.Series[float]") -> float:
     lists = shown.assign(by=score).groupby("page")
-    return float(np.mean([ndcg_of(one["gain"].to_numpy(), one["by"].to_numpy()) for _, one in lists]))
+    return sum(dcg_of(one["gain"].to_numpy(), one["by"].to_numpy()) for _, one in lists)
 
 
 def lines(found: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ...]]:

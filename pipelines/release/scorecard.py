@@ -104,9 +104,7 @@ def show(report: dict[str, Any]) -> None:
         slices.add_row(name.replace("_", " "), *numbers)
     out.print(slices)
     if report["clicks"]:
-        rungs = table(
-            "logged lists: NDCG of what was clicked", ("visit", ">lists", *(f">{r}" for r in RUNGS))
-        )
+        rungs = table("logged lists: share of the best DCG", ("visit", ">lists", *(f">{r}" for r in RUNGS)))
         for rung in lines(report["clicks"]):
             rungs.add_row(*rung)
         out.print(rungs)

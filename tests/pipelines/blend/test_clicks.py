@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from feature_repo.errors import ParamsError
 from pipelines.blend import clicks
-from pipelines.blend.ladder import RUNGS, ladder, ndcg_of
+from pipelines.blend.ladder import RUNGS, dcg_of, ladder
 from pipelines.blend.order import affordable
 from serving.stages.attraction import PHASES, Clicks
 
@@ -82,7 +82,7 @@ def test_a_rung_that_knows_what_is_clicked_stands_above_those_that_do_not() -> N
 
 @pytest.mark.parametrize(("score", "told"), [([2, 1, 0], 1.0), ([0, 1, 2], 0.5), ([1, 1, 1], 0.7103)])
 def test_ties_share_the_discounts_of_their_places(score: list[float], told: float) -> None:
-    assert ndcg_of(np.array([1.0, 0.0, 0.0]), np.array(score, float)) == pytest.approx(told, abs=1e-4)
+    assert dcg_of(np.array([1.0, 0.0, 0.0]), np.array(score, float)) == pytest.approx(told, abs=1e-4)
 
 
 @pytest.mark.parametrize("section", ["ranker", "attraction"])
