@@ -29,7 +29,7 @@ from scipy.stats import norm
 from feature_repo.files import write_json
 from feature_repo.params import load
 from feature_repo.picture import Figure
-from monitoring.experiment.guard import RolloutParams, Step, burnt_in, judge
+from monitoring.experiment.guard import RolloutParams, burnt_in, judge
 from monitoring.experiment.rehearsal import first_true
 from monitoring.experiment.sequential import ArmStatistics
 
@@ -71,32 +71,33 @@ class Rule:
 
 
 def flags(
-    step: Step, canary: ArmStatistics, champion: ArmStatistics, params: RolloutParams
+    canary: ArmStatistics, champion: ArmStatistics, planned: Any, params: RolloutParams
 ) -> dict[str, tuple[Flags, Flags]]:
-    """Rule -> (would roll back, would advance) at each look."""
-    judged, ready = judge(canary, champion, step.user_days, params), burnt_in(canary, champion, params)
-    until = ready & (first_true(canary.user_days >= step.user_days)[:, None] >= np.arange(ready.shape[1]))
-    done = ready & (canary.user_days >= step.user_days)
+    """Rule -> (would roll back, would advance) at each look; `planned` user-days, one or (runs, 1)."""
+    judged, ready = judge(canary, champion, planned, params), burnt_in(canary, champion, params)
+    full = canary.user_days >= planned
+    until = ready & (first_true(full)[:, None] >= np.arange(full.shape[1]))
+    done = ready & full
     low = norm.ppf(ALPHA)
     tests = {
         "naive": judged.interval.estimate < -params.margin,
-        "z, slots": _z(canary, champion, 1.0, shoppers=False) < low,
-        "z, shoppers": _z(canary, champion, 1.0, shoppers=True) < low,
+        "z, slots": z_score(canary, champion, 1.0, shoppers=False) < low,
+        "z, shoppers": z_score(canary, champion, 1.0, shoppers=True) < low,
     }
     guard = judged.harmful, judged.harmless | judged.held
     return {"guard": guard} | {name: (until & worse, done) for name, worse in tests.items()}
 
 
-def _z(
+def z_score(
     canary: ArmStatistics, champion: ArmStatistics, kept: float, shoppers: bool
 ) -> npt.NDArray[np.float64]:
-    """Of CTR_canary - kept CTR_champion."""
-    if shoppers:
-        mine, other = (arm.shopper_variance / arm.shoppers for arm in (canary, champion))
-    else:
-        ctr = (canary.clicks + champion.clicks) / (canary.impressions + champion.impressions)
-        mine, other = (ctr * (1 - ctr) / arm.impressions for arm in (canary, champion))
+    """Of CTR_canary - kept CTR_champion; 0 where there is nothing yet."""
     with np.errstate(divide="ignore", invalid="ignore"):
+        if shoppers:
+            mine, other = (arm.shopper_variance / arm.shoppers for arm in (canary, champion))
+        else:
+            ctr = (canary.clicks + champion.clicks) / (canary.impressions + champion.impressions)
+            mine, other = (ctr * (1 - ctr) / arm.impressions for arm in (canary, champion))
         return np.nan_to_num((canary.ctr - kept * champion.ctr) / np.sqrt(mine + kept**2 * other), nan=0.0)
 
 
@@ -116,7 +117,7 @@ def rollouts(
         champion = crowd.arm(rng, 0.0, looks * (100 - step.percent) // step.percent, runs)
         for drop, found in told.items():
             canary = crowd.arm(rng, drop, looks, runs)
-            seen = flags(step, canary, champion, params)
+            seen = flags(canary, champion, step.user_days, params)
             for name, (down, up) in seen.items():
                 found[name].step(down, up, canary)
             if number == 0:
@@ -124,7 +125,7 @@ def rollouts(
                 out = (interval.upper < -drop) | (interval.lower > -drop)
                 found["missed"] = (out & burnt_in(canary, champion, params)).any(axis=1)
                 ever = np.logical_or.accumulate(seen["guard"][0], axis=1)
-                once = _z(canary, champion, 1 - params.margin, shoppers=True)
+                once = z_score(canary, champion, 1 - params.margin, shoppers=True)
                 once = once < norm.ppf(params.alpha_per_step / 2)
                 found["price"], found["user_days"] = np.stack([ever.sum(axis=0), once.sum(axis=0)]), looks
     return told
@@ -138,10 +139,10 @@ def table(runs: int, params: RolloutParams) -> Iterator[dict[str, Any]]:
             rng = np.random.default_rng([SEED, number, first])
             parts.append(rollouts(crowd, drops, params, rng, min(CHUNK, runs - first)))
         for drop in drops:
-            yield {"crowd": crowd.name, "drop": drop} | _summed([part[drop] for part in parts], runs)
+            yield {"crowd": crowd.name, "drop": drop} | summed([part[drop] for part in parts], runs)
 
 
-def _summed(parts: list[dict[str, Any]], runs: int) -> dict[str, Any]:
+def summed(parts: list[dict[str, Any]], runs: int) -> dict[str, Any]:
     row: dict[str, Any] = {"missed": float(np.concatenate([part["missed"] for part in parts]).mean())}
     for name in RULES:
         rules = [part[name] for part in parts]
