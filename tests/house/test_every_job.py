@@ -43,7 +43,8 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
     "evaluate": ["evaluate", "evaluate --show"],
     "compare": ["compare HEAD", "compare . .", "compare nowhere --json"],
     "rollout": [
-        f"rollout {verb}" for verb in ("start", "status", "stop", "advance", "watch", "plan --runs 2")
+        f"rollout {verb}"
+        for verb in ("start", "status", "stop", "advance", "watch", "plan --runs 2", "history")
     ],
     "stream": ["stream --from beginning --until-empty"],
 }
