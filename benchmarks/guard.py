@@ -196,7 +196,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         shares = [row[name]["rolled_back"] for row in same]
         wrong.bar(np.arange(len(same)) + 0.2 * (place - 1.5), shares, 0.2, color=colour, label=name)
     wrong.axhline(ALPHA, color="black", linestyle="--", linewidth=1, label=f"{ALPHA:.0%}")
-    wrong.set_xticks(range(len(same)), [row["crowd"].replace(", ", "\n") for row in same], fontsize=7)
+    wrong.set_xticks(range(len(same)), [row["crowd"].replace(", ", "\n") for row in same], fontsize=6.5)
     wrong.set(title="Rolled back though there is no difference", ylabel="share of the rollouts", ylim=(0, 1))
     for crowd, style in (
         (Strangers(ctr, c), s) for c, s in ((CLUSTERING, "o-"), (0.0, "o:")) for ctr in CTRS
