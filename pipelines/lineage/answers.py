@@ -4,7 +4,7 @@
     data/feedback/slots.parquet  those of that log when `endcap feedback` wrote it; nothing shortens it
     data/logs/served             the sampled ones, with their candidates, if `endcap served` runs
 
-An id tells nothing of its time, so the live log is read from its newest end: 2,000,000 answers take seconds.
+An id tells nothing of its time, so the live log is read through, from its newest end.
 """
 
 from collections.abc import Iterable, Iterator

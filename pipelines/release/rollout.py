@@ -13,7 +13,7 @@ from redis import Redis, RedisError
 from feature_repo.errors import EndcapError, UnavailableError
 from feature_repo.online.connection import ONCE, client, connect
 from feature_repo.params import load
-from monitoring.experiment import history
+from monitoring.experiment import turns
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams
 from monitoring.experiment.watch import Guard, Look, advanced
@@ -82,7 +82,7 @@ def main(
             say(f"last look: {look['verdict']}, {look['reason']}", look)
         say(*_guard_told(looks.read_beat(redis), found))
     elif action == "history":
-        return history.run(control.read_audit(redis, control.AUDIT_KEPT), aliases.ndcg_of, last, say)
+        return turns.run(control.read_audit(redis, control.AUDIT_KEPT), aliases.ndcg_of, last, say)
     elif action == "stop":
         return stop(redis, aliases.act_of(why), say)
     else:

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from monitoring.experiment import history
-from monitoring.experiment.history import Turn, text, turns
+from monitoring.experiment.turns import Turn, run, text, turns
 from serving.release import state as control
 from serving.release.state import Act, Release
 
@@ -117,10 +116,10 @@ def test_the_newest_come_first_and_the_rest_is_counted(redis: Redis) -> None:
     printed: list[str] = []
     say: Callable[[str, Any], None] = lambda line, _: printed.append(line)  # noqa: E731
     ndcgs = {B.digest: 0.25}
-    history.run(control.read_audit(redis), ndcgs.get, 2, say)
+    run(control.read_audit(redis), ndcgs.get, 2, say)
     assert printed[0].startswith(f"{C.digest}  NDCG@12 unknown  ")
     assert printed[1].startswith(f"{B.digest}  NDCG@12 0.250  ")
     assert printed[2] == "1 earlier; --last 3 shows them"
     redis.flushall()
-    history.run(control.read_audit(redis), ndcgs.get, 2, say)
+    run(control.read_audit(redis), ndcgs.get, 2, say)
     assert printed[-1] == "nothing was ever promoted; `endcap promote` does it"
