@@ -144,22 +144,26 @@ class Decision:
 
 
 def judge(canary: ArmStatistics, champion: ArmStatistics, planned: int, params: RolloutParams) -> Judgement:
-    """What the clicks of a step with two arms say, at any number of looks.
-
-    The central limit theorem needs a start: nothing is judged before both arms have `burn_in_shoppers`, and
-    before the champion has `burn_in_clicks` and the canary has had the impressions to get as many. (Not: has
-    got as many. A canary that nobody clicks must not be safe from judgement.)
-    """
+    """What the clicks of a step with two arms say, at any number of looks."""
     interval = compare(canary, champion, params.margin, params.alpha_per_step, params.tightest_error)
-    ready = (
-        (np.minimum(canary.shoppers, champion.shoppers) >= params.burn_in_shoppers)
-        & (champion.clicks >= params.burn_in_clicks)
-        & (canary.impressions * champion.ctr >= params.burn_in_clicks)
-    )
+    ready = burnt_in(canary, champion, params)
     harmful = ready & (interval.upper < -params.margin)
     harmless = ready & (interval.lower > -params.margin)
     held = ready & ~harmful & (canary.user_days >= planned) & (interval.estimate >= -params.harm_sign)
     return Judgement(interval, harmful, harmless, held)
+
+
+def burnt_in(canary: ArmStatistics, champion: ArmStatistics, params: RolloutParams) -> Number:
+    """Whether there is enough for the central limit theorem: before that nothing is judged.
+
+    Both arms have `burn_in_shoppers`, the champion has `burn_in_clicks`, and the canary has had the
+    impressions to get as many. (Not: has got as many. A canary that nobody clicks must not be safe.)
+    """
+    return (
+        (np.minimum(canary.shoppers, champion.shoppers) >= params.burn_in_shoppers)
+        & (champion.clicks >= params.burn_in_clicks)
+        & (canary.impressions * champion.ctr >= params.burn_in_clicks)
+    )
 
 
 def decide(

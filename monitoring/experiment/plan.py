@@ -18,7 +18,7 @@ from feature_repo.terminal import progress
 from monitoring.experiment.attribution import Feedback, FeedbackParams
 from monitoring.experiment.guard import RolloutParams, Step, Traffic
 from monitoring.experiment.rehearsal import Shoppers, rehearse, watched
-from monitoring.experiment.sequential import compare
+from monitoring.experiment.sequential import compare, price_of_looking
 from monitoring.experiment.tail import Tail
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, RouterParams
 
@@ -93,6 +93,12 @@ def run(
         f"CTR {traffic.ctr:.2%}, clustering {traffic.clustering:.3f} (variance {shoppers.design_effect:.1f} "
         f"times that of independent slots); what was not given is {source}",
         {"traffic": asdict(traffic), "source": source, "design_effect": shoppers.design_effect},
+    )
+    price = price_of_looking(params.alpha_per_step)
+    say(
+        f"the price of looking at any time: an interval as narrow takes {price:.1f} times the traffic of a "
+        "single look; the days below hold it",
+        {"price_of_looking": price},
     )
     rng = np.random.default_rng(SEED)
     lines = plan(traffic, params, load("router", RouterParams).holdout_share, rng, runs)

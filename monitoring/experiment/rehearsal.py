@@ -1,7 +1,8 @@
 """Canaries rehearsed with a known true drop, many times: what the guard's policy costs, how often it errs.
 
 The user-days are drawn without approximation, but many at once: a user-day is one of a few hundred cells
-(impressions, clicks) of known probability, so that a look's worth of them is one multinomial draw.
+(impressions, clicks) of known probability. A look's worth of them is one multinomial draw of the common
+kinds, and a draw of its own for each user-day of a rare one.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Shoppers:
     slots: int = 12
 
     def cells(self, drop: float = 0.0) -> tuple[ArmStatistics, np.ndarray]:
-        """Every possible user-day, fields of shape (cells,), and its chance, with the CTR down by `drop`."""
+        """User-days, fields (cells,), and their chances with the CTR down by `drop`; likeliest first."""
         ctr = self.ctr * (1.0 - drop)
         lists = np.arange(1, 13)
         weights = geom.pmf(lists, _geometric_rate(self.impressions / self.slots, lists))
@@ -40,7 +41,8 @@ class Shoppers:
         shown = np.repeat(most, most + 1)
         clicks = np.concatenate([np.arange(slots + 1) for slots in most])
         probability = np.repeat(weights, most + 1) * self._click_chances(clicks, shown, ctr)
-        likely = probability > 1e-9
+        order = np.argsort(-probability, kind="stable")
+        likely = order[: int((probability > 1e-9).sum())]
         day = ArmStatistics.of(clicks[likely], shown[likely])
         return day, probability[likely] / probability[likely].sum()
 
@@ -132,12 +134,22 @@ def watched(
     `per_look` (looks,) int: user-days that are new since the look before.
     """
     day, probability = shoppers.cells(drop)
-    counts = rng.multinomial(per_look, probability, size=(runs, len(per_look)))  # (runs, looks, cells)
-    total = np.cumsum(counts, axis=1)
-    units = total.sum(axis=2)
     cells = np.stack([day.clicks, day.impressions, day.clicks_sq, day.impressions_sq, day.cross], axis=1)
-    sums = total.astype(float) @ cells.astype(float)  # (runs, looks, 5)
+    often = int(np.searchsorted(np.cumsum(probability), COMMON)) + 1
+    chances = np.append(probability[:often], probability[often:].sum())
+    counts = rng.multinomial(per_look, chances, size=(runs, len(per_look)))  # (runs, looks, often + 1)
+    sums = counts[..., :often].astype(float) @ cells[:often].astype(float)  # (runs, looks, 5)
+    if often < len(cells):  # the rare kinds one by one: most of them are nobody's
+        where = np.repeat(np.arange(runs * len(per_look)), counts[..., often].ravel())
+        rare = rng.choice(cells[often:], size=len(where), p=probability[often:] / chances[-1])
+        for field in range(cells.shape[1]):
+            sums[..., field] += np.bincount(where, rare[:, field], sums[..., 0].size).reshape(sums.shape[:2])
+    sums = np.cumsum(sums, axis=1)
+    units = np.broadcast_to(np.cumsum(per_look), sums.shape[:2])
     return ArmStatistics(units, units, *np.moveaxis(sums, 2, 0))
+
+
+COMMON = 0.97  # share of the user-days that are of the common kinds
 
 
 def _geometric_rate(mean: float, support: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from operator import add, sub
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import betaln, lambertw, xlogy
+from scipy.special import betaln, lambertw, ndtri, xlogy
 
 # A float, or an array of one value per simulated run; numpy treats both alike.
 Number = Any
@@ -104,6 +104,15 @@ def width(t: Number, rho2: Number, alpha: float) -> Number:
     """
     scaled = t * rho2 + 1.0
     return np.sqrt(2.0 * scaled / (t * t * rho2) * np.log(np.sqrt(scaled) / alpha))
+
+
+def price_of_looking(alpha: float) -> float:
+    """How many times the traffic of an interval for one look the sequence needs to be as narrow, at its best.
+
+    >>> round(price_of_looking(0.05), 1)
+    2.4
+    """
+    return float((width(1.0, mixture_rho2(alpha, 1.0), alpha) / ndtri(alpha / 2)) ** 2)
 
 
 def compare(

@@ -12,6 +12,7 @@ from typing import Any
 
 from feature_repo.errors import EndcapError
 from feature_repo.files import read_json
+from feature_repo.places import BUNDLES
 from serving.release.state import Act, Release, RolloutState
 
 
@@ -39,6 +40,21 @@ def waiting_challenger() -> Release | None:
 
     version = Registry().holder(CHALLENGER)
     return version.release if version else None
+
+
+def ndcg_of(digest: str) -> float | None:
+    """NDCG@12 of a release as it was evaluated: of its manifest, else of its version's tags; None if neither
+    is left."""
+    found = Release(digest, str(BUNDLES / digest)).manifest()
+    if found:
+        return float(found["metrics"]["models"]["endcap"]["ndcg_at_12"])
+    from pipelines.release.registry import Registry, RegistryError
+
+    try:
+        version = Registry().find(digest)
+    except RegistryError:
+        return None
+    return float(version.tags["test/ndcg_at_12"]) if version and "test/ndcg_at_12" in version.tags else None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import orjson
+import pandas as pd
 import pyarrow.parquet as pq
 
-from feature_repo.clock import DAY_US, micros
+from feature_repo.clock import DAY_US, instant, micros
 from feature_repo.files import read_json, sweep
 from feature_repo.params import load, revision, shop
 from feature_repo.places import (
@@ -49,7 +50,8 @@ def main() -> None:
         shutil.copyfile(existing(REFERENCE, "evaluate"), folder / REFERENCE.name)
         catalogue = read_catalogue()
         (folder / "item_ids.json").write_bytes(orjson.dumps(catalogue.item_ids))
-        (folder / "rails.json").write_bytes(orjson.dumps({"popular": _popular()}))
+        events = product_events()
+        (folder / "rails.json").write_bytes(orjson.dumps({"popular": _popular(events)}))
         pq.write_table(catalogue.table, folder / "catalogue.parquet", compression="zstd")
         fields = {
             "feature_service": "ranker",
@@ -57,7 +59,10 @@ def main() -> None:
             "clicks": asdict(order.clicks),
             "diversify": asdict(order.diversify),
             "serves": order.serves,
-            "data_span": {"until": shop().test_from.isoformat()},
+            "data_span": {
+                "from": instant(int(events["event_ts"].min())).isoformat(),
+                "until": shop().test_from.isoformat(),
+            },
             "revision": {"git": revision()},
             "metrics": read_json(existing(EVALUATION, "evaluate"), "run `endcap evaluate`"),
             "gate": read_json(existing(VERDICT, "gate"), "run `endcap gate`"),
@@ -70,9 +75,8 @@ def main() -> None:
     print(f"{CANDIDATE}: release {manifest['digest']}, {manifest['items']} items, {order.serves} serves")
 
 
-def _popular() -> list[str]:
+def _popular(events: pd.DataFrame) -> list[str]:
     """Items by product events of the 14 days before the test span, most first; ties by id."""
-    events = product_events()
     until = micros(shop().test_from)
     recent = events[(events["event_ts"] < until) & (events["event_ts"] >= until - 14 * DAY_US)]
     counts = recent["item_id"].value_counts()

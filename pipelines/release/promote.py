@@ -64,7 +64,7 @@ def promote(
         return Promotion(release, CHAMPION, version, None)
     if state and not direct:
         registry.move_aliases({CHALLENGER: release})
-        rollout.record(redis, "register_challenger", act)
+        rollout.record(redis, "register_challenger", act, release)
         return Promotion(release, CHALLENGER, version, None)
     registry.repeat(rollout.install(redis, release, act))
     return Promotion(release, CHAMPION, version, champion)

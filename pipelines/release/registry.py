@@ -7,7 +7,7 @@ source of a version is its bundle, relative to the project's folder, so that thi
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,20 @@ class RegistryError(EndcapError):
 
 @dataclass(frozen=True)
 class Version:
-    """One registered release; `number` is MLflow's, counting from 1."""
+    """One registered release; `number` is MLflow's, counting from 1, `run` that of its evaluation."""
 
     number: str
     release: Release
+    tags: Mapping[str, str]
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model's run; its tags are what training/tracking.py says of it: inputs, git, dvc.lock, service."""
+
+    model: str
+    run: str
     tags: Mapping[str, str]
 
 
@@ -69,13 +79,30 @@ class Registry:
                 return _version(self._client.create_model_version(MODEL, release.path, run, tags=named))
             for key, value in tags.items():
                 self._client.set_model_version_tag(MODEL, known.number, key, value)
-            return Version(known.number, known.release, {**known.tags, **tags})
+            return replace(known, tags={**known.tags, **tags})
 
     def find(self, digest: str) -> Version | None:
         """The version of this bundle, None if it was never registered."""
         with self._asking("search"):
             found = self._client.search_model_versions(f"name='{MODEL}' and tag.digest='{digest}'")
         return _version(found[0]) if found else None
+
+    def fits(self, run: str) -> list[Fit]:
+        """The models behind the evaluation `run`, by name: fitted for it, or, where DVC kept them, for one
+        before that it continues."""
+        found: dict[str, Fit] = {}
+        parents: list[str] = [run]
+        with self._asking("search"):
+            for parent in parents:  # grows while it is walked
+                told = self._client.get_run(parent)
+                mine = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'FINISHED'"
+                newest = ["attributes.start_time DESC"]
+                for child in self._client.search_runs([told.info.experiment_id], mine, order_by=newest):
+                    name, tags = str(child.info.run_name), dict(child.data.tags)
+                    found.setdefault(name, Fit(name, str(child.info.run_id), tags))
+                before = told.data.tags.get("continues")
+                parents += [before] if before and before not in parents else []
+        return [found[name] for name in sorted(found)]
 
     def require(self, state: RolloutState) -> None:
         """Raises RegistryError where the champion was never registered here: the store was lost."""
@@ -132,4 +159,4 @@ class Registry:
 
 def _version(found: ModelVersion) -> Version:
     tags: dict[str, Any] = dict(found.tags)
-    return Version(str(found.version), Release(tags["digest"], tags["path"]), tags)
+    return Version(str(found.version), Release(tags["digest"], tags["path"]), tags, found.run_id or None)

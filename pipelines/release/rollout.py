@@ -1,4 +1,4 @@
-"""`endcap rollout`: put the challenger on trial, watch it, see where it stands, reckon its cost, stop it."""
+"""`endcap rollout`: put the challenger on trial, watch it, reckon its cost, stop it; what became of all."""
 
 import math
 import time
@@ -13,6 +13,7 @@ from redis import Redis, RedisError
 from feature_repo.errors import EndcapError, UnavailableError
 from feature_repo.online.connection import ONCE, client, connect
 from feature_repo.params import load
+from monitoring.experiment import turns
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams
 from monitoring.experiment.watch import Guard, Look, advanced
@@ -23,7 +24,7 @@ from serving.release.looks import Beat
 from serving.release.state import Act, Release, RolloutConflict, RolloutError, RolloutState
 
 TRIES = 5  # of a stop that others are in the way of
-Action = Literal["start", "watch", "status", "plan", "advance", "stop"]
+Action = Literal["start", "watch", "status", "plan", "advance", "stop", "history"]
 Say = Callable[[str, Any], None]
 ANSWER_S = 5.0  # of Redis to one command of the guard
 WAIT_S = (0.5, 5.0)  # the guard's first and longest pause while Redis is away
@@ -31,7 +32,9 @@ REPEAT_S = 60.0  # a look that says HOLD again is told so often
 
 
 def main(
-    action: Annotated[Action, typer.Argument(help="start, watch, status, plan, advance (by hand) or stop.")],
+    action: Annotated[
+        Action, typer.Argument(help="start, watch, status, plan, advance (by hand), stop or history.")
+    ],
     why: Annotated[str, typer.Option(help="start, advance, stop: the reason, for the audit.")] = "by hand",
     to: Annotated[int | None, typer.Option(help="advance: to this percentage, once.")] = None,
     until_decided: Annotated[
@@ -46,11 +49,12 @@ def main(
     ] = None,
     runs: Annotated[int, typer.Option(help="plan: rehearsals per line.")] = 400,
     picture: Annotated[Path | None, typer.Option(help="plan: also draw it here (.svg, .png).")] = None,
+    last: Annotated[int, typer.Option(help="history: so many releases.")] = 20,
     json_output: Annotated[
         bool, typer.Option("--json", help="For machines: one JSON value per line.")
     ] = False,
 ) -> int:
-    """Canary of the challenger: start, watch (guard), status, plan, advance, stop."""
+    """Canary of the challenger: start, watch (guard), status, plan, advance, stop, history."""
     say = _say_json if json_output else _say
     params = load("rollout", RolloutParams)
     if action == "plan":
@@ -77,6 +81,8 @@ def main(
         for look in looks.read_looks(redis, count=1) if found and found.challenger else []:
             say(f"last look: {look['verdict']}, {look['reason']}", look)
         say(*_guard_told(looks.read_beat(redis), found))
+    elif action == "history":
+        return turns.run(control.read_audit(redis, control.AUDIT_KEPT), aliases.ndcg_of, last, say)
     elif action == "stop":
         return stop(redis, aliases.act_of(why), say)
     else:

@@ -43,10 +43,9 @@ class Release:
     def manifest(self) -> dict[str, Any] | None:
         """What stands in its folder about it; None where that is gone or cannot be read."""
         try:
-            found: dict[str, Any] = orjson.loads((root() / self.path / "manifest.json").read_bytes())
-        except (OSError, ValueError):
+            return dict(orjson.loads((root() / self.path / "manifest.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
             return None
-        return found
 
 
 @dataclass(frozen=True)
@@ -125,8 +124,7 @@ def present(redis: Redis) -> RolloutState:
 
 def install(redis: Redis, release: Release, act: Act) -> RolloutState:
     """Make `release` the champion without a canary: the first release, or one that a person vouches for."""
-    state = read(redis)
-    if state is None:
+    if (state := read(redis)) is None:
         return _commit(redis, None, RolloutState(1, release), "install", act)
     refuse_canary(state, "install a champion")
     changed = replace(state, champion=release, previous=state.champion, reverted=False)
@@ -196,15 +194,16 @@ def _without_canary(state: RolloutState) -> RolloutState:
     return replace(state, challenger=None, percent=0, step=0)
 
 
-def record(redis: Redis, what: str, act: Act) -> None:
+def record(redis: Redis, what: str, act: Act, release: Release | None = None) -> None:
     """An audit entry for something that does not change the rollout (rules published, a person erased)."""
-    redis.xadd(AUDIT, _entry(what, act, version=None), maxlen=AUDIT_KEPT, approximate=True)
+    redis.xadd(AUDIT, _entry(what, act, release), maxlen=AUDIT_KEPT, approximate=True)
 
 
 def read_audit(redis: Redis, count: int = 100) -> list[dict[str, Any]]:
     """The latest audit entries, newest first: id, at_us, who, what, why, numbers, version (or None), said_us.
 
     `at_us` is Redis' clock, which never goes back along the stream; `said_us` is that of whoever acted.
+    `release` is the digest that it is about ("" of none), `percent` the share that sees the challenger.
     """
     entries: Any = redis.xrevrange(AUDIT, count=count)
     return [_parsed_entry(stream_id, fields) for stream_id, fields in entries]
@@ -221,8 +220,7 @@ def publish_health(redis: Redis, arm: str, *, requests: int, errors: int, empty:
 
 def read_health(redis: Redis, arm: str) -> Health:
     """Counts of an arm since the step began; zeros before the first worker has reported."""
-    values: Any = redis.hgetall(HEALTH + arm)
-    found = _texts(values)
+    found = _texts(redis.hgetall(HEALTH + arm))  # type: ignore[arg-type]
     counts = {name: int(found.get(name, 0)) for name in ("requests", "errors", "empty")}
     return Health(**counts, p99_ms=float(found.get("p99_ms", 0.0)))
 
@@ -264,7 +262,9 @@ def _commit(
             )
             pipe.multi()
             pipe.hset(ROLLOUT, mapping={name: orjson.dumps(value) for name, value in asdict(changed).items()})
-            pipe.xadd(AUDIT, _entry(what, act, changed.version), maxlen=AUDIT_KEPT, approximate=True)
+            ended = expected.challenger if expected and what == "rollback" else None
+            entry = _entry(what, act, ended or changed.challenger or changed.champion, changed)
+            pipe.xadd(AUDIT, entry, maxlen=AUDIT_KEPT, approximate=True)
             pipe.delete(*(HEALTH + arm for arm in ARMS))
             pipe.execute()
         except WatchError:
@@ -274,19 +274,20 @@ def _commit(
     return changed
 
 
-def _entry(what: str, act: Act, version: int | None) -> dict[Any, Any]:
+def _entry(what: str, act: Act, about: Release | None, state: RolloutState | None = None) -> dict[Any, Any]:
     entry = {"said_us": act.now_us, "who": act.who, "what": what, "why": act.why}
-    return entry | {"numbers": orjson.dumps(dict(act.numbers)), "version": version or ""}
+    entry |= {"version": state.version if state else "", "percent": state.percent if state else ""}
+    return entry | {"numbers": orjson.dumps(dict(act.numbers)), "release": about.digest if about else ""}
 
 
 def _parsed_entry(stream_id: Any, fields: Mapping[Any, Any]) -> dict[str, Any]:
-    entry: dict[str, Any] = dict(_texts(fields))
+    entry: dict[str, Any] = {"release": "", "percent": "", **_texts(fields)}
     return entry | {
         "id": _text(stream_id),
         "at_us": int(_text(stream_id).partition("-")[0]) * 1000,
         "said_us": int(entry["said_us"]),
         "numbers": orjson.loads(entry["numbers"]),
-        "version": int(entry["version"]) if entry["version"] else None,
+        **{name: int(entry[name]) if entry[name] else None for name in ("version", "percent")},
     }
 
 

@@ -43,8 +43,10 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
     "evaluate": ["evaluate", "evaluate --show"],
     "compare": ["compare HEAD", "compare . .", "compare nowhere --json"],
     "rollout": [
-        f"rollout {verb}" for verb in ("start", "status", "stop", "advance", "watch", "plan --runs 2")
+        f"rollout {verb}"
+        for verb in ("start", "status", "stop", "advance", "watch", "plan --runs 2", "history")
     ],
+    "trace": [f"trace {'0' * 32}", "trace --bundle abcd"],
     "stream": ["stream --from beginning --until-empty"],
 }
 CALLS = [call for job in cli.places() for call in ARGS.get(job, [job])]

@@ -29,34 +29,6 @@ def arm(rng: np.random.Generator, ctr: float, user_days: int) -> ArmStatistics:
     )
 
 
-@pytest.mark.parametrize(
-    ("t", "rho2", "alpha", "expected"),
-    [
-        # sqrt(2 * 2 / 10 * log(sqrt(2) / 0.05)) = sqrt(0.4 * 3.342306) = 1.156254
-        (10, 0.1, 0.05, 1.156254),
-        # sqrt(2 * 101 / 10000 * log(sqrt(101) / 0.05)) = sqrt(0.0202 * 5.303292) = 0.327302
-        (100, 1.0, 0.05, 0.327302),
-        # sqrt(2 * 2 / 1 * log(sqrt(2) / 0.01)) = sqrt(4 * 4.951744) = 4.450503
-        (1, 1.0, 0.01, 4.450503),
-    ],
-)
-def test_the_width_is_the_published_formula(t: float, rho2: float, alpha: float, expected: float) -> None:
-    assert width(t, rho2, alpha) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("alpha", [0.1, 0.05, 0.001])
-def test_the_width_is_smallest_where_it_was_tuned_to_be(alpha: float) -> None:
-    best = mixture_rho2(alpha, tightest_at=2500.0)
-    others = best * np.exp(np.linspace(-1, 1, 201))
-    assert np.argmin(width(2500.0, others, alpha)) == 100
-
-
-def test_a_sequence_is_wider_than_an_interval_for_one_look_but_not_by_much() -> None:
-    t = np.geomspace(100, 100_000, 50)
-    ratio = width(t, mixture_rho2(0.05, 5000.0), 0.05) * np.sqrt(t) / norm.isf(0.025)
-    assert ((ratio > 1.4) & (ratio < 3.5)).all()
-
-
 def test_statistics_of_parts_add_up_to_those_of_the_whole() -> None:
     days = [ArmStatistics.of(x, n) for x, n in ((0, 12), (3, 36), (1, 24), (0, 48))]
     whole = ArmStatistics(4, 4, 4, 120, 10, 4320, 132)

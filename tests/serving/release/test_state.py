@@ -125,6 +125,8 @@ def test_each_change_is_audited_with_who_what_why_and_the_numbers(
         "why": "CTR fell",
         "numbers": numbers,
         "version": 3,
+        "release": NEW.digest,
+        "percent": 0,
     }
 
 
