@@ -1,6 +1,6 @@
 """How many of the slots of a list would be clicked in the simulated shop, by its own truth.
 
-    endcap up && python benchmarks/clicked.py [--shoppers 2000]
+    endcap up && python benchmarks/clicked.py [--shoppers 4000]
 
 The rows of a shop that runs (`make demo`) answer; nothing is asked over HTTP and nothing is written. Shoppers
 of the simulated world come for the first page of a visit, and once more for the page of a product that they
@@ -119,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shoppers", type=int, default=2000)
+    parser.add_argument("--shoppers", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=5)
     arguments = parser.parse_args()
     world, release = World.load(root() / shop().source / "truth.npz"), bundle.load(at(CANDIDATE))
