@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipelines.ingest.adapters.cells import RETURN
+from feature_repo.vocabulary import RETURN, event_id
 from pipelines.ingest.adapters.mapping import ShopMapping
-from pipelines.ingest.adapters.platform import Platform, event_id, listed, path_of, said, type_of
+from pipelines.ingest.adapters.platform import Platform, listed, path_of, said, type_of
 from pipelines.ingest.files.records import Record
 
 TYPES = {

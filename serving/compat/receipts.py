@@ -1,0 +1,86 @@
+"""What became of another system's body, and how that system would have said it."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from serving.errors import RequestError
+
+JSON = "application/json"
+PIXEL = bytes.fromhex(
+    "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
+)
+"""A GIF of one transparent point."""
+
+
+@dataclass
+class Taken:
+    """Counts are of their events, not of ours: one order of three lines is one."""
+
+    body: Any
+    events: int
+    accepted: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # by reason
+    rejected: list[dict[str, Any]] = field(default_factory=list)  # {index, error}, index among theirs
+    took_ms: int = 0
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, media_type=JSON)
+
+
+def _nothing(taken: Taken) -> Response:
+    return Response(status_code=204)
+
+
+def _ours(taken: Taken) -> Response:
+    """Systems whose own address is an index or a page: what POST /v1/events would say."""
+    told = {"accepted": taken.accepted, "dropped": taken.dropped, "rejected": taken.rejected}
+    return _json(told, 202 if taken.accepted or not taken.rejected else 422)
+
+
+def _metarank(taken: Taken) -> Response:
+    told = {"accepted": taken.accepted, "status": "ok", "tookMillis": taken.took_ms, "updated": 0}
+    return _json(told)
+
+
+def _algolia(taken: Taken) -> Response:
+    if taken.rejected and not taken.accepted:
+        return _json({"status": 422, "message": taken.rejected[0]["error"]}, 422)
+    return _json({"status": 200, "message": "OK"})
+
+
+def _google(taken: Taken) -> Response:
+    if taken.rejected:
+        return _google_error(400, taken.rejected[0]["error"])
+    return _json(taken.body)
+
+
+def _google_error(status: int, message: str) -> Response:
+    return _json({"error": {"code": status, "message": message, "status": "INVALID_ARGUMENT"}}, status)
+
+
+ANSWERS: dict[str, Callable[[Taken], Response]] = {
+    "ga4": _nothing,
+    "gtm": _nothing,
+    "segment": lambda taken: _json({"success": True}),
+    "rudderstack": lambda taken: Response("OK", media_type="text/plain"),
+    "snowplow": lambda taken: Response("ok", media_type="text/plain"),
+    "shopify": _ours,
+    "metarank": _metarank,
+    "gorse": lambda taken: _json({"RowAffected": taken.accepted}),
+    "algolia": _algolia,
+    "google": _google,
+    "ubi": _ours,
+}
+REFUSALS: dict[str, Callable[[RequestError], Response]] = {
+    "ga4": lambda error: Response(status_code=204),  # Google's own says nothing of a bad body
+    "gtm": lambda error: Response(status_code=204),
+    "algolia": lambda error: _json({"status": error.status, "message": str(error)}, error.status),
+    "google": lambda error: _google_error(error.status, str(error)),
+}
+"""Of a body that cannot be read at all; by default the errors of docs/api.md."""
