@@ -28,6 +28,41 @@ SEGMENT = {
     "order_refunded": RETURN,
 }
 """Event of Segment's ecommerce specification, as its table is called -> type."""
+SNOWPLOW = {
+    "list_view": "impression",
+    "list_click": "click",
+    "product_view": "product_viewed",
+    "add_to_cart": "add_to_cart",
+    "remove_from_cart": "remove_from_cart",
+    "transaction": "purchase_completed",
+    "refund": RETURN,
+}
+"""Type of Snowplow's ecommerce action -> type."""
+SHOPIFY = {
+    "collection_viewed": "impression",
+    "product_viewed": "product_viewed",
+    "product_added_to_cart": "add_to_cart",
+    "product_removed_from_cart": "remove_from_cart",
+    "checkout_completed": "purchase_completed",
+    "search_submitted": "search",
+}
+"""Standard event of Shopify's Web Pixels -> type."""
+ALGOLIA = {
+    ("view", None): "product_viewed",
+    ("click", None): "click",
+    ("conversion", "addToCart"): "add_to_cart",
+    ("conversion", "purchase"): "purchase_completed",
+}
+"""eventType and eventSubtype of Algolia Insights -> type."""
+GOOGLE = {
+    "search": "search",
+    "category-page-view": "impression",
+    "detail-page-view": "product_viewed",
+    "add-to-cart": "add_to_cart",
+    "remove-from-cart": "remove_from_cart",
+    "purchase-complete": "purchase_completed",
+}
+"""eventType of Google's retail API -> type."""
 CHANNELS = {
     **dict.fromkeys(("cpc", "ppc", "paidsearch", "paid_search"), "paid search"),
     **dict.fromkeys(("display", "banner", "cpm"), "display"),

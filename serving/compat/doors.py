@@ -13,15 +13,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving import prometheus
-from serving.compat.receipts import ANSWERS, REFUSALS, Taken
+from serving.compat.receipts import ANSWERS, REFUSALS, Taken, picture
 from serving.errors import RequestError
 from serving.http.api import Desk, Handler, guarded, read_body
-from serving.http.ingress import YIELD_EVERY
-from serving.http.requests import parse_instant, parse_json
-from serving.payloads import gorse, measurement, metarank, tracks
+from serving.http.requests import parse_instant, parse_json, query_pairs
+from serving.payloads import gorse, insights, measurement, metarank, pixels, retail, snowplow, tracks, ubi
 from serving.payloads.payload import Dropped, System, moment
 from serving.payloads.terms import Terms
 
+YIELD_EVERY = 8  # events translated before others have their turn; one may hold hundreds of products
 EVENTS: tuple[tuple[str, str, tuple[str, ...], System], ...] = (
     ("ga4", "/mp/collect", ("POST",), measurement.MEASUREMENT),
     ("ga4", "/export", ("POST",), measurement.EXPORT),
@@ -31,6 +31,13 @@ EVENTS: tuple[tuple[str, str, tuple[str, ...], System], ...] = (
         for system in ("segment", "rudderstack")
         for call in ("batch", "import", "track", "page", "screen", "identify", "group", "alias")
     ),
+    ("snowplow", "/i", ("GET",), snowplow.TRACKER),
+    ("snowplow", "/{vendor}/{version}", ("POST",), snowplow.TRACKER),
+    ("shopify", "", ("POST",), pixels.PIXELS),
+    ("algolia", "/1/events", ("POST",), insights.INSIGHTS),
+    ("google", "/v2/{parent:path}/userEvents:write", ("POST",), retail.USER_EVENTS),
+    ("google", "/v2/{parent:path}/userEvents:collect", ("GET",), retail.USER_EVENTS),
+    ("ubi", "", ("POST",), ubi.DOCUMENTS),
     ("metarank", "/feedback", ("POST",), metarank.FEEDBACK),
     ("gorse", "/api/feedback", ("POST", "PUT"), gorse.FEEDBACK),
 )
@@ -65,10 +72,21 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
 
 def _events(system: str, read: System, terms: Terms) -> Handler:
     async def handler(http: HttpRequest, desk: Desk) -> Response:
-        body = parse_json(await unpacked(http, desk.params.max_body_bytes), halves=True)
-        return ANSWERS[system](await take(body, system, read, terms, desk))
+        if http.method == "GET":
+            body = _from_query(http)
+        else:
+            body = parse_json(await unpacked(http, desk.params.max_body_bytes), halves=True)
+        taken = await take(body, system, read, terms, desk)
+        return picture() if http.method == "GET" else ANSWERS[system](taken)
 
     return handler
+
+
+def _from_query(http: HttpRequest) -> Any:
+    """What a page sends by a picture's address: the fields of the event, or all of it as `userEvent`."""
+    pairs = dict(query_pairs(http.scope["query_string"]))
+    whole = pairs.get("userEvent")
+    return pairs if whole is None else parse_json(whole.encode("utf-8", "surrogatepass"), halves=True)
 
 
 async def take(body: Any, system: str, read: System, terms: Terms, desk: Desk) -> Taken:
@@ -80,7 +98,7 @@ async def take(body: Any, system: str, read: System, terms: Terms, desk: Desk) -
     events: list[dict[str, Any]] = []
     sources: list[int] = []  # index of the event of theirs that each comes from
     for index, one in enumerate(theirs):
-        if index % YIELD_EVERY == YIELD_EVERY - 1:
+        if index % YIELD_EVERY == 0:
             await asyncio.sleep(0)
         try:
             found = read.translate(one, terms)

@@ -11,10 +11,8 @@ from starlette.responses import Response
 from serving.errors import RequestError
 
 JSON = "application/json"
-PIXEL = bytes.fromhex(
-    "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
-)
-"""A GIF of one transparent point."""
+# A GIF of one transparent point.
+PIXEL = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
 
 
 @dataclass
@@ -31,6 +29,11 @@ class Taken:
 
 def _json(body: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(body), status, media_type=JSON)
+
+
+def picture() -> Response:
+    """What a page gets that sends an event by the address of a picture."""
+    return Response(PIXEL, media_type="image/gif", headers={"Cache-Control": "no-store"})
 
 
 def _nothing(taken: Taken) -> Response:

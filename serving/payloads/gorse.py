@@ -51,11 +51,8 @@ def item_of(row: Any) -> dict[str, Any] | None:
     if name is None:
         return None
     labels = fields(told.get("Labels"))
-    steps = [
-        step
-        for step in map(text, told["Categories"] if isinstance(told.get("Categories"), list) else ())
-        if step
-    ]
+    categories = told.get("Categories")
+    steps = filter(None, map(text, categories if isinstance(categories, list) else ()))
     found: dict[str, Any] = {
         "item_id": name,
         "title": first(labels.get("title"), labels.get("name"), told.get("Comment")),

@@ -45,12 +45,13 @@ def of_order(order: str, place: int) -> str:
     return event_id("purchase", order, f"{place:03d}")
 
 
-def of_told(own: Any, place: int, lines: int) -> str | None:
-    """The id of one of `lines` events that an event with an id of its `own` unfolds to; None without one."""
-    name = first(own)
-    if name is None:
-        return None
-    return name if lines == 1 and is_id(name) else event_id(name, f"{place:03d}")
+def of_line(whole: str, place: int, lines: int) -> str:
+    """The id of one of the `lines` events that an event with the id `whole` unfolds to.
+
+    >>> of_line("m1", 1, 1), of_line("m1", 2, 3)
+    ('m1', 'm1:002')
+    """
+    return whole if lines == 1 and is_id(whole) else event_id(whole, f"{place:03d}")
 
 
 def of_content(system: str, *content: Any) -> str:

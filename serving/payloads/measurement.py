@@ -10,7 +10,6 @@ from typing import Any
 from feature_repo.vocabulary import GA4, RETURN, channel_of
 from serving.payloads import identity
 from serving.payloads.payload import (
-    NO_PRODUCT,
     RETURNED,
     UNKNOWN,
     US,
@@ -21,6 +20,7 @@ from serving.payloads.payload import (
     first,
     from_1,
     label,
+    lines,
     list_of,
     listed,
     moment,
@@ -72,12 +72,11 @@ def translate(hit: Any, terms: Terms) -> list[dict[str, Any]]:
         "channel": channel_of(text(params.get("medium"))),
         "consent": not refused,
     }
+    whole = identity.of_content("ga4", ids, when, name, params)
     if kind == "search":
         told = {"query": label(params.get("search_term"))}
-        return [{**base, **told, "event_id": identity.of_content("ga4", ids, when, name, params)}]
-    items = [fields(item) for item in listed(params.get("items"))]
-    if not items:
-        raise Dropped(NO_PRODUCT)
+        return [{**base, **told, "event_id": whole}]
+    items = lines(params.get("items"))
     positions = from_1([item.get("item_list_index", item.get("index")) for item in items])
     order = text(params.get("transaction_id")) if kind == "purchase_completed" else None
     return [
@@ -88,7 +87,7 @@ def translate(hit: Any, terms: Terms) -> list[dict[str, Any]]:
             "quantity": count("quantity", item.get("quantity")) if kind in COUNTED else None,
             "event_id": identity.of_order(order, place)
             if order
-            else identity.of_content("ga4", ids, when, name, params, place),
+            else identity.of_line(whole, place, len(items)),
         }
         for place, (item, at) in enumerate(zip(items, positions, strict=True), 1)
     ]

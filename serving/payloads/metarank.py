@@ -9,7 +9,6 @@ from typing import Any
 
 from serving.payloads import identity
 from serving.payloads.payload import (
-    NO_PRODUCT,
     UNKNOWN,
     Dropped,
     System,
@@ -17,6 +16,7 @@ from serving.payloads.payload import (
     fields,
     first,
     label,
+    lines,
     listed,
     moment,
     price,
@@ -44,9 +44,8 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
     known = values_of(told)
     if kind == "interaction":
         return _contact(told, base, known, terms)
-    items = [first(fields(item).get("id")) for item in listed(told.get("items"))]
-    if not items:
-        raise Dropped(NO_PRODUCT)
+    items = [first(item.get("id")) for item in lines(told.get("items"))]
+    whole = first(told.get("id")) or identity.of_content("metarank", base, items)
     return [
         {
             **base,
@@ -55,8 +54,7 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
             "position": place,
             "list_name": label(known.get("source")),
             "request_id": label(told.get("id")),
-            "event_id": identity.of_told(told.get("id"), place, len(items) + 1)
-            or identity.of_content("metarank", base, items, place),
+            "event_id": identity.of_line(whole, place, len(items)),
         }
         for place, item in enumerate(items, 1)
     ]
@@ -72,6 +70,7 @@ def _contact(
         raise Dropped(UNKNOWN)
     ranking, item = label(told.get("ranking")), first(told.get("item"))
     kinds = ("click", kind) if kind == "product_viewed" and ranking else (kind,)
+    whole = first(told.get("id")) or identity.of_content("metarank", base, word, ranking, item)
     return [
         {
             **base,
@@ -82,8 +81,7 @@ def _contact(
             "quantity": count("quantity", known.get("count", known.get("quantity")))
             if one not in ("click", "product_viewed")
             else None,
-            "event_id": identity.of_told(told.get("id"), place, len(kinds))
-            or identity.of_content("metarank", base, word, ranking, item, place),
+            "event_id": identity.of_line(whole, place, len(kinds)),
         }
         for place, one in enumerate(kinds, 1)
     ]

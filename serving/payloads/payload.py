@@ -15,7 +15,8 @@ from feature_repo.vocabulary import NOTHING
 from serving.payloads.terms import Terms
 
 UNKNOWN, RETURNED, NOBODY, NO_PRODUCT = "unknown_event", "return", "no_visitor", "no_product"
-REASONS = (UNKNOWN, RETURNED, NOBODY, NO_PRODUCT)
+TOO_MANY = "too_many_products"
+MAX_LINES = 500  # products of one event; GA4, which allows most, stops at 200
 S, MS, US = 1_000_000, 1_000, 1  # us in a unit of time
 _REQUEST_ID = re.compile(r"[0-9a-f]{32}\Z")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,15})?\Z", re.ASCII)
@@ -23,7 +24,7 @@ _DIGITS = re.compile(r"-?\d{1,20}\Z", re.ASCII)
 
 
 class Dropped(Exception):
-    """One event of theirs is none of ours; `args[0]` is one of REASONS."""
+    """One event of theirs is none of ours; `args[0]` is the reason, in a word."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ def fields(value: Any) -> Mapping[str, Any]:
 def listed(value: Any) -> list[Any]:
     """The list, a single object as a list of one; empty for anything else."""
     return value if isinstance(value, list) else [value] if isinstance(value, dict) else []
+
+
+def lines(value: Any) -> list[Mapping[str, Any]]:
+    """The products of an event; raises Dropped for none, and for more than MAX_LINES."""
+    found = listed(value)
+    if not 1 <= len(found) <= MAX_LINES:
+        raise Dropped(TOO_MANY if found else NO_PRODUCT)
+    return [fields(one) for one in found]
 
 
 def text(value: Any) -> str | None:

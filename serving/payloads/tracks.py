@@ -9,7 +9,6 @@ from typing import Any
 from feature_repo.vocabulary import RETURN, SEGMENT, channel_of
 from serving.payloads import identity
 from serving.payloads.payload import (
-    NO_PRODUCT,
     RETURNED,
     UNKNOWN,
     Dropped,
@@ -18,8 +17,8 @@ from serving.payloads.payload import (
     fields,
     first,
     label,
+    lines,
     list_of,
-    listed,
     moment,
     price,
     text,
@@ -73,12 +72,8 @@ def translate(call: Any, terms: Terms) -> list[dict[str, Any]]:
         "country": label(fields(context.get("location")).get("country")),
         "query": label(told.get("query")) if kind == "search" else None,
     }
-    products = [fields(product) for product in listed(told.get("products"))]
-    if kind == "search":
-        products = [{}]
-    elif not products and kind in ("impression", "purchase_completed"):
-        raise Dropped(NO_PRODUCT)
-    lines = products if kind in ("impression", "purchase_completed", "search") else [told]
+    products = lines(told.get("products")) if kind in ("impression", "purchase_completed") else [told]
+    whole = first(call.get("messageId")) or identity.of_content("segment", ids, when, name, told)
     order = text(told.get("order_id")) if kind == "purchase_completed" else None
     keys = (terms.segment_item, *ITEM_KEYS["segment"])
     named = (told.get("request_id"), told.get("list_id"), told.get("category"))
@@ -94,10 +89,9 @@ def translate(call: Any, terms: Terms) -> list[dict[str, Any]]:
             **(list_of(*named) if kind in ("impression", "click") else {}),
             "event_id": identity.of_order(order, place)
             if order
-            else identity.of_told(call.get("messageId"), place, len(lines))
-            or identity.of_content("segment", ids, when, name, told, place),
+            else identity.of_line(whole, place, len(products)),
         }
-        for place, line in enumerate(lines, 1)
+        for place, line in enumerate(products, 1)
     ]
 
 
