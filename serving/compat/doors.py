@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving import prometheus
+from serving.compat import goods, lists
 from serving.compat.receipts import ANSWERS, REFUSALS, Taken, picture
 from serving.errors import RequestError
 from serving.http.api import Desk, Handler, guarded, read_body
@@ -51,6 +52,11 @@ def routes(terms: Terms) -> list[Route]:
         for system, path, methods, read in EVENTS
         if system in terms.enabled
     ]
+    found += [
+        _door(system, path, handler, *methods)
+        for system, path, methods, handler in (*lists.handlers(terms), *goods.handlers())
+        if system in terms.enabled
+    ]
     return [*found, Route("/compat/{path:path}", guarded("compat", _elsewhere(terms)), methods=_ANY)]
 
 
@@ -77,6 +83,8 @@ def _events(system: str, read: System, terms: Terms) -> Handler:
         else:
             body = parse_json(await unpacked(http, desk.params.max_body_bytes), halves=True)
         taken = await take(body, system, read, terms, desk)
+        if system == "metarank":
+            taken.accepted += await goods.metarank_items(http, body)
         return picture() if http.method == "GET" else ANSWERS[system](taken)
 
     return handler
