@@ -7,6 +7,8 @@ A pair of shopper and item has one feedback of a type: without a time the event'
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from feature_repo.vocabulary import GORSE_COLUMNS
 from serving.payloads import identity
 from serving.payloads.payload import UNKNOWN, Dropped, System, fields, first, listed, moment, price, text
@@ -36,12 +38,33 @@ def translate(row: Any, terms: Terms) -> list[dict[str, Any]]:
 
 
 def named(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of a dump by the names of the API.
+    """A row of a dump, whose cells are texts, by the names and kinds of the API.
 
-    >>> named({"feedback_type": "read", "time_stamp": "2026-01-31"})
-    {'FeedbackType': 'read', 'Timestamp': '2026-01-31'}
+    >>> named({"item_id": "i", "categories": "a|b", "time_stamp": "2026-01-31 12:00:00 +0000 UTC"})
+    {'ItemId': 'i', 'Categories': ['a', 'b'], 'Timestamp': '2026-01-31 12:00:00'}
     """
-    return {GORSE_COLUMNS.get(name, name): value for name, value in row.items()}
+    found = {GORSE_COLUMNS.get(name, name): value for name, value in row.items() if value is not None}
+    for name, value in found.items():
+        if not isinstance(value, str):
+            continue
+        if name == "Timestamp":  # as Go writes times; its year 1 is none
+            found[name] = value.removesuffix(" +0000 UTC") if not value.startswith("0001-") else None
+        elif name == "IsHidden":
+            found[name] = value.strip().lower() in ("true", "1")
+        elif name == "Labels":
+            found[name] = _read(value)
+        elif name == "Categories":
+            steps = _read(value)
+            found[name] = steps if isinstance(steps, list) else [step for step in value.split("|") if step]
+    return found
+
+
+def _read(cell: str) -> Any:
+    """JSON in a cell; None for anything else."""
+    try:
+        return orjson.loads(cell)
+    except ValueError:
+        return None
 
 
 def item_of(row: Any) -> dict[str, Any] | None:

@@ -56,7 +56,7 @@ class Segment(Platform):
 
     def _extracted(self, part: str, mapped: Part, connection: duckdb.DuckDBPyConnection) -> Extract | None:
         found = super()._extracted(part, mapped, connection)
-        return found and replace(found, query=_in_visits(found.query))
+        return found and replace(found, query=in_visits(found.query))
 
 
 def _rows(table: str, event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -93,7 +93,7 @@ def _rows(table: str, event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _in_visits(query: str) -> str:
+def in_visits(query: str) -> str:
     """A visit is called by its visitor and its first second: later files do not rename it."""
     order = "PARTITION BY session_id ORDER BY event_ts, file, source_row"
     far = f"event_ts - lag(event_ts) OVER ({order}) >= INTERVAL {VISIT_GAP_MINUTES} MINUTE"
