@@ -36,6 +36,10 @@ ADDRESSES = {
     "google": ("/compat/google/v2/projects/p/userEvents:write",),
     "ubi": ("/compat/ubi",),
 }
+ASKED = {  # bodies of those addresses that take no events
+    "/compat/metarank/rank/m": {"id": "r", "user": "u", "session": "s", "items": [{"id": "SKU-00001"}]},
+    "/compat/metarank/recommend/m": {"count": 5, "user": "u", "items": ["SKU-00001"]},
+}
 PROPER = {200, 202, 204, 400, 408, 413, 422, 501}  # 501: items, where the catalogue is the release's
 
 
@@ -50,7 +54,7 @@ def main() -> int:
 
     def post(n: int) -> tuple[str, int, float]:
         name, path = targets[n % len(targets)]
-        content = written(mutant(bodies[name][2], given.seed + n), given.seed + n)
+        content = written(mutant(ASKED.get(path, bodies[name][2]), given.seed + n), given.seed + n)
         began = time.perf_counter()
         answer = client.post(path, content=content)
         return path, answer.status_code, time.perf_counter() - began

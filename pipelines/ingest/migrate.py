@@ -22,7 +22,7 @@ from feature_repo.events import EARLIEST, ITEM_SCHEMA, NAMES, SCHEMA, check_even
 from feature_repo.files import whole
 from feature_repo.offline.duck import connect
 from feature_repo.params import load
-from feature_repo.vocabulary import GORSE_COLUMNS
+from feature_repo.vocabulary.trackers import GORSE_COLUMNS
 from pipelines.ingest.adapters.cells import literal
 from pipelines.ingest.adapters.segment import in_visits
 from pipelines.ingest.files.records import Record, read_records

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving import prometheus
-from serving.compat import goods, lists
+from serving.compat import carousels, goods
 from serving.compat.receipts import ANSWERS, REFUSALS, Taken, picture
 from serving.errors import RequestError
 from serving.http.api import Desk, Handler, guarded, read_body
@@ -54,7 +54,7 @@ def routes(terms: Terms) -> list[Route]:
     ]
     found += [
         _door(system, path, handler, *methods)
-        for system, path, methods, handler in (*lists.handlers(terms), *goods.handlers())
+        for system, path, methods, handler in (*carousels.handlers(terms), *goods.handlers())
         if system in terms.enabled
     ]
     return [*found, Route("/compat/{path:path}", guarded("compat", _elsewhere(terms)), methods=_ANY)]

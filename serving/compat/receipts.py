@@ -1,5 +1,6 @@
 """What became of another system's body, and how that system would have said it."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +29,11 @@ class Taken:
 
 
 def _json(body: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, media_type=JSON)
+    try:
+        written = orjson.dumps(body)
+    except orjson.JSONEncodeError:  # half a character or a very long number, in a body that is given back
+        written = json.dumps(body).encode()
+    return Response(written, status, media_type=JSON)
 
 
 def picture() -> Response:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from feature_repo.vocabulary import GORSE_COLUMNS
+from feature_repo.vocabulary.trackers import GORSE_COLUMNS
 from serving.payloads import identity
 from serving.payloads.payload import UNKNOWN, Dropped, System, fields, first, listed, moment, price, text
 from serving.payloads.terms import Terms

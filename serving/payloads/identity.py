@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from feature_repo.events import is_id
-from feature_repo.vocabulary import event_id
+from feature_repo.vocabulary.naming import event_id
 from serving.payloads.payload import NOBODY, Dropped, first
 
 

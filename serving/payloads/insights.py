@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from feature_repo.vocabulary import ALGOLIA
+from feature_repo.vocabulary.trackers import ALGOLIA
 from serving.payloads import identity
 from serving.payloads.payload import (
     MAX_LINES,

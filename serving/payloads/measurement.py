@@ -7,7 +7,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from feature_repo.vocabulary import GA4, RETURN, channel_of
+from feature_repo.vocabulary.mediums import channel_of
+from feature_repo.vocabulary.trackers import GA4, RETURN
 from serving.payloads import identity
 from serving.payloads.payload import (
     RETURNED,

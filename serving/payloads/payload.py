@@ -11,7 +11,7 @@ from typing import Any
 
 from feature_repo.clock import micros
 from feature_repo.events import COUNT_FIELDS, MAX_PRICE, SURFACES, is_id
-from feature_repo.vocabulary import NOTHING
+from feature_repo.vocabulary.naming import NOTHING
 from serving.payloads.terms import Terms
 
 UNKNOWN, RETURNED, NOBODY, NO_PRODUCT = "unknown_event", "return", "no_visitor", "no_product"
@@ -124,7 +124,7 @@ def moment(value: Any, unit: int = MS) -> Any:
                 return micros(value)
             except (ValueError, OverflowError):
                 return value
-    if type(value) is int or (type(value) is float and math.isfinite(value)):
+    if type(value) in (int, float) and abs(value) < 1e18:
         return round(value * unit)
     return value
 

@@ -7,7 +7,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from feature_repo.vocabulary import SHOPIFY
+from feature_repo.vocabulary.trackers import SHOPIFY
 from serving.payloads import identity
 from serving.payloads.payload import (
     UNKNOWN,

@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from feature_repo.vocabulary import GOOGLE
+from feature_repo.vocabulary.trackers import GOOGLE
 from serving.payloads import identity
 from serving.payloads.payload import (
     UNKNOWN,

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from feature_repo.vocabulary import RETURN, SNOWPLOW
+from feature_repo.vocabulary.trackers import RETURN, SNOWPLOW
 from serving.payloads import identity
 from serving.payloads.payload import (
     RETURNED,

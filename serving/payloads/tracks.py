@@ -6,7 +6,8 @@
 
 from typing import Any
 
-from feature_repo.vocabulary import RETURN, SEGMENT, channel_of
+from feature_repo.vocabulary.mediums import channel_of
+from feature_repo.vocabulary.trackers import RETURN, SEGMENT
 from serving.payloads import identity
 from serving.payloads.payload import (
     RETURNED,

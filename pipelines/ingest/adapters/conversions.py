@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from zoneinfo import ZoneInfo
 
 from feature_repo.events import TYPES
-from feature_repo.vocabulary import NOTHING
+from feature_repo.vocabulary.naming import NOTHING
 from pipelines.ingest.adapters.cells import READABLE, literal
 from pipelines.ingest.adapters.instants import Reading, of_counts, parsed
 

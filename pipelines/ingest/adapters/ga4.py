@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.vocabulary import GA4, channel_of, event_id
+from feature_repo.vocabulary.mediums import channel_of
+from feature_repo.vocabulary.naming import event_id
+from feature_repo.vocabulary.trackers import GA4
 from pipelines.ingest.adapters.mapping import Part, ShopMapping
 from pipelines.ingest.adapters.platform import Platform, listed, path_of, said, type_of
 from pipelines.ingest.adapters.table import wanted_of

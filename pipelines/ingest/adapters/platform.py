@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from feature_repo.errors import DataError, shorten
 from feature_repo.events import ITEM_SCHEMA, TYPES
-from feature_repo.vocabulary import NOTHING
+from feature_repo.vocabulary.naming import NOTHING
 from pipelines.ingest.adapters.cells import NO_FAULT, Extract, literal, quoted
 from pipelines.ingest.adapters.mapping import Part, ShopMapping, read_catalogue
 from pipelines.ingest.adapters.table import extract_of, view_of, wanted_of

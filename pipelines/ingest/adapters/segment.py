@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 
 import duckdb
 
-from feature_repo.vocabulary import SEGMENT, channel_of, event_id
+from feature_repo.vocabulary.mediums import channel_of
+from feature_repo.vocabulary.naming import event_id
+from feature_repo.vocabulary.trackers import SEGMENT
 from pipelines.ingest.adapters.cells import Extract
 from pipelines.ingest.adapters.mapping import Part, ShopMapping
 from pipelines.ingest.adapters.platform import Platform, listed, path_of, said

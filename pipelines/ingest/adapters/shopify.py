@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from feature_repo.vocabulary import RETURN, event_id
+from feature_repo.vocabulary.naming import event_id
+from feature_repo.vocabulary.trackers import RETURN
 from pipelines.ingest.adapters.mapping import ShopMapping
 from pipelines.ingest.adapters.platform import Platform, path_of, said
 from pipelines.ingest.files.records import Record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -118,6 +119,12 @@ def test_a_device_with_a_wrong_clock_is_set_right_by_what_it_shows(shop: Shop) -
     shop.post("/compat/segment/v1/track", {**call, "sentAt": sent})
     (event,) = stream(shop)
     assert abs(event["event_ts"] + 30_000_000 - event["created_ts"]) < 5_000_000
+
+
+def test_google_gets_back_what_it_sent_half_a_character_too(shop: Shop) -> None:
+    event = b'{"eventType": "home-page-view", "visitorId": "v", "userInfo": {"userAgent": "\\ud83d"}}'
+    answer = shop.post("/compat/google/v2/projects/p/userEvents:write", event)
+    assert (answer.status_code, answer.json()) == (200, json.loads(event))
 
 
 def test_metarank_and_gorse_are_answered_with_their_counts(shop: Shop) -> None:

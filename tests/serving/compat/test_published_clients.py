@@ -65,8 +65,8 @@ const client = new Gorse({ endpoint: URL + "/compat/gorse", secret: "s" });
 const row = { FeedbackType: "read", UserId: "u", ItemId: "item-1", Timestamp: new Date().toISOString() };
 const cart = { ...row, FeedbackType: "cart" };
 const assert = require("node:assert");
-assert.equal((await client.insertFeedbacks([row])).RowAffected, 1);
-assert.equal((await client.upsertFeedbacks([cart])).RowAffected, 1);
+assert.equal(await client.insertFeedbacks([row]), 1);
+assert.equal(await client.upsertFeedbacks([cart]), 1);
 assert.equal((await client.getRecommend({ userId: "u", cursorOptions: { n: 3 } })).length, 3);
 assert.ok((await client.getSessionRecommend([row], { cursorOptions: { n: 2 } }))[0].Id);
 """,

@@ -80,6 +80,14 @@ def test_any_json_at_all_is_translated_or_dropped(name: str, body: Any) -> None:
     metarank.item_of(body)
 
 
+@pytest.mark.parametrize("odd", [1e308, float("nan"), 10**40, "9" * 25, "\ud83d", True, [], {}])
+def test_a_time_that_is_none_is_refused_and_breaks_nothing(odd: Any) -> None:
+    assert accepted(READERS["metarank"][0], {**READERS["metarank"][1][3], "timestamp": odd}) == []
+    assert metarank.item_of({"event": "item", "item": "i", "timestamp": odd}) == {"item_id": "i"}
+    told = gorse.item_of({"ItemId": "i", "Timestamp": odd}) or {}
+    orjson.dumps(told["item_id"])
+
+
 def test_what_an_event_of_many_products_costs_grows_with_them_and_ends() -> None:
     """An event is translated in one go: while it is, nobody else is served."""
     hit = {**READERS["ga4"][1], "events": [{"name": "purchase", "params": {}}]}

@@ -10,7 +10,7 @@ import yaml
 from shops.platforms import csv_of, json_lines
 from shops.small_export import rows
 
-from feature_repo.vocabulary import GA4, SEGMENT
+from feature_repo.vocabulary.trackers import GA4, SEGMENT
 from pipelines import cli
 from pipelines.ingest.adapters.platform import Platform
 

@@ -1,9 +1,4 @@
-"""The words of other systems and what each means here, the same in an import and for live events."""
-
-from hashlib import blake2b
-from typing import Any
-
-from feature_repo.events import is_id
+"""What each event of another system is here, and the columns of its dumps."""
 
 RETURN = "return"  # goods that came back: no event of ours, counted and passed over
 GA4 = {
@@ -63,18 +58,6 @@ GOOGLE = {
     "purchase-complete": "purchase_completed",
 }
 """eventType of Google's retail API -> type."""
-CHANNELS = {
-    **dict.fromkeys(("cpc", "ppc", "paidsearch", "paid_search"), "paid search"),
-    **dict.fromkeys(("display", "banner", "cpm"), "display"),
-    **dict.fromkeys(("social", "social-network", "social-media", "sm"), "social"),
-    **dict.fromkeys(("affiliate", "affiliates"), "affiliates"),
-    **dict.fromkeys(("email", "e-mail", "newsletter"), "email"),
-    "(none)": "direct",
-    "organic": "organic search",
-    "referral": "referral",
-    "push": "push",
-}
-"""Medium of the traffic source -> channel."""
 GORSE_COLUMNS = {
     "feedback_type": "FeedbackType",
     "user_id": "UserId",
@@ -89,24 +72,3 @@ GORSE_COLUMNS = {
     "description": "Comment",
 }
 """Column of Gorse's dumps and tables -> field of its API."""
-NOTHING = (
-    *("", "NULL", "null", "None", "none", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "#NA", "nil"),
-    *("undefined", "\\N", "(not set)", "(none)", "(null)", "0000-00-00", "0000-00-00 00:00:00"),
-)
-"""Texts that say nothing, whatever blanks stand around them; databases and trackers write these."""
-
-
-def event_id(*parts: Any) -> str:
-    """The same for the same parts; a digest where they are no id as they stand.
-
-    >>> event_id("purchase", "T7", "001")
-    'purchase:T7:001'
-    """
-    text = ":".join("" if part is None else str(part) for part in parts)
-    return text if is_id(text) else blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def channel_of(medium: Any) -> str | None:
-    """The channel that a medium means; a word that is not known is (other)."""
-    word = str(medium or "").strip().lower()
-    return CHANNELS.get(word, None if word in NOTHING else "(other)")
