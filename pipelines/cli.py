@@ -29,6 +29,7 @@ JOBS: dict[str, dict[str, str]] = {
         "shop": "pipelines.ingest.shop",
         "simulate": "pipelines.simulate.simulate",
         "doctor": "pipelines.doctor.doctor",
+        "migrate": "pipelines.ingest.migrate",
         "ingest": "pipelines.ingest.ingest",
         "validate": "pipelines.validate.validate",
     },

@@ -24,6 +24,7 @@ DEGRADED = Counter("endcap_degraded_total", "Answers made with less than everyth
 EMPTY_SLOTS = Counter("endcap_empty_slots_total", "Slots asked for and not filled", ["surface"])
 REFUSED = Counter("endcap_refused_total", "Requests refused", ["route", "status"])
 EVENTS = Counter("endcap_events_total", "Events posted", ["outcome"])
+COMPAT = Counter("endcap_compat_events_total", "Events of other systems", ["system", "outcome"])
 NOT_STORED = Counter("endcap_events_not_stored_total", "Posts of events answered with 503", ["cause"])
 _of_group = partial(Gauge, labelnames=["group"], multiprocess_mode="mostrecent")
 BEHIND_EVENTS = _of_group(

@@ -26,6 +26,7 @@ from feature_repo.online.connection import beside_requests, of_requests  # noqa:
 from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url  # noqa: E402
 from serving import lifeline  # noqa: E402
+from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
@@ -34,6 +35,7 @@ from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
 from serving.params import Serving, replaying  # noqa: E402
+from serving.payloads.terms import Terms  # noqa: E402
 from serving.release.health import ArmHealth  # noqa: E402
 from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
@@ -47,7 +49,7 @@ NO_RELEASE = (
 )
 Job = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
-app = build_app()
+app = build_app(compat_routes(load("compat", Terms)))
 install(PARAMS)
 
 

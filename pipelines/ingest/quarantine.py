@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from feature_repo import events
 from feature_repo.errors import DataError
-from pipelines.ingest.adapters.cells import READABLE, RETURN, WIDE, Extract, kind_of, literal, quoted
+from feature_repo.vocabulary.trackers import RETURN
+from pipelines.ingest.adapters.cells import READABLE, WIDE, Extract, kind_of, literal, quoted
 from pipelines.ingest.repairs import SKIPS, Repair, Rule
 
 QUARANTINE = pa.schema(

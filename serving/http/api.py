@@ -6,7 +6,7 @@ GET /metrics
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -46,17 +46,18 @@ class Desk:
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
 
 
-def build_app() -> Starlette:
-    """The ASGI app; put a Desk in its `state.desk` before the first request."""
+def build_app(more: Sequence[Route] = ()) -> Starlette:
+    """The ASGI app with `more` routes; put a Desk in its `state.desk` before the first request."""
     everything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return Starlette(
         routes=[
-            Route("/v1/recommend", _guarded("recommend", recommend), methods=["POST"]),
-            Route("/v1/recommend", _guarded("recommend", recommend_by_query), methods=["GET"]),
-            Route("/v1/rank", _guarded("rank", rank), methods=["POST"]),
-            Route("/v1/events", _guarded("events", events), methods=["POST"]),
-            Route("/v1/{path:path}", _guarded("unknown", elsewhere), methods=everything),
+            Route("/v1/recommend", guarded("recommend", recommend), methods=["POST"]),
+            Route("/v1/recommend", guarded("recommend", recommend_by_query), methods=["GET"]),
+            Route("/v1/rank", guarded("rank", rank), methods=["POST"]),
+            Route("/v1/events", guarded("events", events), methods=["POST"]),
+            Route("/v1/{path:path}", guarded("unknown", elsewhere), methods=everything),
             Route("/metrics", exposition, methods=["GET"]),
+            *more,
         ]
     )
 
@@ -164,7 +165,7 @@ def _list(http: HttpRequest, desk: Desk, answer: Answer) -> Response:
     return Response(answer_bytes(answer), headers=headers, media_type=JSON)
 
 
-def _guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[Response]]:
+def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[Response]]:
     """The one place where errors become answers; a 500 is a defect of ours, never a client's doing."""
 
     async def endpoint(http: HttpRequest) -> Response:

@@ -29,7 +29,15 @@ _INSTANT = "microseconds since 1970 or ISO 8601 with a time zone, from 2000 to 2
 
 
 def parse_object(body: bytes, halves: bool = False) -> dict[str, Any]:
-    """The JSON object in `body`. Refuses what is not JSON, repeats a key (400) or has too many parts (422).
+    """The JSON object in `body`; refuses what parse_json does, and any other value (400)."""
+    value = parse_json(body, halves)
+    if not isinstance(value, dict):
+        raise RequestError("body", value, "a JSON object", status=400, next_step="wrap it in {}")
+    return value
+
+
+def parse_json(body: bytes, halves: bool = False) -> Any:
+    """The JSON value in `body`. Refuses what is not JSON, repeats a key (400) or has too many parts (422).
 
     With `halves` texts may hold half a character (a lone surrogate, as of an emoji cut in two): the caller
     then judges each.
@@ -50,8 +58,6 @@ def parse_object(body: bytes, halves: bool = False) -> dict[str, Any]:
         raise RequestError(
             "body", body[:60], "one JSON object in UTF-8", status=400, next_step=f"send valid JSON ({error})"
         ) from None
-    if not isinstance(value, dict):
-        raise RequestError("body", value, "a JSON object", status=400, next_step="wrap it in {}")
     return value
 
 

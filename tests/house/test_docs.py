@@ -10,9 +10,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import httpx
 import pytest
+from shops.service import Service
 
 from pipelines import cli
+from serving.payloads.terms import SYSTEMS
+
+pytest_plugins = ("shops.service",)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "data" / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -140,6 +145,42 @@ def test_every_direct_dependency_has_a_reason_and_every_package_one_version() ->
     names = {re.split("==", line)[0].lower().replace("_", "-").replace(".", "-") for line in pinned}
     wanted = {re.split(r"[=\[> ]", line)[0].lower().replace("_", "-").replace(".", "-") for line in direct}
     assert wanted <= names
+
+
+def test_every_example_of_another_systems_door_does_what_it_says(service: Service) -> None:
+    """Each event door takes an event and each list door answers items; so for every door of the table."""
+    page = (ROOT / "docs" / "compat.md").read_text()
+    blocks = [body.splitlines() for language, body in BLOCK.findall(page) if language == "sh"]
+    events, lists = ([line for line in block if line] for block in blocks)
+    address = service.url.removeprefix("http://")
+    systems = set()
+    for line in events:
+        before = _accepted(service)
+        status = _curl(line, address)[1]
+        assert status in ("200", "202", "204"), line
+        assert _accepted(service) > before, line
+        systems.add(re.split(r"[/ ']", line.partition("/compat/")[2])[0])
+    assert systems == set(SYSTEMS)
+    for line in lists:
+        body, status = _curl(line, address)
+        assert status == "200" and len(re.findall("item-|SKU-", body)) >= 2, (line, body)
+
+
+def _curl(line: str, address: str) -> tuple[str, str]:
+    """Body and status of an example, asked of another address."""
+    command = line.replace("127.0.0.1:3000", address).replace(
+        "curl -s", "curl -s -m 10 -w '\\n%{http_code}'", 1
+    )
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30)
+    body, _, status = ended.stdout.rpartition("\n")
+    return body, status
+
+
+def _accepted(service: Service) -> float:
+    told = httpx.get(f"{service.url}/metrics", timeout=5).text
+    return sum(
+        float(n) for n in re.findall(r'^endcap_compat_events_total{outcome="accepted".*} (\S+)$', told, re.M)
+    )
 
 
 def doors() -> dict[str, str]:

@@ -32,6 +32,7 @@ NOWHERE = "redis://user:secret@127.0.0.1:1/0"
 ARGS: dict[str, list[str]] = {  # a job that is not here is called without arguments
     "shop": ["shop simulated"],
     "simulate": ["simulate --size tiny"],
+    "migrate": ["migrate metarank data/export/history.jsonl", "migrate gorse data/export/events.parquet"],
     "doctor": ["doctor simulated", "doctor data/export"],
     "validate": ["validate raw", "validate training"],
     "feature": ["feature", "feature user_days_away somebody"],

@@ -30,11 +30,13 @@ from feature_repo.eventlog.redis_writer import RedisWriter
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
 from feature_repo.params import load
+from serving.compat.doors import routes as compat_routes
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
 from serving.live.exposures import ExposureLog
 from serving.live.storefront import Storefront
 from serving.params import Serving
+from serving.payloads.terms import Terms
 from serving.release import state
 from serving.release.health import ArmHealth
 from serving.release.loaded import Releases
@@ -155,7 +157,7 @@ def open_shop(
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
     storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
-    app = build_app()
+    app = build_app(compat_routes(load("compat", Terms)))
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
     ingress = Ingress(background, writer, params, replay=replay)
     app.state.desk = Desk(storefront, ingress, params)

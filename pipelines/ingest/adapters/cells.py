@@ -33,7 +33,6 @@ READABLE = {
     "flag": "true or false",
     "texts": "a list of texts",
 }
-RETURN = "return"  # what `types` of a mapping may name beside the canonical types
 NO_FAULT = "NULL AS unread_field, NULL AS unread_value, NULL AS unread_reason"
 """Columns of an Extract's query whose cells are all readable."""
 

@@ -8,29 +8,10 @@ from collections.abc import Iterable
 from zoneinfo import ZoneInfo
 
 from feature_repo.events import TYPES
+from feature_repo.vocabulary.naming import NOTHING
 from pipelines.ingest.adapters.cells import READABLE, literal
 from pipelines.ingest.adapters.instants import Reading, of_counts, parsed
 
-NOTHING = (
-    *(
-        "",
-        "NULL",
-        "null",
-        "None",
-        "none",
-        "NaN",
-        "nan",
-        "NA",
-        "N/A",
-        "n/a",
-        "#N/A",
-        "#NA",
-        "nil",
-        "undefined",
-    ),
-    *("\\N", "(not set)", "(none)", "(null)", "0000-00-00", "0000-00-00 00:00:00"),
-)
-"""Cells that say nothing, whatever blanks stand around them; databases and trackers write these."""
 _BLANKS = literal(" \t\u00a0\u202f")
 _TRUE, _FALSE = "('true', 't', 'yes', 'y', '1')", "('false', 'f', 'no', 'n', '0')"
 LIST_SEPARATOR = "|"  # between the texts of one cell

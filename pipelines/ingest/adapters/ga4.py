@@ -11,35 +11,15 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ingest.adapters.cells import RETURN
+from feature_repo.vocabulary.mediums import channel_of
+from feature_repo.vocabulary.naming import event_id
+from feature_repo.vocabulary.trackers import GA4
 from pipelines.ingest.adapters.mapping import Part, ShopMapping
-from pipelines.ingest.adapters.platform import Platform, event_id, listed, path_of, said, type_of
+from pipelines.ingest.adapters.platform import Platform, listed, path_of, said, type_of
 from pipelines.ingest.adapters.table import wanted_of
 from pipelines.ingest.files.exports import Cells
 from pipelines.ingest.files.records import Record
 
-TYPES = {
-    "view_item_list": "impression",
-    "select_item": "click",
-    "view_item": "product_viewed",
-    "add_to_cart": "add_to_cart",
-    "remove_from_cart": "remove_from_cart",
-    "purchase": "purchase_completed",
-    "view_search_results": "search",
-    "refund": RETURN,
-}
-CHANNELS = {
-    **dict.fromkeys(("cpc", "ppc", "paidsearch", "paid_search"), "paid search"),
-    **dict.fromkeys(("display", "banner", "cpm"), "display"),
-    **dict.fromkeys(("social", "social-network", "social-media", "sm"), "social"),
-    **dict.fromkeys(("affiliate", "affiliates"), "affiliates"),
-    **dict.fromkeys(("email", "e-mail", "newsletter"), "email"),
-    "(none)": "direct",
-    "organic": "organic search",
-    "referral": "referral",
-    "push": "push",
-}
-"""Medium of the traffic source -> channel."""
 _CATEGORIES = ("item_category", *(f"item_category{n}" for n in range(2, 6)))
 _FIELDS = ("event_id", "event_ts", "type", "user_id", "session_id", "item_id", "list_name", "position")
 _MORE = ("price", "quantity", "query", "device", "country", "channel", "consent")
@@ -53,7 +33,7 @@ class Ga4(Platform):
             "events": {
                 "file": ["events*", "events*/*"],
                 "columns": {name: name for name in (*_FIELDS, *_MORE)},
-                "types": TYPES,
+                "types": GA4,
                 "other_types": "skip",
                 "epoch": "us",
                 "defaults": {"consent": "true"},
@@ -86,11 +66,11 @@ def _rows(event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     name, params = said(event.get("event_name")), _params(event)
     visitor, when = said(event.get("user_pseudo_id")), event.get("event_timestamp")
     visit = said(params.get("ga_session_id"))
-    known = TYPES.get(name or "")
+    known = GA4.get(name or "")
     order = said(_in(event, "ecommerce", "transaction_id")) or said(params.get("transaction_id"))
     base = {
         "event_ts": when,
-        "type": type_of(name, TYPES) if visitor else type_of("without a visitor (consent denied)", {}),
+        "type": type_of(name, GA4) if visitor else type_of("without a visitor (consent denied)", {}),
         "user_id": said(event.get("user_id")) or visitor,
         "session_id": f"{visitor}.{visit}" if visitor and visit else None,
         "query": params.get("search_term") if known == "search" else None,
@@ -133,9 +113,3 @@ def _params(event: Mapping[str, Any]) -> dict[str, Any]:
 def _in(event: Mapping[str, Any], outer: str, inner: str) -> Any:
     record = event.get(outer)
     return record.get(inner) if isinstance(record, Mapping) else None
-
-
-def channel_of(medium: Any) -> str | None:
-    """The channel that a medium means; a word that is not known is (other)."""
-    word = str(medium or "").strip().lower()
-    return CHANNELS.get(word, "(other)" if said(word) else None)

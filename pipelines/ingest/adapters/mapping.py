@@ -19,8 +19,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from feature_repo.errors import DataError, shorten
 from feature_repo.events import ITEM_SCHEMA, SCHEMA, TYPES
-from pipelines.ingest.adapters.cells import RETURN, kind_of
-from pipelines.ingest.adapters.conversions import NOTHING, constant
+from feature_repo.vocabulary.naming import NOTHING
+from feature_repo.vocabulary.trackers import RETURN
+from pipelines.ingest.adapters.cells import kind_of
+from pipelines.ingest.adapters.conversions import constant
 from pipelines.ingest.adapters.instants import Reading
 from pipelines.ingest.files.feeds import FEED
 

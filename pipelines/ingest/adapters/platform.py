@@ -7,7 +7,6 @@ line items or leaves cells blank, `unfold`. Cells, instants, ids and quarantine 
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,9 +15,9 @@ import duckdb
 import pyarrow as pa
 
 from feature_repo.errors import DataError, shorten
-from feature_repo.events import ITEM_SCHEMA, TYPES, is_id
+from feature_repo.events import ITEM_SCHEMA, TYPES
+from feature_repo.vocabulary.naming import NOTHING
 from pipelines.ingest.adapters.cells import NO_FAULT, Extract, literal, quoted
-from pipelines.ingest.adapters.conversions import NOTHING
 from pipelines.ingest.adapters.mapping import Part, ShopMapping, read_catalogue
 from pipelines.ingest.adapters.table import extract_of, view_of, wanted_of
 from pipelines.ingest.files.exports import Cells, files_of
@@ -154,16 +153,6 @@ def said(value: Any) -> str | None:
     """The value as text without blanks around it; None for words that say nothing."""
     text = (_text(value) or "").strip()
     return None if text in NOTHING else text
-
-
-def event_id(*parts: Any) -> str:
-    """The same for the same parts; a digest where they are no id as they stand.
-
-    >>> event_id("purchase", "T7", "001")
-    'purchase:T7:001'
-    """
-    text = ":".join("" if part is None else str(part) for part in parts)
-    return text if is_id(text) else blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def type_of(word: str | None, types: Mapping[str, str]) -> str | None:

@@ -12,23 +12,14 @@ from typing import Any, ClassVar
 
 import duckdb
 
-from pipelines.ingest.adapters.cells import RETURN, Extract
-from pipelines.ingest.adapters.ga4 import channel_of
+from feature_repo.vocabulary.mediums import channel_of
+from feature_repo.vocabulary.naming import event_id
+from feature_repo.vocabulary.trackers import SEGMENT
+from pipelines.ingest.adapters.cells import Extract
 from pipelines.ingest.adapters.mapping import Part, ShopMapping
-from pipelines.ingest.adapters.platform import Platform, event_id, listed, path_of, said
+from pipelines.ingest.adapters.platform import Platform, listed, path_of, said
 from pipelines.ingest.files.records import Record
 
-TABLES = {
-    "product_list_viewed": "impression",
-    "product_clicked": "click",
-    "product_viewed": "product_viewed",
-    "product_added": "add_to_cart",
-    "product_removed": "remove_from_cart",
-    "order_completed": "purchase_completed",
-    "products_searched": "search",
-    "order_refunded": RETURN,
-}
-"""Table -> type."""
 VISIT_GAP_MINUTES = 30  # the rule of web analytics, Segment's own among them
 _NESTED = ("product_list_viewed", "order_completed", "order_refunded")
 _WHEN = ("timestamp", "original_timestamp", "received_at")
@@ -42,7 +33,7 @@ class Segment(Platform):
     mapping: ClassVar = ShopMapping.model_validate(
         {
             "events": {
-                "file": [f"{table}{more}" for table in TABLES for more in (".*", "-*", "_0*", "/*")],
+                "file": [f"{table}{more}" for table in SEGMENT for more in (".*", "-*", "_0*", "/*")],
                 "columns": {name: name for name in (*_FIELDS, *_MORE)},
                 "timezone": "UTC",
             }
@@ -62,12 +53,12 @@ class Segment(Platform):
         self, part: str, path: Path, records: Iterable[Record]
     ) -> Iterator[tuple[Record, dict[str, Any]]]:
         table = path.name if path.parent == self.source else path.parent.name
-        name = next(known for known in TABLES if table.startswith(known))
+        name = next(known for known in SEGMENT if table.startswith(known))
         return ((record, row) for record in records for row in _rows(name, record.values))
 
     def _extracted(self, part: str, mapped: Part, connection: duckdb.DuckDBPyConnection) -> Extract | None:
         found = super()._extracted(part, mapped, connection)
-        return found and replace(found, query=_in_visits(found.query))
+        return found and replace(found, query=in_visits(found.query))
 
 
 def _rows(table: str, event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -83,7 +74,7 @@ def _rows(table: str, event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "event_id": event_id(*key, f"{place:03d}"),
             "event_ts": when,
             "created_ts": event.get("received_at"),
-            "type": TABLES[table],
+            "type": SEGMENT[table],
             "user_id": said(event.get("user_id")) or visitor,
             "session_id": visitor,
             "item_id": None if table == "products_searched" else item,
@@ -93,7 +84,7 @@ def _rows(table: str, event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "position": product.get("position"),
             "price": product.get("price"),
             "quantity": product.get("quantity")
-            if TABLES[table] not in ("impression", "product_viewed")
+            if SEGMENT[table] not in ("impression", "product_viewed")
             else None,
             "query": event.get("query"),
             "channel": channel_of(event.get("context_campaign_medium")),
@@ -104,7 +95,7 @@ def _rows(table: str, event: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _in_visits(query: str) -> str:
+def in_visits(query: str) -> str:
     """A visit is called by its visitor and its first second: later files do not rename it."""
     order = "PARTITION BY session_id ORDER BY event_ts, file, source_row"
     far = f"event_ts - lag(event_ts) OVER ({order}) >= INTERVAL {VISIT_GAP_MINUTES} MINUTE"

@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipelines.ingest.adapters.cells import RETURN
+from feature_repo.vocabulary.naming import event_id
+from feature_repo.vocabulary.trackers import RETURN
 from pipelines.ingest.adapters.mapping import ShopMapping
-from pipelines.ingest.adapters.platform import Platform, event_id, path_of, said
+from pipelines.ingest.adapters.platform import Platform, path_of, said
 from pipelines.ingest.files.records import Record
 
 _GONE = ("refunded", "voided", "expired")  # of an order; partially_refunded does not say which line

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipelines.ingest.adapters.cells import RETURN
+from feature_repo.vocabulary.naming import event_id
+from feature_repo.vocabulary.trackers import RETURN
 from pipelines.ingest.adapters.mapping import ShopMapping
-from pipelines.ingest.adapters.platform import Platform, event_id, listed, path_of, said, type_of
+from pipelines.ingest.adapters.platform import Platform, listed, path_of, said, type_of
 from pipelines.ingest.files.records import Record
 
 TYPES = {

@@ -10,10 +10,9 @@ import yaml
 from shops.platforms import csv_of, json_lines
 from shops.small_export import rows
 
+from feature_repo.vocabulary.trackers import GA4, SEGMENT
 from pipelines import cli
-from pipelines.ingest.adapters.ga4 import TYPES
 from pipelines.ingest.adapters.platform import Platform
-from pipelines.ingest.adapters.segment import TABLES
 
 PROJECT = Path(__file__).resolve().parents[4]
 PAGE = (PROJECT / "docs" / "ingest.md").read_text()
@@ -110,8 +109,8 @@ def test_the_feed_that_the_page_shows_is_the_catalogue(
 
 
 def test_the_pages_name_every_event_and_table_that_is_read() -> None:
-    assert not [word for word in TYPES if f"`{word}`" not in page("ga4")]
-    assert not [word for word in TABLES if f"`{word}`" not in page("segment")]
+    assert not [word for word in GA4 if f"`{word}`" not in page("ga4")]
+    assert not [word for word in SEGMENT if f"`{word}`" not in page("segment")]
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
