@@ -30,6 +30,7 @@ JOBS: dict[str, dict[str, str]] = {
         "simulate": "pipelines.simulate.simulate",
         "doctor": "pipelines.doctor.doctor",
         "ingest": "pipelines.ingest.ingest",
+        "items": "pipelines.ingest.items",
         "validate": "pipelines.validate.validate",
     },
     "features": {

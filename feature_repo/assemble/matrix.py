@@ -5,7 +5,7 @@ start to end. Offline the same matrix is rolled through history in place, by the
 is then a gather of microseconds instead of a Redis round trip of milliseconds (benchmarks/online.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -107,7 +107,7 @@ class ItemMatrix:
         other.apply(rows, values)
         return other
 
-    def listed(self, rows: Rows, catalogue: Mapping[str, Sequence[object]]) -> Self:
+    def listed(self, rows: Rows, catalogue: Mapping[str, Iterable[object]]) -> Self:
         """A snapshot in which the catalogue says other things of `rows` (n,); the ids of a release stay."""
         other = copy(self)
         for name, values in (
@@ -171,15 +171,15 @@ def department(path: str) -> str:
     return parts[1] if len(parts) > 1 else parts[0]
 
 
-def _numbers(values: Sequence[object]) -> Doubles:
+def _numbers(values: Iterable[object]) -> Doubles:
     return np.array([np.nan if v is None else v for v in values], np.float64)
 
 
-def _instants(values: Sequence[object]) -> Rows:
+def _instants(values: Iterable[object]) -> Rows:
     return np.nan_to_num(_numbers(values)).astype(np.int64)
 
 
-def _texts(values: Sequence[object]) -> list[str]:
+def _texts(values: Iterable[object]) -> list[str]:
     return [str(value) if value else "" for value in values]
 
 

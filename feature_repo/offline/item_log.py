@@ -8,7 +8,7 @@ Both sides tell the same words in the order of time, so a past instant knows the
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,20 @@ def dated(told: list[Statement]) -> list[Statement]:
     return sorted([*placed, *(one for one in told if one.ts != FIRST)], key=lambda one: one.ts)
 
 
+def words_at(told: list[Statement], end: int) -> Words:
+    """What is known of an item just before `end` (us)."""
+    words: Words = {}
+    for one in dated(told):
+        if one.ts < end:
+            tell(words, one.ts, one.fields)
+    return words
+
+
+def of_export(row: Mapping[str, Any]) -> Statement:
+    """A row of features.catalogue.catalogue_rows as a statement."""
+    return Statement(FIRST, micros(row[CREATED_TIMESTAMP]), whole(row))
+
+
 def history(told: list[Statement]) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """(instant, when it was learned, row of `item_catalogue`) wherever something new was said."""
     words: Words = {}
@@ -90,7 +104,7 @@ def with_changes(export: pa.Table, folder: Path) -> pa.Table:
             continue
         told = list(live[item])
         if item in rows:
-            told.append(Statement(FIRST, micros(rows[item][CREATED_TIMESTAMP]), whole(rows[item])))
+            told.append(of_export(rows[item]))
         made += [
             {key: item, EVENT_TIMESTAMP: instant(ts), CREATED_TIMESTAMP: instant(created), **row}
             for ts, created, row in history(told)

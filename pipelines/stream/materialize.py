@@ -22,9 +22,8 @@ from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.eventlog.keys import APPLIED, DEAD, DONE, HORIZON, SEEN, StreamParams
 from feature_repo.eventlog.open import open_log
-from feature_repo.events import EARLIEST, TIMESTAMP
+from feature_repo.events import EARLIEST, LAST, TIMESTAMP
 from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, catalogue_rows
-from feature_repo.features.listing import tell
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY
@@ -34,7 +33,7 @@ from feature_repo.offline.history import FILES
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
 from feature_repo.online.lifetimes import expire, list_items
-from feature_repo.online.listings import read_words, write_said, write_words
+from feature_repo.online.listings import write_said, write_words
 from feature_repo.online.rows import OnlineView, write_newer
 from feature_repo.params import load, shop
 from feature_repo.places import ITEM_LOG, ITEMS, RAW, at, existing, feature_file
@@ -63,7 +62,8 @@ def main(
     params = load("materialize", MaterializeParams)
     end = _parsed(as_of) if as_of else default_as_of()
     with connect() as redis:
-        materialize(redis, open_store(), end, params.chunk_rows, fresh, forget_log)
+        again = as_of is not None
+        materialize(redis, open_store(), end, params.chunk_rows, fresh, forget_log, again)
 
 
 def default_as_of() -> datetime:
@@ -84,13 +84,21 @@ def end_of_data(raw: Path) -> datetime:
 
 
 def materialize(
-    redis: Redis, store: FeatureStore, end: datetime, chunk: int, fresh: bool, forget_log: bool = False
+    redis: Redis,
+    store: FeatureStore,
+    end: datetime,
+    chunk: int,
+    fresh: bool,
+    forget_log: bool = False,
+    replayed: bool = False,
 ) -> dict[str, int]:
     """Rows written per view: the newest of each entity strictly before `end`, none past its age limit.
 
     Rows that are newer in Redis already, because the stream went on, stay. With `fresh` none stays, and the
     consumers begin at the start of the log with what the rows do not hold. While a consumer is at work, the
-    catalogue is written alone, and `fresh` raises EndcapError.
+    catalogue is written alone, and `fresh` raises EndcapError. Where rows are made anew, what was said of
+    items live and is in the offline log is in them, too: of a shop that is `replayed` only what was said
+    before `end`.
     """
     params = load("stream", StreamParams)
     views = [OnlineView(declared, store.project) for declared in DECLARED]
@@ -114,7 +122,7 @@ def materialize(
             log.close()
         written = _write(redis, {catalogue: said(end if anew else None)} | tables, chunk, catalogue)
         if anew:
-            tell_again(redis, catalogue, end)
+            tell_again(redis, catalogue, micros(end) if replayed else None)
         changes.mark(redis)  # last: rows that were half written are not taken for all of them
         return written
 
@@ -138,15 +146,16 @@ def _first_rows(file: Path) -> pa.Table:
     return table.filter(pc.equal(table[EVENT_TIMESTAMP], pa.scalar(EARLIEST, TIMESTAMP)))
 
 
-def tell_again(redis: Redis, catalogue: OnlineView, end: datetime) -> None:
-    """What was said of items live before `end` and is in the offline log, in the order of time."""
+def tell_again(redis: Redis, catalogue: OnlineView, end: int | None) -> None:
+    """The rows of items that changed live, by the offline log: as of `end` (us), else as they are now."""
+    export = catalogue_rows(at(ITEMS)) if at(ITEMS).exists() else _first_rows(_catalogue_file())
+    rows = {row[catalogue.declared.key]: row for row in export.to_pylist()}
     live = item_log.read(at(ITEM_LOG))
     for items in chunks(live, 1_000):
-        held = read_words(redis, catalogue, items)
         with redis.pipeline(transaction=True) as pipe:
-            for item, (words, _) in zip(items, held, strict=True):
-                told = [one for one in item_log.dated(live[item]) if one.ts < micros(end)]
-                if any([tell(words, one.ts, one.fields) for one in told]):
+            for item in items:
+                told = live[item] + ([item_log.of_export(rows[item])] if item in rows else [])
+                if words := item_log.words_at(told, end or micros(LAST)):
                     write_words(pipe, catalogue, item, words)
             pipe.execute()
 
