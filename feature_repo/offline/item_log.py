@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from feature_repo.clock import instant, micros
 from feature_repo.events import EARLIEST, TIMESTAMP
 from feature_repo.features.catalogue import ITEM_CATALOGUE
-from feature_repo.features.listing import Words, row_of, tell, whole
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
+from feature_repo.features.words import Words, row_of, tell, whole
 
 SCHEMA = pa.schema(
     [

@@ -11,7 +11,7 @@ import orjson
 from redis.exceptions import WatchError
 
 from feature_repo.features.catalogue import ITEM_CATALOGUE
-from feature_repo.features.listing import Words, deleted, newest, row_of, tell, whole
+from feature_repo.features.words import Words, deleted, newest, row_of, tell, whole
 from feature_repo.online.lifetimes import GONE_S, LISTED
 from feature_repo.online.rows import OnlineView
 

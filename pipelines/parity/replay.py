@@ -28,7 +28,7 @@ from redis import Redis
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
-from feature_repo.features.listing import DELETED
+from feature_repo.features.words import DELETED
 from feature_repo.files import chunks, write_json
 from feature_repo.offline import item_log
 from feature_repo.online import changes

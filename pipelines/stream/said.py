@@ -15,7 +15,7 @@ from feature_repo.errors import EventError
 from feature_repo.eventlog.keys import ITEM_CHANGE, SAID
 from feature_repo.events import EARLIEST, LAST, check_item
 from feature_repo.features.catalogue import ITEM_CATALOGUE
-from feature_repo.features.listing import DELETED, Words, tell
+from feature_repo.features.words import DELETED, Words, tell
 from feature_repo.online import changes
 from feature_repo.online.listings import read_words, write_words
 from feature_repo.online.rows import OnlineView
@@ -24,7 +24,7 @@ LAST_US = micros(LAST)
 
 
 class Change(NamedTuple):
-    """What was said of `item` at `ts`, learned at `created` (us); `fields`: features.listing.FIELDS."""
+    """What was said of `item` at `ts`, learned at `created` (us); `fields`: features.words.FIELDS."""
 
     item: str
     ts: int

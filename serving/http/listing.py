@@ -20,6 +20,7 @@ from serving.errors import RequestError
 from serving.http.ingress import YIELD_EVERY, Clock, Ingress, Receipt, named, newest_of, whole_texts
 from serving.http.requests import parse_instant, parse_object
 
+NAMED = 80  # characters of a field's name that are told
 CATALOGUE_KEY = "catalogue"  # in tokens.json
 HOW = "`endcap up` makes one in run/<shop>/tokens.json, or set ENDCAP_CATALOGUE_TOKEN; then start the service"
 
@@ -113,7 +114,7 @@ class ItemDoor:
             try:
                 good.append(canonical_change(item, clock))
             except EventError as error:
-                told = {"field": error.field, "value": shorten(error.value), "allowed": error.allowed}
+                told = {"field": error.field[:NAMED], "value": shorten(error.value), "allowed": error.allowed}
                 rejected.append({"index": index, "item_id": named(item, "item_id"), **told})
         count = prometheus.ITEM_CHANGES
         written = await self._ingress.stored(self._ingress.writer.write_changes, good, count)
