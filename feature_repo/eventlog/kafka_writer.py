@@ -23,6 +23,7 @@ from feature_repo.eventlog.kafka_client import Offsets, client_options
 from feature_repo.eventlog.keys import (
     APPLIED,
     ITEMS,
+    SAID,
     KafkaTopic,
     StreamParams,
     applied_fields,
@@ -94,6 +95,9 @@ class KafkaWriter:
 
     async def write_changes(self, changes: Sequence[dict[str, Any]]) -> list[Written]:
         self._require_room()
+        with suppress(RedisError, OSError):  # then nobody applies any, and none is noted
+            if (notes := await self._redis.xlen(SAID)) > self._params.max_backlog:
+                raise UnavailableError(f"{notes} changes wait for the offline log")
         headers: list[tuple[str, str | bytes | None]] = [("only", ITEMS)]
         return await self._produce([(change["item_id"], change) for change in changes], headers)
 

@@ -12,6 +12,7 @@ from feature_repo.eventlog.keys import (
     APPLIED,
     GROUPS,
     ITEMS,
+    SAID,
     StreamParams,
     partition_of,
     seen_key,
@@ -52,7 +53,7 @@ class RedisWriter:
             arguments: list[Any] = [self._params.partitions, limit, *GROUPS, ITEMS]
             for change in changes[start : start + CHUNK]:
                 arguments += partition_of(change["item_id"], self._params.partitions), orjson.dumps(change)
-            found = self._stored(await self._list(self._shared, arguments))
+            found = self._stored(await self._list([*self._shared, SAID], arguments))
             written += [read_mark(mark, False) for mark in found]
         return written
 

@@ -14,6 +14,8 @@ import pytest
 from shops.service import Service, running_service
 from shops.stream import consumer
 
+from pipelines.ingest.items import main
+
 KEY = "the key"
 
 
@@ -87,3 +89,18 @@ def test_wait_1_answers_when_it_is_applied_and_the_log_has_it(shop: Service) -> 
         logs = Path(shop.home / "data/logs/items")
         until(lambda: list(logs.glob("*.parquet")), time.monotonic())
         assert http.post("/v1/items", json=body).status_code == 401
+
+
+def test_a_file_is_pushed_and_what_was_refused_is_told(
+    shop: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "items.csv"
+    file.write_text("item_id,price,stock\nitem-7,21.5,\nitem-8,cheap,\nitem-6,,0\n")
+    assert main("push", file, shop.url) == 1
+    told = capsys.readouterr().out
+    assert "2 accepted, 1 refused" in told and "row 2 ('item-8')" in told and "'cheap'" in told
+    assert main("push", file, shop.url) == 1  # again: the same
+    wanted = pytest.approx(math.log(21.5), rel=1e-6)
+    with shop.client() as http:
+        until(lambda: log_price(asked(http, limit=60), "item-7") == wanted, time.monotonic())
+        assert "item-6" not in {slot["item_id"] for slot in asked(http, limit=60)["items"]}
