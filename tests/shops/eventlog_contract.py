@@ -193,7 +193,7 @@ class EventLogContract:
         assert [one["event_id"] for _, one in tail.next()] == ["e1"] and tail.next() == []
         for _ in range(6):  # notes that nobody writes down; 4 entries wait to be applied
             redis.xadd(SAID, {"change": "1"})
-        with pytest.raises(UnavailableError, match="6 (events|changes) wait"):
+        with pytest.raises(UnavailableError, match=r"6 (events|changes) wait"):
             written(redis_url, lambda writer: writer.write_changes(said), max_backlog=5)
 
     def test_the_writer_refuses_all_of_a_post_when_too_much_waits(
