@@ -4,9 +4,10 @@
 
 While `--rate` recommendations and `--events` events a second come from other visits, a new visit posts one
 product view `--probes` times a second and asks until `session_views` counts it (or posts with ?wait=1 and
-asks once). The time runs from the POST being sent to the answer being read. The stock way writes the finished
-row by Feast's write_to_online_store and reads it by get_online_features, in a thread of this process: no HTTP
-and no fold. Against a shop without ENDCAP_REPLAY, whose clock is that of its data.
+asks once). The time runs from the POST being sent to the answer being read. Likewise a new price, until
+`price_log` shows it; the catalogue key is that of the shop, and prices are put back at the end. The stock way
+writes the finished row by Feast's write_to_online_store and reads it by get_online_features, in a thread of
+this process: no HTTP and no fold. Against a shop without ENDCAP_REPLAY, whose clock is that of its data.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from feature_repo.online.rows import OnlineView
-from feature_repo.ports import redis_url
+from feature_repo.ports import redis_url, token
 from feature_repo.quiet import hush
 
 GIVE_UP_S = 5.0
 BUDGET_MS = 50.0  # DESIGN.md section 10
+PRICE_MS = 1_000.0
 PER_POST = 10  # events of other visits per request
 Probe = Callable[[int], Awaitable[float]]
 
@@ -47,7 +49,8 @@ Probe = Callable[[int], Awaitable[float]]
 class Visits:
     """New visits of this run against one service."""
 
-    def __init__(self, url: str, items: list[str]) -> None:
+    def __init__(self, url: str, items: list[str], key: str | None) -> None:
+        self._key, self.prices = key or "", dict[str, float]()
         parts = urlsplit(url)
         self._pool, self._items = Connections(parts.hostname or "", parts.port or 80), items
         self._run, self._rng = uuid.uuid4().hex[:8], random.Random(0)
@@ -90,6 +93,38 @@ class Visits:
         if not await self.shown(event["session_id"]):
             self.failed["not shown after wait=1"] += 1
         return time.perf_counter() - began
+
+    async def log_prices(self) -> dict[str, float]:
+        """Item -> logarithm of its price, of those that are shown to nobody in particular."""
+        body = {"surface": "homepage_hero", "limit": 100, "debug": True}
+        debug = orjson.loads((await self._pool.ask("/v1/recommend", orjson.dumps(body)))[1])["debug"]
+        at = debug["columns"].index("price_log")
+        return {item: values[at] for item, values in debug["features"].items()}
+
+    async def reprice(self, prices: dict[str, float]) -> None:
+        said = [{"item_id": item, "price": price} for item, price in prices.items()]
+        status, answer = await self._pool.ask("/v1/items", orjson.dumps({"items": said}), self._key)
+        if status != 202:
+            self.failed[f"{status} {answer[:60]!r}"] += 1
+
+    async def price_shown(self, number: int) -> float:
+        """A cent more or less than it was, of an item that is shown; `prices` gets what it was at first."""
+        item, cents = self._items[number % len(self._items)], (number // len(self._items) + 1) / 100
+        if item not in self.prices:
+            was = (await self.log_prices()).get(item)
+            if was is None:
+                raise LookupError
+            self.prices[item] = round(float(np.exp(was)), 2)
+        price, began = self.prices[item] + cents, time.perf_counter()
+        await self.reprice({item: price})
+        while time.perf_counter() - began < GIVE_UP_S:
+            found = (await self.log_prices()).get(item)
+            if found is None:  # other events moved it out of the list
+                raise LookupError
+            if abs(found - np.log(price)) < 1e-6:
+                return time.perf_counter() - began
+        self.failed["new price never shown"] += 1
+        return GIVE_UP_S
 
     async def others(self, rate: int, seconds: float) -> int:
         """Events of other visits by the clock; how many were sent."""
@@ -158,23 +193,24 @@ def stock() -> tuple[Probe, Callable[[], None]]:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", type=loopback, default="http://127.0.0.1:3000")
-    parser.add_argument("--seconds", type=float, default=20.0, help="per way of asking; there are three")
+    parser.add_argument("--seconds", type=float, default=20.0, help="per way of asking; there are four")
     parser.add_argument("--rate", type=int, default=100, help="recommendations a second of other visits")
     parser.add_argument("--events", type=int, default=200, help="events a second of other visits")
     parser.add_argument("--probes", type=float, default=10.0, help="new visits a second")
     args = parser.parse_args()
     if args.seconds > 60 or max(args.rate, args.events) > 2_000 or args.probes > 20:
         parser.error("at most 60 s, 2,000 recommendations and events a second, 20 probes a second")
-    visits = Visits(args.url, await some_items(args.url))
+    visits = Visits(args.url, await some_items(args.url), token("catalogue"))
     feast, clear = stock()
     await feast(-1)  # its first call reads the registry
     gc.collect()
-    print(f"budget: p99 < {BUDGET_MS:.0f} ms, posted and asked until it shows")
+    print(f"budget: p99 < {BUDGET_MS:.0f} ms, posted and asked until it shows; of a price {PRICE_MS:.0f} ms")
     print(f"{args.rate} recommendations/s and {args.events} events/s of other visits")
     print(f"{'event posted -> in the next answer':<44} probes      p50      p95      p99      max  ms")
     for name, probe in (
         ("posted, asked until it shows", visits.until_shown),
         ("posted with wait=1, asked once", visits.waited),
+        ("new price, asked until it shows", visits.price_shown),
         ("stock Feast: row written, row read", feast),
     ):
         taken, load, _ = await asyncio.gather(
@@ -186,6 +222,8 @@ async def main() -> None:
         print(f"{name:<44} {len(taken):6d} {cells}   {dict(load.failed) or ''}", flush=True)
     print(f"asked {np.mean(visits.asked):.1f} times until it showed; failed: {dict(visits.failed) or 'none'}")
     clear()
+    if visits.prices:
+        await visits.reprice(visits.prices)
     visits.close()
 
 

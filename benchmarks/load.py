@@ -56,10 +56,11 @@ class Connections:
         self._host, self._port = host, port
         self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def ask(self, path: str, body: bytes | None) -> tuple[int, bytes]:
-        """Status and body of a POST, or of a GET where there is no body."""
+    async def ask(self, path: str, body: bytes | None, key: str = "") -> tuple[int, bytes]:
+        """Status and body of a POST, or of a GET where there is no body; `key` is a bearer's."""
         reader, writer = await self._open()
         head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: {self._host}\r\n"
+        head += f"Authorization: Bearer {key}\r\n" if key else ""
         head += f"Content-Type: application/json\r\nContent-Length: {len(body or b'')}\r\n\r\n"
         writer.write(head.encode() + (body or b""))
         status_line, *headers = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")

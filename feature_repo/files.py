@@ -63,6 +63,15 @@ def secret(file: Path) -> str:
     return file.read_text().strip()
 
 
+def secrets_in(file: Path, *names: str) -> None:
+    """Make `file` a JSON object with a random text under each of `names`, mode 0600, unless it is there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        new = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(new, orjson.dumps({name: secrets.token_urlsafe(32) for name in names}))
+        os.close(new)
+
+
 def sweep(folder: Path, idle_s: float = DRAFT_IDLE_S) -> list[Path]:
     """Remove the drafts that killed processes left in `folder`, and say which.
 

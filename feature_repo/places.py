@@ -48,6 +48,7 @@ DRIFT = REPORTS / "drift.json"
 FEEDBACK = DATA / "feedback"  # what became of what was shown
 PROPENSITIES = FEEDBACK / "off_policy.parquet"  # places filled by chance: pipelines/protocol/offpolicy.py
 SERVED_LOG = DATA / "logs" / "served"  # the sampled answers that `endcap served` keeps; empty in a new shop
+ITEM_LOG = DATA / "logs" / "items"  # what was said of items live; empty in a new shop
 CACHE = RUN / "cache"
 CHALLENGERS = RUN / "challengers"  # releases that the demo makes
 

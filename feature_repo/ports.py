@@ -1,11 +1,16 @@
-"""Where Redis and the local processes listen: the environment, else section `stack` of params.yaml."""
+"""Where Redis and the local processes listen: the environment, else section `stack` of params.yaml.
 
+And what opens them: run/<shop>/redis.password, and the keys of callers in run/<shop>/tokens.json.
+"""
+
+import hmac
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from feature_repo.errors import ParamsError
+from feature_repo.files import read_json
 from feature_repo.params import load, shop
 
 HOST = "127.0.0.1"  # whoever wants other machines to reach a port puts a proxy in front of it
@@ -78,6 +83,33 @@ def without_password(url: str) -> str:
     """
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def tokens_file() -> Path:
+    """JSON, name -> token: the keys of the active shop's callers, mode 0600; `endcap up` makes it."""
+    return shop().run_dir() / "tokens.json"
+
+
+def token(name: str) -> str | None:
+    """$ENDCAP_<NAME>_TOKEN, else what tokens_file() has under `name`; None where neither says one.
+
+    Raises ParamsError for a file that others may read, or that is none of ours.
+    """
+    if given := os.environ.get(f"ENDCAP_{name.upper()}_TOKEN"):
+        return given
+    file = tokens_file()
+    if not file.exists():
+        return None
+    if mode := file.stat().st_mode & 0o077:
+        raise ParamsError(f"{file}: mode {mode:03o} lets others in; allowed: 600. Next: chmod 600 {file}")
+    found = read_json(file, "remove it, `endcap up` makes another").get(name)
+    return found if isinstance(found, str) and found else None
+
+
+def opens(authorization: str, wanted: str) -> bool:
+    """Whether `authorization` is Bearer and the token; how long it takes tells nothing of the token."""
+    scheme, _, given = authorization.partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), wanted.encode())
 
 
 def service_url() -> str:

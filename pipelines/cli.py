@@ -31,6 +31,7 @@ JOBS: dict[str, dict[str, str]] = {
         "doctor": "pipelines.doctor.doctor",
         "migrate": "pipelines.ingest.migrate",
         "ingest": "pipelines.ingest.ingest",
+        "items": "pipelines.ingest.items",
         "validate": "pipelines.validate.validate",
     },
     "features": {

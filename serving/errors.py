@@ -1,7 +1,7 @@
 """What serving refuses: a client's request (HTTP 4xx) and a bundle that must not be served.
 
 EndcapError
-├── RequestError       400 not JSON, 413 too large, 422 a field is wrong
+├── RequestError       400 not JSON, 401 and 403 not allowed, 413 too large, 422 a field is wrong
 └── BundleError        a release that does not fit its manifest or this program
 """
 

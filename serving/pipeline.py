@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
@@ -14,7 +12,7 @@ from serving.stages.attraction import UNWEIGHTED, Clicks
 from serving.stages.diversify import TAIL, Diversify, Shelf, diversify, draw
 from serving.stages.rank import Ranker, rank
 from serving.stages.retrieve import EVERY, Models, Retrieve, Scored, retrieve, top, user_vector
-from serving.stages.rules import Eligibility, eligibility
+from serving.stages.rules import Eligibility, eligibility, on_sale
 from serving.types import Candidates, Ranked, Request, Slot
 
 
@@ -103,9 +101,12 @@ def recommend(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMa
 
 
 def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix) -> Served:
-    """Order the items that the storefront lists (category pages): no filter, no diversity, none is lost."""
+    """Order the items that the storefront lists (category pages): all that are on sale, without diversity."""
     took = Laps()
+    mask = on_sale(matrix, visitor.now)
     rows = matrix.rows_of(list(dict.fromkeys(request.items)))
+    rows = rows[mask[rows]]
+    took.lap("filter")
     past = history(visitor, matrix)
     user = user_vector(bundle.models, visitor, past)
     scores = Scored(bundle.retrieve, bundle.models, user, past).of(rows)
@@ -113,8 +114,8 @@ def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatr
     took.lap("retrieve")
     ranked = rank(bundle.ranker, candidates, visitor, past, matrix, bundle.clicks)
     took.lap("rank")
-    eligible = Eligibility(np.ones(len(matrix), np.bool_), {})
-    return Served(_slots(ranked, Shelf(list(range(len(rows)))), matrix), candidates, ranked, eligible, took)
+    slots = _slots(ranked, Shelf(list(range(len(rows)))), matrix)
+    return Served(slots, candidates, ranked, Eligibility(mask, {}), took)
 
 
 def bestsellers(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
@@ -127,9 +128,10 @@ def bestsellers(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple
     )
 
 
-def listed(request: Request, _: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
-    """No model: the items of the request that the catalogue knows, in the storefront's own order."""
-    known = [item for item in dict.fromkeys(request.items) if item in matrix.row]
+def listed(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
+    """No model: the items of the request that are on sale, in the storefront's own order."""
+    mask = on_sale(matrix, visitor.now)
+    known = [item for item in dict.fromkeys(request.items) if item in matrix.row and mask[matrix.row[item]]]
     return tuple(Slot(item, slot, 0.0, "listed") for slot, item in enumerate(known))
 
 

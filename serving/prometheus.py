@@ -25,7 +25,8 @@ EMPTY_SLOTS = Counter("endcap_empty_slots_total", "Slots asked for and not fille
 REFUSED = Counter("endcap_refused_total", "Requests refused", ["route", "status"])
 EVENTS = Counter("endcap_events_total", "Events posted", ["outcome"])
 COMPAT = Counter("endcap_compat_events_total", "Events of other systems", ["system", "outcome"])
-NOT_STORED = Counter("endcap_events_not_stored_total", "Posts of events answered with 503", ["cause"])
+ITEM_CHANGES = Counter("endcap_item_changes_total", "Changes of items posted", ["outcome"])
+NOT_STORED = Counter("endcap_events_not_stored_total", "Posts of events or items answered 503", ["cause"])
 _of_group = partial(Gauge, labelnames=["group"], multiprocess_mode="mostrecent")
 BEHIND_EVENTS = _of_group(
     "endcap_stream_behind_events", "Entries of the log that are not in the group's rows"

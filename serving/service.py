@@ -24,12 +24,13 @@ from feature_repo.eventlog.keys import StreamParams  # noqa: E402
 from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.online.connection import beside_requests, of_requests  # noqa: E402
 from feature_repo.params import load  # noqa: E402
-from feature_repo.ports import redis_url  # noqa: E402
+from feature_repo.ports import redis_url, token  # noqa: E402
 from serving import lifeline  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
+from serving.http.listing import CATALOGUE_KEY, ItemDoor  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
@@ -87,7 +88,7 @@ class Endcap:
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
         ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying())
-        app.state.desk = Desk(storefront, ingress, PARAMS)
+        app.state.desk = Desk(storefront, ingress, PARAMS, ItemDoor(ingress, token(CATALOGUE_KEY)))
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
         # A worker that starts while Redis does leaves the requests to the others until it has its release.
         late = asyncio.get_running_loop().time() + PARAMS.start_patience_s

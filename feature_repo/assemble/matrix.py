@@ -5,7 +5,7 @@ start to end. Offline the same matrix is rolled through history in place, by the
 is then a gather of microseconds instead of a Redis round trip of milliseconds (benchmarks/online.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -32,7 +32,7 @@ class ItemMatrix:
     brand: int32, 0 for unknown · price_band: int32, 1..5 by quintile of the catalogue, 0 for unknown
     activity[name]: int64 or float64, as declared by the fold `item_activity`
 
-    `updated`, `with_catalogue` and `as_of` leave this matrix as it is and share with it what did not change.
+    `updated`, `listed` and `as_of` leave this matrix as it is and share with it what did not change.
     """
 
     def __init__(self, ids: Sequence[str], catalogue: Mapping[str, Sequence[object]]) -> None:
@@ -47,20 +47,22 @@ class ItemMatrix:
         self._exposure: Doubles | None = None
         self._attraction: Doubles | None = None
         self._span: tuple[int, int] | None = None
-        self._set_catalogue(catalogue)
+        self.price, self.margin = _numbers(catalogue["price"]), _numbers(catalogue["margin"])
+        self.stock, self.available_from = _numbers(catalogue["stock"]), _instants(catalogue["available_from"])
+        self._words = {name: _texts(catalogue[name]) for name in ("category_path", "brand")}
+        self._code()
+        self._derive()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _set_catalogue(self, catalogue: Mapping[str, Sequence[object]]) -> None:
-        self.price = _numbers(catalogue["price"])
-        self.margin = _numbers(catalogue["margin"])
-        self.stock = _numbers(catalogue["stock"])
-        self.available_from = np.nan_to_num(_numbers(catalogue["available_from"])).astype(np.int64)
-        paths = [str(p) if p else "" for p in catalogue["category_path"]]
+    def _code(self) -> None:
+        paths = self._words["category_path"]
         self.category = _codes(paths)
         self.department = _codes([department(path) for path in paths])
-        self.brand = _codes([str(b) if b else "" for b in catalogue["brand"]])
+        self.brand = _codes(self._words["brand"])
+
+    def _derive(self) -> None:
         with np.errstate(divide="ignore"):
             self.price_log = np.where(self.price > 0, np.log(self.price), np.nan)
         self.price_band = _bands(self.price)
@@ -122,10 +124,23 @@ class ItemMatrix:
         other.apply(rows, values)
         return other
 
-    def with_catalogue(self, catalogue: Mapping[str, Sequence[object]]) -> Self:
-        """A snapshot with other catalogue columns (prices and stock move; the ids of a release do not)."""
+    def listed(self, rows: Rows, catalogue: Mapping[str, Iterable[object]]) -> Self:
+        """A snapshot in which the catalogue says other things of `rows` (n,); the ids of a release stay."""
         other = copy(self)
-        other._set_catalogue(catalogue)
+        for name, values in (
+            *((name, _numbers(catalogue[name])) for name in ("price", "margin", "stock")),
+            ("available_from", _instants(catalogue["available_from"])),
+        ):
+            column = getattr(self, name).copy()
+            column[rows] = values
+            setattr(other, name, column)
+        other._words = {name: column.copy() for name, column in self._words.items()}
+        for name, column in other._words.items():
+            for row, text in zip(rows.tolist(), _texts(catalogue[name]), strict=True):
+                column[row] = text
+        if other._words != self._words:
+            other._code()
+        other._derive()
         return other
 
     def as_of(self, now: int) -> Self:
@@ -173,8 +188,16 @@ def department(path: str) -> str:
     return parts[1] if len(parts) > 1 else parts[0]
 
 
-def _numbers(values: Sequence[object]) -> Doubles:
+def _numbers(values: Iterable[object]) -> Doubles:
     return np.array([np.nan if v is None else v for v in values], np.float64)
+
+
+def _instants(values: Iterable[object]) -> Rows:
+    return np.nan_to_num(_numbers(values)).astype(np.int64)
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    return [str(value) if value else "" for value in values]
 
 
 def _codes(values: Sequence[str]) -> npt.NDArray[np.int32]:

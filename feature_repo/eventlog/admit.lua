@@ -4,15 +4,8 @@
 -- KEYS: applied, the partitions, the marks; ARGV: partitions, lifetime of a mark (s), limit of the backlog or
 -- -1, groups, then partition and JSON of each event.
 local partitions, ttl, limit, groups = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), {ARGV[4], ARGV[5]}
-if limit >= 0 then
-  for _, group in ipairs(groups) do
-    local total = 0
-    for p = 0, partitions - 1 do
-      total = total + behind(KEYS[p + 2], redis.call('HGET', KEYS[1], group .. ':' .. p))
-    end
-    if total > limit then return total end
-  end
-end
+local waiting = waiting_beyond(limit, partitions, groups)
+if waiting then return waiting end
 local found, at = {}, 6
 for i = partitions + 2, #KEYS do
   local mark = redis.call('GET', KEYS[i])

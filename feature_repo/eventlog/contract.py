@@ -61,6 +61,12 @@ class EventWriter(Protocol):
     async def write(self, events: Sequence[dict[str, Any]]) -> list[Written]:
         """Append canonical events; UnavailableError, and nothing is written, when too many wait already."""
 
+    async def write_changes(self, changes: Sequence[dict[str, Any]]) -> list[Written]:
+        """Append changes of items, each to the partition of its item and for the group `items`; likewise.
+
+        None is known as sent before: said again, it says the same.
+        """
+
     async def lag(self) -> dict[str, Lag]:
         """How far each group is behind."""
 
@@ -115,7 +121,7 @@ class EventLog(Protocol):
 
 
 class EventTail(Protocol):
-    """The log of events from a given instant of arrival on."""
+    """The events of the log from a given instant of arrival on, without the changes of items."""
 
     def next(self) -> list[tuple[int, dict[str, Any]]]:
         """Arrival (ms) and event of the next ones, each partition's in order; empty when all have been read.

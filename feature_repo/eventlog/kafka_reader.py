@@ -18,6 +18,7 @@ from feature_repo.eventlog.kafka_client import ANSWER_S, Offsets, client_options
 from feature_repo.eventlog.keys import (
     APPLIED,
     GROUPS,
+    ITEM_CHANGE,
     KafkaTopic,
     StreamParams,
     applied_field,
@@ -141,7 +142,9 @@ class KafkaTail:
             for message in messages:
                 entry = _entry(message)
                 self._at[entry.partition] = following(entry.position)
-                found.append((message.timestamp()[1], entry.partition, orjson.loads(entry.raw or b"{}")))
+                record = orjson.loads(entry.raw or b"{}")
+                if record.get("type") != ITEM_CHANGE:
+                    found.append((message.timestamp()[1], entry.partition, record))
         self._found = []
         return [(arrived, record) for arrived, _, record in sorted(found, key=lambda one: one[:2])]
 

@@ -22,6 +22,8 @@ from feature_repo.eventlog.contract import Lag, Written, read_mark
 from feature_repo.eventlog.kafka_client import Offsets, client_options
 from feature_repo.eventlog.keys import (
     APPLIED,
+    ITEMS,
+    SAID,
     KafkaTopic,
     StreamParams,
     applied_fields,
@@ -63,10 +65,7 @@ class KafkaWriter:
         self._thread.start()
 
     async def write(self, events: Sequence[dict[str, Any]]) -> list[Written]:
-        if self._behind > self._params.max_backlog:
-            raise UnavailableError(
-                f"{self._behind} events wait to be applied, more than {self._params.max_backlog}"
-            )
+        self._require_room()
         keys = [seen_key(event) for event in events]
         found = await self._marks(keys)
         fresh: dict[str, dict[str, Any]] = {}
@@ -85,28 +84,51 @@ class KafkaWriter:
         """Mark -> where its event stands, once all are stored."""
         if not fresh:
             return {}
-        events = [*fresh.values()]
-        told = [asyncio.get_running_loop().create_future() for _ in events]
-        partitions = [partition_of(event["session_id"], self._params.partitions) for event in events]
-        try:
-            for event, partition, one in zip(events, partitions, told, strict=True):
-                raw, callback = orjson.dumps(event), partial(_delivered, one)
-                self._producer.produce(self._topic.name, raw, partition=partition, on_delivery=callback)
-        except BufferError:
-            raise UnavailableError("events cannot be stored (too many wait for the brokers)") from None
-        answers = await asyncio.gather(*told)
-        if errors := [error for error, _ in answers if error]:
-            raise UnavailableError(f"events cannot be stored ({errors[-1]})")
-        written = {
-            key: Written(partition, str(message.offset()), False)
-            for key, partition, (_, message) in zip(fresh, partitions, answers, strict=True)
-        }
+        entries = [(event["session_id"], event) for event in fresh.values()]
+        written = dict(zip(fresh, await self._produce(entries, []), strict=True))
         with suppress(RedisError, OSError):  # a resend is then written twice, and applied once
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key, (partition, position, _) in written.items():
                     pipe.set(key, f"{partition}:{position}", ex=self._seen_ttl_s)
                 await pipe.execute()
         return written
+
+    async def write_changes(self, changes: Sequence[dict[str, Any]]) -> list[Written]:
+        self._require_room()
+        with suppress(RedisError, OSError):  # then nobody applies any, and none is noted
+            if (notes := await self._redis.xlen(SAID)) > self._params.max_backlog:
+                raise UnavailableError(f"{notes} changes wait for the offline log")
+        headers: list[tuple[str, str | bytes | None]] = [("only", ITEMS)]
+        return await self._produce([(change["item_id"], change) for change in changes], headers)
+
+    def _require_room(self) -> None:
+        if self._behind > self._params.max_backlog:
+            raise UnavailableError(
+                f"{self._behind} events wait to be applied, more than {self._params.max_backlog}"
+            )
+
+    async def _produce(
+        self, entries: Sequence[tuple[str, dict[str, Any]]], headers: list[tuple[str, str | bytes | None]]
+    ) -> list[Written]:
+        """Where each (key of its partition, entry) stands, once all are stored."""
+        told = [asyncio.get_running_loop().create_future() for _ in entries]
+        partitions = [partition_of(key, self._params.partitions) for key, _ in entries]
+        try:
+            for (_, entry), partition, one in zip(entries, partitions, told, strict=True):
+                self._producer.produce(
+                    self._topic.name,
+                    orjson.dumps(entry),
+                    partition=partition,
+                    headers=headers,
+                    on_delivery=partial(_delivered, one),
+                )
+        except BufferError:
+            raise UnavailableError("events cannot be stored (too many wait for the brokers)") from None
+        answers = await asyncio.gather(*told)
+        if errors := [error for error, _ in answers if error]:
+            raise UnavailableError(f"events cannot be stored ({errors[-1]})")
+        found = zip(partitions, answers, strict=True)
+        return [Written(partition, str(message.offset()), False) for partition, (_, message) in found]
 
     async def _marks(self, keys: Sequence[str]) -> dict[str, Written]:
         """Mark -> where its event stands, of those that are known to have been written."""

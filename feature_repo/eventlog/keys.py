@@ -8,6 +8,10 @@ endcap:stream:lease:<task> name of the process that works on the task
 endcap:done:<group>:<h>    set of identities (first 8 bytes) of events of hour h that are in the group's rows
 endcap:seen:<identity>     "<partition>:<position>" of an event that was written, for a day
 endcap:dead                stream of entries that could not be applied, with the reason
+endcap:items:said          stream of applied changes of items, on their way to the offline log
+
+An entry is an event, or a change of an item, whose type is ITEM_CHANGE: it lies in the partition of its item
+and names the group `items`, so that the visitors' tasks pass over it.
 
 A position is the id of an entry, "1767225600000-17": its last number counts the entries of the partition.
 Where a shop has Kafka, a topic takes the place of `endcap:events:<p>` (kafka_client.py) and a
@@ -31,6 +35,8 @@ MEMBERS, LEASE, DONE = "endcap:stream:members", "endcap:stream:lease:", "endcap:
 VISITORS, ITEMS = "visitors", "items"
 GROUPS = (VISITORS, ITEMS)
 SEEN = "endcap:seen:"
+SAID = "endcap:items:said"
+ITEM_CHANGE = "item_change"  # no type of an event
 
 
 @dataclass(frozen=True)
@@ -95,13 +101,13 @@ def stream_keys(partitions: int) -> list[str]:
     return [stream_key(p) for p in range(partitions)]
 
 
-def partition_of(session_id: str, partitions: int) -> int:
-    """The partition of a visit, whoever it turns out to belong to; the same in every process and release.
+def partition_of(key: str, partitions: int) -> int:
+    """The partition of a visit, whoever it turns out to belong to, or of an item; the same everywhere.
 
     >>> partition_of("U123", 4)
     3
     """
-    digest = hashlib.blake2b(session_id.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % partitions
 
 

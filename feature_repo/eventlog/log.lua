@@ -32,3 +32,13 @@ local function behind(key, applied)
   local done = applied and math.max(parse(applied)[2], found.before) or found.before
   return math.max(found.newest[2] - done, 0)
 end
+local function waiting_beyond(limit, partitions, groups)
+  if limit < 0 then return nil end
+  for _, group in ipairs(groups) do
+    local total = 0
+    for p = 0, partitions - 1 do
+      total = total + behind(KEYS[p + 2], redis.call('HGET', KEYS[1], group .. ':' .. p))
+    end
+    if total > limit then return total end
+  end
+end

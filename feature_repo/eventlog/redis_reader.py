@@ -13,7 +13,7 @@ from redis import Redis
 
 from feature_repo.clock import HOUR_MS
 from feature_repo.eventlog.contract import Entry, Holder, Lag, LeaseLostError, Positions
-from feature_repo.eventlog.keys import StreamParams, order, stream_key, stream_keys
+from feature_repo.eventlog.keys import ITEM_CHANGE, StreamParams, order, stream_key, stream_keys
 from feature_repo.eventlog.lua import append, lag_arguments, lags, script
 
 
@@ -110,6 +110,12 @@ class RedisTail:
 
     def next(self) -> list[tuple[int, dict[str, Any]]]:
         """A partition that has more than fits holds the others back at its end."""
+        while found := self._arrived():
+            if events := [one for one in found if one[1].get("type") != ITEM_CHANGE]:
+                return events
+        return []
+
+    def _arrived(self) -> list[tuple[int, dict[str, Any]]]:
         arrived: list[tuple[tuple[int, ...], str, Any]] = []
         full: list[int] = []  # arrival (ms) of the newest entry that was read of a partition with more
         for key, after in self._at.items():

@@ -1,10 +1,10 @@
 """The catalogue as a feature view: what is known of an item without a single event.
 
 A shop's export says what the catalogue is, not what it was on a day of the past, so every row holds from one
-instant before all data on: price, margin and stock of history are today's. A shop that exports its price
-history gets point-in-time prices by writing one row per change here; nothing else changes. When it was said
-is another instant, that of the export's newest event: the row's `created_timestamp` offline and its stamp
-online, where of two exports the later wins.
+instant before all data on: price, margin and stock of history are today's, up to an item's first live change;
+from there on they have a history, one row per change (feature_repo/offline/item_log.py). When a row was said
+is another instant, that of the export's newest event: `created_timestamp` offline and the stamp online, where
+of two exports the later wins.
 """
 
 from datetime import datetime
@@ -16,12 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.clock import DAY_US
+from feature_repo.clock import DAY_US, instant
 from feature_repo.events import EARLIEST, TIMESTAMP
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.stored import FOLDS
 from feature_repo.folds.fold import Column, Fold, Part, Reading
-from feature_repo.places import EVENTS, IMPRESSIONS, existing
+from feature_repo.places import EVENTS, IMPRESSIONS, ITEMS, existing
+
+SAID = b"said"  # of the metadata of a catalogue's file: when it was, us
 
 
 def _column(name: str) -> Any:
@@ -87,11 +89,14 @@ def catalogue_rows(items: Path) -> pa.Table:
 
 
 def said_at(raw: Path) -> datetime:
-    """When an export was made, as far as it tells: its newest event, from the files' statistics.
+    """When an export was made, as far as it tells: what its catalogue says under SAID, else its newest event.
 
-    EARLIEST where there is no event beside the catalogue: then any export with events is the later one.
+    From the files' statistics. EARLIEST where there is no event beside the catalogue: then any export with
+    events is the later one.
     """
-    found = [EARLIEST]
+    items, found = raw / ITEMS.name, [EARLIEST]
+    if items.exists() and (told := (pq.read_schema(items).metadata or {}).get(SAID)):
+        return instant(int(told))
     for path in (raw / EVENTS.name, raw / IMPRESSIONS.name):
         if path.exists():
             held = pq.read_metadata(existing(path, "ingest"))

@@ -10,8 +10,9 @@ from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
 from feature_repo.folds.fold import Fold
 from feature_repo.offline.backfill import Limits, rows
 from feature_repo.offline.history import schema, write
+from feature_repo.offline.item_log import with_changes
 from feature_repo.params import load
-from feature_repo.places import ITEMS, RAW, SERVED_LOG, at, feature_file
+from feature_repo.places import ITEM_LOG, ITEMS, RAW, SERVED_LOG, at, feature_file
 from feature_repo.terminal import progress
 
 
@@ -25,8 +26,9 @@ class FeaturesParams(Limits):
 def main() -> None:
     """Run the folds over all recorded events and write one parquet file per feature view."""
     params = load("features", FeaturesParams)
-    at(SERVED_LOG).mkdir(parents=True, exist_ok=True)  # the stage ranker_data depends on it from the start
-    _write(ITEM_CATALOGUE, [catalogue_rows(at(ITEMS))], params)
+    for log in (SERVED_LOG, ITEM_LOG):  # stages depend on them from the start
+        at(log).mkdir(parents=True, exist_ok=True)
+    _write(ITEM_CATALOGUE, [with_changes(catalogue_rows(at(ITEMS)), at(ITEM_LOG))], params)
     for fold, parts in rows(at(RAW), params):
         _write(fold, parts, params)
 

@@ -7,7 +7,6 @@ the candidates' come from one matrix that moves through time, as serving keeps o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix
+from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix, Rows
 from feature_repo.clock import instant
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.entities import BY_KEY
@@ -65,40 +64,63 @@ def matrix_at(ids: Sequence[str], now: int) -> ItemMatrix:
     return matrix
 
 
+class _Rows:
+    """The rows of a view after an instant, in the order of time: those of some items, and some columns."""
+
+    def __init__(self, view: str, names: Sequence[str], ids: Sequence[str], start: int) -> None:
+        after = pc.field(EVENT_TIMESTAMP) > pa.scalar(instant(start), pa.timestamp("us", tz="UTC"))
+        columns = [ITEM_ACTIVITY.key, EVENT_TIMESTAMP, *names]
+        table = pq.read_table(feature_file(view), columns=columns, filters=after)
+        order = np.argsort(table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(), kind="stable")
+        row_of = pc.index_in(table[ITEM_ACTIVITY.key], value_set=pa.array(ids, pa.string()))
+        rows = pc.fill_null(row_of, -1).to_numpy()[order]
+        order, self._rows = order[rows >= 0], rows[rows >= 0]
+        self._ts = table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()[order]
+        self._values = {name: _column(table[name])[order] for name in names}
+        self._next = 0
+
+    def until(self, now: int) -> tuple[Rows, dict[str, npt.NDArray[Any]]]:
+        """Rows of `ids` and their values since the last call up to `now` (us); an item once per change."""
+        span = slice(self._next, int(np.searchsorted(self._ts, now, side="right")))
+        self._next = span.stop
+        return self._rows[span], {name: values[span] for name, values in self._values.items()}
+
+
+def _column(values: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """8 bytes a value, where none is null."""
+    return np.array(values.to_pylist(), object) if values.null_count else values.to_numpy()
+
+
 class ItemTimeline:
-    """Rolls an item matrix forward through data/features/item_activity.parquet.
+    """Rolls an item matrix forward through the offline rows of `item_activity` and `item_catalogue`.
 
     >>> timeline = ItemTimeline.at(ids, start=1_476_662_400_000_000)    # doctest: +SKIP
     >>> timeline.advance(1_476_662_460_000_000)                         # doctest: +SKIP
     >>> timeline.matrix.count("views_24h", now)                         # doctest: +SKIP
     """
 
-    def __init__(self, matrix: ItemMatrix, start: int, path: Path) -> None:
-        """`matrix` stands at `start` (us); the file's rows after it are held in memory, 64 bytes each."""
+    def __init__(self, matrix: ItemMatrix, start: int) -> None:
+        """`matrix` stands at `start` (us); the rows after it are held in memory, 64 bytes each."""
         self.matrix, self.now = matrix, start
-        names = [ITEM_ACTIVITY.key, EVENT_TIMESTAMP, *ACTIVITY]
-        after = pc.field(EVENT_TIMESTAMP) > pa.scalar(instant(start), pa.timestamp("us", tz="UTC"))
-        table = pq.read_table(path, columns=names, filters=after)
-        order = np.argsort(table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(), kind="stable")
-        row_of = pc.index_in(table[ITEM_ACTIVITY.key], value_set=pa.array(matrix.ids, pa.string()))
-        rows = pc.fill_null(row_of, -1).to_numpy()[order]
-        order, self._rows = order[rows >= 0], rows[rows >= 0]
-        self._ts = table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()[order]
-        self._values = {name: table[name].to_numpy()[order] for name in ACTIVITY}
-        self._next = 0
+        self._activity = _Rows(ITEM_ACTIVITY.name, ACTIVITY, matrix.ids, start)
+        names = [c.name for c in ITEM_CATALOGUE.columns]
+        self._catalogue = _Rows(ITEM_CATALOGUE.name, names, matrix.ids, start)
 
     @classmethod
     def at(cls, ids: Sequence[str], start: int) -> ItemTimeline:
         """A timeline of the catalogue `ids` from `start` (us), read through Feast."""
-        return cls(matrix_at(ids, start), start, feature_file(ITEM_ACTIVITY.name))
+        return cls(matrix_at(ids, start), start)
 
     def advance(self, now: int) -> npt.NDArray[np.int64]:
-        """Bring the matrix to `now` (us), events of that instant included; the rows changed, repeated."""
+        """Bring the matrix to `now` (us), events of that instant included; the rows touched, repeated."""
         if now < self.now:
             raise ValueError(f"now: {now} lies before {self.now}; a timeline only moves forward")
-        span = slice(self._next, int(np.searchsorted(self._ts, now, side="right")))
         # An item stands in the span once per change, in order of time: the last assignment stays.
-        self.matrix.apply(self._rows[span], {name: values[span] for name, values in self._values.items()})
+        rows, values = self._activity.until(now)
+        self.matrix.apply(rows, values)
+        listed, said = self._catalogue.until(now)
+        if len(listed):
+            self.matrix = self.matrix.listed(listed, said)
         self.matrix = self.matrix.as_of(now)
-        self.now, self._next = now, span.stop
-        return self._rows[span]
+        self.now = now
+        return rows

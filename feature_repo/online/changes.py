@@ -3,7 +3,8 @@
 endcap:items:version    counts the announcements of changed activity
 endcap:items:changed    sorted set, item id -> version of its last change; the last CHANGED_KEPT
 endcap:items:floor      newest version that was taken out of it: who stands before it reads everything
-endcap:items:catalogue  counts the rewrites of the catalogue: prices and stock
+endcap:items:listings   as `changed`, of rows of the catalogue that were changed live, with a floor of its own
+endcap:items:catalogue  counts the rewrites of the whole catalogue: prices and stock
 endcap:items:epoch      the generation: a new random name each time that all features were deleted
 endcap:applied_ts       newest event_ts in the features, us: the clock of the data
 """
@@ -17,6 +18,7 @@ from feature_repo.errors import UnavailableError
 
 VERSION, CHANGED, CATALOGUE = "endcap:items:version", "endcap:items:changed", "endcap:items:catalogue"
 EPOCH, FLOOR = "endcap:items:epoch", "endcap:items:floor"
+LISTINGS, LISTINGS_FLOOR = "endcap:items:listings", "endcap:items:listings_floor"
 CHANGED_KEPT = 200_000  # some 20 MB; a reader looks twice a second
 APPLIED_TS = "endcap:applied_ts"
 EMPTY, MEND = "Redis is empty, or another one than before", "`endcap restore`"
@@ -37,28 +39,46 @@ def announce(redis: Any, items: Sequence[str]) -> None:
         redis.eval(ANNOUNCE, 3, VERSION, CHANGED, FLOOR, CHANGED_KEPT, *items)
 
 
+def announce_listings(redis: Any, items: Sequence[str]) -> None:
+    """Likewise of rows of the catalogue."""
+    if items:
+        redis.eval(ANNOUNCE, 3, VERSION, LISTINGS, LISTINGS_FLOOR, CHANGED_KEPT, *items)
+
+
 def seen(redis: Any) -> Seen:
     """Where a reader stands that now reads everything."""
     return _seen(redis.mget(VERSION, CATALOGUE, EPOCH))
 
 
-def since(redis: Any, before: Seen) -> tuple[Seen, list[str] | None]:
-    """(where the reader stands afterwards, items whose row changed since `before`; None: any of them).
+class News(NamedTuple):
+    """What changed: items by their activity and by the catalogue; None: any of them may have."""
+
+    seen: Seen  # where the reader stands afterwards
+    items: list[str] | None
+    listings: list[str] | None
+
+
+def since(redis: Any, before: Seen) -> News:
+    """What changed since `before`.
 
     Raises UnavailableError where the features that there were are gone: what was read of them is better.
     """
     with redis.pipeline(transaction=True) as pipe:
-        pipe.mget(VERSION, CATALOGUE, EPOCH, FLOOR)
-        pipe.zrangebyscore(CHANGED, f"({before.version}", "+inf")
-        (*marks, floor), found = pipe.execute()
+        pipe.mget(VERSION, CATALOGUE, EPOCH, FLOOR, LISTINGS_FLOOR)
+        for changed in (CHANGED, LISTINGS):
+            pipe.zrangebyscore(changed, f"({before.version}", "+inf")
+        (*marks, floor, listings_floor), items, listings = pipe.execute()
     now = _seen(marks)
     if before.epoch and not now.epoch:
         raise UnavailableError(EMPTY, next_step=MEND)
     if now.epoch != before.epoch or now.version < before.version:  # the features began again
-        return now, None
-    if before.version < int(floor or 0):
-        return now, None
-    return now, [item.decode() for item in found]
+        return News(now, None, None)
+    anew = now.catalogue != before.catalogue or before.version < int(listings_floor or 0)
+    return News(
+        now,
+        None if before.version < int(floor or 0) else [item.decode() for item in items],
+        None if anew else [item.decode() for item in listings],
+    )
 
 
 def mark(redis: Any) -> None:

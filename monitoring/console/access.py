@@ -19,6 +19,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from feature_repo.files import secret
+from feature_repo.ports import opens
 
 TOKEN = "ENDCAP_CONSOLE_TOKEN"
 COOKIE = "endcap_console"
@@ -50,7 +51,7 @@ class TokenWall(BaseHTTPMiddleware):
 
     def __init__(self, app: ASGIApp, token: str, session_s: int, templates: Jinja2Templates) -> None:
         super().__init__(app)
-        self._token, self._session_s, self._templates = token.encode(), session_s, templates
+        self._token, self._session_s, self._templates = token, session_s, templates
         self._sessions = sessions(token)
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
@@ -60,9 +61,8 @@ class TokenWall(BaseHTTPMiddleware):
         return answer
 
     def _may(self, request: Request) -> bool:
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            return hmac.compare_digest(bearer.encode(), self._token)
+        if header := request.headers.get("authorization", ""):
+            return opens(header, self._token)
         try:
             self._sessions.unsign(request.cookies.get(COOKIE, ""), max_age=self._session_s)
         except BadSignature:  # also one that has ended

@@ -18,7 +18,7 @@ from feature_repo.errors import DataError, ParamsError, shorten
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
 from feature_repo.files import write_parquet
 from feature_repo.offline.duck import connect
-from feature_repo.places import DATA, at
+from feature_repo.places import DATA, ITEM_LOG, at
 from pipelines.ingest.adapters.adapters import PARTS, Adapter, adapter_of
 from pipelines.ingest.adapters.cells import Extract
 from pipelines.ingest.profile import profile
@@ -52,6 +52,7 @@ def main(
 ) -> int:
     """Read the shop's export into data/raw; refused rows go to data/quarantine."""
     shop, constants = params.shop(), params.load("ingest", IngestParams)
+    at(ITEM_LOG).mkdir(parents=True, exist_ok=True)  # stages depend on it from the start
     refuse_stale(shop)
     newest = constants.latest if latest is None else latest.replace(tzinfo=UTC)
     report = ingest(shop.name, adapter_of(shop), at(DATA), constants, newest)

@@ -29,9 +29,6 @@ QUARANTINE = pa.schema(
     ]
 )
 _CONTROL = r"[\x00-\x1f\x7f-\x{9f}]"  # RE2 has no two-digit escape above 7f
-_MAX_TITLE = 1_000
-_MAX_DESCRIPTION = 100_000
-_MAX_STOCK = 2**31 - 1
 
 
 def event_rules(latest: datetime) -> list[Rule]:
@@ -62,21 +59,19 @@ def learned_rule(latest: datetime) -> Rule:
 
 
 def item_rules(latest: datetime) -> list[Rule]:
-    """The same limits for the catalogue: an item_id must fit the events that name it."""
+    """check_item, rule by rule; an item_id must fit the events that name it."""
+    most = events.MAX_DESCRIPTION
     return [
         _text("item_id", 256, "a string", needed=True),
-        _text("title", _MAX_TITLE, "text", needed=True),
+        *(_text(name, limit, "text", needed=name == "title") for name, limit in events.ITEM_TEXTS.items()),
+        Rule("description", f"length(description) > {most}", f"text of at most {most} characters"),
+        *(_number(name, limit) for name, limit in events.ITEM_NUMBERS.items()),
         Rule(
-            "description",
-            f"length(description) > {_MAX_DESCRIPTION}",
-            f"text of at most {_MAX_DESCRIPTION} characters",
+            "currency",
+            f"NOT regexp_full_match(currency, '{events.CURRENCY}')",
+            "three capital letters (ISO 4217)",
         ),
-        *(_text(name, _MAX_TITLE, "text") for name in ("category_path", "image_path")),
-        *(_text(name, 256, "text") for name in ("brand", "gtin")),
-        _number("price", events.MAX_PRICE),
-        Rule("currency", "NOT regexp_full_match(currency, '[A-Z]{3}')", "three capital letters (ISO 4217)"),
-        _number("margin", 1),
-        _whole("stock", 0, _MAX_STOCK),
+        _whole("stock", 0, events.MAX_STOCK),
         Rule("accessories", "len(list_filter(accessories, lambda id: id IS NULL)) > 0", "a list of texts"),
         _between_instants("available_from", latest),
     ]

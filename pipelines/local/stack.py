@@ -16,7 +16,7 @@ from redis import RedisError
 
 from feature_repo.errors import ParamsError
 from feature_repo.eventlog.keys import StreamParams
-from feature_repo.files import alone, secret, whole
+from feature_repo.files import alone, secret, secrets_in, whole
 from feature_repo.online.connection import answers, client
 from feature_repo.params import load, root, shop
 from feature_repo.places import RUN, at
@@ -28,12 +28,14 @@ from feature_repo.ports import (
     redis_url,
     service_url,
     stack_params,
+    tokens_file,
 )
 from pipelines.local import process
 from pipelines.local.condition import RELEASE, ages, missing
 from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
+from serving.http.listing import CATALOGUE_KEY
 from serving.release.looks import guard_age_s
 
 # The kernel has every write before Redis answers, so kill -9 loses nothing. `everysec` answers before that
@@ -155,6 +157,8 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
         if redis_url() == embedded_redis_url() and process.find(folder, "redis") is None and "redis" in names:
             write_redis_conf(params, folder)
             process.cut(process.log_file(folder, "redis"), params.log_bytes)
+        if "service" in names:
+            secrets_in(tokens_file(), CATALOGUE_KEY)
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")

@@ -8,12 +8,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from feature_repo.events import PRODUCT_TYPES
+from feature_repo.clock import instant, micros
+from feature_repo.events import PRODUCT_TYPES, TIMESTAMP
+from feature_repo.features.catalogue import SAID, said_at
 from feature_repo.offline.duck import connect
 from feature_repo.offline.history import FILES, raw_events
 from feature_repo.params import CHOSEN, home
-from feature_repo.places import ITEMS, RAW, at
+from feature_repo.places import ITEM_LOG, ITEMS, RAW, at
 
 Asked = tuple[str | None, str]  # (user_id, session_id)
 
@@ -64,12 +69,24 @@ def home_before(cut: Cut) -> Iterator[None]:
     with TemporaryDirectory(prefix="endcap-leakage-") as folder:
         there = Path(folder)
         (there / RAW).mkdir(parents=True)
-        for name in (Path("params.yaml"), CHOSEN, ITEMS):
+        for name in (Path("params.yaml"), CHOSEN):
             if at(name).exists():
                 shutil.copy(at(name), there / name)
+        _copy_catalogue(at(ITEMS), there / ITEMS)
         _copy_events(at(RAW), there / RAW, cut)
+        for file in at(ITEM_LOG).glob("*.parquet"):
+            (there / ITEM_LOG).mkdir(parents=True, exist_ok=True)
+            said = pq.read_table(file, filters=pc.field("event_ts") < pa.scalar(instant(cut.at), TIMESTAMP))
+            pq.write_table(said, there / ITEM_LOG / file.name)
         with home(there):
             yield
+
+
+def _copy_catalogue(source: Path, target: Path) -> None:
+    """The export's own catalogue, which still tells when it was said: its events no longer do."""
+    if source.exists():
+        table = pq.read_table(source)
+        pq.write_table(table.replace_schema_metadata({SAID: str(micros(said_at(source.parent)))}), target)
 
 
 def _copy_events(source: Path, target: Path, cut: Cut) -> None:

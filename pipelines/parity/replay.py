@@ -1,7 +1,8 @@
 """`endcap replay`: history over HTTP, in its order, against the lists and the 28 values computed offline.
 
-Events from the test cut on are posted as they happened; at every query point of the protocol the service is
-asked and its answer is compared, slot by slot and feature by feature, with the offline one.
+Events from the test cut on are posted as they happened, and what was said of items live; at every query point
+of the protocol the service is asked and its answer is compared, slot by slot and feature by feature, with the
+offline one.
 
     endcap replay               the running service, as of the cut and with ENDCAP_REPLAY=1; the champion.
                                 Refused where its features hold events from the cut on
@@ -27,18 +28,21 @@ from redis import Redis
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
+from feature_repo.features.words import DELETED
 from feature_repo.files import chunks, write_json
+from feature_repo.offline import item_log
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
 from feature_repo.params import Shop, load, root, shop
-from feature_repo.places import CANDIDATE, EVENTS, IMPRESSIONS, PARITY, REPLAY, at, existing
-from feature_repo.ports import service_url
+from feature_repo.places import CANDIDATE, EVENTS, IMPRESSIONS, ITEM_LOG, PARITY, REPLAY, at, existing
+from feature_repo.ports import service_url, token
 from feature_repo.terminal import progress
 from pipelines.parity.agreement import Expected, Parity
 from pipelines.parity.standalone import standalone
 from pipelines.parity.summary import draw, show
 from pipelines.protocol.known import known_at
 from pipelines.protocol.queries import make_queries, product_events
+from serving.http.listing import CATALOGUE_KEY
 from serving.live.exposures import stored
 from serving.pipeline import recommend
 from serving.release import bundle, state
@@ -79,12 +83,12 @@ def main(
     expected = offline_answers(path, queries or params.queries)
     if not expected:
         raise DataError(EVENTS, "has no query point after the cut", next_step="move the cut")
-    history = events_until(expected[-1].query.now)
+    history = events_until(expected[-1].query.now), changes_until(expected[-1].query.now)
     if alone:
         with standalone() as started:
-            found = compare(started, history, expected, params)
+            found = compare(started, *history, expected, params)
     else:
-        found = compare(url or service_url(), history, expected, params)
+        found = compare(url or service_url(), *history, expected, params)
     report = {"bundle": bundle.verify(path)["digest"], **found.report()}
     failures = found.failures(params.min_equal, params.min_answered)
     report["passed"] = not failures
@@ -111,21 +115,34 @@ def offline_answers(path: Path, limit: int) -> list[Expected]:
     return answers
 
 
-def compare(url: str, history: list[dict[str, Any]], expected: list[Expected], params: Replay) -> Parity:
-    """Post and ask in the order of event time. Raises EndcapError when the service refuses an event."""
+def compare(
+    url: str,
+    history: list[dict[str, Any]],
+    said: list[dict[str, Any]],
+    expected: list[Expected],
+    params: Replay,
+) -> Parity:
+    """Post events and changes of items, and ask, in the order of event time.
+
+    Raises EndcapError when the service refuses one.
+    """
     found = Parity(params.tolerance)
-    sent = 0
+    sent = told = 0
     bar = progress(total=len(history), desc="replay", unit=" events")
     with httpx.Client(base_url=url, timeout=60) as client:
         for answer in expected:
             until = bisect_left(history, answer.query.now, lo=sent, key=lambda event: event["event_ts"])
             for events in chunks(history[sent:until], params.batch):
-                _post(client, events)
+                _post(client, "events", events)
             bar.update(until - sent)
             sent = until
-            told, again = _ask(client, answer)
+            until = bisect_left(said, answer.query.now, lo=told, key=lambda change: change["event_ts"])
+            for items in chunks(said[told:until], params.batch):
+                _post(client, "items", items)
+            told = until
+            answered, again = _ask(client, answer)
             found.asked_again += again
-            found.check(told, answer)
+            found.check(answered, answer)
     bar.close()
     return found
 
@@ -157,12 +174,26 @@ def events_until(now: int) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
 
 
-def _post(client: httpx.Client, events: list[dict[str, Any]]) -> None:
-    answer = client.post("/v1/events?wait=1", content=orjson.dumps({"events": events}))
+def changes_until(now: int) -> list[dict[str, Any]]:
+    """What was said of items from the cut on and before `now` (us), by the offline log, as JSON has it."""
+    start = micros(shop().test_from)
+    found = [
+        {"item_id": item, "event_ts": one.ts}
+        | ({DELETED: True} if one.fields[DELETED] else {k: v for k, v in one.fields.items() if k != DELETED})
+        for item, told in item_log.read(at(ITEM_LOG)).items()
+        for one in told
+        if start <= one.ts < now
+    ]
+    return sorted(found, key=lambda change: change["event_ts"])
+
+
+def _post(client: httpx.Client, route: str, events: list[dict[str, Any]]) -> None:
+    headers = {"authorization": f"Bearer {token(CATALOGUE_KEY)}"} if route == "items" else {}
+    answer = client.post(f"/v1/{route}?wait=1", content=orjson.dumps({route: events}), headers=headers)
     body = answer.json()
     if answer.status_code != 202 or body["rejected"] or not body.get("applied"):
         raise EndcapError(
-            f"replay: {len(events)} events posted, answered {answer.status_code} {answer.text[:300]}"
+            f"replay: {len(events)} {route} posted, answered {answer.status_code} {answer.text[:300]}"
         )
 
 

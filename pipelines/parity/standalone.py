@@ -73,7 +73,7 @@ def _release() -> None:
         act = Act("replay", "endcap replay --standalone", time.time_ns() // 1000)
         state.install(redis, Release(digest, str(CANDIDATE)), act)
         chunk = load("materialize", MaterializeParams).chunk_rows
-        materialize(redis, open_store(), shop().test_from, chunk, fresh=False)
+        materialize(redis, open_store(), shop().test_from, chunk, fresh=False, replayed=True)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -18,6 +18,7 @@ from feature_repo.events import check_event, identity
 from feature_repo.features.adoption import credited
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event, Fold, State
+from pipelines.stream.said import Change, parse_change
 
 LATEST_US = 4_102_444_800_000_000  # year 2100: the door compares with the clock, the stream does not
 LATEST = instant(LATEST_US)
@@ -54,14 +55,16 @@ class PoisonError(Exception):
         self.index = index
 
 
-def parse(raw: bytes) -> Arrival:
-    """An entry of the log, orjson of a canonical event with instants in us. Raises EventError."""
+def parse(raw: bytes) -> Arrival | Change:
+    """An entry of the log, orjson of a canonical event or change with instants in us. Raises EventError."""
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError:
         raise EventError("event", raw, "a JSON object") from None
     if not isinstance(fields, dict):
         raise EventError("event", fields, "a JSON object")
+    if change := parse_change(fields):
+        return change
     ts = fields.get("event_ts")
     if type(ts) is not int or not 0 <= ts < LATEST_US:
         raise EventError("event_ts", ts, "a whole number, microseconds since 1970")

@@ -13,7 +13,9 @@ from feature_repo.errors import EndcapError
 from feature_repo.eventlog.keys import APPLIED, GROUPS, ITEMS, StreamParams, applied_field, order
 from feature_repo.eventlog.open import open_log
 from feature_repo.online import changes
+from feature_repo.places import ITEM_LOG, at
 from pipelines.stream.members import Members, Task, share, tasks
+from pipelines.stream.notes import drain
 from pipelines.stream.worker import RETRY_S, Worker
 
 BEATS = 6  # per lease_ms
@@ -81,6 +83,8 @@ class Consumer:
             try:
                 self._take_share(share(self._tasks, self._members.beat(), self.name))
                 self._look_for_mark()
+                if ITEMS in self.held():
+                    drain(self._redis, at(ITEM_LOG))
                 if until_empty and not any(behind.events for behind in self._log.lag().values()):
                     break
                 if time.monotonic() - told > self._params.report_s:
@@ -150,7 +154,8 @@ class Consumer:
             running.stopping.set()
         for running in self._running.values():
             running.join()
-        with suppress(RedisError):  # then it is forgotten by itself
+        with suppress(RedisError, OSError):  # then it is forgotten by itself
+            drain(self._redis, at(ITEM_LOG))
             self._members.leave()
         self._log.close()
         self._redis.close()

@@ -22,19 +22,21 @@ from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.eventlog.keys import APPLIED, DEAD, DONE, HORIZON, SEEN, StreamParams
 from feature_repo.eventlog.open import open_log
-from feature_repo.events import EARLIEST
+from feature_repo.events import EARLIEST, LAST, TIMESTAMP
 from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, catalogue_rows
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.files import chunks
+from feature_repo.offline import item_log
 from feature_repo.offline.history import FILES
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
 from feature_repo.online.lifetimes import expire, list_items
+from feature_repo.online.listings import write_said, write_words
 from feature_repo.online.rows import OnlineView, write_newer
 from feature_repo.params import load, shop
-from feature_repo.places import ITEMS, RAW, at, existing, feature_file
+from feature_repo.places import ITEM_LOG, ITEMS, RAW, at, existing, feature_file
 from feature_repo.terminal import progress
 from pipelines.stream.rewind import Horizon, consumers_at_work, consumers_kept_out, set_horizon
 
@@ -60,7 +62,8 @@ def main(
     params = load("materialize", MaterializeParams)
     end = _parsed(as_of) if as_of else default_as_of()
     with connect() as redis:
-        materialize(redis, open_store(), end, params.chunk_rows, fresh, forget_log)
+        again = as_of is not None
+        materialize(redis, open_store(), end, params.chunk_rows, fresh, forget_log, again)
 
 
 def default_as_of() -> datetime:
@@ -81,18 +84,27 @@ def end_of_data(raw: Path) -> datetime:
 
 
 def materialize(
-    redis: Redis, store: FeatureStore, end: datetime, chunk: int, fresh: bool, forget_log: bool = False
+    redis: Redis,
+    store: FeatureStore,
+    end: datetime,
+    chunk: int,
+    fresh: bool,
+    forget_log: bool = False,
+    replayed: bool = False,
 ) -> dict[str, int]:
     """Rows written per view: the newest of each entity strictly before `end`, none past its age limit.
 
     Rows that are newer in Redis already, because the stream went on, stay. With `fresh` none stays, and the
     consumers begin at the start of the log with what the rows do not hold. While a consumer is at work, the
-    catalogue is written alone, and `fresh` raises EndcapError.
+    catalogue is written alone, and `fresh` raises EndcapError. Where rows are made anew, what was said of
+    items live and is in the offline log is in them, too: of a shop that is `replayed` only what was said
+    before `end`.
     """
     params = load("stream", StreamParams)
     views = [OnlineView(declared, store.project) for declared in DECLARED]
     catalogue = next(view for view in views if view.declared is ITEM_CATALOGUE)
-    if not fresh and changes.marked(redis) and consumers_at_work(redis, params.partitions):
+    anew = fresh or not changes.marked(redis)
+    if not anew and consumers_at_work(redis, params.partitions):
         written = _write(redis, {catalogue: said()}, chunk, catalogue)
         print("the catalogue was written; the other rows are those of the consumers at work")
         return written
@@ -108,19 +120,44 @@ def materialize(
             ends = {p: position for p, position in log.ends().items() if position}
             set_horizon(redis, Horizon(micros(end), learned, ends))
             log.close()
-        written = _write(redis, {catalogue: said()} | tables, chunk, catalogue)
+        written = _write(redis, {catalogue: said(end if anew else None)} | tables, chunk, catalogue)
+        if anew:
+            tell_again(redis, catalogue, micros(end) if replayed else None)
         changes.mark(redis)  # last: rows that were half written are not taken for all of them
         return written
 
 
-def said() -> pa.Table:
-    """The catalogue of the last import, each row stamped by when it was said.
+def said(end: datetime | None = None) -> pa.Table:
+    """The catalogue of the last import, each row stamped by when it was said, where given before `end`.
 
     It needs no features of events, so that a new price is one `endcap ingest` away.
     """
-    table = catalogue_rows(at(ITEMS)) if at(ITEMS).exists() else pq.read_table(_catalogue_file())
-    place = table.column_names.index(EVENT_TIMESTAMP)
-    return table.set_column(place, EVENT_TIMESTAMP, table[CREATED_TIMESTAMP])
+    table = catalogue_rows(at(ITEMS)) if at(ITEMS).exists() else _first_rows(_catalogue_file())
+    stamps = table[CREATED_TIMESTAMP]
+    if end is not None:  # a shop that begins anew in its past knows of no later one
+        last = pa.scalar(end - timedelta(microseconds=1), TIMESTAMP)
+        stamps = pc.if_else(pc.less(stamps, last), stamps, last)
+    return table.set_column(table.column_names.index(EVENT_TIMESTAMP), EVENT_TIMESTAMP, stamps)
+
+
+def _first_rows(file: Path) -> pa.Table:
+    """The rows of a catalogue with its history that hold from the beginning on."""
+    table = pq.read_table(file)
+    return table.filter(pc.equal(table[EVENT_TIMESTAMP], pa.scalar(EARLIEST, TIMESTAMP)))
+
+
+def tell_again(redis: Redis, catalogue: OnlineView, end: int | None) -> None:
+    """The rows of items that changed live, by the offline log: as of `end` (us), else as they are now."""
+    export = catalogue_rows(at(ITEMS)) if at(ITEMS).exists() else _first_rows(_catalogue_file())
+    rows = {row[catalogue.declared.key]: row for row in export.to_pylist()}
+    live = item_log.read(at(ITEM_LOG))
+    for items in chunks(live, 1_000):
+        with redis.pipeline(transaction=True) as pipe:
+            for item in items:
+                told = live[item] + ([item_log.of_export(rows[item])] if item in rows else [])
+                if words := item_log.words_at(told, end or micros(LAST)):
+                    write_words(pipe, catalogue, item, words)
+            pipe.execute()
 
 
 def _catalogue_file() -> Path:
@@ -136,7 +173,7 @@ def _write(
         declared, count = view.declared, 0
         with progress(desc=declared.name, total=len(table), unit=" rows", unit_scale=True) as bar:
             for rows in _chunks(table, view, chunk):
-                entities = write_newer(redis, view, rows)
+                entities = (write_said if view is catalogue else write_newer)(redis, view, rows)
                 keys = [view.key(entity) for entity in entities]
                 expire(redis, declared, keys, unlisted, catalogue.fields[-1])
                 if declared is ITEM_ACTIVITY:

@@ -28,7 +28,6 @@ from feature_repo.errors import EventError, FeatureError
 from feature_repo.eventlog.contract import Entry, EventLog, Holder, LeaseLostError
 from feature_repo.eventlog.keys import APPLIED, DEAD, DONE, GROUPS, ITEMS, StreamParams, applied_field
 from feature_repo.eventlog.open import open_log
-from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY
 from feature_repo.folds.fold import Event
 from feature_repo.online import changes
@@ -48,6 +47,7 @@ from pipelines.stream.apply import (
 )
 from pipelines.stream.members import Task
 from pipelines.stream.rewind import Horizon, read_horizon
+from pipelines.stream.said import Change, Listings
 
 DEAD_KEPT = 10_000
 RETRY_S = 0.2  # between two looks at a Redis that is away, or at somebody else's lease
@@ -75,7 +75,7 @@ class Worker:
         self._log: EventLog = open_log(redis, params, task.group, self._holder)
         self._folds = FOLDS_OF[task.group]
         self._views = {fold.name: OnlineView(fold, project) for fold in self._folds}
-        self._listed = OnlineView(ITEM_CATALOGUE, project).fields[-1]
+        self._listings = Listings(redis, project)
         self._states: OrderedDict[Entity, Held] = OrderedDict()  # of items; least recently used first
         self._key = lru_cache(2 * params.cached_states)(lambda name, key: self._views[name].key(key))
         self._horizon = Horizon(0, 0, {})
@@ -127,7 +127,7 @@ class Worker:
 
     def handle(self, entries: Sequence[Entry]) -> None:
         """Apply a batch. LeaseLostError: nothing of it is applied here."""
-        known, letters = self._understand(entries)
+        known, said, letters = self._understand(entries)
         past: list[Understood] = []
         events: list[Understood] = []
         for entry, arrival in known:
@@ -137,7 +137,7 @@ class Worker:
         try:
             while True:
                 try:
-                    self._attempt(entries, events, letters, past)
+                    self._attempt(entries, events, said, letters, past)
                     break
                 except RowsChangedError:
                     self._states.clear()
@@ -146,12 +146,12 @@ class Worker:
                     self._states.clear()
         except FeatureError as error:  # some row cannot be written: one by one, the event shows itself
             self._states.clear()
-            if len(events) > 1:
+            if len(entries) > 1:
                 for entry in entries:
                     self.handle([entry])
                 return
-            letters += [(entry, str(error)) for entry, _ in events]
-            self._attempt(entries, [], letters, past)
+            letters += [(entry, str(error)) for entry in (entries if events or said else ())]
+            self._attempt(entries, [], [], letters, past)
         except BaseException:
             self._states.clear()
             raise
@@ -159,18 +159,21 @@ class Worker:
         while len(self._states) > self._params.cached_states:
             self._states.popitem(last=False)
 
-    def _understand(self, entries: Sequence[Entry]) -> tuple[list[Understood], list[Letter]]:
-        """Events for this group; letters for what is none, written by the first group only."""
-        events, letters = [], []
+    def _understand(self, entries: Sequence[Entry]) -> tuple[list[Understood], list[Change], list[Letter]]:
+        """Events and changes for this group; letters for what is none, written by the first group only."""
+        events, said, letters = [], [], []
         for entry in entries:
             if entry.only not in (None, self.task.group):
                 continue
             try:
-                events.append((entry, parse(entry.raw)))
+                if isinstance(found := parse(entry.raw), Change):
+                    said.append(found)
+                else:
+                    events.append((entry, found))
             except EventError as error:
                 if self.task.group == (entry.only or GROUPS[0]):
                     letters.append((entry, str(error)))
-        return events, letters
+        return events, said, letters
 
     def _unapplied(self, events: Sequence[Understood]) -> list[Understood]:
         """Without those that were applied already: sent again, or read again after a rewind."""
@@ -199,6 +202,7 @@ class Worker:
         self,
         entries: Sequence[Entry],
         understood: Sequence[Understood],
+        said: Sequence[Change],
         letters: Sequence[Letter],
         past: Sequence[Understood],
     ) -> None:
@@ -211,8 +215,10 @@ class Worker:
             states: MutableMapping[Entity, Held] = self._states if alone else {}
             self._fetch(states, events, None if alone else pipe)
             changed = apply(self._folds, states, events)
+            listed = self._listings.apply(pipe, said)
             pipe.multi()
             self._write(pipe, changed)
+            self._listings.write(pipe, listed)
             if events:
                 changes.raise_applied_ts(pipe, max(event.ts for event in events))
             for key, digests in self._marks((*understood, *past)).items():
@@ -262,8 +268,9 @@ class Worker:
             row = FOLDS_BY_NAME[name].row(held.state)
             pipe.hset(stored, mapping=self._views[name].encode(row, held.ts))
             written[name].append(stored)
+        listed = self._listings.view.fields[-1]
         for name, keys in written.items():
-            expire(pipe, FOLDS_BY_NAME[name], keys, self._params.unlisted_hours, self._listed)
+            expire(pipe, FOLDS_BY_NAME[name], keys, self._params.unlisted_hours, listed)
         changes.announce(pipe, [key for name, key in changed if name == ITEM_ACTIVITY.name])
 
     def _renew(self) -> None:

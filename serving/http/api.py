@@ -1,7 +1,7 @@
 """The routes of the storefront plane: bytes in, a checked request on, bytes out.
 
 POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/rank   POST /v1/events[?wait=1]
-GET /metrics
+POST /v1/items[?wait=1]   GET /metrics
 """
 
 import logging
@@ -22,6 +22,7 @@ from serving import prometheus
 from serving.errors import RequestError
 from serving.http.connections import READ_ON
 from serving.http.ingress import Ingress, Receipt, parse_events
+from serving.http.listing import ItemDoor, parse_changes
 from serving.http.requests import parse_query, parse_rank, parse_recommend, query_pairs
 from serving.live.complaints import Complaints
 from serving.live.storefront import Storefront
@@ -29,7 +30,7 @@ from serving.params import Serving
 from serving.types import Answer
 
 JSON = "application/json"
-METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST"}
+METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST", "/v1/items": "POST"}
 
 complain = Complaints(logging.getLogger(__name__))
 
@@ -41,6 +42,7 @@ class Desk:
     storefront: Storefront
     ingress: Ingress
     params: Serving
+    catalogue: ItemDoor | None = None
 
 
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
@@ -55,6 +57,7 @@ def build_app(more: Sequence[Route] = ()) -> Starlette:
             Route("/v1/recommend", guarded("recommend", recommend_by_query), methods=["GET"]),
             Route("/v1/rank", guarded("rank", rank), methods=["POST"]),
             Route("/v1/events", guarded("events", events), methods=["POST"]),
+            Route("/v1/items", guarded("items", items), methods=["POST"]),
             Route("/v1/{path:path}", guarded("unknown", elsewhere), methods=everything),
             Route("/metrics", exposition, methods=["GET"]),
             *more,
@@ -80,16 +83,35 @@ async def rank(http: HttpRequest, desk: Desk) -> Response:
 
 
 async def events(http: HttpRequest, desk: Desk) -> Response:
-    wait = dict(query_pairs(http.scope["query_string"])).get("wait", "0")
-    if wait not in ("0", "1"):
-        raise RequestError("wait", wait, "0 or 1")
+    wait = _waits(http)
     body = await read_body(http, desk.params.max_body_bytes)
     raw, sent_at = parse_events(body, desk.params.max_events)
     now = await desk.storefront.now()
     receipt = await desk.ingress.accept(raw, desk.ingress.clock(now, time.time_ns() // 1000, sent_at))
+    return _told(desk, receipt, wait)
+
+
+async def items(http: HttpRequest, desk: Desk) -> Response:
+    wait = _waits(http)
+    body = await read_body(http, desk.params.max_body_bytes)
+    door = desk.catalogue or ItemDoor(desk.ingress, None)
+    door.admit(http.headers.get("authorization", ""))
+    raw = parse_changes(body, desk.params.max_changes)
+    clock = desk.ingress.clock(await desk.storefront.now(), time.time_ns() // 1000)
+    return _told(desk, await door.accept(raw, clock), wait)
+
+
+def _waits(http: HttpRequest) -> bool:
+    wait = dict(query_pairs(http.scope["query_string"])).get("wait", "0")
+    if wait not in ("0", "1"):
+        raise RequestError("wait", wait, "0 or 1")
+    return wait == "1"
+
+
+def _told(desk: Desk, receipt: Receipt, wait: bool) -> Response:
     if not receipt.accepted:  # nothing was, so that a client that reads the status alone knows
-        return Response(receipt.body(True if wait == "1" else None), 422, media_type=JSON)
-    if wait == "0":
+        return Response(receipt.body(True if wait else None), 422, media_type=JSON)
+    if not wait:
         return Response(receipt.body(), 202, media_type=JSON)
     return StreamingResponse(_when_applied(desk, receipt), 202, media_type=JSON)
 
@@ -175,7 +197,8 @@ def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[R
                 raise UnavailableError("the service is starting")
             return await handler(http, desk)
         except RequestError as error:
-            found = Response(error.body(), error.status, media_type=JSON)
+            challenge = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+            found = Response(error.body(), error.status, challenge, media_type=JSON)
         except UnavailableError as error:
             retry = {"Retry-After": str(error.retry_after_s)}
             found = Response(error.body(), 503, retry, media_type=JSON)

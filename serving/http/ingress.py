@@ -8,17 +8,18 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
+from prometheus_client import Counter
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from feature_repo.clock import DAY_US, SECOND_US, instant
 from feature_repo.errors import EventError, UnavailableError, shorten
-from feature_repo.eventlog.contract import EventWriter
+from feature_repo.eventlog.contract import EventWriter, Written
 from feature_repo.eventlog.keys import order
 from feature_repo.events import NAMES, check_event, is_id
 from serving import prometheus
@@ -39,13 +40,15 @@ class Receipt:
     """What became of a POST; `last` is the newest position of the accepted events in each partition."""
 
     accepted: int
-    duplicates: int
+    duplicates: int | None  # None where nothing is known as sent before
     rejected: tuple[dict[str, Any], ...]
     last: Mapping[int, str]
 
     def body(self, applied: bool | None = None) -> bytes:
         """JSON; `applied` only for ?wait=1: whether the accepted events are in the features."""
-        found = {"accepted": self.accepted, "duplicates": self.duplicates, "rejected": self.rejected}
+        found: dict[str, Any] = {"accepted": self.accepted}
+        found |= {} if self.duplicates is None else {"duplicates": self.duplicates}
+        found["rejected"] = self.rejected
         return orjson.dumps(found if applied is None else {**found, "applied": applied})
 
 
@@ -80,9 +83,7 @@ def canonical(raw: Any, clock: Clock) -> dict[str, Any]:
     """
     if not isinstance(raw, dict):
         raise EventError("event", raw, "an object")
-    if any(isinstance(text, str) and not _whole(text) for pair in raw.items() for text in pair):
-        allowed = "whole characters: an emoji was cut in two; cut texts between characters"
-        raise EventError("event", "text with half a character", allowed)
+    whole_texts(raw)
     event = {name: value for name, value in raw.items() if value is not None}
     if "ts" in event:
         if "event_ts" in event:
@@ -139,9 +140,7 @@ class Ingress:
         Raises UnavailableError when the log does not take the events in time, or too many wait to be applied:
         the client keeps them and sends all again, which is safe for events that carry an event_id.
         """
-        if self._disk and self._disk.refusal:
-            prometheus.EVENTS.labels("unavailable").inc(len(raw))
-            raise self._disk.refusal.with_traceback(None)  # else it grows by every request that it refuses
+        self.require_room(prometheus.EVENTS, len(raw))
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for index, event in enumerate(raw):
@@ -150,28 +149,40 @@ class Ingress:
             try:
                 good.append(canonical(event, clock))
             except EventError as error:
-                rejected.append({"index": index, "event_id": _named(event), "error": str(error)})
-        try:
-            async with asyncio.timeout(self._params.write_deadline_ms / 1000):
-                written = await self.writer.write(good)
-        except (UnavailableError, RedisError, OSError, TimeoutError) as error:
-            prometheus.EVENTS.labels("unavailable").inc(len(good))
-            if isinstance(error, UnavailableError):
-                prometheus.NOT_STORED.labels("backlog").inc()
-                raise
-            prometheus.NOT_STORED.labels(cause := cause_of(error)).inc()
-            self._complain(f"storing events ({cause})", error)
-            raise UnavailableError(f"events cannot be stored ({cause})") from None
+                rejected.append({"index": index, "event_id": named(event, "event_id"), "error": str(error)})
+        written = await self.stored(self.writer.write, good, prometheus.EVENTS)
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
         counts = {"accepted": fresh, "duplicate": duplicates, "rejected": len(rejected)}
         for outcome, count in counts.items():
             if count:
                 prometheus.EVENTS.labels(outcome).inc(count)
-        last: dict[int, str] = {}
-        for partition, position, _ in written:
-            last[partition] = max(last.get(partition, position), position, key=order)
-        return Receipt(len(good), duplicates, tuple(rejected), last)
+        return Receipt(len(good), duplicates, tuple(rejected), newest_of(written))
+
+    def require_room(self, count: Counter, many: int) -> None:
+        """Raise UnavailableError while the disk has none; `count` learns of the `many` that are refused."""
+        if self._disk and self._disk.refusal:
+            count.labels("unavailable").inc(many)
+            raise self._disk.refusal.with_traceback(None)  # else it grows by every request that it refuses
+
+    async def stored(
+        self,
+        write: Callable[[Sequence[dict[str, Any]]], Awaitable[list[Written]]],
+        good: Sequence[dict[str, Any]],
+        count: Counter,
+    ) -> list[Written]:
+        """Where `write` put the entries `good`, in time; `count` learns of those that it could not."""
+        try:
+            async with asyncio.timeout(self._params.write_deadline_ms / 1000):
+                return await write(good)
+        except (UnavailableError, RedisError, OSError, TimeoutError) as error:
+            count.labels("unavailable").inc(len(good))
+            if isinstance(error, UnavailableError):
+                prometheus.NOT_STORED.labels("backlog").inc()
+                raise
+            prometheus.NOT_STORED.labels(cause := cause_of(error)).inc()
+            self._complain(f"storing events ({cause})", error)
+            raise UnavailableError(f"events cannot be stored ({cause})") from None
 
     async def publish_lag(self) -> float:
         """Bring the metrics of the consumers' lag up to date; the longest delay, in seconds.
@@ -185,6 +196,25 @@ class Ingress:
         return max(behind.seconds for behind in found.values())
 
 
+def newest_of(written: Iterable[Written]) -> dict[int, str]:
+    """The newest position of each partition."""
+    last: dict[int, str] = {}
+    for partition, position, _ in written:
+        last[partition] = max(last.get(partition, position), position, key=order)
+    return last
+
+
+def whole_texts(raw: Mapping[str, Any]) -> None:
+    """Raise EventError for a text with half a character, such as an emoji that was cut in two."""
+    texts = [*raw, *raw.values()]
+    for inner in raw.values():  # the one level that a field may have
+        texts += inner if isinstance(inner, list) else ()
+    for text in texts:
+        if isinstance(text, str) and not _whole(text):
+            allowed = "whole characters: an emoji was cut in two; cut texts between characters"
+            raise EventError("event", "text with half a character", allowed)
+
+
 def _whole(text: str) -> bool:
     """False for a text with a lone surrogate, which UTF-8 cannot write."""
     if text.isascii():
@@ -196,7 +226,7 @@ def _whole(text: str) -> bool:
     return True
 
 
-def _named(event: Any) -> str | None:
-    """The event_id for the answer, if there is one to name."""
-    name = event.get("event_id") if isinstance(event, dict) else None
+def named(event: Any, field: str) -> str | None:
+    """Its id for the answer, if there is one to name."""
+    name = event.get(field) if isinstance(event, dict) else None
     return name if name is None or (is_id(name) and _whole(name)) else shorten(name)

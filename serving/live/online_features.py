@@ -29,6 +29,7 @@ REFRESHED = 40  # items per round trip beside requests: some 0.4 ms of decoding,
 PAUSE_S = 0.001  # between two of them
 Row = dict[str, Any]
 UNTOUCHED: Row = ITEM_ACTIVITY.row(ITEM_ACTIVITY.new())
+UNLISTED: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
 
 
 class OnlineFeatures:
@@ -90,14 +91,16 @@ class OnlineFeatures:
         """
         with self._turn:
             matrix = self.matrix
-            seen, items = changes.since(self._redis, self._seen)
+            seen, items, listings = changes.since(self._redis, self._seen)
             known = matrix.ids if items is None else [item for item in items if item in matrix.row]
             fresh = matrix.updated(*self._changed(matrix, known))
-            if items is None or seen.catalogue != self._seen.catalogue:
-                unknown: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
-                parts = self._held(self._catalogue, matrix.ids)
-                rows = [held[1] if held else unknown for part in parts for _, held in part]
-                fresh = fresh.with_catalogue({name: [row[name] for row in rows] for name in unknown})
+            listed = matrix.ids if listings is None else [item for item in listings if item in matrix.row]
+            if listed:
+                parts = self._held(self._catalogue, listed)
+                rows = [held[1] if held else UNLISTED for part in parts for _, held in part]
+                fresh = fresh.listed(
+                    matrix.rows_of(listed), {name: [row[name] for row in rows] for name in UNLISTED}
+                )
             self.matrix, self._seen = self._ready(fresh), seen
         return len(known)
 

@@ -28,6 +28,7 @@ from serving.pipeline import Bundle, Served
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
+from serving.stages.rules import on_sale
 from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names
@@ -184,7 +185,7 @@ class Storefront:
             return task.without_models(request, visitor, matrix), FALLBACK, None
         except Exception as error:
             self._complain("bestsellers", error)
-        return rail(bundle, request), FALLBACK, None
+        return rail(bundle, request, visitor, matrix), FALLBACK, None
 
     def _warnings(self, request: Request, matrix: ItemMatrix) -> tuple[str, ...]:
         found = []
@@ -219,10 +220,11 @@ class Storefront:
             prometheus.EMPTY_SLOTS.labels(request.surface).inc(missing)
 
 
-def rail(bundle: Bundle, request: Request) -> tuple[Slot, ...]:
-    """The last rung: the bundle's popularity rail, less what the request itself names."""
-    barred = {*request.items, *request.cart, *request.exclude}
-    chosen = [item for item in bundle.rails["popular"] if item not in barred][: request.limit]
+def rail(bundle: Bundle, request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
+    """The last rung: the bundle's popularity rail, less what is not on sale or the request itself names."""
+    barred, mask = {*request.items, *request.cart, *request.exclude}, on_sale(matrix, visitor.now)
+    sold = (item for item in bundle.rails["popular"] if item in matrix.row and mask[matrix.row[item]])
+    chosen = [item for item in sold if item not in barred][: request.limit]
     return tuple(Slot(item, slot, 0.0, "popular") for slot, item in enumerate(chosen))
 
 

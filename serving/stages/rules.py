@@ -21,15 +21,22 @@ class Eligibility:
     removed: dict[str, str]
 
 
+def on_sale(matrix: ItemMatrix, now: int) -> npt.NDArray[np.bool_]:
+    """bool (N,), false for what is sold out, deleted or not yet sold; for every list, whatever made it.
+
+    An unknown stock counts as in stock: a shop that does not tell is not an empty shop.
+    """
+    return (matrix.available_from <= now) & ~(matrix.stock <= 0)
+
+
 def eligibility(
     request: Request, visitor: Visitor, matrix: ItemMatrix, bought_days: float = EVER
 ) -> Eligibility:
-    """Nothing out of stock, not yet on sale, in the cart, just bought, named by the page, or excluded.
+    """Nothing that is not on sale, in the cart, just bought, named by the page, or excluded.
 
-    Just bought is what was bought in this visit, or within `bought_days` in an earlier one. An unknown stock
-    counts as in stock: a shop that does not tell is not an empty shop.
+    Just bought is what was bought in this visit, or within `bought_days` in an earlier one.
     """
-    mask = (matrix.available_from <= visitor.now) & ~(matrix.stock <= 0)
+    mask = on_sale(matrix, visitor.now)
     removed: dict[str, str] = {}
     for reason, items in (
         ("excluded by the request", request.exclude),

@@ -17,7 +17,15 @@ from shops.stream import stream_params, wait_until
 
 from feature_repo.errors import UnavailableError
 from feature_repo.eventlog.contract import Entry, EventLog, EventWriter, Holder, Lag
-from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, order, partition_of
+from feature_repo.eventlog.keys import (
+    APPLIED,
+    GROUPS,
+    ITEM_CHANGE,
+    SAID,
+    applied_field,
+    order,
+    partition_of,
+)
 from feature_repo.eventlog.open import open_log, open_tail, open_writer
 
 T = TypeVar("T")
@@ -164,6 +172,29 @@ class EventLogContract:
         assert written(redis_url, post) == [False, False, True, True]
         log.open(dict.fromkeys(range(4)))
         assert sorted(orjson.loads(e.raw)["session_id"] for e in self.read(log, 2)) == ["s1", "stranger"]
+
+    def test_changes_of_items_are_for_one_group_in_order_and_no_events(
+        self, redis: Any, redis_url: str, log: EventLog
+    ) -> None:
+        said = [{"type": ITEM_CHANGE, "item_id": "mug", "event_ts": n} for n in (1, 2, 2)]
+
+        async def both(writer: EventWriter) -> Any:
+            changes = await writer.write_changes(said)
+            return changes, await writer.write([event(1, "mug")])
+
+        changes, events = written(redis_url, both)
+        assert {one.partition for one in (*changes, *events)} == {partition_of("mug", 4)}
+        assert not any(one.twice for one in changes)
+        log.open(dict.fromkeys(range(4)))
+        found = self.read(log, 4)
+        assert [entry.only for entry in found] == ["items"] * 3 + [None]
+        assert [orjson.loads(entry.raw) for entry in found[:3]] == said
+        tail = open_tail(redis, stream_params(), "0-0", 2)
+        assert [one["event_id"] for _, one in tail.next()] == ["e1"] and tail.next() == []
+        for _ in range(6):  # notes that nobody writes down; 4 entries wait to be applied
+            redis.xadd(SAID, {"change": "1"})
+        with pytest.raises(UnavailableError, match=r"6 (events|changes) wait"):
+            written(redis_url, lambda writer: writer.write_changes(said), max_backlog=5)
 
     def test_the_writer_refuses_all_of_a_post_when_too_much_waits(
         self, redis_url: str, log: EventLog

@@ -69,6 +69,7 @@ def main() -> int:
     leave(job)
     if job == "ingest":
         catalogue()
+        Path("data/logs/items").mkdir(parents=True, exist_ok=True)
     elif job == "features":
         Path("data/logs/served").mkdir(parents=True, exist_ok=True)
     elif job == "two_tower":

@@ -38,7 +38,7 @@ def read_feed(path: Path, wanted: list[str], delimiter: str | None, encoding: st
     `12.99 EUR` is parted into price and currency; stock is 0 where the availability is out_of_stock.
     Raises DataError for a file that is no feed.
     """
-    names = [name for name in (*wanted, "availability") if name not in _MADE]
+    names = list(dict.fromkeys(name for name in (*wanted, "availability") if name not in _MADE))
     if kind_of_file(path) == "feed":
         found = _of_xml(path, names, encoding)
     else:

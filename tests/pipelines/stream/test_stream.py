@@ -229,9 +229,9 @@ def test_changed_items_are_announced_with_the_rows(redis: Any) -> None:
     post(redis, LIVE[:40])
     consumer().run(until_empty=True)
     expected = {e["item_id"] for e in LIVE[:40] if e["type"] in ITEM_ACTIVITY.types}
-    seen, items = changes.since(redis, changes.Seen(0, 0))
+    seen, items, _ = changes.since(redis, changes.Seen(0, 0))
     assert set(items) == expected and seen.version >= 1
-    assert changes.since(redis, seen) == (seen, [])
+    assert changes.since(redis, seen) == (seen, [], [])
 
 
 def test_apply_is_pure_and_names_the_event_that_it_cannot_take() -> None:

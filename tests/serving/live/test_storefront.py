@@ -109,10 +109,10 @@ def test_debug_gives_the_28_values_of_what_is_shown(shop: Shop) -> None:
     assert debug["features"][items(answer)[0]][COLUMNS.index("session_views")] == 1.0
 
 
-def test_rank_orders_the_given_items_and_loses_none(shop: Shop) -> None:
-    given = ["item-9", "item-4", "item-30", "item-4", "unknown", "item-2"]
+def test_rank_orders_the_given_items_and_loses_none_that_is_on_sale(shop: Shop) -> None:
+    given = ["item-9", "item-4", "item-30", "item-4", "unknown", "item-2"]  # 9: out of stock
     answer = ask(shop, "/v1/rank", surface="category_sort", items=given)
-    assert sorted(items(answer)) == ["item-2", "item-30", "item-4", "item-9"]
+    assert sorted(items(answer)) == ["item-2", "item-30", "item-4"]
     scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
 
@@ -193,8 +193,8 @@ def test_rank_keeps_the_order_of_the_storefront_when_the_ranker_fails(
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(pipeline, "rank", broken)
-    answer = ask(shop, "/v1/rank", items=["item-9", "item-4"])
-    assert items(answer) == ["item-9", "item-4"] and answer["served_from"] == "fallback"
+    answer = ask(shop, "/v1/rank", items=["item-8", "item-9", "item-4"])  # 9: out of stock
+    assert items(answer) == ["item-8", "item-4"] and answer["served_from"] == "fallback"
 
 
 def test_the_holdout_gets_bestsellers(
