@@ -151,8 +151,8 @@ class ItemMatrix:
         The own rows stay bit by bit; who was a newborn before keeps its activity.
         """
         n, other, tail = self.own, copy(self), ItemMatrix(ids, catalogue)
-        before = [self.row.get(item, n - 1) for item in ids]
-        kept = np.array([row if row >= n else -1 for row in before], np.int64)
+        before = np.array([self.row.get(item, -1) for item in ids], np.int64)
+        kept = before >= n
         other.ids = [*self.ids[:n], *ids]
         other.row = {item: i for i, item in enumerate(other.ids)}
         other.newborns = newborns
@@ -164,9 +164,10 @@ class ItemMatrix:
         bands = _bands(tail.price, self.price[:n])
         other.price_band = np.concatenate([self.price_band[:n], bands])
         other.activity = {
-            name: np.concatenate([column[:n], np.where(kept >= 0, column[kept], 0).astype(column.dtype)])
-            for name, column in self.activity.items()
+            name: np.concatenate([column[:n], tail.activity[name]]) for name, column in self.activity.items()
         }
+        for name, column in other.activity.items():
+            column[n:][kept] = self.activity[name][before[kept]]
         other._popularity = other._exposure = other._span = None
         return other
 

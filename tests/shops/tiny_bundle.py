@@ -29,9 +29,10 @@ from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.events import ITEM_SCHEMA
 from serving.release import bundle
 from training.dataset import Catalogue
+from training.two_tower.encoder import WIDTH
 from training.two_tower.export import export_content
 from training.two_tower.item_features import Vocabulary, item_features
-from training.two_tower.towers import ContentTower, ItemTower
+from training.two_tower.towers import ItemTower
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 DEPARTMENTS = ("Apparel", "Office", "Drinkware", "Bags", "Electronics")
@@ -157,10 +158,9 @@ def _export_item_tower(folder: Path, table: pa.Table, width: int, seed: int) -> 
     """A real item tower that was never fitted: random weights, the words of this catalogue, no text."""
     torch.manual_seed(seed)
     words = Vocabulary.of(Catalogue(table))
-    features = item_features(Catalogue(table), np.zeros((len(table), 8), np.float32), words)
-    export_content(
-        ContentTower(ItemTower(features, replace(PARAMS_OF_TOWER, dim=width))), folder / "item_tower.onnx"
-    )
+    features = item_features(Catalogue(table), np.zeros((len(table), WIDTH), np.float32), words)
+    tower = ItemTower(features, replace(PARAMS_OF_TOWER, dim=width))
+    export_content(tower, folder / "item_tower.onnx")
     (folder / "item_words.json").write_bytes(orjson.dumps(asdict(words)))
 
 

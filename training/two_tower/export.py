@@ -16,7 +16,7 @@ from feature_repo.picture import Figure
 from training.two_tower.fit_towers import Epoch, FittedTowers
 from training.two_tower.item_features import INPUTS as ITEM_INPUTS
 from training.two_tower.item_features import Vocabulary
-from training.two_tower.towers import ContentTower, ServedTower
+from training.two_tower.towers import ItemTower, ServedTower
 
 INPUTS = ("items", "ages", "kinds", "context", "newborn")
 
@@ -27,7 +27,7 @@ def write_towers(fitted: FittedTowers, item_ids: Sequence[str], words: Vocabular
     """
     folder.mkdir(parents=True, exist_ok=True)
     export_onnx(fitted.served, folder / "user_tower.onnx")
-    export_content(fitted.content, folder / "item_tower.onnx")
+    export_content(fitted.items, folder / "item_tower.onnx")
     (folder / "item_words.json").write_text(json.dumps(asdict(words)))
     np.save(folder / "item_vectors.npy", fitted.item_vectors)
     (folder / "item_ids.json").write_text(json.dumps(list(item_ids)))
@@ -46,11 +46,21 @@ def export_onnx(served: ServedTower, path: Path) -> None:
     _export(served, example, INPUTS, path)
 
 
-def export_content(content: ContentTower, path: Path) -> None:
-    """The item tower in one file, any number of items."""
-    known = content.tower
-    example = tuple(getattr(known, name)[:1] for name in ITEM_INPUTS)
-    _export(content, example, ITEM_INPUTS, path)
+class ContentTower(torch.nn.Module):
+    """The item tower for items that the fit has not met: no identity, not normalised."""
+
+    def __init__(self, tower: ItemTower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.tower.content(*inputs)
+
+
+def export_content(tower: ItemTower, path: Path) -> None:
+    """The item tower in one file, any number of items; inputs as item_features.INPUTS."""
+    example = tuple(getattr(tower, name)[:1] for name in ITEM_INPUTS)
+    _export(ContentTower(tower), example, ITEM_INPUTS, path)
 
 
 def _export(model: torch.nn.Module, example: tuple[Tensor, ...], inputs: Sequence[str], path: Path) -> None:

@@ -22,7 +22,7 @@ from training.two_tower.negatives import (
     places_of,
     sampled_softmax_loss,
 )
-from training.two_tower.towers import ContentTower, ServedTower, TwoTowerParams, TwoTowers, with_padding
+from training.two_tower.towers import ItemTower, ServedTower, TwoTowerParams, TwoTowers, with_padding
 from training.two_tower.validation import next_item_quality
 from training.two_tower.windows import Batch, Runs, batches, merge_repeats
 
@@ -45,11 +45,11 @@ class Epoch:
 class FittedTowers:
     """served: user tower with its item table; item_vectors float32 (items, d), L2-normalised.
 
-    content: what makes the vector of an item that comes later.
+    items: the item tower, for items that come later.
     """
 
     served: ServedTower
-    content: ContentTower
+    items: ItemTower
     item_vectors: np.ndarray
     curves: list[Epoch]
 
@@ -217,4 +217,4 @@ class _Trainer:
         table = self.model.items()
         served = ServedTower(self.model.user, with_padding(table)).eval()
         vectors = F.normalize(table, dim=-1).numpy()
-        return FittedTowers(served, ContentTower(self.model.items).eval(), vectors, curves)
+        return FittedTowers(served, self.model.items, vectors, curves)

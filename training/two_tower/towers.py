@@ -96,32 +96,13 @@ class ItemTower(nn.Module):
         identity = self.identity.weight if rows is None else self.identity(rows)
         return content + keep[:, None] * identity
 
-    def content(
-        self,
-        text: Tensor,
-        accessories: Tensor,
-        categories: Tensor,
-        brand: Tensor,
-        price: Tensor,
-        margin: Tensor,
-    ) -> Tensor:
+    def content(self, *inputs: Tensor) -> Tensor:
         """float32 (n, d), not normalised: what is known of n items without their identity, by INPUTS."""
+        text, accessories, categories, brand, price, margin = inputs
         content = self.of_text(text) + self.of_accessories(accessories)
         content = content + self.of_category(categories).sum(1) + self.of_brand(brand)
         content = content + self.of_price(price) + self.of_margin(margin)
         return content + self.mix(content)
-
-
-class ContentTower(nn.Module):
-    """The item tower as exported: an item that no fit has met, from INPUTS."""
-
-    def __init__(self, tower: ItemTower) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """float32 (n, d), not normalised: as the user tower reads it in a history."""
-        return self.tower.content(*inputs)
 
 
 class UserTower(nn.Module):
