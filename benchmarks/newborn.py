@@ -4,8 +4,8 @@
     python benchmarks/newborn.py --path     # the request path of its champion alone, no service
 
 The first writes rows into the catalogue of the shop, one after the other, and asks until each is a candidate;
-they are taken away again. The second asks in turn, in one process, with 0, 100 and 5,000 appended rows, and takes
-the CPU time.
+they are taken away again. The second asks in turn, in one process, with 0, 100 and 5,000 appended rows, and
+takes the CPU time.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def soon(count: int) -> None:
             redis.delete(view.key(item))
             changes.announce(redis, [item])
     p50, p99 = np.quantile(took, [0.5, 0.99])
-    print(
-        f"{count} new items, row written to in a list: p50 {p50:.2f} s, p99 {p99:.2f} s, max {max(took):.2f} s"
-    )
+    print(f"{count} new items, from row to list: p50 {p50:.2f} s, p99 {p99:.2f} s, max {max(took):.2f} s")
 
 
 def listed(client: httpx.Client, anchor: str, item: str) -> bool:

@@ -173,7 +173,7 @@ class Scored:
 
     def of(self, rows: Rows, place: npt.NDArray[Any] | None = None) -> Scores:
         """The scores of `rows` (n,), which stand at `place` (n,) of the order of retrieval."""
-        own = rows < self._own
+        own = rows < self._own if self._own < self._items else True
         als = self._models.als_items[rows * own] @ self.taste * own
         return Scores(
             tower=self.tower[rows],
@@ -189,7 +189,8 @@ class Scored:
         """sum_k weights[-k] * table[rows[-k]], of the newest contacts: float32 (N + m,)."""
         rows = self._rows[-len(weights) :]
         weights = weights[len(weights) - len(rows) :]
-        if not (own := rows < self._own).all():
+        if self._own < self._items:
+            own = rows < self._own
             rows, weights = rows[own], weights[own]
         begin, end = table.indptr[rows], table.indptr[rows + 1]
         spans = [slice(*ends) for ends in zip(begin.tolist(), end.tolist(), strict=True)]
@@ -222,7 +223,8 @@ def user_vector(models: Models, visitor: Visitor, past: History, newborns: Newbo
     items[0, start:], stamps[0, start:], contacts[0, start:] = rows + 1, ages, kinds
     context = np.array([encode_context(visitor.device, visitor.channel, visitor.country)], np.int64)
     unknown = np.zeros((1, HISTORY, models.item_vectors.shape[1]), np.float32)
-    if (late := np.flatnonzero(rows >= len(models.ids))).size:
+    if len(newborns.born):
+        late = np.flatnonzero(rows >= len(models.ids))
         unknown[0, start + late] = newborns.vectors[rows[late] - len(models.ids)]
     return models.tower.user_vector(items, stamps, contacts, context, unknown)
 
