@@ -9,13 +9,15 @@ catalogue row, announced (feature_repo/online/changes.py)
 import logging
 import signal
 import threading
+from typing import Annotated
 
+import typer
 from redis import Redis, RedisError
 
 from feature_repo.errors import EndcapError
 from feature_repo.features.store import open_store
 from feature_repo.online import newborns
-from feature_repo.online.connection import client
+from feature_repo.online.connection import client, connect
 from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load
 from feature_repo.places import ENCODER, at
@@ -26,7 +28,7 @@ from training.two_tower.text import TextParams
 log = logging.getLogger("pipelines.newborn.embed")
 
 
-def main() -> None:
+def main(once: Annotated[bool, typer.Option(help="look once, and end")] = False) -> None:
     """Make vectors of items that a live release does not know, until SIGTERM."""
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("pipelines").setLevel(logging.INFO)
@@ -34,9 +36,12 @@ def main() -> None:
     stopping = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stopping.set())
-    project = open_store().project
-    with client() as redis:
-        run(redis, Newcomers(redis, project, params, batch, open_texts), params.poll_s, stopping)
+    with connect() if once else client() as redis:
+        newcomers = Newcomers(redis, open_store().project, params, batch, open_texts)
+        if once:
+            print(f"{newcomers.look():,} vectors made, {newcomers.left_out:,} items left out")
+        else:
+            run(redis, newcomers, params.poll_s, stopping)
 
 
 def run(redis: Redis, newcomers: Newcomers, poll_s: float, stopping: threading.Event) -> None:

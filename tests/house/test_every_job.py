@@ -45,6 +45,7 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
     "rollout": [
         f"rollout {verb}" for verb in ("start", "status", "stop", "advance", "watch", "plan --runs 2")
     ],
+    "embed": ["embed --once"],
     "stream": ["stream --from beginning --until-empty"],
 }
 CALLS = [call for job in cli.places() for call in ARGS.get(job, [job])]
