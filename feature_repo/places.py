@@ -20,6 +20,7 @@ TEXT = FEATURES / "text.npy"
 RANKER_TRAINING = FEATURES / "ranker_training.parquet"
 
 MODELS = DATA / "models"  # one folder per fit, in it one per model
+ENCODER = MODELS / "text"  # what made TEXT, and makes the text vector of an item that comes later
 RANKER = MODELS / "ranker"
 NO_TREES = "no trees: "  # begins a TREES without any, and says why: the blend's order serves
 TREES = RANKER / "ranker.txt"

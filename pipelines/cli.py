@@ -68,6 +68,7 @@ JOBS: dict[str, dict[str, str]] = {
         "serve": "pipelines.local.serve",
         "stream": "pipelines.stream.stream",
         "dead": "pipelines.stream.dead",
+        "embed": "pipelines.newborn.embed",
         "replay": "pipelines.parity.replay",
         "demo": "pipelines.demo.demo",
         "window": "pipelines.demo.window",
@@ -82,7 +83,7 @@ JOBS: dict[str, dict[str, str]] = {
 }
 
 # They run on, and `endcap up` gives each a log of its own.
-FOREGROUND = {"serve", "stream", "console"}
+FOREGROUND = {"serve", "stream", "embed", "console"}
 INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -108,8 +108,8 @@ def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatr
     rows = rows[mask[rows]]
     took.lap("filter")
     past = history(visitor, matrix)
-    user = user_vector(bundle.models, visitor, past)
-    scores = Scored(bundle.retrieve, bundle.models, user, past).of(rows)
+    user = user_vector(bundle.models, visitor, past, matrix.newborns)
+    scores = Scored(bundle.retrieve, bundle.models, user, past, matrix.newborns).of(rows)
     candidates = Candidates(rows, ("listed",) * len(rows), scores)
     took.lap("retrieve")
     ranked = rank(bundle.ranker, candidates, visitor, past, matrix, bundle.clicks)

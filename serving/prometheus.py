@@ -34,6 +34,14 @@ BEHIND_EVENTS = _of_group(
 BEHIND_SECONDS = _of_group("endcap_stream_behind_seconds", "Seconds since the oldest of them arrived")
 LOGGED = Counter("endcap_logged_total", "Entries of the log of what was shown", ["stream", "outcome"])
 ITEM_ROWS = Counter("endcap_item_rows_refreshed_total", "Rows of the item matrix read again")
+NEWBORNS = Gauge(
+    "endcap_newborns",
+    "Items that came after a release was fitted",
+    multiprocess_mode="livemax",
+)
+NEWBORNS_LEFT_OUT = Gauge(
+    "endcap_newborns_left_out", "Those beyond newborns.most, which have none", multiprocess_mode="livemax"
+)
 FEATURE_AGE = Histogram(
     "endcap_feature_age_seconds",
     "Age of the newest stored row of the shopper, else of any item",

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException  # noqa: E402
 from feature_repo.eventlog.keys import StreamParams  # noqa: E402
 from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.online.connection import beside_requests, of_requests  # noqa: E402
+from feature_repo.online.newborns import NewbornParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url, token  # noqa: E402
 from serving import lifeline  # noqa: E402
@@ -74,9 +75,7 @@ class Endcap:
         # No retries inside a request: the deadline is short and the ladder is the answer to a failure.
         self._redis, self._blocking = of_requests(url), beside_requests(url)
         self._pulse = pulse = Pulse(load("liveness", Liveness))
-        self._releases = Releases(
-            self._blocking, lambda ids: _online_features(url, ids), PARAMS.worker_silent_s
-        )
+        self._releases = Releases(self._blocking, partial(_online_features, url), PARAMS.worker_silent_s)
         self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
@@ -137,10 +136,10 @@ class Endcap:
         return True
 
 
-def _online_features(url: str, ids: list[str]) -> Features:
+def _online_features(url: str, ids: list[str], space: str) -> Features:
     from serving.live.online_features import OnlineFeatures  # imports Feast: 4 s, in the loading thread
 
-    return OnlineFeatures(url, ids)
+    return OnlineFeatures(url, ids, space, load("newborns", NewbornParams).most)
 
 
 async def _every(seconds: float, name: str, job: Job, pulse: Pulse) -> None:

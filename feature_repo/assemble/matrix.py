@@ -7,7 +7,7 @@ is then a gather of microseconds instead of a Redis round trip of milliseconds (
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,31 @@ from feature_repo.folds.parts import Counts
 
 Rows = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
 PRICE_BANDS = 5
 SHRUNK = 100.0  # examined impressions; 10 to 300 tell clicks apart as well, on both shops
+
+
+class Newborns(NamedTuple):
+    """Items that came after the release was fitted; they are the last `m` rows of a matrix.
+
+    born int64 (m,) us, when each was first said · vectors float32 (m, d), the item tower's · units: the same,
+    L2-normalised
+    """
+
+    born: Rows
+    vectors: Floats
+    units: Floats
+
+    @classmethod
+    def of(cls, born: Sequence[int], vectors: Sequence[Floats]) -> Self:
+        """Of m items; without any, of vectors of no length."""
+        stacked = np.array(vectors, np.float32).reshape(len(born), -1 if born else 0)
+        norms = np.linalg.norm(stacked, axis=1, keepdims=True)
+        return cls(np.array(born, np.int64), stacked, stacked / np.maximum(norms, 1e-12))
 
 
 class ItemMatrix:
@@ -32,7 +52,9 @@ class ItemMatrix:
     brand: int32, 0 for unknown · price_band: int32, 1..5 by quintile of the catalogue, 0 for unknown
     activity[name]: int64 or float64, as declared by the fold `item_activity`
 
-    `updated`, `listed` and `as_of` leave this matrix as it is and share with it what did not change.
+    newborns: of the last rows, behind the `own` ones that the release knows
+    `updated`, `listed`, `with_newborns` and `as_of` leave this matrix as it is and share with it what did not
+    change.
     """
 
     def __init__(self, ids: Sequence[str], catalogue: Mapping[str, Sequence[object]]) -> None:
@@ -47,6 +69,7 @@ class ItemMatrix:
         self._exposure: Doubles | None = None
         self._attraction: Doubles | None = None
         self._span: tuple[int, int] | None = None
+        self.newborns = Newborns.of((), ())
         self.price, self.margin = _numbers(catalogue["price"]), _numbers(catalogue["margin"])
         self.stock, self.available_from = _numbers(catalogue["stock"]), _instants(catalogue["available_from"])
         self._words = {name: _texts(catalogue[name]) for name in ("category_path", "brand")}
@@ -56,16 +79,25 @@ class ItemMatrix:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _code(self) -> None:
+    @property
+    def own(self) -> int:
+        """How many rows are the release's own; the others are newborns."""
+        return len(self.ids) - len(self.newborns.born)
+
+    def _coded(self) -> tuple[list[str], ...]:
+        """The texts behind the codes of category, department and brand."""
         paths = self._words["category_path"]
-        self.category = _codes(paths)
-        self.department = _codes([department(path) for path in paths])
-        self.brand = _codes(self._words["brand"])
+        return paths, [department(path) for path in paths], self._words["brand"]
+
+    def _code(self) -> None:
+        self.category, self.department, self.brand = (
+            _codes_behind(words, _codes(words[: self.own])) for words in self._coded()
+        )
 
     def _derive(self) -> None:
         with np.errstate(divide="ignore"):
             self.price_log = np.where(self.price > 0, np.log(self.price), np.nan)
-        self.price_band = _bands(self.price)
+        self.price_band = _bands(self.price, self.price[: self.own])
 
     def popularity(self) -> Doubles:
         """Contacts as a share of the greatest, (N,); computed again only after `apply`.
@@ -143,6 +175,36 @@ class ItemMatrix:
         other._derive()
         return other
 
+    def with_newborns(
+        self, ids: Sequence[str], newborns: Newborns, catalogue: Mapping[str, Sequence[object]]
+    ) -> Self:
+        """A snapshot whose rows behind its own are `ids` (m,), with `catalogue` as __init__ takes it.
+
+        The own rows stay bit by bit; who was a newborn before keeps its activity.
+        """
+        n, other, tail = self.own, copy(self), ItemMatrix(ids, catalogue)
+        before = np.array([self.row.get(item, -1) for item in ids], np.int64)
+        kept = before >= n
+        other.ids = [*self.ids[:n], *ids]
+        other.row = {item: i for i, item in enumerate(other.ids)}
+        other.newborns = newborns
+        for name in ("price", "margin", "stock", "available_from", "price_log"):
+            setattr(other, name, np.concatenate([getattr(self, name)[:n], getattr(tail, name)]))
+        other._words = {name: [*words[:n], *tail._words[name]] for name, words in self._words.items()}
+        other.category, other.department, other.brand = (
+            _codes_behind(words, codes[:n])
+            for words, codes in zip(other._coded(), (self.category, self.department, self.brand), strict=True)
+        )
+        bands = _bands(tail.price, self.price[:n])
+        other.price_band = np.concatenate([self.price_band[:n], bands])
+        other.activity = {
+            name: np.concatenate([column[:n], tail.activity[name]]) for name, column in self.activity.items()
+        }
+        for name, column in other.activity.items():
+            column[n:][kept] = self.activity[name][before[kept]]
+        other._popularity = other._exposure = other._attraction = other._span = None
+        return other
+
     def as_of(self, now: int) -> Self:
         """A snapshot without activity that at `now` (us) is older than its view allows; itself without such.
 
@@ -205,10 +267,20 @@ def _codes(values: Sequence[str]) -> npt.NDArray[np.int32]:
     return np.array([names.get(v, 0) for v in values], np.int32)
 
 
-def _bands(price: Doubles) -> npt.NDArray[np.int32]:
+def _codes_behind(values: Sequence[str], codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """`codes` of the first values, then of the others: a word's own where it has one, else a new one."""
+    names = dict(zip(values, codes.tolist(), strict=False))
+    others = values[len(codes) :]
+    fresh = sorted(set(others) - names.keys() - {""})
+    names |= {name: i for i, name in enumerate(fresh, int(codes.max(initial=0)) + 1)}
+    return np.concatenate([codes, np.array([names.get(v, 0) for v in others], np.int32)])
+
+
+def _bands(price: Doubles, catalogue: Doubles) -> npt.NDArray[np.int32]:
+    """By the quintiles of `catalogue`."""
     known = ~np.isnan(price)
     bands = np.zeros(len(price), np.int32)
-    if known.any():
-        edges = np.quantile(price[known], np.arange(1, PRICE_BANDS) / PRICE_BANDS)
+    if known.any() and (told := ~np.isnan(catalogue)).any():
+        edges = np.quantile(catalogue[told], np.arange(1, PRICE_BANDS) / PRICE_BANDS)
         bands[known] = np.searchsorted(edges, price[known], side="right") + 1
     return bands

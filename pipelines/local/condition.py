@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 from redis import RedisError
 
-from feature_repo.online import changes
+from feature_repo.online import changes, newborns
 from feature_repo.online.connection import ONCE, client
 from serving.release import state
 
@@ -50,6 +50,18 @@ def ages(metrics_url: str) -> list[Condition]:
         for thing, age in sorted(by_thing.items())
         if thing in limits
     ]
+
+
+def embedding(url: str, silent_s: float) -> list[Condition]:
+    """When `endcap embed` looked last; nothing where the Redis at `url` does not answer."""
+    try:
+        with client(url, socket_timeout=ANSWER_S, retry=ONCE) as redis:
+            age_s = newborns.age_s(redis)
+    except RedisError:
+        return []
+    if age_s is None:  # its own line says that it is not there
+        return []
+    return [Condition("new items", "fresh" if age_s <= silent_s else "too old", age_s, silent_s)]
 
 
 def missing(url: str) -> list[Condition]:

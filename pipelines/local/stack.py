@@ -1,4 +1,4 @@
-"""The processes of a shop on one machine: Redis, stream consumers, service, console, the canary's guard."""
+"""The processes of a shop on one machine: Redis, consumers, new items, service, console, the guard."""
 
 import json
 import os
@@ -17,7 +17,9 @@ from redis import RedisError
 from feature_repo.errors import ParamsError
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.files import alone, secret, secrets_in, whole
+from feature_repo.online import newborns
 from feature_repo.online.connection import answers, client
+from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load, root, shop
 from feature_repo.places import RUN, at
 from feature_repo.ports import (
@@ -31,7 +33,7 @@ from feature_repo.ports import (
     tokens_file,
 )
 from pipelines.local import process
-from pipelines.local.condition import RELEASE, ages, missing
+from pipelines.local.condition import RELEASE, ages, embedding, missing
 from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
@@ -45,7 +47,7 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
 DISABLED = ("CONFIG", "DEBUG", "MODULE", "SAVE", "BGSAVE", "SHUTDOWN", "MIGRATE", "REPLICAOF", "SLAVEOF")
 EMPTYING = ("FLUSHALL", "FLUSHDB")
 REDIS_CONF = "redis.conf"
-NAMES = ("redis", "stream", "service", "console", "guard")  # in the order of starting
+NAMES = ("redis", "stream", "embed", "service", "console", "guard")  # in the order of starting
 GUARD_AGE_S = 10.0  # a guard that looked so lately lives; it looks every half second
 Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")]
 LOCK = "stack.lock"  # two `endcap up` at the same moment start nothing twice
@@ -71,6 +73,8 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     stream = load("stream", StreamParams)
     command = (*endcap, "stream", "--processes", str(stream.processes))
     found["stream"] = Program("stream", command, lambda: consumers_read(url, stream.partitions), env=env)
+    silent_s = load("newborns", NewbornParams).silent_s
+    found["embed"] = Program("embed", (*endcap, "embed"), lambda: embed_looks(url, silent_s), env=env)
     for name, job, port, page in (
         ("service", "serve", params.service_port, "readyz"),
         ("console", "console", params.console_port, ""),
@@ -130,6 +134,16 @@ def guard_looks(url: str) -> bool:
     except RedisError:
         return False
     return age_s is not None and age_s < GUARD_AGE_S
+
+
+def embed_looks(url: str, silent_s: float) -> bool:
+    """True while somebody looks for new items."""
+    try:
+        with client(url, socket_timeout=1) as redis:
+            age_s = newborns.age_s(redis)
+    except RedisError:
+        return False
+    return age_s is not None and age_s < silent_s
 
 
 def http_answers(url: str) -> bool:
@@ -202,7 +216,7 @@ def waits_for_a_release(livez: str, url: str) -> bool:
 
 
 def up(names: Names = None) -> int:
-    """Start Redis, stream consumers, service, console and guard, and wait until they answer."""
+    """Start Redis, stream consumers, embed, service, console and guard, and wait until they answer."""
     asked = tuple(names) if names else NAMES
     bring_up(asked)
     status()
@@ -233,7 +247,9 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
             }
         )
     told = fleet(redis_url())
-    things = [*ages(f"{service_url()}/metrics"), *missing(redis_url())]
+    silent_s = load("newborns", NewbornParams).silent_s
+    of_redis = [*embedding(redis_url(), silent_s), *missing(redis_url())]
+    things = [*ages(f"{service_url()}/metrics"), *of_redis]
     if json_output:
         print(json.dumps([*([told[0]] if told else []), *rows, *map(asdict, things)]))
     else:

@@ -17,6 +17,8 @@ from training.dataset import read_catalogue
 # Where each file of a bundle comes from, relative to data/models/<fit>.
 TABLES = {
     "user_tower.onnx": "two_tower",
+    "item_tower.onnx": "two_tower",
+    "item_words.json": "two_tower",
     "item_vectors.npy": "two_tower",
     "covisit.npz": "item_item",
     "next.npz": "item_item",

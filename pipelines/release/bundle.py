@@ -16,6 +16,7 @@ from feature_repo.params import load, revision, shop
 from feature_repo.places import (
     BUNDLES,
     CANDIDATE,
+    ENCODER,
     EVALUATION,
     NO_TREES,
     REFERENCE,
@@ -31,6 +32,7 @@ from serving.release import bundle
 from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from training.dataset import read_catalogue
+from training.two_tower.encoder import digest
 
 RAIL = 1000  # items of the popularity rail, enough to fill any list after every filter
 
@@ -64,6 +66,7 @@ def main() -> None:
                 "until": shop().test_from.isoformat(),
             },
             "revision": {"git": revision()},
+            "encoder": digest(existing(ENCODER, "text")),
             "metrics": read_json(existing(EVALUATION, "evaluate"), "run `endcap evaluate`"),
             "gate": read_json(existing(VERDICT, "gate"), "run `endcap gate`"),
         }

@@ -21,6 +21,7 @@ from feature_repo.files import chunks
 from feature_repo.online import changes
 from feature_repo.online.connection import QUICK_S, beside_requests, wires
 from feature_repo.online.rows import OnlineView, read_rows
+from serving.live.newborn_rows import NewbornRows
 from serving.live.wire import Wire
 from serving.types import VisitorRows
 
@@ -29,7 +30,7 @@ REFRESHED = 40  # items per round trip beside requests: some 0.4 ms of decoding,
 PAUSE_S = 0.001  # between two of them
 Row = dict[str, Any]
 UNTOUCHED: Row = ITEM_ACTIVITY.row(ITEM_ACTIVITY.new())
-UNLISTED: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
+UNKNOWN: Row = {c.name: None for c in ITEM_CATALOGUE.columns}
 
 
 class OnlineFeatures:
@@ -40,7 +41,8 @@ class OnlineFeatures:
 
     matrix: ItemMatrix  # the newest snapshot, which nobody changes once it stands here
 
-    def __init__(self, url: str, ids: Sequence[str]) -> None:
+    def __init__(self, url: str, ids: Sequence[str], space: str = "", most: int = 0) -> None:
+        """Of newborns in the embedding `space` at most `most` get a row."""
         self._ids = list(ids)
         self._store = open_store(url)
         project = self._store.project
@@ -48,6 +50,7 @@ class OnlineFeatures:
         self._activity = OnlineView(ITEM_ACTIVITY, project)
         self._catalogue = OnlineView(ITEM_CATALOGUE, project)
         self._redis = beside_requests(url)
+        self._newborns = NewbornRows(self._redis, space, most)
         self._wire = Wire(wires(url), QUICK_S)
         self._seen = changes.Seen(0, 0)
         self._turn = threading.Lock()
@@ -82,7 +85,8 @@ class OnlineFeatures:
         touched = [at is not None for at in columns[f"{ITEM_ACTIVITY.name}__at"]]
         values = {name: compress(columns[f"{ITEM_ACTIVITY.name}__{name}"], touched) for name in ACTIVITY}
         matrix.apply(np.flatnonzero(touched), {name: list(column) for name, column in values.items()})
-        self.matrix = self._ready(matrix)
+        matrix = self._newborns.grown(matrix, None, self._said)
+        self.matrix = self._ready(matrix.updated(*self._changed(matrix, matrix.ids[matrix.own :])))
 
     def refresh(self) -> int:
         """Put a snapshot with what was announced since the last call in place; how many rows were read.
@@ -90,19 +94,25 @@ class OnlineFeatures:
         Reads in small parts with pauses: a request in another thread hardly waits. Callers take turns.
         """
         with self._turn:
-            matrix = self.matrix
             seen, items, listings = changes.since(self._redis, self._seen)
+            matrix = self._newborns.grown(self.matrix, items, self._said)
             known = matrix.ids if items is None else [item for item in items if item in matrix.row]
             fresh = matrix.updated(*self._changed(matrix, known))
             listed = matrix.ids if listings is None else [item for item in listings if item in matrix.row]
             if listed:
-                parts = self._held(self._catalogue, listed)
-                rows = [held[1] if held else UNLISTED for part in parts for _, held in part]
-                fresh = fresh.listed(
-                    matrix.rows_of(listed), {name: [row[name] for row in rows] for name in UNLISTED}
-                )
+                rows = matrix.rows_of(listed)
+                born = np.concatenate([np.zeros(matrix.own, np.int64), matrix.newborns.born])[rows]
+                fresh = fresh.listed(rows, self._said(listed, born.tolist()))
             self.matrix, self._seen = self._ready(fresh), seen
         return len(known)
+
+    def _said(self, items: Sequence[str], born: Sequence[int]) -> dict[str, list[Any]]:
+        """What the catalogue says of `items`; without a first day of sale it is when each was `born` (us)."""
+        parts = self._held(self._catalogue, items)
+        rows = [held[1] if held else UNKNOWN for part in parts for _, held in part]
+        columns = {name: [row[name] for row in rows] for name in UNKNOWN}
+        opening = zip(columns["available_from"], born, strict=True)
+        return columns | {"available_from": [day or at for day, at in opening]}
 
     def _changed(self, matrix: ItemMatrix, items: Sequence[str]) -> tuple[Rows, dict[str, Any]]:
         """Matrix rows and their new activity; an item whose row was deleted is untouched again.

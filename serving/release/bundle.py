@@ -1,8 +1,8 @@
 """A release bundle: towers, tables, ranker and settings that move together or not at all.
 
-    data/bundles/<digest>/manifest.json   user_tower.onnx item_ids.json item_vectors.npy covisit.npz next.npz
-                                          ease.npz als_items.npy rails.json ranker.txt
-                                          catalogue.parquet reference.parquet
+    data/bundles/<digest>/manifest.json   user_tower.onnx item_tower.onnx item_words.json item_ids.json
+                                          item_vectors.npy covisit.npz next.npz ease.npz als_items.npy
+                                          rails.json ranker.txt catalogue.parquet reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
 manifest and this program say, and one of another shop.
@@ -37,6 +37,8 @@ from serving.stages.tower import UserTower
 
 FILES = (
     "user_tower.onnx",
+    "item_tower.onnx",  # not served: pipelines/newborn makes the vectors of later items by it,
+    "item_words.json",  # and by what its codes mean
     "item_ids.json",
     "item_vectors.npy",
     "covisit.npz",
@@ -49,7 +51,7 @@ FILES = (
     "reference.parquet",  # not served: what live answers are compared with (monitoring/drift)
 )
 TABLES = ("covisit", "next", "ease")
-SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
+SPACE_FILES = ("user_tower.onnx", "item_tower.onnx", "item_words.json", "item_ids.json", "item_vectors.npy")
 SETTINGS = (
     "feature_service",
     "retrieve",
@@ -61,7 +63,7 @@ _AGAIN = "build it again with `endcap bundle`"
 
 
 def space_id(files: Mapping[str, str]) -> str:
-    """The embedding space: 16 hex digits of tower, catalogue order, item vectors. `files`: name -> sha256."""
+    """The embedding space: 16 hex digits of towers, item order and vectors. `files`: name -> sha256."""
     return _sha256("".join(files[name] for name in SPACE_FILES).encode())[:16]
 
 
@@ -175,8 +177,10 @@ def load(path: Path) -> Bundle:
 def _try_out(path: Path, bundle: Bundle) -> None:
     """One prediction of each model, so that a tower or a ranker of another shape is refused here."""
     zeros, context = np.zeros((1, HISTORY), np.int64), np.zeros((1, 3), np.int64)
-    found = _shape(bundle.models.tower.user_vector, zeros, zeros.astype(np.float32), zeros, context)
-    _expect(path / "user_tower.onnx", "output", bundle.models.item_vectors.shape[1:], found)
+    width = bundle.models.item_vectors.shape[1:]
+    ages, newborn = zeros.astype(np.float32), np.zeros((1, HISTORY, *width), np.float32)
+    found = _shape(bundle.models.tower.user_vector, zeros, ages, zeros, context, newborn)
+    _expect(path / "user_tower.onnx", "output", width, found)
     found = _shape(bundle.ranker.predict, np.zeros((2, len(COLUMNS)), np.float32))
     _expect(path / "ranker.txt", "output of 2 rows", (2,), found)
 

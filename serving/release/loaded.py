@@ -56,7 +56,7 @@ class Features(Protocol):
 
 
 class Loaded(NamedTuple):
-    """A release ready to answer; releases of one catalogue share its features."""
+    """A release ready to answer; releases of one embedding space share its features."""
 
     bundle: Bundle
     features: Features
@@ -74,7 +74,7 @@ class Releases:
     """Follows the rollout state of Redis; `current` is None until the first release is loaded."""
 
     def __init__(
-        self, redis: Redis, open_features: Callable[[list[str]], Features], silent_s: float = 10.0
+        self, redis: Redis, open_features: Callable[[list[str], str], Features], silent_s: float = 10.0
     ) -> None:
         self._redis, self._open_features, self._silent_s = redis, open_features, silent_s
         self._held: dict[str, Loaded] = {}  # digest -> what may be pointed to at once
@@ -188,14 +188,14 @@ class Releases:
             next_step = "release it again: the pointer and the folder disagree"
             raise BundleError(path, "digest", wanted.digest, found.digest, next_step)
         for held in self._held.values():
-            if held.bundle.models.ids == found.models.ids:  # same catalogue, same matrix
+            if held.bundle.manifest["space"] == found.manifest["space"]:  # same rows, same vectors
                 return Loaded(found, held.features)
-        features = self._open_features(found.models.ids)
+        features = self._open_features(found.models.ids, found.manifest["space"])
         features.load_items()
         return Loaded(found, features)
 
     async def refresh(self) -> None:
-        """Read the items that changed, once per catalogue."""
+        """Read the items that changed, once per embedding space."""
         for features in {id(held.features): held.features for held in self._held.values()}.values():
             prometheus.ITEM_ROWS.inc(await asyncio.to_thread(features.refresh))
 

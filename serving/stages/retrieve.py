@@ -12,6 +12,9 @@ own (pipelines/blend):
     popular   views of the last 7 days
     fresh     items younger than `fresh_days`, by the tower
     attractive  clicked most of what is shown, before a visit's first contact (attraction.py)
+
+Newborns, items that came after the fit, are rows behind those of the models: the towers know them by their
+vectors, the tables give them 0, and what counts views or days sees them like any other.
 """
 
 from collections.abc import Mapping
@@ -24,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.matrix import ItemMatrix, Newborns
 from feature_repo.assemble.visitor import History, Scores, Visitor
 from feature_repo.clock import DAY_US
 from feature_repo.events import HISTORY, encode_context
@@ -37,6 +40,7 @@ from serving.types import Candidates, Floats, Rows
 OVERFETCH = 2  # the index knows nothing of eligibility
 NEWEST = np.array([0.36, 0.6, 1.0])  # weights of the newest contacts, of those that came directly before
 EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
+NOBODY = Newborns.of((), ())
 Mask = npt.NDArray[np.bool_]
 
 
@@ -86,8 +90,8 @@ class Sources:
     ) -> None:
         self._params, self._models, self._visitor, self._past = params, models, visitor, past
         self._matrix, self._eligible = matrix, eligible
-        self._user = user_vector(models, visitor, past)
-        self.scores = Scored(params, models, self._user, past)
+        self._user = user_vector(models, visitor, past, matrix.newborns)
+        self.scores = Scored(params, models, self._user, past, matrix.newborns)
 
     def best(self, source: str) -> list[int]:
         """Eligible rows that `source` brings, best first, at most k."""
@@ -104,11 +108,15 @@ class Sources:
         if source == SOURCE:
             return top(np.exp(matrix.attraction()), eligible, params.k)
         if source == "tower":
-            rows, _ = models.index.search(self._user, OVERFETCH * params.k)
+            rows, near = models.index.search(self._user, OVERFETCH * params.k)
+            if matrix.own < len(matrix):  # few: all of them beside what the index found
+                rows = np.concatenate([rows, np.arange(matrix.own, len(matrix))])
+                near = np.concatenate([near, self.scores.tower[matrix.own :]])
+                rows = rows[np.argsort(-near, kind="stable")]
             nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
             return nearest
         if source == "als":
-            return top(models.als_items @ self.scores.taste, eligible, params.k)
+            return top(self.scores.als, eligible, params.k)
         if source == "fresh":
             born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
             young = eligible & (born > self._visitor.now - params.fresh_days * DAY_US)
@@ -141,44 +149,61 @@ def fill(quotas: Mapping[str, int], k: int, sources: Sources) -> Candidates:
 
 
 class Scored:
-    """What every model makes of the catalogue, float32 (N,) each; `user` as user_vector gives it."""
+    """What every model makes of the catalogue, float32 (N + m,) each; `user` as user_vector gives it."""
 
-    def __init__(self, params: Retrieve, models: Models, user: Floats, past: History) -> None:
+    def __init__(
+        self, params: Retrieve, models: Models, user: Floats, past: History, newborns: Newborns = NOBODY
+    ) -> None:
         self._models, self._rows = models, past.rows
+        self._own, self._items = len(models.ids), len(models.ids) + len(newborns.born)
         newest_first = np.arange(len(past.rows))[::-1]
         place = np.where(past.current, 1.0, params.earlier_weight)
         self.tower: Floats = models.item_vectors @ user
+        if len(newborns.born):
+            self.tower = np.concatenate([self.tower, newborns.units @ user])
         self.covisit = self._sum(models.covisit, params.covisit_decay**newest_first * place)
         self.ease = self._sum(models.ease, params.ease_decay**newest_first * place)
 
     @cached_property
     def taste(self) -> Floats:
         """The history folded into the space of the factors: float32 (f,)."""
-        return fold_in(self._models.als_items, self._rows)
+        return fold_in(self._models.als_items, self._rows[self._rows < self._own])
+
+    @cached_property
+    def als(self) -> Floats:
+        scores: Floats = np.zeros(self._items, np.float32)
+        scores[: self._own] = self._models.als_items @ self.taste
+        return scores
 
     def of(self, rows: Rows, place: npt.NDArray[Any] | None = None) -> Scores:
         """The scores of `rows` (n,), which stand at `place` (n,) of the order of retrieval."""
+        own = rows < self._own if self._own < self._items else True
+        als = self._models.als_items[rows * own] @ self.taste * own
         return Scores(
             tower=self.tower[rows],
             covisit=self.covisit[rows],
             ease=self.ease[rows],
             covisit_last=self._sum(self._models.covisit, NEWEST[-1:])[rows],
             next=self._sum(self._models.next, NEWEST)[rows],
-            als=self._models.als_items[rows] @ self.taste,
+            als=als,
             place=np.full(len(rows), np.nan) if place is None else place,
         )
 
     def _sum(self, table: sparse.csr_matrix, weights: npt.NDArray[Any]) -> Floats:
-        """sum_k weights[-k] * table[rows[-k]], of the newest contacts: float32 (N,)."""
+        """sum_k weights[-k] * table[rows[-k]], of the newest contacts: float32 (N + m,)."""
         rows = self._rows[-len(weights) :]
+        weights = weights[len(weights) - len(rows) :]
+        if self._own < self._items:
+            own = rows < self._own
+            rows, weights = rows[own], weights[own]
         begin, end = table.indptr[rows], table.indptr[rows + 1]
         spans = [slice(*ends) for ends in zip(begin.tolist(), end.tolist(), strict=True)]
         if not spans:
-            return np.zeros(len(self._models.ids), np.float32)
+            return np.zeros(self._items, np.float32)
         items = np.concatenate([table.indices[span] for span in spans])
         values = np.concatenate([table.data[span] for span in spans])
-        values = values * np.repeat(weights[-len(rows) :], end - begin)
-        return np.bincount(items, values, len(self._models.ids)).astype(np.float32)
+        values = values * np.repeat(weights, end - begin)
+        return np.bincount(items, values, self._items).astype(np.float32)
 
 
 def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
@@ -192,7 +217,7 @@ def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
     return ordered
 
 
-def user_vector(models: Models, visitor: Visitor, past: History) -> Floats:
+def user_vector(models: Models, visitor: Visitor, past: History, newborns: Newborns = NOBODY) -> Floats:
     """The shopper in the space of the items: float32 (d,), from at most the 20 newest contacts."""
     rows, ages, kinds = past.rows[-HISTORY:], past.ages[-HISTORY:], past.kinds[-HISTORY:]
     start = HISTORY - len(rows)
@@ -201,7 +226,11 @@ def user_vector(models: Models, visitor: Visitor, past: History) -> Floats:
     contacts = np.zeros((1, HISTORY), np.int64)
     items[0, start:], stamps[0, start:], contacts[0, start:] = rows + 1, ages, kinds
     context = np.array([encode_context(visitor.device, visitor.channel, visitor.country)], np.int64)
-    return models.tower.user_vector(items, stamps, contacts, context)
+    unknown = np.zeros((1, HISTORY, models.item_vectors.shape[1]), np.float32)
+    if len(newborns.born):
+        late = np.flatnonzero(rows >= len(models.ids))
+        unknown[0, start + late] = newborns.vectors[rows[late] - len(models.ids)]
+    return models.tower.user_vector(items, stamps, contacts, context, unknown)
 
 
 def als_scores(item_factors: Floats, rows: Rows) -> Floats:

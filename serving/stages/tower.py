@@ -20,12 +20,13 @@ class UserTower:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows) -> Floats:
-        """(1, 20) int64, (1, 20) float32 seconds, (1, 20) int64, (1, 3) int64 -> (d,), L2-normalised.
+    def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows, newborn: Floats) -> Floats:
+        """int64 (1, 20), float32 (1, 20) seconds, int64 (1, 20), int64 (1, 3), float32 (1, 20, d) -> (d,).
 
-        `items`: 0 for padding, else catalogue row + 1, newest last. `kinds`: 0 padding, 1 view, 2 cart,
-        3 purchase. `context`: feature_repo.events.encode_context.
+        L2-normalised. `items`: 0 for padding, else catalogue row + 1, newest last. `kinds`: 0 padding,
+        1 view, 2 cart, 3 purchase. `context`: feature_repo.events.encode_context. `newborn`: the item
+        tower's vectors, read where a row is beyond the release's own.
         """
-        feeds = {"items": items, "ages": ages, "kinds": kinds, "context": context}
+        feeds = {"items": items, "ages": ages, "kinds": kinds, "context": context, "newborn": newborn}
         vector: Floats = np.asarray(self._session.run(["vector"], feeds)[0])[0]
         return vector

@@ -48,6 +48,7 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
         for verb in ("start", "status", "stop", "advance", "watch", "plan --runs 2", "history")
     ],
     "trace": [f"trace {'0' * 32}", "trace --bundle abcd"],
+    "embed": ["embed --once"],
     "stream": ["stream --from beginning --until-empty"],
 }
 CALLS = [call for job in cli.places() for call in ARGS.get(job, [job])]

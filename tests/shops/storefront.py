@@ -153,7 +153,7 @@ def open_shop(
     background = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=2)
     state.install(blocking, release_of(home, bundle), act())
     features = StillFeatures(tiny_bundle.matrix(pq.read_table(bundle / "catalogue.parquet")))
-    releases = Releases(blocking, lambda ids: features)
+    releases = Releases(blocking, lambda ids, space: features)
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
     storefront = Storefront(releases, background, exposures, health, params, holdout, replay)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,18 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from scipy import sparse
+from shops.tower_inputs import PARAMS as PARAMS_OF_TOWER
 from torch import nn
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.events import ITEM_SCHEMA
 from serving.release import bundle
+from training.dataset import Catalogue
+from training.two_tower.encoder import WIDTH
+from training.two_tower.export import export_content
+from training.two_tower.item_features import Vocabulary, item_features
+from training.two_tower.towers import ItemTower
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 DEPARTMENTS = ("Apparel", "Office", "Drinkware", "Bags", "Electronics")
@@ -40,10 +47,19 @@ class Tower(nn.Module):
         self.context = nn.Linear(3, width)
 
     def forward(
-        self, items: torch.Tensor, ages: torch.Tensor, kinds: torch.Tensor, context: torch.Tensor
+        self,
+        items: torch.Tensor,
+        ages: torch.Tensor,
+        kinds: torch.Tensor,
+        context: torch.Tensor,
+        newborn: torch.Tensor | None = None,
     ) -> torch.Tensor:
         weight = (kinds > 0) / (1.0 + ages / 86_400)  # (batch, 20)
-        pooled = (self.embed(items) * weight[..., None]).sum(1) + 0.1 * self.context(context.float())
+        most = self.embed.num_embeddings - 1
+        vectors = self.embed(items.clamp(max=most))
+        if newborn is not None:
+            vectors = torch.where((items <= most)[..., None], vectors, newborn)
+        pooled = (vectors * weight[..., None]).sum(1) + 0.1 * self.context(context.float())
         return nn.functional.normalize(pooled, dim=-1)  # (batch, width)
 
 
@@ -97,6 +113,7 @@ def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:
     for name in bundle.TABLES:
         sparse.save_npz(folder / f"{name}.npz", _neighbours(rng, n, min(n // 3, 200)))
     _export(folder / "user_tower.onnx", vectors, seed)
+    _export_item_tower(folder, table, vectors.shape[1], seed)
     _grow(folder / "ranker.txt", trees, rng)
     return folder
 
@@ -125,6 +142,7 @@ def _export(file: Path, vectors: np.ndarray[Any, Any], seed: int) -> None:
         "ages": torch.zeros(1, 20),
         "kinds": torch.zeros(1, 20, dtype=torch.int64),
         "context": torch.zeros(1, 3, dtype=torch.int64),
+        "newborn": torch.zeros(1, 20, vectors.shape[1]),
     }
     torch.onnx.export(
         tower,
@@ -135,6 +153,16 @@ def _export(file: Path, vectors: np.ndarray[Any, Any], seed: int) -> None:
         output_names=["vector"],
         dynamic_axes={name: {0: "batch"} for name in (*inputs, "vector")},
     )
+
+
+def _export_item_tower(folder: Path, table: pa.Table, width: int, seed: int) -> None:
+    """A real item tower that was never fitted: random weights, the words of this catalogue, no text."""
+    torch.manual_seed(seed)
+    words = Vocabulary.of(Catalogue(table))
+    features = item_features(Catalogue(table), np.zeros((len(table), WIDTH), np.float32), words)
+    tower = ItemTower(features, replace(PARAMS_OF_TOWER, dim=width))
+    export_content(tower, folder / "item_tower.onnx")
+    (folder / "item_words.json").write_bytes(orjson.dumps(asdict(words)))
 
 
 def _grow(file: Path, trees: int, rng: np.random.Generator) -> None:

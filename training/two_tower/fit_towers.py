@@ -22,7 +22,7 @@ from training.two_tower.negatives import (
     places_of,
     sampled_softmax_loss,
 )
-from training.two_tower.towers import ServedTower, TwoTowerParams, TwoTowers, with_padding
+from training.two_tower.towers import ItemTower, ServedTower, TwoTowerParams, TwoTowers, with_padding
 from training.two_tower.validation import next_item_quality
 from training.two_tower.windows import Batch, Runs, batches, merge_repeats
 
@@ -43,9 +43,13 @@ class Epoch:
 
 @dataclass(frozen=True)
 class FittedTowers:
-    """served: user tower with its item table; item_vectors float32 (items, d), L2-normalised."""
+    """served: user tower with its item table; item_vectors float32 (items, d), L2-normalised.
+
+    items: the item tower, for items that come later.
+    """
 
     served: ServedTower
+    items: ItemTower
     item_vectors: np.ndarray
     curves: list[Epoch]
 
@@ -212,4 +216,5 @@ class _Trainer:
         self.model.to("cpu").eval()
         table = self.model.items()
         served = ServedTower(self.model.user, with_padding(table)).eval()
-        return FittedTowers(served, F.normalize(table, dim=-1).numpy(), curves)
+        vectors = F.normalize(table, dim=-1).numpy()
+        return FittedTowers(served, self.model.items, vectors, curves)

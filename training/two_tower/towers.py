@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from feature_repo.events import CHANNELS, COUNTRY_BUCKETS, DEVICES, KINDS
 from training.two_tower.attention import AGE_EDGES, Block, SessionSum, age_codes, visible
-from training.two_tower.item_features import BANDS, ItemFeatures
+from training.two_tower.item_features import BANDS, INPUTS, ItemFeatures
 from training.two_tower.windows import Batch
 
 
@@ -69,7 +69,7 @@ class ItemTower(nn.Module):
     def __init__(self, features: ItemFeatures, params: TwoTowerParams) -> None:
         super().__init__()
         d = params.dim
-        for name in ("text", "accessories", "categories", "brand", "price", "margin"):
+        for name in INPUTS:
             self.register_buffer(name, torch.from_numpy(getattr(features, name)), persistent=False)
         self.register_buffer("seen", torch.zeros(len(features), dtype=torch.bool))
         self.of_text = nn.Linear(features.text.shape[1], d, bias=False)
@@ -89,15 +89,20 @@ class ItemTower(nn.Module):
     def forward(self, rows: Tensor | None = None) -> Tensor:
         """float32 (n, d), not normalised: the items of `rows` int64 (n,), all by default."""
         of = slice(None) if rows is None else rows
-        content = self.of_text(self.text[of]) + self.of_accessories(self.accessories[of])
-        content = content + self.of_category(self.categories[of]).sum(1) + self.of_brand(self.brand[of])
-        content = content + self.of_price(self.price[of]) + self.of_margin(self.margin[of])
-        content = content + self.mix(content)
+        content = self.content(*(getattr(self, name)[of] for name in INPUTS))
         keep = self.seen[of]
         if self.training:
             keep = keep & (torch.rand(len(keep), device=keep.device) >= self.id_dropout)
         identity = self.identity.weight if rows is None else self.identity(rows)
         return content + keep[:, None] * identity
+
+    def content(self, *inputs: Tensor) -> Tensor:
+        """float32 (n, d), not normalised: what is known of n items without their identity, by INPUTS."""
+        text, accessories, categories, brand, price, margin = inputs
+        content = self.of_text(text) + self.of_accessories(accessories)
+        content = content + self.of_category(categories).sum(1) + self.of_brand(brand)
+        content = content + self.of_price(price) + self.of_margin(margin)
+        return content + self.mix(content)
 
 
 class UserTower(nn.Module):
@@ -135,8 +140,14 @@ class UserTower(nn.Module):
         wait     float32 (b, t)      seconds from the contact to the query that this position answers
         context  int64 (b, t, 3)     of that query
         """
+        return self.read(F.embedding(items, table), items, ages, kinds, wait, context)
+
+    def read(
+        self, vectors: Tensor, items: Tensor, ages: Tensor, kinds: Tensor, wait: Tensor, context: Tensor
+    ) -> Tensor:
+        """As `forward`, of the items' `vectors` (b, t, d); `items` tell only which are the same."""
         real = items > 0
-        raw = torch.where(real[..., None], F.embedding(items, table), self.nothing)  # (b, t, d)
+        raw = torch.where(real[..., None], vectors, self.nothing)  # (b, t, d)
         x = raw + self.of_kind(kinds) * real[..., None]
         allowed, distance = visible(items)
         gap = age_codes(ages[:, None, :] - ages[:, :, None])  # (b, query, key)
@@ -180,12 +191,19 @@ class ServedTower(nn.Module):
         self.tower = tower
         self.register_buffer("table", table)
 
-    def forward(self, items: Tensor, ages: Tensor, kinds: Tensor, context: Tensor) -> Tensor:
+    def forward(
+        self, items: Tensor, ages: Tensor, kinds: Tensor, context: Tensor, newborn: Tensor | None = None
+    ) -> Tensor:
         """float32 (b, d), L2-normalised.
 
         items, kinds int64 (b, t) and ages float32 (b, t) as in UserTower, ages counted back from the query;
-        context int64 (b, 3). A history of nothing but padding gives what the context alone tells.
+        context int64 (b, 3). A history of nothing but padding gives what the context alone tells. An item
+        beyond the table stands at its place of `newborn` float32 (b, t, d), as the item tower gives it.
         """
+        known = self.table.shape[0]
+        vectors = F.embedding(items.clamp(max=known - 1), self.table)  # (b, t, d)
+        if newborn is not None:
+            vectors = torch.where((items < known)[..., None], vectors, newborn)
         wait = ages[:, -1:].expand_as(ages)
         everywhere = context[:, None, :].expand(-1, items.shape[1], -1)
-        return self.tower(self.table, items, ages, kinds, wait, everywhere)[:, -1]
+        return self.tower.read(vectors, items, ages, kinds, wait, everywhere)[:, -1]

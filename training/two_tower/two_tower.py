@@ -15,7 +15,7 @@ from training.dataset import Fit, fitting
 from training.fits import CHOICE, fitted
 from training.two_tower.export import write_towers
 from training.two_tower.fit_towers import Epoch, fit_towers, planned_epochs
-from training.two_tower.item_features import item_features
+from training.two_tower.item_features import Vocabulary, item_features
 from training.two_tower.towers import TwoTowerParams
 
 
@@ -38,9 +38,10 @@ def _fit(fit: Fit) -> str:
             values = {name: getattr(epoch, name) for name in ("loss", "ndcg_at_12", "recall_at_120")}
             job.run.metrics(values, step=epoch.epoch)
 
-        features = item_features(job.catalogue, read_text(text_file, len(job.catalogue)))
+        words = Vocabulary.of(job.catalogue)
+        features = item_features(job.catalogue, read_text(text_file, len(job.catalogue)), words)
         towers = fit_towers(job.contacts, features, params, micros(job.cut), on_epoch)
-        write_towers(towers, job.catalogue.item_ids, job.folder)
+        write_towers(towers, job.catalogue.item_ids, words, job.folder)
     best = max(towers.curves, key=lambda epoch: epoch.ndcg_at_12)
     planned = planned_epochs(params, len(job.contacts))
     trained = f"epoch {best.epoch} of {len(towers.curves)} (at most {planned})"

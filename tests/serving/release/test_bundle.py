@@ -67,14 +67,15 @@ def test_the_exported_tower_equals_the_original(copy: Path) -> None:
     tower = tiny_bundle.Tower(60, 64).eval()
     tower.embed.weight.data[1:] = torch.from_numpy(vectors)
     items = np.zeros((1, 20), np.int64)
-    items[0, -3:] = (5, 9, 60)
+    items[0, -3:] = (5, 62, 60)  # one that came after the fit
+    newborn = np.random.default_rng(3).normal(size=(1, 20, 64)).astype(np.float32)
     ages = np.linspace(0, 1e6, 20, dtype=np.float32)[None]
     kinds = (items > 0).astype(np.int64)
     context = np.array([[2, 1, 7]])
     with torch.no_grad():
-        expected = tower(*map(torch.from_numpy, (items, ages, kinds, context)))[0].numpy()
+        expected = tower(*map(torch.from_numpy, (items, ages, kinds, context, newborn)))[0].numpy()
     exported = bundle.load(copy).models.tower
-    assert np.allclose(exported.user_vector(items, ages, kinds, context), expected, atol=1e-6)
+    assert np.allclose(exported.user_vector(items, ages, kinds, context, newborn), expected, atol=1e-6)
 
 
 def test_compiled_trees_equal_lightgbm_also_where_values_are_missing(copy: Path) -> None:

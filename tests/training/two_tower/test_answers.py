@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from shops.retrieval_contract import ITEMS, checkerboard, contacts_of
 from shops.tower_inputs import PARAMS, features_of, random_inputs
 
+from feature_repo.events import HISTORY
 from training.two_tower.export import INPUTS, export_onnx
 from training.two_tower.fit_towers import FittedTowers, fit_towers, planned_epochs
 
@@ -49,7 +50,8 @@ def test_an_answer_does_not_read_the_neighbours_of_its_row(
     answerers: list[Answerer], seed: int, b: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    inputs = random_inputs(rng, b, ITEMS)
+    newborn = rng.normal(size=(b, HISTORY, PARAMS.dim)).astype(np.float32)
+    inputs = (*random_inputs(rng, b, ITEMS + 3), torch.from_numpy(newborn))
     order, one = rng.permutation(b), int(rng.integers(b))
     for answer in answerers:
         together = answer(*inputs)

@@ -19,7 +19,7 @@ from training.dataset import Contacts
 from training.two_tower.attention import visible
 from training.two_tower.export import export_onnx, write_towers
 from training.two_tower.fit_towers import FittedTowers, fit_towers
-from training.two_tower.item_features import bands
+from training.two_tower.item_features import Vocabulary, band_edges, bands
 from training.two_tower.towers import (
     ServedTower,
     TwoTowers,
@@ -28,6 +28,7 @@ from training.two_tower.towers import (
 )
 
 CUT = 40 * 86_400_000_000
+NO_WORDS = Vocabulary((), (), (), ())
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +55,11 @@ def test_the_exported_user_tower_equals_the_trained_one(fitted: FittedTowers, tm
     assert [path.name for path in tmp_path.iterdir()] == ["user_tower.onnx"]
     session = onnxruntime.InferenceSession(tmp_path / "user_tower.onnx")
     names = [entry.name for entry in session.get_inputs()]
-    assert names == ["items", "ages", "kinds", "context"]
+    assert names == ["items", "ages", "kinds", "context", "newborn"]
     rng = np.random.default_rng(1)
     for b in (1, 3, 200):
-        inputs = random_inputs(rng, b, ITEMS)
+        newborn = torch.from_numpy(rng.normal(size=(b, HISTORY, PARAMS.dim)).astype(np.float32))
+        inputs = (*random_inputs(rng, b, ITEMS + 3), newborn)  # some came after the fit
         feed = dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True))
         (exported,) = session.run(["vector"], feed)
         with torch.no_grad():
@@ -128,11 +130,13 @@ def test_the_same_input_gives_the_same_files_byte_for_byte(tmp_path: Path) -> No
     contacts, params = contacts_of(checkerboard(12)), dataclasses.replace(PARAMS, epochs=2, dropout=0.2)
     for name in ("first", "second"):
         towers = fit_towers(contacts, features_of(12), params, CUT)
-        write_towers(towers, [f"item {i}" for i in range(12)], tmp_path / name)
+        write_towers(towers, [f"item {i}" for i in range(12)], NO_WORDS, tmp_path / name)
         torch.rand(3)  # what happened before in the process must not matter
     first, second = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("first", "second"))
     assert first.keys() == {
         "user_tower.onnx",
+        "item_tower.onnx",
+        "item_words.json",
         "item_vectors.npy",
         "item_ids.json",
         "curves.csv",
@@ -182,7 +186,7 @@ def test_training_stops_when_the_held_out_days_stop_improving_and_writes_its_cur
     )
     best = max(towers.curves, key=lambda epoch: epoch.ndcg_at_12)
     assert seen == list(range(1, best.epoch + 3)) and len(seen) < 30
-    write_towers(towers, [str(i) for i in range(12)], tmp_path)
+    write_towers(towers, [str(i) for i in range(12)], NO_WORDS, tmp_path)
     rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
     assert [int(row["epoch"]) for row in rows] == seen
     assert float(rows[best.epoch - 1]["ndcg_at_12"]) == pytest.approx(best.ndcg_at_12, abs=1e-6)
@@ -208,7 +212,8 @@ def test_the_item_tower_gives_the_same_rows_alone_as_in_the_whole_catalogue() ->
 
 def test_price_bands_are_deciles_of_what_is_known() -> None:
     prices = [float(i) for i in range(100)] + [None]
-    codes = bands(prices)
+    codes = bands(prices, band_edges(prices))
     assert codes[:100].tolist() == [i // 10 + 1 for i in range(100)]
     assert codes[100] == 0
-    assert bands([None, None]).tolist() == [0, 0]
+    assert bands([None, None], band_edges([None, None])).tolist() == [0, 0]
+    assert bands([3.0, None], ()).tolist() == [0, 0]  # of a shop that told no price when it was fitted

@@ -1,0 +1,124 @@
+"""New items: how soon a list may hold them, and what their rows cost a request.
+
+    python benchmarks/newborn.py            # beside a running shop (`endcap up`)
+    python benchmarks/newborn.py --path     # the request path of its champion alone, no service
+
+The first writes rows into the catalogue of the shop, one after the other, and asks until each is a candidate;
+they are taken away again. The second asks in turn, in one process, with 0, 100 and 5,000 appended rows, and
+takes the CPU time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+
+from feature_repo.assemble.matrix import ItemMatrix, Newborns
+from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
+from feature_repo.features.store import open_store
+from feature_repo.online import changes
+from feature_repo.online.connection import connect
+from feature_repo.online.lifetimes import LISTED
+from feature_repo.online.rows import OnlineView, write_newer
+from feature_repo.params import root
+from feature_repo.places import ITEMS, at
+from feature_repo.ports import service_url
+from serving.pipeline import recommend, visitor_of
+from serving.release import bundle, state
+from serving.types import Request
+
+PATIENCE_S = 30.0
+
+
+def soon(count: int) -> None:
+    """Print p50, p99 and the slowest of `count` items."""
+    view, rows = OnlineView(ITEM_CATALOGUE, open_store().project), catalogue_rows(at(ITEMS)).to_pylist()
+    names = [column.name for column in ITEM_CATALOGUE.columns]
+    took = []
+    with connect() as redis, httpx.Client(base_url=service_url(), timeout=10) as client:
+        for i in range(count):
+            like = rows[(i * 97) % len(rows)]
+            item, row = f"benchmark newborn {i}", {name: like[name] for name in names}
+            row |= {"available_from": 0, "stock": 5, "title": f"{row['title']}, new"}
+            began = time.perf_counter()
+            write_newer(redis, view, [(item, time.time_ns() // 1000, row)])
+            redis.sadd(LISTED, item)
+            changes.announce(redis, [item])
+            while not listed(client, like["item_id"], item):
+                if time.perf_counter() - began > PATIENCE_S:
+                    raise SystemExit(f"{item} was in no list after {PATIENCE_S:.0f} s")
+                time.sleep(0.02)
+            took.append(time.perf_counter() - began)
+            redis.srem(LISTED, item)
+            redis.delete(view.key(item))
+            changes.announce(redis, [item])
+    p50, p99 = np.quantile(took, [0.5, 0.99])
+    print(f"{count} new items, from row to list: p50 {p50:.2f} s, p99 {p99:.2f} s, max {max(took):.2f} s")
+
+
+def listed(client: httpx.Client, anchor: str, item: str) -> bool:
+    """Whether a visitor on the page of `anchor` gets `item` among 100."""
+    body = {"surface": "similar_items", "items": [anchor], "session_id": "benchmark", "limit": 100}
+    answer = client.post("/v1/recommend", json=body).json()
+    return any(slot["item_id"] == item for slot in answer["items"])
+
+
+def path(rounds: int, counts: Sequence[int] = (0, 100, 5000)) -> None:
+    """Print the median CPU time of a request per number of appended rows, asked in turn."""
+    with connect() as redis:
+        release = bundle.load(root() / state.present(redis).champion.path)
+    table = pq.read_table(at(ITEMS))
+    ids, columns = release.models.ids, _columns(table)
+    plain, rng = ItemMatrix(ids, columns), np.random.default_rng(0)
+    vectors = rng.normal(size=(max(counts), release.models.item_vectors.shape[1])).astype(np.float32)
+    matrices = [
+        plain.with_newborns(
+            [f"new {i}" for i in range(n)],
+            Newborns.of([1] * n, list(vectors[:n])),
+            {name: (values * (n // len(values) + 1))[:n] for name, values in columns.items()},
+        )
+        if n
+        else plain
+        for n in counts
+    ]
+    took: dict[int, list[float]] = {n: [] for n in counts}
+    now = time.time_ns() // 1000
+    for i in range(rounds):
+        anchors = tuple(ids[j] for j in rng.integers(0, len(ids), 5))
+        request = Request(surface="homepage_hero", session_id=f"s{i}", items=anchors)
+        visitor = visitor_of(request, now, None, None)
+        for n, matrix in zip(counts, matrices, strict=True):
+            matrix.popularity(), matrix.exposure()
+            began = time.process_time()
+            recommend(request, release, visitor, matrix)
+            took[n].append(time.process_time() - began)
+    medians = {n: float(np.median(times)) for n, times in took.items()}
+    for n, median in medians.items():
+        print(
+            f"{len(ids):,} items and {n:,} appended: {1e3 * median:.3f} ms, {median / medians[0]:.3f} of none"
+        )
+
+
+def _columns(table: Any) -> dict[str, list[Any]]:
+    names = ("price", "margin", "stock", "category_path", "brand")
+    return {name: table[name].to_pylist() for name in names} | {"available_from": [None] * len(table)}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--items", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=600)
+    parser.add_argument("--path", action="store_true")
+    asked = parser.parse_args()
+    if asked.path:
+        path(asked.rounds)
+    else:
+        soon(asked.items)
