@@ -25,6 +25,7 @@ class Serving:
     drain_timeout_s: float  # for requests in flight when the service is stopped
     max_items: int  # ids in each of items, cart, exclude
     max_events: int  # per POST /v1/events
+    max_surfaces: int  # per POST /v1/page
     wait_limit_s: float  # ?wait=1 gives up after this
     max_waiters: int  # of a worker at once; one more is answered at once, applied: false
     clock_skew_s: int  # how far ahead of our clock an event may be stamped

@@ -29,6 +29,7 @@ from serving import lifeline  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
+from serving.http.origins import Cors  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
@@ -47,7 +48,7 @@ NO_RELEASE = (
 )
 Job = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
-app = build_app()
+app = build_app(load("cors", Cors))
 install(PARAMS)
 
 

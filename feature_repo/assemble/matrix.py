@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from feature_repo.features.catalogue import SHOWN
 from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
 from feature_repo.folds.parts import Counts
 
@@ -30,6 +31,7 @@ class ItemMatrix:
     department, category: int32 codes of the first below the root and of the whole path, 0 for unknown
     brand: int32, 0 for unknown · price_band: int32, 1..5 by quintile of the catalogue, 0 for unknown
     activity[name]: int64 or float64, as declared by the fold `item_activity`
+    shown[name]: title, brand, ... as the catalogue has them, for answers; absent where it was not read
 
     `updated`, `with_catalogue` and `as_of` leave this matrix as it is and share with it what did not change.
     """
@@ -51,6 +53,7 @@ class ItemMatrix:
         return len(self.ids)
 
     def _set_catalogue(self, catalogue: Mapping[str, Sequence[object]]) -> None:
+        self.shown = {name: catalogue[name] for name in SHOWN if name in catalogue}
         self.price = _numbers(catalogue["price"])
         self.margin = _numbers(catalogue["margin"])
         self.stock = _numbers(catalogue["stock"])

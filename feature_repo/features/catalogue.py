@@ -54,6 +54,9 @@ class Catalogue(Part):
     )
 
 
+# What an answer may carry of a product besides its id; the others are the shop's own business.
+SHOWN = ("title", "price", "brand", "category_path")
+
 ITEM_CATALOGUE = Fold(
     name="item_catalogue",
     key="item_id",

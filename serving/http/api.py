@@ -1,6 +1,6 @@
 """The routes of the storefront plane: bytes in, a checked request on, bytes out.
 
-POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/rank   POST /v1/events[?wait=1]
+POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/page   POST /v1/rank   POST /v1/events[?wait=1]
 GET /metrics
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
@@ -22,14 +23,22 @@ from serving import prometheus
 from serving.errors import RequestError
 from serving.http.connections import READ_ON
 from serving.http.ingress import Ingress, Receipt, parse_events
-from serving.http.requests import parse_query, parse_rank, parse_recommend, query_pairs
+from serving.http.origins import Cors, Origins
+from serving.http.requests import parse_page, parse_query, parse_rank, parse_recommend, query_pairs
 from serving.live.complaints import Complaints
 from serving.live.storefront import Storefront
 from serving.params import Serving
 from serving.types import Answer
 
 JSON = "application/json"
-METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST"}
+METHODS = {
+    "/v1/recommend": "GET, POST",
+    "/v1/page": "POST",
+    "/v1/rank": "POST",
+    "/v1/events": "POST",
+}
+NOT_KEPT = {"Cache-Control": "private, no-store", "X-Accel-Expires": "0"}
+REJECTED = "Endcap-Rejected"  # how many events of a POST were refused; absent where none was
 
 complain = Complaints(logging.getLogger(__name__))
 
@@ -46,18 +55,20 @@ class Desk:
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
 
 
-def build_app() -> Starlette:
+def build_app(cors: Cors) -> Starlette:
     """The ASGI app; put a Desk in its `state.desk` before the first request."""
     everything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return Starlette(
         routes=[
             Route("/v1/recommend", _guarded("recommend", recommend), methods=["POST"]),
             Route("/v1/recommend", _guarded("recommend", recommend_by_query), methods=["GET"]),
+            Route("/v1/page", _guarded("page", page), methods=["POST"]),
             Route("/v1/rank", _guarded("rank", rank), methods=["POST"]),
             Route("/v1/events", _guarded("events", events), methods=["POST"]),
             Route("/v1/{path:path}", _guarded("unknown", elsewhere), methods=everything),
             Route("/metrics", exposition, methods=["GET"]),
-        ]
+        ],
+        middleware=[Middleware(Origins, cors=cors, methods=METHODS)],
     )
 
 
@@ -70,6 +81,13 @@ async def recommend(http: HttpRequest, desk: Desk) -> Response:
 async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
     request = parse_query(query_pairs(http.scope["query_string"]), desk.params.max_items)
     return _list(http, desk, await desk.storefront.recommend(request))
+
+
+async def page(http: HttpRequest, desk: Desk) -> Response:
+    body = await read_body(http, desk.params.max_body_bytes)
+    requests = parse_page(body, desk.params.max_items, desk.params.max_surfaces)
+    lists = map(answer_bytes, await desk.storefront.page(requests))
+    return Response(b'{"surfaces":[' + b",".join(lists) + b"]}", headers=NOT_KEPT, media_type=JSON)
 
 
 async def rank(http: HttpRequest, desk: Desk) -> Response:
@@ -86,11 +104,13 @@ async def events(http: HttpRequest, desk: Desk) -> Response:
     raw, sent_at = parse_events(body, desk.params.max_events)
     now = await desk.storefront.now()
     receipt = await desk.ingress.accept(raw, desk.ingress.clock(now, time.time_ns() // 1000, sent_at))
+    refused = len(receipt.rejected)
+    headers = {REJECTED: str(refused)} if refused else None
     if not receipt.accepted:  # nothing was, so that a client that reads the status alone knows
-        return Response(receipt.body(True if wait == "1" else None), 422, media_type=JSON)
+        return Response(receipt.body(True if wait == "1" else None), 422, headers, media_type=JSON)
     if wait == "0":
-        return Response(receipt.body(), 202, media_type=JSON)
-    return StreamingResponse(_when_applied(desk, receipt), 202, media_type=JSON)
+        return Response(receipt.body(), 202, headers, media_type=JSON)
+    return StreamingResponse(_when_applied(desk, receipt), 202, headers, media_type=JSON)
 
 
 async def _when_applied(desk: Desk, receipt: Receipt) -> AsyncIterator[bytes]:
@@ -139,10 +159,14 @@ async def read_body(http: HttpRequest, limit: int) -> bytes:
 def answer_bytes(answer: Answer) -> bytes:
     """The JSON body: the answer's fields, `warnings` and `debug` only where there is something to say."""
     body = {name: getattr(answer, name) for name in Answer.__slots__}
-    body["items"] = [
+    told = body.pop("products")
+    slots = [
         {"item_id": slot.item_id, "slot": slot.slot, "score": slot.score, "source": slot.source}
         for slot in answer.items  # orjson takes twice as long for a dataclass
     ]
+    body["items"] = slots
+    for slot, more in zip(slots, told, strict=True) if told else ():
+        slot |= more
     if not answer.warnings:
         del body["warnings"]
     if answer.debug is None:
@@ -156,7 +180,7 @@ def cache_headers(method: str, answer: Answer, edge_ttl_s: int) -> dict[str, str
     A GET names its shopper in the URL, so that no shopper's list can be found under another's key.
     """
     keep = edge_ttl_s if method == "GET" and answer.degraded is None and not answer.debug else 0
-    return {"Cache-Control": "private, no-store", "X-Accel-Expires": str(keep)}
+    return {**NOT_KEPT, "X-Accel-Expires": str(keep)}
 
 
 def _list(http: HttpRequest, desk: Desk, answer: Answer) -> Response:
@@ -174,7 +198,8 @@ def _guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[
                 raise UnavailableError("the service is starting")
             return await handler(http, desk)
         except RequestError as error:
-            found = Response(error.body(), error.status, media_type=JSON)
+            allow = {"Allow": METHODS[http.url.path]} if error.status == 405 else None
+            found = Response(error.body(), error.status, allow, media_type=JSON)
         except UnavailableError as error:
             retry = {"Retry-After": str(error.retry_after_s)}
             found = Response(error.body(), 503, retry, media_type=JSON)

@@ -68,7 +68,7 @@ def catalogue(n: int) -> pa.Table:
 
 def matrix(table: pa.Table) -> ItemMatrix:
     """The item matrix of a catalogue whose items nobody has touched."""
-    names = ("price", "margin", "stock", "category_path", "brand")
+    names = ("title", "price", "margin", "stock", "category_path", "brand")
     columns: dict[str, Any] = {name: table[name].to_pylist() for name in names}
     return ItemMatrix(table["item_id"].to_pylist(), columns | {"available_from": [None] * len(table)})
 
