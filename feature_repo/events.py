@@ -103,6 +103,7 @@ ITEM_SCHEMA = pa.schema(
         pa.field("accessories", pa.list_(pa.string())),
         pa.field("available_from", TIMESTAMP),
         pa.field("gtin", pa.string()),
+        pa.field("url", pa.string()),
     ]
 )
 

@@ -70,7 +70,7 @@ def item_rules(latest: datetime) -> list[Rule]:
             f"length(description) > {_MAX_DESCRIPTION}",
             f"text of at most {_MAX_DESCRIPTION} characters",
         ),
-        *(_text(name, _MAX_TITLE, "text") for name in ("category_path", "image_path")),
+        *(_text(name, _MAX_TITLE, "text") for name in ("category_path", "image_path", "url")),
         *(_text(name, 256, "text") for name in ("brand", "gtin")),
         _number("price", events.MAX_PRICE),
         Rule("currency", "NOT regexp_full_match(currency, '[A-Z]{3}')", "three capital letters (ISO 4217)"),

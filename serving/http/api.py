@@ -1,7 +1,7 @@
 """The routes of the storefront plane: bytes in, a checked request on, bytes out.
 
 POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/page   POST /v1/rank   POST /v1/events[?wait=1]
-GET /metrics
+GET /metrics   GET /docs.json and the files of assets.ASSETS, / among them
 """
 
 import logging
@@ -21,8 +21,10 @@ from starlette.routing import Route
 from feature_repo.errors import UnavailableError
 from serving import prometheus
 from serving.errors import RequestError
+from serving.http.assets import ASSETS, HEADERS, cached, etag
 from serving.http.connections import READ_ON
 from serving.http.ingress import Ingress, Receipt, parse_events
+from serving.http.openapi import document_bytes
 from serving.http.origins import Cors, Origins
 from serving.http.requests import parse_page, parse_query, parse_rank, parse_recommend, query_pairs
 from serving.live.complaints import Complaints
@@ -36,8 +38,12 @@ METHODS = {
     "/v1/page": "POST",
     "/v1/rank": "POST",
     "/v1/events": "POST",
+    "/metrics": "GET",
+    "/docs.json": "GET",
+    **dict.fromkeys(ASSETS, "GET"),
 }
 NOT_KEPT = {"Cache-Control": "private, no-store", "X-Accel-Expires": "0"}
+HEALTH = {"/livez": "GET", "/readyz": "GET"}  # BentoML's, in front of this app
 REJECTED = "Endcap-Rejected"  # how many events of a POST were refused; absent where none was
 
 complain = Complaints(logging.getLogger(__name__))
@@ -65,8 +71,11 @@ def build_app(cors: Cors) -> Starlette:
             Route("/v1/page", _guarded("page", page), methods=["POST"]),
             Route("/v1/rank", _guarded("rank", rank), methods=["POST"]),
             Route("/v1/events", _guarded("events", events), methods=["POST"]),
-            Route("/v1/{path:path}", _guarded("unknown", elsewhere), methods=everything),
             Route("/metrics", exposition, methods=["GET"]),
+            Route("/docs.json", _guarded("docs", docs), methods=["GET"]),
+            *(Route(path, asset.__call__, methods=["GET"]) for path, asset in ASSETS.items()),
+            # Also what BentoML has behind this app: its own pages, which ask hosts of others for scripts.
+            Route("/{path:path}", _guarded("unknown", elsewhere), methods=everything),
         ],
         middleware=[Middleware(Origins, cors=cors, methods=METHODS)],
     )
@@ -123,9 +132,14 @@ async def _when_applied(desk: Desk, receipt: Receipt) -> AsyncIterator[bytes]:
 
 
 async def elsewhere(http: HttpRequest, desk: Desk) -> Response:
-    if known := METHODS.get(http.url.path):
+    if known := (METHODS | HEALTH).get(http.url.path):
         raise RequestError("method", http.method, known, status=405, next_step=f"use {known}")
     raise RequestError("path", http.url.path, ", ".join(METHODS), status=404, next_step="see docs/api.md")
+
+
+async def docs(http: HttpRequest, desk: Desk) -> Response:
+    body = document_bytes(desk.params)
+    return cached(http, body, {"ETag": etag(body), "Content-Type": JSON, **HEADERS})
 
 
 async def exposition(_: HttpRequest) -> Response:
@@ -198,7 +212,7 @@ def _guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[
                 raise UnavailableError("the service is starting")
             return await handler(http, desk)
         except RequestError as error:
-            allow = {"Allow": METHODS[http.url.path]} if error.status == 405 else None
+            allow = {"Allow": error.allowed} if error.status == 405 else None
             found = Response(error.body(), error.status, allow, media_type=JSON)
         except UnavailableError as error:
             retry = {"Retry-After": str(error.retry_after_s)}

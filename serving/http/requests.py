@@ -25,8 +25,8 @@ FIELDS, CONTEXT_FIELDS = (tuple(field.name for field in fields(kind)) for kind i
 _LISTS = ("items", "cart", "exclude")
 PER_LIST = ("surface", "items", "limit")  # of a page; all else is the page's
 _ID = "a string of 1 to 256 characters without control characters"
-_FIRST_US = micros(EARLIEST)
-_LAST_US = 4_102_444_800_000_000  # 2100-01-01
+FIRST_US = micros(EARLIEST)
+LAST_US = 4_102_444_800_000_000  # 2100-01-01
 _INSTANT = "microseconds since 1970 or ISO 8601 with a time zone, from 2000 to 2099"
 
 
@@ -270,6 +270,6 @@ def parse_instant(name: str, value: Any) -> int | None:
             us = micros(moment) if moment.tzinfo else None
         except (ValueError, OverflowError):
             us = None
-    if type(us) is not int or not _FIRST_US <= us < _LAST_US:
+    if type(us) is not int or not FIRST_US <= us < LAST_US:
         raise RequestError(name, value, _INSTANT)
     return us
