@@ -1,6 +1,7 @@
 """What the door takes and gives, in JSON Schema 2020-12, made of the constants that the door checks by.
 
-A schema says what is accepted and nothing less or more; what no schema can say stands in its description.
+A schema says what is accepted and nothing less or more. What none can say: that a whole number is written
+without a point (3.0 is refused), a key only once, and the limits of time that move with the clock.
 """
 
 from typing import Any
