@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
 from feature_repo.events import is_id
-from pipelines.simulate.pictures import picture
+from pipelines.demo.pictures import picture
 
 HERE = Path(__file__).parent
 SHELF, LISTED, CARRIED = 8, 24, 20  # products of a shelf before there is a list, of a category, of a cart

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -140,3 +141,11 @@ def test_its_types_have_the_fields_of_the_service() -> None:
     assert set(Event.__annotations__) == set(NAMES) - {"created_ts"}
     assert set(Slot.__annotations__) == {"item_id", "slot", "score", "source", *SHOWN}
     assert "fields" in FIELDS
+
+
+def test_the_example_of_the_docs_runs(service: Service) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "storefront.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)
+    found: dict[str, Any] = {}
+    exec(example.replace("http://127.0.0.1:3000", service.url).replace(", wait=True", ""), found)
+    assert len(found["rail"]["items"]) == 4

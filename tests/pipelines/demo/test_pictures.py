@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.demo.pictures import COLOURS, GROUNDS, LEAVES, SHAPES, picture
 from pipelines.simulate.departments import DEPARTMENTS, STYLES
-from pipelines.simulate.pictures import COLOURS, GROUNDS, LEAVES, SHAPES, picture
 
 
 def test_every_leaf_colour_and_style_of_the_shop_is_drawn() -> None:
