@@ -239,9 +239,9 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
     else:
         for row in rows:
             pid, address = row["pid"] or "-", row["address"] or "-"
-            print(f"{row['name']:<10} {row['state']:<9} pid {pid:<8} {address:<16} {row['log']}")
+            print(f"{row['name']:<8} {row['state']:<9} pid {pid:<8} {address:<16} {row['log']}")
         for line in told[1] if told else []:
-            print(f"workers    {line}")
+            print(f"workers  {line}")
         for thing in things:
             print(thing.line())
     right = all(row["state"] == "ready" for row in (*rows, *([told[0]] if told else [])))
