@@ -102,6 +102,7 @@ ITEM_SCHEMA = pa.schema(
         pa.field("accessories", pa.list_(pa.string())),
         pa.field("available_from", TIMESTAMP),
         pa.field("gtin", pa.string()),
+        pa.field("url", pa.string()),
     ]
 )
 
@@ -119,7 +120,14 @@ EARLIEST = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 LAST = datetime.fromisoformat("2100-01-01T00:00:00+00:00")
 # Likewise of the check of an item; lengths of texts in characters.
 ITEM_NAMES = tuple(ITEM_SCHEMA.names)
-ITEM_TEXTS = {"title": 1_000, "category_path": 1_000, "image_path": 1_000, "brand": 256, "gtin": 256}
+ITEM_TEXTS = {
+    "title": 1_000,
+    "category_path": 1_000,
+    "image_path": 1_000,
+    "url": 1_000,
+    "brand": 256,
+    "gtin": 256,
+}
 MAX_DESCRIPTION = 100_000
 ITEM_NUMBERS = {"price": MAX_PRICE, "margin": 1.0}
 MAX_STOCK = 2**31 - 1

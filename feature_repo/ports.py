@@ -14,7 +14,7 @@ from feature_repo.files import read_json
 from feature_repo.params import load, shop
 
 HOST = "127.0.0.1"  # whoever wants other machines to reach a port puts a proxy in front of it
-PORTS = ("redis_port", "service_port", "console_port")
+PORTS = ("redis_port", "service_port", "console_port", "storefront_port")
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class StackParams:
     redis_port: int
     service_port: int
     console_port: int
+    storefront_port: int
     ready_timeout_s: float
     stop_timeout_s: float
     log_bytes: int
 
 
 def stack_params() -> StackParams:
-    """Section `stack`, with ENDCAP_REDIS_PORT, ENDCAP_SERVICE_PORT and ENDCAP_CONSOLE_PORT applied."""
+    """Section `stack`, with ENDCAP_REDIS_PORT and its like for the other ports applied."""
     params = load("stack", StackParams)
     for field in PORTS:
         name = variable(field)
@@ -120,3 +121,8 @@ def service_url() -> str:
 def console_url() -> str:
     """The admin plane."""
     return f"http://{HOST}:{stack_params().console_port}"
+
+
+def storefront_url() -> str:
+    """The demo shop, whose pages ask the service."""
+    return f"http://{HOST}:{stack_params().storefront_port}"

@@ -72,6 +72,7 @@ JOBS: dict[str, dict[str, str]] = {
         "replay": "pipelines.parity.replay",
         "demo": "pipelines.demo.demo",
         "window": "pipelines.demo.window",
+        "storefront": "pipelines.demo.storefront",
     },
     "watch": {
         "feedback": "monitoring.experiment.feedback",
@@ -83,7 +84,7 @@ JOBS: dict[str, dict[str, str]] = {
 }
 
 # They run on, and `endcap up` gives each a log of its own.
-FOREGROUND = {"serve", "stream", "embed", "console"}
+FOREGROUND = {"serve", "stream", "embed", "console", "storefront"}
 INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -26,6 +26,7 @@ class Serving:
     max_items: int  # ids in each of items, cart, exclude
     max_events: int  # per POST /v1/events
     max_changes: int  # per POST /v1/items
+    max_surfaces: int  # per POST /v1/page
     wait_limit_s: float  # ?wait=1 gives up after this
     max_waiters: int  # of a worker at once; one more is answered at once, applied: false
     clock_skew_s: int  # how far ahead of our clock an event may be stamped

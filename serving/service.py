@@ -32,6 +32,7 @@ from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
 from serving.http.listing import CATALOGUE_KEY, ItemDoor  # noqa: E402
+from serving.http.origins import Cors  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
@@ -51,7 +52,7 @@ NO_RELEASE = (
 )
 Job = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
-app = build_app(compat_routes(load("compat", Terms)))
+app = build_app(load("cors", Cors), compat_routes(load("compat", Terms)))
 install(PARAMS)
 
 

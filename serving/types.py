@@ -32,6 +32,7 @@ class Request:
     limit: int = 12
     debug: bool = False
     as_of: int | None = None  # us; honoured only with ENDCAP_REPLAY=1
+    fields: tuple[str, ...] = ()  # of the catalogue, that each slot carries besides
 
 
 class VisitorRows(NamedTuple):
@@ -96,3 +97,4 @@ class Answer:
     took_ms: float
     warnings: tuple[str, ...] = ()
     debug: dict[str, Any] | None = None
+    products: tuple[dict[str, Any], ...] = ()  # of each slot what Request.fields asks for

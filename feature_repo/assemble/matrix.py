@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from feature_repo.features.catalogue import SHOWN
 from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
 from feature_repo.folds.parts import Counts
 
@@ -51,6 +52,7 @@ class ItemMatrix:
     department, category: int32 codes of the first below the root and of the whole path, 0 for unknown
     brand: int32, 0 for unknown · price_band: int32, 1..5 by quintile of the catalogue, 0 for unknown
     activity[name]: int64 or float64, as declared by the fold `item_activity`
+    shown[name]: title, brand, ... as the catalogue has them, for answers; absent where it was not read
 
     newborns: of the last rows, behind the `own` ones that the release knows
     `updated`, `listed`, `with_newborns` and `as_of` leave this matrix as it is and share with it what did not
@@ -72,6 +74,7 @@ class ItemMatrix:
         self.newborns = Newborns.of((), ())
         self.price, self.margin = _numbers(catalogue["price"]), _numbers(catalogue["margin"])
         self.stock, self.available_from = _numbers(catalogue["stock"]), _instants(catalogue["available_from"])
+        self.shown = {name: list(catalogue[name]) for name in SHOWN if name in catalogue}
         self._words = {name: _texts(catalogue[name]) for name in ("category_path", "brand")}
         self._code()
         self._derive()
@@ -170,6 +173,10 @@ class ItemMatrix:
         for name, column in other._words.items():
             for row, text in zip(rows.tolist(), _texts(catalogue[name]), strict=True):
                 column[row] = text
+        other.shown = {name: column.copy() for name, column in self.shown.items()}
+        for name, held in other.shown.items():
+            for row, word in zip(rows.tolist(), catalogue[name], strict=True):
+                held[row] = word
         if other._words != self._words:
             other._code()
         other._derive()
@@ -191,6 +198,7 @@ class ItemMatrix:
         for name in ("price", "margin", "stock", "available_from", "price_log"):
             setattr(other, name, np.concatenate([getattr(self, name)[:n], getattr(tail, name)]))
         other._words = {name: [*words[:n], *tail._words[name]] for name, words in self._words.items()}
+        other.shown = {name: [*held[:n], *tail.shown[name]] for name, held in self.shown.items()}
         other.category, other.department, other.brand = (
             _codes_behind(words, codes[:n])
             for words, codes in zip(other._coded(), (self.category, self.department, self.brand), strict=True)

@@ -48,6 +48,8 @@ class Catalogue(Part):
         Column("margin", "float64", "share", "of the price, 0 to 1; null for unknown"),
         Column("stock", "int64", "pieces", "on hand; null for unknown"),
         Column("available_from", "int64", "us", "first day of sale; 0 for unknown"),
+        Column("image_path", "string", "text", "address of its picture; null for unknown"),
+        Column("url", "string", "text", "address of its page; null for unknown"),
     )
     readings = (
         Reading("price_log", "log currency", "logarithm of the price", ("price",), _column("price_log")),
@@ -55,6 +57,9 @@ class Catalogue(Part):
         Reading("age_days", "days", "on sale, else since its first event", ("available_from",), _age_days),
     )
 
+
+# What an answer may carry of a product besides its id; the others are the shop's own business.
+SHOWN = ("title", "price", "brand", "category_path", "image_path", "url")
 
 ITEM_CATALOGUE = Fold(
     name="item_catalogue",

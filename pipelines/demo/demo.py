@@ -17,7 +17,7 @@ import typer
 
 from feature_repo.params import Shop, load, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, ITEMS, at
-from feature_repo.ports import console_url, service_url
+from feature_repo.ports import console_url, service_url, storefront_url
 from feature_repo.terminal import progress
 from pipelines.demo import story, window
 from pipelines.demo.canaries import DemoParams, canary, misset
@@ -135,6 +135,7 @@ def farewell(answer: dict[str, Any], who: str) -> None:
         say(f"and {len(answer['items']) - SLOTS_SHOWN} more")
     where = f"{service_url()}/v1/recommend?surface=homepage_hero&user_id={urllib.parse.quote(who, safe='')}"
     story.console.print("\n[bold]It goes on running. What you can do now:[/]")
+    say(f"Shop  {storefront_url()}/")
     say(f"Ask   {where}")
     say(f"Watch {console_url()}/  (token: run/{shop().name}/console.token)")
     say("Read  data/reports/: drift.html, evaluate.png, data_docs/raw/index.html")
@@ -173,5 +174,8 @@ def main(
         endcap("drift")
     with step("Where the time of the last training went"):
         endcap("stages", "--show")
+    with step("A little shop opens: look at a product there, and its shelves change and say why"):
+        stack.bring_up(("storefront",))
+        say(f"{storefront_url()}/")
     who = next((users[-1].as_py() for users in _newest("user_id") if len(users)), "nobody-known")
     farewell(sample_answer(who), who)

@@ -48,8 +48,9 @@ DISABLED = ("CONFIG", "DEBUG", "MODULE", "SAVE", "BGSAVE", "SHUTDOWN", "MIGRATE"
 EMPTYING = ("FLUSHALL", "FLUSHDB")
 REDIS_CONF = "redis.conf"
 NAMES = ("redis", "stream", "embed", "service", "console", "guard")  # in the order of starting
+EVERY = (*NAMES, "storefront")  # the demo shop runs where it is named
 GUARD_AGE_S = 10.0  # a guard that looked so lately lives; it looks every half second
-Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(NAMES)}.")]
+Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(EVERY)}.")]
 LOCK = "stack.lock"  # two `endcap up` at the same moment start nothing twice
 
 
@@ -78,6 +79,7 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     for name, job, port, page in (
         ("service", "serve", params.service_port, "readyz"),
         ("console", "console", params.console_port, ""),
+        ("storefront", "storefront", params.storefront_port, ""),
     ):
         ready = partial(http_answers, f"http://{HOST}:{port}/{page}")
         setting = f"ENDCAP_{name.upper()}_PORT"
@@ -159,8 +161,8 @@ def http_answers(url: str) -> bool:
 
 def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
     """Start those of `names` that do not run yet and wait until each is ready; errors as process.start."""
-    if unknown := sorted(set(names) - set(NAMES)):
-        raise ParamsError(f"process: {unknown[0]!r} is unknown; allowed: {', '.join(NAMES)}")
+    if unknown := sorted(set(names) - set(EVERY)):
+        raise ParamsError(f"process: {unknown[0]!r} is unknown; allowed: {', '.join(EVERY)}")
     params, active = stack_params(), shop()
     for other in _shop_folders():
         if other != active.run_dir() and any(r.is_running() for r in process.recorded(other)):
@@ -176,7 +178,7 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")
-        wanted = [found[name] for name in NAMES if name in names and name in found]
+        wanted = [found[name] for name in EVERY if name in names and name in found]
         # Redis first, which the others need; those import for seconds, side by side.
         first = [program for program in wanted if program.name == "redis"]
         rest = [program for program in wanted if program.name != "redis"]
@@ -192,7 +194,7 @@ def require_ports() -> None:
             process.require_free(program)
 
 
-def take_down(names: tuple[str, ...] = NAMES) -> list[str]:
+def take_down(names: tuple[str, ...] = EVERY) -> list[str]:
     """Stop what this project started, of any shop, last started first; the names that were running."""
     timeout_s, stopped = stack_params().stop_timeout_s, []
     for folder in _shop_folders():
@@ -200,7 +202,7 @@ def take_down(names: tuple[str, ...] = NAMES) -> list[str]:
             records = {r.name: r for r in process.recorded(folder)}
             stopped += [
                 name
-                for name in reversed(NAMES)
+                for name in reversed(EVERY)
                 if name in names and name in records and process.stop(records[name], folder, timeout_s)
             ]
     return stopped
@@ -226,7 +228,7 @@ def up(names: Names = None) -> int:
 
 def down(names: Names = None) -> None:
     """Stop what `endcap up` started, and nothing else."""
-    stopped = take_down(tuple(names) if names else NAMES)
+    stopped = take_down(tuple(names) if names else EVERY)
     print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
@@ -236,6 +238,8 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
     rows = []
     for name, program in programs(params, folder).items():
         record = process.find(folder, name)
+        if record is None and name not in NAMES:
+            continue
         state = "stopped" if record is None else "ready" if program.ready() else "not ready"
         rows.append(
             {

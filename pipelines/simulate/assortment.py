@@ -177,10 +177,11 @@ def catalogue_table(shop: Assortment, start: datetime, end: datetime, rng: np.ra
         "currency": np.full(n, "EUR"),
         "margin": np.round(rng.beta(6, 10, n), 3),
         "stock": stock.astype(np.int32),
-        "image_path": pa.nulls(n, pa.string()),
+        "image_path": [f"/picture/{item}.svg" for item in shop.item_ids],
         "accessories": [[str(i) for i in shop.item_ids[row[row >= 0]]] for row in shop.accessories],
         "available_from": [start + timedelta(days=float(np.floor(day))) for day in shop.from_day],
         "gtin": [_gtin(item) for item in range(n)],
+        "url": [f"/product/{item}" for item in shop.item_ids],
     }
     return pa.table([pa.array(columns[f.name], f.type) for f in ITEM_SCHEMA], schema=ITEM_SCHEMA)
 

@@ -1,7 +1,7 @@
 """The routes of the storefront plane: bytes in, a checked request on, bytes out.
 
-POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/rank   POST /v1/events[?wait=1]
-POST /v1/items[?wait=1]   GET /metrics
+POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/page   POST /v1/rank   POST /v1/events[?wait=1]
+POST /v1/items[?wait=1]   GET /metrics   GET /docs.json and the files of assets.ASSETS, / among them
 """
 
 import logging
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
@@ -20,17 +21,32 @@ from starlette.routing import Route
 from feature_repo.errors import UnavailableError
 from serving import prometheus
 from serving.errors import RequestError
+from serving.http.assets import ASSETS, HEADERS, cached, etag
 from serving.http.connections import READ_ON
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.listing import ItemDoor, parse_changes
-from serving.http.requests import parse_query, parse_rank, parse_recommend, query_pairs
+from serving.http.openapi import document_bytes
+from serving.http.origins import Cors, Origins
+from serving.http.requests import parse_page, parse_query, parse_rank, parse_recommend, query_pairs
 from serving.live.complaints import Complaints
 from serving.live.storefront import Storefront
 from serving.params import Serving
 from serving.types import Answer
 
 JSON = "application/json"
-METHODS = {"/v1/recommend": "GET, POST", "/v1/rank": "POST", "/v1/events": "POST", "/v1/items": "POST"}
+METHODS = {
+    "/v1/recommend": "GET, POST",
+    "/v1/page": "POST",
+    "/v1/rank": "POST",
+    "/v1/events": "POST",
+    "/v1/items": "POST",
+    "/metrics": "GET",
+    "/docs.json": "GET",
+    **dict.fromkeys(ASSETS, "GET"),
+}
+NOT_KEPT = {"Cache-Control": "private, no-store", "X-Accel-Expires": "0"}
+HEALTH = {"/livez": "GET", "/readyz": "GET"}  # BentoML's, in front of this app
+REJECTED = "Endcap-Rejected"  # how many events of a POST were refused; absent where none was
 
 complain = Complaints(logging.getLogger(__name__))
 
@@ -48,20 +64,25 @@ class Desk:
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
 
 
-def build_app(more: Sequence[Route] = ()) -> Starlette:
+def build_app(cors: Cors, more: Sequence[Route] = ()) -> Starlette:
     """The ASGI app with `more` routes; put a Desk in its `state.desk` before the first request."""
     everything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     return Starlette(
         routes=[
             Route("/v1/recommend", guarded("recommend", recommend), methods=["POST"]),
             Route("/v1/recommend", guarded("recommend", recommend_by_query), methods=["GET"]),
+            Route("/v1/page", guarded("page", page), methods=["POST"]),
             Route("/v1/rank", guarded("rank", rank), methods=["POST"]),
             Route("/v1/events", guarded("events", events), methods=["POST"]),
             Route("/v1/items", guarded("items", items), methods=["POST"]),
-            Route("/v1/{path:path}", guarded("unknown", elsewhere), methods=everything),
             Route("/metrics", exposition, methods=["GET"]),
+            Route("/docs.json", guarded("docs", docs), methods=["GET"]),
+            *(Route(path, asset.__call__, methods=["GET"]) for path, asset in ASSETS.items()),
             *more,
-        ]
+            # Also what BentoML has behind this app: its own pages, which ask hosts of others for scripts.
+            Route("/{path:path}", guarded("unknown", elsewhere), methods=everything),
+        ],
+        middleware=[Middleware(Origins, cors=cors, methods=METHODS)],
     )
 
 
@@ -74,6 +95,13 @@ async def recommend(http: HttpRequest, desk: Desk) -> Response:
 async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
     request = parse_query(query_pairs(http.scope["query_string"]), desk.params.max_items)
     return _list(http, desk, await desk.storefront.recommend(request))
+
+
+async def page(http: HttpRequest, desk: Desk) -> Response:
+    body = await read_body(http, desk.params.max_body_bytes)
+    requests = parse_page(body, desk.params.max_items, desk.params.max_surfaces)
+    lists = map(answer_bytes, await desk.storefront.page(requests))
+    return Response(b'{"surfaces":[' + b",".join(lists) + b"]}", headers=NOT_KEPT, media_type=JSON)
 
 
 async def rank(http: HttpRequest, desk: Desk) -> Response:
@@ -109,11 +137,13 @@ def _waits(http: HttpRequest) -> bool:
 
 
 def _told(desk: Desk, receipt: Receipt, wait: bool) -> Response:
+    refused = len(receipt.rejected)
+    headers = {REJECTED: str(refused)} if refused else None
     if not receipt.accepted:  # nothing was, so that a client that reads the status alone knows
-        return Response(receipt.body(True if wait else None), 422, media_type=JSON)
+        return Response(receipt.body(True if wait else None), 422, headers, media_type=JSON)
     if not wait:
-        return Response(receipt.body(), 202, media_type=JSON)
-    return StreamingResponse(_when_applied(desk, receipt), 202, media_type=JSON)
+        return Response(receipt.body(), 202, headers, media_type=JSON)
+    return StreamingResponse(_when_applied(desk, receipt), 202, headers, media_type=JSON)
 
 
 async def _when_applied(desk: Desk, receipt: Receipt) -> AsyncIterator[bytes]:
@@ -126,9 +156,14 @@ async def _when_applied(desk: Desk, receipt: Receipt) -> AsyncIterator[bytes]:
 
 
 async def elsewhere(http: HttpRequest, desk: Desk) -> Response:
-    if known := METHODS.get(http.url.path):
+    if known := (METHODS | HEALTH).get(http.url.path):
         raise RequestError("method", http.method, known, status=405, next_step=f"use {known}")
     raise RequestError("path", http.url.path, ", ".join(METHODS), status=404, next_step="see docs/api.md")
+
+
+async def docs(http: HttpRequest, desk: Desk) -> Response:
+    body = document_bytes(desk.params)
+    return cached(http, body, {"ETag": etag(body), "Content-Type": JSON, **HEADERS})
 
 
 async def exposition(_: HttpRequest) -> Response:
@@ -162,10 +197,14 @@ async def read_body(http: HttpRequest, limit: int) -> bytes:
 def answer_bytes(answer: Answer) -> bytes:
     """The JSON body: the answer's fields, `warnings` and `debug` only where there is something to say."""
     body = {name: getattr(answer, name) for name in Answer.__slots__}
-    body["items"] = [
+    told = body.pop("products")
+    slots = [
         {"item_id": slot.item_id, "slot": slot.slot, "score": slot.score, "source": slot.source}
         for slot in answer.items  # orjson takes twice as long for a dataclass
     ]
+    body["items"] = slots
+    for slot, more in zip(slots, told, strict=True) if told else ():
+        slot |= more
     if not answer.warnings:
         del body["warnings"]
     if answer.debug is None:
@@ -179,7 +218,7 @@ def cache_headers(method: str, answer: Answer, edge_ttl_s: int) -> dict[str, str
     A GET names its shopper in the URL, so that no shopper's list can be found under another's key.
     """
     keep = edge_ttl_s if method == "GET" and answer.degraded is None and not answer.debug else 0
-    return {"Cache-Control": "private, no-store", "X-Accel-Expires": str(keep)}
+    return {**NOT_KEPT, "X-Accel-Expires": str(keep)}
 
 
 def _list(http: HttpRequest, desk: Desk, answer: Answer) -> Response:
@@ -197,8 +236,8 @@ def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[R
                 raise UnavailableError("the service is starting")
             return await handler(http, desk)
         except RequestError as error:
-            challenge = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-            found = Response(error.body(), error.status, challenge, media_type=JSON)
+            headers = {401: {"WWW-Authenticate": "Bearer"}, 405: {"Allow": error.allowed}}.get(error.status)
+            found = Response(error.body(), error.status, headers, media_type=JSON)
         except UnavailableError as error:
             retry = {"Retry-After": str(error.retry_after_s)}
             found = Response(error.body(), 503, retry, media_type=JSON)

@@ -5,7 +5,7 @@ null means absent, anywhere. Types are not converted: `limit: true`, `1.0` and `
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -14,6 +14,7 @@ import orjson
 
 from feature_repo.clock import micros
 from feature_repo.events import EARLIEST, SURFACES, is_id
+from feature_repo.features.catalogue import SHOWN
 from serving.errors import RequestError
 from serving.types import Context, Request
 
@@ -22,9 +23,10 @@ MAX_PAIRS = 3_200  # parameters of a GET: its three lists at their longest, and 
 PARTS, MAX_PARTS = (b",", b"[", b"{"), 32_768  # 1,000 events with every field have 20,001
 FIELDS, CONTEXT_FIELDS = (tuple(field.name for field in fields(kind)) for kind in (Request, Context))
 _LISTS = ("items", "cart", "exclude")
+PER_LIST = ("surface", "items", "limit")  # of a page; all else is the page's
 _ID = "a string of 1 to 256 characters without control characters"
-_FIRST_US = micros(EARLIEST)
-_LAST_US = 4_102_444_800_000_000  # 2100-01-01
+FIRST_US = micros(EARLIEST)
+LAST_US = 4_102_444_800_000_000  # 2100-01-01
 _INSTANT = "microseconds since 1970 or ISO 8601 with a time zone, from 2000 to 2099"
 
 
@@ -103,6 +105,43 @@ def parse_rank(body: bytes, max_items: int) -> Request:
     return request
 
 
+def parse_page(body: bytes, max_items: int, max_surfaces: int) -> tuple[Request, ...]:
+    """The body of POST /v1/page, a Request per list in their order.
+
+    {"surfaces": [{"surface": "pdp_fbt", "items": ["a"], "limit": 4}, ...]} and beside it what all lists
+    share: the fields of recommend but those three.
+    """
+    fields = parse_object(body)
+    lists = fields.pop("surfaces", None)
+    shared = [name for name in FIELDS if name not in PER_LIST]
+    _known(fields, ("surfaces", *shared))
+    if not isinstance(lists, list) or not 1 <= len(lists) <= max_surfaces:
+        found = f"{len(lists)} surfaces" if isinstance(lists, list) else lists
+        raise RequestError("surfaces", found, f"a list of 1 to {max_surfaces} surfaces")
+    page = build({**fields, "surface": SURFACES[0]}, max_items)
+    return tuple(_listed(page, f"surfaces[{at}]", one, max_items) for at, one in enumerate(lists))
+
+
+def _listed(page: Request, where: str, one: Any, max_items: int) -> Request:
+    if not isinstance(one, dict):
+        raise RequestError(where, one, f"an object with {', '.join(PER_LIST)}")
+    _known(one, PER_LIST, f"{where}.")
+    try:
+        own = build(one, max_items)
+    except RequestError as error:
+        told = f"{where}.{error.field}"
+        raise RequestError(told, error.value, error.allowed, next_step=f"change {told}") from None
+    return replace(page, **{name: getattr(own, name) for name in PER_LIST})
+
+
+def _known(given: Mapping[str, Any], allowed: Iterable[str], where: str = "") -> None:
+    for name in given:
+        if name not in allowed:
+            raise RequestError(
+                where + name, given[name], f"the fields {', '.join(allowed)}", next_step="drop it"
+            )
+
+
 def parse_query(pairs: Iterable[tuple[str, str]], max_items: int) -> Request:
     """The query string of GET /v1/recommend: lists by repetition, the context's fields side by side.
 
@@ -121,7 +160,7 @@ def parse_query(pairs: Iterable[tuple[str, str]], max_items: int) -> Request:
         into = context if name in CONTEXT_FIELDS else fields
         if name in into:
             raise RequestError(name, text, "one value", next_step="send it once")
-        into[name] = _from_text(name, text)
+        into[name] = text.split(",") if name == "fields" else _from_text(name, text)
     return build({**fields, "context": context}, max_items)
 
 
@@ -159,9 +198,7 @@ def _from_text(name: str, text: str) -> Any:
 
 def build(fields: Mapping[str, Any], max_items: int) -> Request:
     """A Request of checked fields; raises RequestError (422) naming the first that is wrong."""
-    for name in fields:
-        if name not in FIELDS:
-            raise RequestError(name, fields[name], f"the fields {', '.join(FIELDS)}", next_step="drop it")
+    _known(fields, FIELDS)
     surface = fields.get("surface")
     if surface not in SURFACES:  # a tuple: an unhashable value is simply not in it
         raise RequestError("surface", surface, f"one of {', '.join(SURFACES)}")
@@ -182,7 +219,16 @@ def build(fields: Mapping[str, Any], max_items: int) -> Request:
         limit=12 if limit is None else limit,
         debug=bool(debug),
         as_of=parse_instant("as_of", fields.get("as_of")),
+        fields=_shown(fields.get("fields")),
     )
+
+
+def _shown(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or any(name not in SHOWN for name in value) or len(value) > len(SHOWN):
+        raise RequestError("fields", value, f"a list of {', '.join(SHOWN)}")
+    return tuple(dict.fromkeys(value))
 
 
 def _id(name: str, value: Any) -> str | None:
@@ -230,6 +276,6 @@ def parse_instant(name: str, value: Any) -> int | None:
             us = micros(moment) if moment.tzinfo else None
         except (ValueError, OverflowError):
             us = None
-    if type(us) is not int or not _FIRST_US <= us < _LAST_US:
+    if type(us) is not int or not FIRST_US <= us < LAST_US:
         raise RequestError(name, value, _INSTANT)
     return us

@@ -5,11 +5,13 @@ precomputed  bestsellers: the holdout's list
 fallback     bestsellers, else the bundle's popularity rail: the pipeline raised
 """
 
+import asyncio
 import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from serving import pipeline, prometheus
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
+from serving.live.products import products
 from serving.params import Serving
 from serving.pipeline import Bundle, Served
 from serving.release.health import ArmHealth
@@ -44,6 +47,19 @@ class Task(NamedTuple):
     stages: Callable[[Request, Bundle, Visitor, ItemMatrix], Served]
     without_models: Callable[[Request, Visitor, ItemMatrix], tuple[Slot, ...]]
     fills: bool
+
+
+class Seen(NamedTuple):
+    """What the lists of a request are made of: who answers, and what is known of the shopper at `now`, us."""
+
+    arm: str
+    bundle: Bundle
+    version: int | None  # of the rollout; None where its lists are no part of it
+    now: int
+    matrix: ItemMatrix
+    rows: VisitorRows
+    degraded: str | None
+    read_s: float  # how long it took to read
 
 
 RECOMMEND = Task(pipeline.recommend, pipeline.bestsellers, fills=True)
@@ -78,11 +94,18 @@ class Storefront:
 
         Raises UnavailableError before the first release is loaded, and nothing else.
         """
-        return await self._answer(request, RECOMMEND)
+        return (await self._answer((request,), RECOMMEND))[0]
+
+    async def page(self, requests: Sequence[Request]) -> list[Answer]:
+        """A list each, as of `recommend`, in their order, with one reading of the one shopper who asks.
+
+        No product is in two of them, nor in any if the page names it: the first list has the first choice.
+        """
+        return await self._answer(requests, RECOMMEND)
 
     async def rank(self, request: Request) -> Answer:
         """`request.items` in the shopper's order; the holdout's order is the storefront's own."""
-        return await self._answer(request, RANK)
+        return (await self._answer((request,), RANK))[0]
 
     async def now(self, request: Request | None = None) -> int:
         """us since 1970: the wall clock; in a replay `as_of`, else the newest event in the features."""
@@ -98,17 +121,24 @@ class Storefront:
                 return int(applied)
         return time.time_ns() // 1000
 
-    async def _answer(self, request: Request, task: Task) -> Answer:
+    async def _answer(self, requests: Sequence[Request], task: Task) -> list[Answer]:
         current = self._releases.current
         if current is None:
             raise UnavailableError("no release is loaded yet")
         self._in_flight += 1
         try:
-            return await self._fill(request, task, current)
+            seen = await self._see(requests[0], current)
+            answers: list[Answer] = []
+            for at in range(len(requests)):
+                if at:
+                    await asyncio.sleep(0)  # others have their turn between two lists
+                answers.append(self._fill(_apart(requests, at, answers), task, seen))
+            return answers
         finally:
             self._in_flight -= 1
 
-    async def _fill(self, request: Request, task: Task, current: Current) -> Answer:
+    async def _see(self, request: Request, current: Current) -> Seen:
+        """The one reading of the shopper, whom all lists of a page share."""
         started = time.perf_counter()
         arm, (bundle, features), version = self._arm(current, request.user_id or request.session_id)
         if self._replay:
@@ -117,7 +147,11 @@ class Storefront:
         busy = self._in_flight > self._params.max_in_flight
         rows, degraded = (NO_ROWS, OVERLOADED) if busy else await self._rows.read(features, request, now)
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
-        read = time.perf_counter()
+        return Seen(arm, bundle, version, now, matrix, rows, degraded, time.perf_counter() - started)
+
+    def _fill(self, request: Request, task: Task, seen: Seen) -> Answer:
+        started = time.perf_counter() - seen.read_s
+        arm, bundle, version, now, matrix, rows, degraded, read_s = seen
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
         if degraded == OVERLOADED:
             slots, served_from, served = self._ladder(task, request, bundle, visitor, matrix)
@@ -137,11 +171,12 @@ class Storefront:
             took_ms=round((ended - started) * 1000, 3),
             warnings=self._warnings(request, matrix),
             debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
+            products=products(slots, request.fields, matrix) if request.fields else (),
         )
         self._exposures.add(exposure(request, answer, now, version, served.propensity if served else 1.0))
         if served and slots and self._draw() < self._params.served_share:
             self._exposures.add_sample(sample(request, answer, now, served, matrix), served.ranked.matrix)
-        stage_seconds = {"features": read - started, **(served.seconds if served else {})}
+        stage_seconds = {"features": read_s, **(served.seconds if served else {})}
         self._count(request, answer, ended - started, stage_seconds, task.fills)
         short = task.fills and served is not None and self._short(request, answer, served)
         self._health.note(arm, ended - started, error=degraded == PIPELINE_FAILED, empty=short)
@@ -218,6 +253,16 @@ class Storefront:
             prometheus.FEATURE_AGE.observe(answer.feature_age_ms / 1000)
         if missing > 0:
             prometheus.EMPTY_SLOTS.labels(request.surface).inc(missing)
+
+
+def _apart(requests: Sequence[Request], at: int, before: Sequence[Answer]) -> Request:
+    """Request `at` of a page, which bars what the lists `before` it hold and what the others name."""
+    request = requests[at]
+    if len(requests) == 1:
+        return request
+    taken = {item: None for one in requests if one is not request for item in one.items}
+    taken |= {slot.item_id: None for answer in before for slot in answer.items}
+    return replace(request, exclude=(*request.exclude, *taken))
 
 
 def rail(bundle: Bundle, request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:

@@ -22,8 +22,8 @@ MAY_IMPORT = {
 MAX_LINES, MAX_FILES, MIN_FILES = 300, 12, 3
 VAGUE = {"utils", "util", "common", "core", "helpers", "helper", "manager", "misc"}
 # A name that stands twice on purpose: the release as it is made and as it is served; settings and errors of
-# serving, beside those of every package.
-TWICE = {"bundle", "params", "errors"}
+# serving, beside those of every package; who answers a storefront, and the demo shop that is one.
+TWICE = {"bundle", "params", "errors", "storefront"}
 # One module per package imports each of these, so that replacing or upgrading one is a change in one place.
 HEAVY = {"torch", "mlflow", "bentoml", "feast", "evidently", "great_expectations", "implicit", "lightgbm"}
 # Modules that share one library because their subject is that library's own object.

@@ -100,15 +100,17 @@ def running_service(
     release: bool = True,
     liveness: Mapping[str, float] | None = None,
     seen_at: Callable[[int], int] = lambda port: port,
+    cors: Mapping[str, Any] | None = None,
 ) -> Iterator[Service]:
-    """As the fixture, with `serving` and limits of `liveness` changed, at most `files` open files, and a
-    `release` or none; it sees the Redis at a port at `seen_at` of it, as through a proxy.
+    """As the fixture, with `serving`, `cors` and limits of `liveness` changed, at most `files` open files,
+    and a `release` or none; it sees the Redis at a port at `seen_at` of it, as through a proxy.
     """
     home, bundle = make_home(folder / "home")
     params = yaml.safe_load((home / "params.yaml").read_text())
     params["router"]["holdout_share"] = 0.0
     params["liveness"] |= {"consumers": 1e9, **(liveness or {})}  # none works here: what is posted waits
     params["serving"] |= changed or {}
+    params["cors"] |= cors or {}
     (home / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     url, redis_port = f"http://127.0.0.1:{free_port()}", free_port()
     redis_url, log = f"redis://127.0.0.1:{redis_port}/0", folder / "log"

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from feature_repo.params import load
 from serving.compat.doors import routes as compat_routes
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
+from serving.http.origins import Cors
 from serving.live.exposures import ExposureLog
 from serving.live.storefront import Storefront
 from serving.params import Serving
@@ -42,6 +43,7 @@ from serving.release.health import ArmHealth
 from serving.release.loaded import Releases
 from serving.types import VisitorRows
 
+PAGE = "https://shop.example"  # an origin that is allowed
 HERO: dict[str, Any] = {"surface": "homepage_hero", "user_id": "u1", "session_id": "s1"}
 
 
@@ -157,7 +159,8 @@ def open_shop(
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
     storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
-    app = build_app(compat_routes(load("compat", Terms)))
+    cors = replace(load("cors", Cors), origins=(PAGE,))
+    app = build_app(cors, compat_routes(load("compat", Terms)))
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
     ingress = Ingress(background, writer, params, replay=replay)
     app.state.desk = Desk(storefront, ingress, params)

@@ -27,6 +27,7 @@ from torch import nn
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.events import ITEM_SCHEMA
+from feature_repo.features.catalogue import SHOWN
 from serving.release import bundle
 from training.dataset import Catalogue
 from training.two_tower.encoder import WIDTH
@@ -76,6 +77,8 @@ def catalogue(n: int) -> pa.Table:
             "margin": 0.1 + (i % 5) / 10,
             "stock": 0 if i % 10 == 9 else 40,
             "accessories": [],
+            "image_path": f"/picture/item-{i}.svg",
+            "url": f"/product/item-{i}",
         }
         for i in range(n)
     ]
@@ -84,7 +87,7 @@ def catalogue(n: int) -> pa.Table:
 
 def matrix(table: pa.Table) -> ItemMatrix:
     """The item matrix of a catalogue whose items nobody has touched."""
-    names = ("price", "margin", "stock", "category_path", "brand")
+    names = (*SHOWN, "margin", "stock")
     columns: dict[str, Any] = {name: table[name].to_pylist() for name in names}
     return ItemMatrix(table["item_id"].to_pylist(), columns | {"available_from": [None] * len(table)})
 

@@ -20,6 +20,7 @@ FEED: Mapping[str, str] = {
     "item_id": "id",
     "category_path": "product_type",
     "image_path": "image_link",
+    "url": "link",
     "currency": _MADE[0],
     "stock": _MADE[1],
 }

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from shops.storefront import HERO, Shop, make_home, open_shop
 
 from feature_repo.events import SCHEMA, SURFACES, TYPES
+from feature_repo.features.catalogue import SHOWN
 from serving.http.requests import FIELDS
 
-ROUTES = ("/v1/recommend", "/v1/rank", "/v1/events")
+ROUTES = ("/v1/recommend", "/v1/rank", "/v1/page", "/v1/events")
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +156,7 @@ plausible = {
     "limit": st.integers(-5, 120),
     "debug": st.booleans(),
     "as_of": st.integers(0, 2**62),
+    "fields": st.lists(st.sampled_from(SHOWN), max_size=3),
 }
 assert set(plausible) == set(FIELDS)
 requests = st.fixed_dictionaries(
