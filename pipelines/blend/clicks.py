@@ -18,8 +18,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from feature_repo.assemble.visitor import history
+from pipelines.blend.pages import Page
 from pipelines.protocol.known import Known, answers
-from pipelines.protocol.pages import Page
 from serving.stages.attraction import PHASES, Clicks, phase
 from serving.stages.rank import Ranker, rank
 from serving.stages.retrieve import Models, Retrieve, Scored, user_vector

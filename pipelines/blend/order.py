@@ -23,11 +23,11 @@ from feature_repo.params import load, shop
 from feature_repo.places import ORDER, ORDER_PICTURE, TRIAL, VARIETY_PICTURE, at, existing
 from pipelines.blend import clicks, variety
 from pipelines.blend.charts import draw_order, draw_variety
+from pipelines.blend.pages import logged_pages
 from pipelines.protocol.chosen import OWN, RANKER, learned, settings
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import bootstrap_interval, coverage, ndcg_at
 from pipelines.protocol.models import load_models
-from pipelines.protocol.pages import logged_pages
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from serving.stages import forest
 from serving.stages.attraction import Clicks

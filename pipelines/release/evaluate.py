@@ -23,6 +23,7 @@ from feature_repo.params import load, shop
 from feature_repo.places import ORDER, RESULTS, TREES, at, existing
 from pipelines.blend.clicks import examples
 from pipelines.blend.ladder import ladder
+from pipelines.blend.pages import logged_pages
 from pipelines.protocol.chosen import RANKER, Order, chosen
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import (
@@ -38,7 +39,6 @@ from pipelines.protocol.metrics import (
 )
 from pipelines.protocol.models import load_models
 from pipelines.protocol.moments import write_reference
-from pipelines.protocol.pages import logged_pages
 from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
 from pipelines.protocol.results import write_results
 from pipelines.release.scorecard import log_report, read_report, show, write_report

@@ -14,7 +14,7 @@ import pytest
 from feature_repo.clock import micros
 from feature_repo.events import SCHEMA
 from feature_repo.places import RAW
-from pipelines.protocol.pages import Page, logged_pages
+from pipelines.blend.pages import Page, logged_pages
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
