@@ -56,6 +56,7 @@ JOBS: dict[str, dict[str, str]] = {
         "promote": "pipelines.release.promote",
         "rollback": "pipelines.release.rollback",
         "rollout": "pipelines.release.rollout",
+        "rules": "pipelines.rules.rules",
     },
     "serve": {
         "up": "pipelines.local.stack:up",

@@ -29,13 +29,16 @@ class ItemMatrix:
     price, margin, stock: float64, NaN for unknown · available_from: int64 us, 0 for unknown
     department, category: int32 codes of the first below the root and of the whole path, 0 for unknown
     brand: int32, 0 for unknown · price_band: int32, 1..5 by quintile of the catalogue, 0 for unknown
+    categories, brands: code -> text, "" for 0 · tags: tag -> its rows, empty in a catalogue without tags
     activity[name]: int64 or float64, as declared by the fold `item_activity`
 
     `updated`, `with_catalogue` and `as_of` leave this matrix as it is and share with it what did not change.
     """
 
     def __init__(self, ids: Sequence[str], catalogue: Mapping[str, Sequence[object]]) -> None:
-        """`catalogue`: price, margin, stock, available_from (us), category_path, brand, each of length N."""
+        """`catalogue`: price, margin, stock, available_from (us), category_path, brand, each of length N;
+        `tags`, a list of texts per item, where the shop has them.
+        """
         self.ids = list(ids)
         self.row = {item: i for i, item in enumerate(self.ids)}
         self.activity: dict[str, npt.NDArray[Any]] = {
@@ -56,9 +59,10 @@ class ItemMatrix:
         self.stock = _numbers(catalogue["stock"])
         self.available_from = np.nan_to_num(_numbers(catalogue["available_from"])).astype(np.int64)
         paths = [str(p) if p else "" for p in catalogue["category_path"]]
-        self.category = _codes(paths)
-        self.department = _codes([department(path) for path in paths])
-        self.brand = _codes([str(b) if b else "" for b in catalogue["brand"]])
+        self.categories, self.category = _codes(paths)
+        _, self.department = _codes([department(path) for path in paths])
+        self.brands, self.brand = _codes([str(b) if b else "" for b in catalogue["brand"]])
+        self.tags = _tagged(catalogue.get("tags", ()))
         with np.errstate(divide="ignore"):
             self.price_log = np.where(self.price > 0, np.log(self.price), np.nan)
         self.price_band = _bands(self.price)
@@ -160,9 +164,20 @@ def _numbers(values: Sequence[object]) -> Doubles:
     return np.array([np.nan if v is None else v for v in values], np.float64)
 
 
-def _codes(values: Sequence[str]) -> npt.NDArray[np.int32]:
-    names = {name: i for i, name in enumerate(sorted(set(values) - {""}), 1)}
-    return np.array([names.get(v, 0) for v in values], np.int32)
+def _codes(values: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The distinct texts, "" first, and of each value its place among them."""
+    names = ["", *sorted(set(values) - {""})]
+    place = {name: i for i, name in enumerate(names)}
+    return names, np.array([place[v] for v in values], np.int32)
+
+
+def _tagged(tags: Sequence[object]) -> dict[str, Rows]:
+    """Tag -> the rows that have it, from a list of texts (or None) per item."""
+    found: dict[str, list[int]] = {}
+    for row, texts in enumerate(tags):
+        for text in texts or ():  # type: ignore[attr-defined]
+            found.setdefault(str(text), []).append(row)
+    return {tag: np.array(rows, np.int64) for tag, rows in found.items()}
 
 
 def _bands(price: Doubles) -> npt.NDArray[np.int32]:

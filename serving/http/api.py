@@ -141,6 +141,7 @@ def answer_bytes(answer: Answer) -> bytes:
     body = {name: getattr(answer, name) for name in Answer.__slots__}
     body["items"] = [
         {"item_id": slot.item_id, "slot": slot.slot, "score": slot.score, "source": slot.source}
+        | ({"rule": slot.rule} if slot.rule else {})
         for slot in answer.items  # orjson takes twice as long for a dataclass
     ]
     if not answer.warnings:

@@ -23,11 +23,14 @@ from serving import pipeline, prometheus
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
+from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
 from serving.pipeline import Bundle, Served
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
+from serving.rules.rulebook import Rulebook
+from serving.stages.steering import UNSTEERED, Steering
 from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names
@@ -40,8 +43,8 @@ log = logging.getLogger(__name__)
 class Task(NamedTuple):
     """What a route asks for: the stages with models, the list without, whether `limit` slots are promised."""
 
-    stages: Callable[[Request, Bundle, Visitor, ItemMatrix], Served]
-    without_models: Callable[[Request, Visitor, ItemMatrix], tuple[Slot, ...]]
+    stages: Callable[[Request, Bundle, Visitor, ItemMatrix, Steering], Served]
+    without_models: Callable[[Request, Visitor, ItemMatrix, Steering], tuple[Slot, ...]]
     fills: bool
 
 
@@ -62,11 +65,17 @@ class Storefront:
         holdout_share: float,
         replay: bool,
         guarded: Callable[[int], bool] = lambda version: True,
+        rulebook: Rulebook | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
-        """`guarded`: whether the challenger of a version of the rollout may be given to anybody."""
+        """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
+
+        In a replay no rule holds: its lists are compared with those that the models alone make.
+        """
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
-        self._guarded = guarded
+        self._guarded, self._shadow = guarded, shadow
+        self._rulebook = None if replay else rulebook
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._in_flight = 0
@@ -118,10 +127,12 @@ class Storefront:
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
         read = time.perf_counter()
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
+        steering = self._steering(request, matrix, now)
+        asked = task, request, bundle, visitor, matrix, steering
         if degraded == OVERLOADED:
-            slots, served_from, served = self._ladder(task, request, bundle, visitor, matrix)
+            slots, served_from, served = self._ladder(*asked)
         else:
-            slots, served_from, served = self._slots(arm, task, request, bundle, visitor, matrix)
+            slots, served_from, served = self._slots(arm, *asked)
             degraded = PIPELINE_FAILED if served_from == FALLBACK else degraded
         ended = time.perf_counter()
         answer = Answer(
@@ -137,12 +148,17 @@ class Storefront:
             warnings=self._warnings(request, matrix),
             debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
         )
-        self._exposures.add(exposure(request, answer, now, version, served.propensity if served else 1.0))
+        rules, propensity = steering.version, served.propensity if served else 1.0
+        self._exposures.add(exposure(request, answer, now, version, propensity, rules))
         if served and slots and self._draw() < self._params.served_share:
-            self._exposures.add_sample(sample(request, answer, now, served, matrix), served.ranked.matrix)
+            meta = sample(request, answer, now, served, matrix, rules)
+            self._exposures.add_sample(meta, served.ranked.matrix)
+        if served and self._shadow and task is RECOMMEND:
+            self._shadow.offer(Asked(request, answer, bundle, visitor, matrix, rules))
         stage_seconds = {"features": read - started, **(served.seconds if served else {})}
         self._count(request, answer, ended - started, stage_seconds, task.fills)
-        short = task.fills and served is not None and self._short(request, answer, served)
+        capped = bool(steering.caps)  # then a short list may be what the rules ask for
+        short = task.fills and not capped and served is not None and self._short(request, answer, served)
         self._health.note(arm, ended - started, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
@@ -165,26 +181,47 @@ class Storefront:
         except Exception as error:
             self._complain("refresh", error)
 
+    def _steering(self, request: Request, matrix: ItemMatrix, now: int) -> Steering:
+        """What the rules ask, the same in every arm, so that no comparison of two arms holds a rule in it."""
+        try:
+            return self._rulebook.steering(request, matrix, now) if self._rulebook else UNSTEERED
+        except Exception as error:  # a list without them is better than none
+            self._complain("rules", error)
+            return UNSTEERED
+
     def _slots(
-        self, arm: str, task: Task, request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix
+        self,
+        arm: str,
+        task: Task,
+        request: Request,
+        bundle: Bundle,
+        visitor: Visitor,
+        matrix: ItemMatrix,
+        steering: Steering,
     ) -> Filled:
         try:
             if arm == HOLDOUT:
-                return task.without_models(request, visitor, matrix), "precomputed", None
-            served = task.stages(request, bundle, visitor, matrix)
+                return task.without_models(request, visitor, matrix, steering), "precomputed", None
+            served = task.stages(request, bundle, visitor, matrix, steering)
             return served.slots, "live", served
         except Exception as error:
             self._complain("pipeline", error)
-        return self._ladder(task, request, bundle, visitor, matrix)
+        return self._ladder(task, request, bundle, visitor, matrix, steering)
 
     def _ladder(
-        self, task: Task, request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix
+        self,
+        task: Task,
+        request: Request,
+        bundle: Bundle,
+        visitor: Visitor,
+        matrix: ItemMatrix,
+        steering: Steering,
     ) -> Filled:
         try:
-            return task.without_models(request, visitor, matrix), FALLBACK, None
+            return task.without_models(request, visitor, matrix, steering), FALLBACK, None
         except Exception as error:
             self._complain("bestsellers", error)
-        return rail(bundle, request), FALLBACK, None
+        return rail(bundle, request, steering, matrix), FALLBACK, None
 
     def _warnings(self, request: Request, matrix: ItemMatrix) -> tuple[str, ...]:
         found = []
@@ -219,9 +256,12 @@ class Storefront:
             prometheus.EMPTY_SLOTS.labels(request.surface).inc(missing)
 
 
-def rail(bundle: Bundle, request: Request) -> tuple[Slot, ...]:
-    """The last rung: the bundle's popularity rail, less what the request itself names."""
+def rail(bundle: Bundle, request: Request, steering: Steering, matrix: ItemMatrix) -> tuple[Slot, ...]:
+    """The last rung: the bundle's popularity rail, less what the request itself names or a rule bars."""
     barred = {*request.items, *request.cart, *request.exclude}
+    if (allowed := steering.allowed) is not None:
+        rows = ((item, matrix.row.get(item)) for item in bundle.rails["popular"])
+        barred |= {item for item, row in rows if row is None or not allowed[row]}
     chosen = [item for item in bundle.rails["popular"] if item not in barred][: request.limit]
     return tuple(Slot(item, slot, 0.0, "popular") for slot, item in enumerate(chosen))
 

@@ -21,9 +21,9 @@ from pipelines.protocol.chosen import settings
 from serving.pipeline import Bundle, bestsellers, recommend, reorder, visitor_of
 from serving.release import bundle
 from serving.stages.diversify import Diversify, diversify
+from serving.stages.eligibility import eligibility
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import NEWEST, Scored, als_scores, retrieve, top, user_vector
-from serving.stages.rules import eligibility
 from serving.types import Ranked, Request
 
 NOW = 1_700_000_000_000_000

@@ -22,14 +22,21 @@ class Eligibility:
 
 
 def eligibility(
-    request: Request, visitor: Visitor, matrix: ItemMatrix, bought_days: float = EVER
+    request: Request,
+    visitor: Visitor,
+    matrix: ItemMatrix,
+    bought_days: float = EVER,
+    allowed: npt.NDArray[np.bool_] | None = None,
 ) -> Eligibility:
-    """Nothing out of stock, not yet on sale, in the cart, just bought, named by the page, or excluded.
+    """Nothing out of stock, not yet on sale, in the cart, just bought, named by the page, or excluded, and
+    only what the shop's rules have `allowed`, bool (N,).
 
     Just bought is what was bought in this visit, or within `bought_days` in an earlier one. An unknown stock
     counts as in stock: a shop that does not tell is not an empty shop.
     """
     mask = (matrix.available_from <= visitor.now) & ~(matrix.stock <= 0)
+    if allowed is not None:
+        mask &= allowed
     removed: dict[str, str] = {}
     for reason, items in (
         ("excluded by the request", request.exclude),
