@@ -1,8 +1,8 @@
 """The product on one screen: filter -> retrieve -> rank -> diversify -> pins -> slots."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,13 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
-from serving.stages.diversify import TAIL, Diversify, diversify, draw
+from serving.stages.diversify import Diversify, draw
 from serving.stages.eligibility import Eligibility, eligibility
 from serving.stages.rank import Ranker, rank
-from serving.stages.retrieve import EVERY, Models, Retrieve, Scored, retrieve, top, user_vector
-from serving.stages.steering import UNSTEERED, Pin, Room, Steering, topped_up, weighed, with_pins
-from serving.types import Candidates, Floats, Ranked, Request, Rows, Slot
-
-AS_RANKED = Diversify(trade_off=0, category_weight=0, tail_share=0, tail_below=0)
-WEIGHED = 120  # of the most viewed, among which the rules' factors may change the order
+from serving.stages.retrieve import Models, Retrieve, Scored, retrieve, user_vector
+from serving.stages.shelf import every_one, shelved
+from serving.stages.steering import UNSTEERED, Pin, Steering, weighed
+from serving.types import Candidates, Ranked, Request, Slot
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def recommend(
     took.lap("rank")
     ranked = weighed(ranked, steering.factor)
     drawn = draw(request, visitor)
-    slots, propensity = _shelved(
+    slots, propensity = shelved(
         bundle.diversify, ranked, matrix, request.limit, drawn, eligible, steering, pins
     )
     took.lap("diversify")
@@ -127,106 +125,5 @@ def reorder(
     ranked = weighed(rank(bundle.ranker, candidates, visitor, past, matrix), steering.factor)
     took.lap("rank")
     eligible = Eligibility(np.ones(len(matrix), np.bool_), {})
-    slots, pins = _listed(ranked, matrix, steering)
+    slots, pins = every_one(ranked, matrix, steering)
     return Served(slots, candidates, ranked, eligible, took, pins=pins)
-
-
-def bestsellers(
-    request: Request, visitor: Visitor, matrix: ItemMatrix, steering: Steering = UNSTEERED
-) -> tuple[Slot, ...]:
-    """No model: the most viewed eligible items, for the holdout arm and as the first fallback.
-
-    The rules hold as for every list, on views as relevance.
-    """
-    eligible = eligibility(request, visitor, matrix, allowed=steering.allowed)
-    popular = matrix.popularity()
-    if steering.asks_nothing:
-        found = top(popular + EVERY, eligible.mask, request.limit)
-        return _slots([(row, popular[row], "popular") for row in found], matrix)
-    pins = steering.pinned(eligible.mask, request.limit)
-    best = top(popular + EVERY, eligible.mask, max(WEIGHED, request.limit))
-    rows = np.array(list(dict.fromkeys([*best, *(pin.row for pin in pins)])), np.int64)
-    ranked = Ranked(rows, popular[rows].astype(np.float32), ("popular",) * len(rows), _no_values(rows))
-    ranked = weighed(ranked, steering.factor)
-    return _shelved(AS_RANKED, ranked, matrix, request.limit, None, eligible, steering, pins)[0]
-
-
-def listed(
-    request: Request, _: Visitor, matrix: ItemMatrix, steering: Steering = UNSTEERED
-) -> tuple[Slot, ...]:
-    """No model: the items of the request that the catalogue knows, in the storefront's own order.
-
-    The rules hold as in `reorder`, on the place in that order as relevance.
-    """
-    rows = matrix.rows_of(list(dict.fromkeys(request.items)))
-    place = np.arange(len(rows), 0, -1, dtype=np.float32)
-    ranked = weighed(Ranked(rows, place, ("listed",) * len(rows), _no_values(rows)), steering.factor)
-    slots, __ = _listed(ranked, matrix, steering)
-    return tuple(replace(slot, score=0.0) for slot in slots)
-
-
-def _no_values(rows: Rows) -> Floats:
-    return np.zeros((len(rows), 0), np.float32)
-
-
-def _shelved(
-    params: Diversify,
-    ranked: Ranked,
-    matrix: ItemMatrix,
-    limit: int,
-    drawn: float | None,
-    eligible: Eligibility,
-    steering: Steering,
-    pins: Sequence[Pin],
-) -> tuple[tuple[Slot, ...], float]:
-    """The slots, and the propensity of the last one."""
-    steered = bool(pins or steering.caps)
-    room = Room(steering.caps, [pin.row for pin in pins]) if steered else None
-    if any(pin.slot == limit - 1 for pin in pins):
-        drawn = None  # the last slot is taken
-    shelf = diversify(params, ranked, matrix, limit - len(pins), drawn, room)
-    rows: list[int] = ranked.rows[shelf.places].tolist()
-    tail = rows[-1] if shelf.tail else -1
-    if room is not None:
-        if steering.caps and (missing := limit - len(pins) - len(rows)) > 0:
-            rows += topped_up(matrix, eligible.mask, room, missing)
-        rows = with_pins(rows, pins, limit)
-    place = {row: at for at, row in enumerate(ranked.rows.tolist())}
-    entries = []
-    for row in rows:
-        at = place.get(row)
-        source = TAIL if row == tail else "popular" if at is None else ranked.source[at]
-        entries.append((row, 0.0 if at is None else ranked.score[at], source))
-    by_chance = len(shelf.places) > 0 and rows[-1] == ranked.rows[shelf.places[-1]]
-    return _slots(entries, matrix, steering, pins), shelf.propensity if by_chance else 1.0
-
-
-def _listed(
-    ranked: Ranked, matrix: ItemMatrix, steering: Steering
-) -> tuple[tuple[Slot, ...], tuple[Pin, ...]]:
-    """Every row of the ranking, those that are not allowed last, and the pins that were shown."""
-    rows: list[int] = ranked.rows.tolist()
-    pins: list[Pin] = []
-    if not steering.asks_nothing:
-        allowed = np.zeros(len(matrix), np.bool_)
-        allowed[rows] = True if steering.allowed is None else steering.allowed[rows]
-        pins = steering.pinned(allowed, len(rows))
-        pinned = {pin.row for pin in pins}
-        free = [row for row in rows if row not in pinned]
-        rows = with_pins(sorted(free, key=lambda row: not allowed[row]), pins, len(rows))
-    place = {row: at for at, row in enumerate(ranked.rows.tolist())}
-    entries = [(row, ranked.score[place[row]], ranked.source[place[row]]) for row in rows]
-    return _slots(entries, matrix, steering, pins), tuple(pins)
-
-
-def _slots(
-    entries: Iterable[tuple[int, float, str]],
-    matrix: ItemMatrix,
-    steering: Steering = UNSTEERED,
-    pins: Sequence[Pin] = (),
-) -> tuple[Slot, ...]:
-    """Of (row, score, source) each."""
-    return tuple(
-        Slot(matrix.ids[row], slot, round(float(score), 6), source, steering.rule_of(row, pins))
-        for slot, (row, score, source) in enumerate(entries)
-    )

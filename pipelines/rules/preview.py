@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 from redis import Redis
 
-from feature_repo.errors import shorten
 from feature_repo.terminal import PIPE
 from pipelines.rules.showroom import Showroom, lately
 from serving.rules.compiled import Compiled
@@ -16,7 +15,7 @@ from serving.rules.lint import audiences, moments
 from serving.types import Request, Slot
 
 WIDTH = PIPE
-MARGIN, PRICE = 4, 9  # columns of the slot and of the price
+TITLE, PRICE = 38, 10  # columns
 
 
 def requests(
@@ -43,10 +42,16 @@ def show(
     now: int,
     asked: Iterator[tuple[str, Request]],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Per list: the lines for a person, and the same for a machine. Nobody is shown anything."""
+    """Per list: the lines for a person, and the same for a machine. Of lists of one surface
+    under the same rules one is shown."""
     old, new = Compiled(before, room.matrix, now), Compiled(draft, room.matrix, now)
+    told_of: set[tuple[str, tuple[str, ...]]] = set()
     for words, request in asked:
         at = next((m for m in reversed(moments(draft, now)) if new.steering(request, m).rules), now)
+        kind = request.surface, new.steering(request, at).rules
+        if kind in told_of:
+            continue
+        told_of.add(kind)
         held, drafted = old.steering(request, at), new.steering(request, at)
         first, then = room.lists(request, at, held, drafted)
         told = {"list": words, "rules": drafted.rules, "at_us": at}
@@ -58,24 +63,23 @@ def _lines(room: Showroom, words: str, before: tuple[Slot, ...], after: tuple[Sl
     moved = sum(a.item_id != b.item_id for a, b in zip(before, after, strict=False))
     moved += abs(len(before) - len(after))
     yield from textwrap.wrap(f"{words}: {moved} of {max(len(before), len(after))} slots change", WIDTH)
-    half = (WIDTH - MARGIN - 2) // 2
-    yield f"{'':{MARGIN}}{'before':{half}}  after"
-    for slot in range(max(len(before), len(after))):
-        left = _cell(room, before[slot], half) if slot < len(before) else ""
-        right = _cell(room, after[slot], half) if slot < len(after) else ""
-        yield f"{slot:>{MARGIN - 2}}  {left:{half}}  {right}".rstrip()
-        if slot < len(after) and (rule := after[slot].rule):
-            yield f"{'':{MARGIN + half + 2}}^ {shorten(rule, half - 2)[1:-1]}"
+    stood = {slot.item_id: slot.slot for slot in before}
+    yield "  before"
+    yield from (_row(room, slot, "") for slot in before)
+    yield "  after (slot before)"
+    for slot in after:
+        was = stood.get(slot.item_id)
+        yield _row(room, slot, "new" if was is None else f"({was})" if was != slot.slot else "")
     yield ""
 
 
-def _cell(room: Showroom, slot: Slot, width: int) -> str:
-    title = "".join(c if c.isprintable() else " " for c in room.titles.get(slot.item_id, slot.item_id))
+def _row(room: Showroom, slot: Slot, was: str) -> str:
+    """Slot, title, price, the slot before, the rule: WIDTH columns at most."""
+    title = "".join(c if c.isprintable() else " " for c in room.titles.get(slot.item_id) or slot.item_id)
+    title = title if len(title) <= TITLE else f"{title[: TITLE - 3]}..."
     price = float(room.matrix.price[room.matrix.row[slot.item_id]])
     told = "" if price != price else f"{price:,.2f}"
-    return (
-        f"{textwrap.shorten(title, width - PRICE - 1, placeholder='...'):{width - PRICE - 1}} {told:>{PRICE}}"
-    )
+    return f"{slot.slot:>3} {title:{TITLE}} {told:>{PRICE}} {was:<4} {slot.rule or ''}".rstrip()[:WIDTH]
 
 
 def _told(slots: tuple[Slot, ...]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pipelines.release.aliases import act_of
 from serving.rules import lint, published
 from serving.rules.document import Document, Fault, parse, render
 
-Action = Literal["lint", "preview", "shadow", "publish", "revert", "show"]
+Action = Literal["lint", "preview", "lab", "shadow", "publish", "revert", "show"]
 
 
 class Usage(EndcapError):
@@ -22,7 +22,7 @@ class Usage(EndcapError):
 
 
 def main(
-    action: Annotated[Action, typer.Argument(help="lint, preview, shadow, publish, revert or show.")],
+    action: Annotated[Action, typer.Argument(help="lint, preview, lab, shadow, publish, revert or show.")],
     file: Annotated[Path | None, typer.Argument(help="the rules, JSON (docs/merchandising.md)")] = None,
     why: Annotated[str, typer.Option(help="shadow, publish, revert: the reason, for the audit.")] = "",
     to: Annotated[int | None, typer.Option(help="revert: this version; default: the one before.")] = None,
@@ -30,6 +30,7 @@ def main(
     surface: Annotated[str | None, typer.Option(help="preview: only this surface.")] = None,
     user_id: Annotated[str | None, typer.Option(help="preview: lists of this shopper.")] = None,
     session_id: Annotated[str | None, typer.Option(help="preview: lists of this visit.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="lab: so many of the newest logged answers.")] = 500,
     json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """The merchandiser's rules: check, preview, try out, publish, take back."""
@@ -58,6 +59,12 @@ def main(
         for lines, told in preview.show(redis, room, before, draft, now, asked):
             print(preview.as_json(told) if json_output else lines, flush=True)
         return 0
+    if action == "lab":
+        from pipelines.rules import lab
+
+        report = lab.run(redis, room, published.documents(seen)[0], draft, now, last)
+        print(preview.as_json(report)) if json_output else lab.show(report)
+        return 0
     act = act_of(_reason(why) if action == "publish" else why or "tried out")
     change = published.publish if action == "publish" else published.set_shadow
     for fault in faults:
@@ -68,7 +75,7 @@ def main(
 
 
 def _draft(action: str, file: Path | None, end: bool) -> Document | None:
-    needs = action in ("lint", "preview", "publish") or (action == "shadow" and not end)
+    needs = action in ("lint", "preview", "lab", "publish") or (action == "shadow" and not end)
     if needs and file is None:
         raise Usage(
             f"FILE: `endcap rules {action}` needs a file of rules, as docs/merchandising.md shows one"

@@ -30,6 +30,7 @@ from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.rules.rulebook import Rulebook
+from serving.stages import bestsellers
 from serving.stages.steering import UNSTEERED, Steering
 from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
 
@@ -48,8 +49,10 @@ class Task(NamedTuple):
     fills: bool
 
 
-RECOMMEND = Task(pipeline.recommend, pipeline.bestsellers, fills=True)
-RANK = Task(pipeline.reorder, pipeline.listed, fills=False)  # orders what it knows of the items it is given
+RECOMMEND = Task(pipeline.recommend, bestsellers.bestsellers, fills=True)
+RANK = Task(
+    pipeline.reorder, bestsellers.listed, fills=False
+)  # orders what it knows of the items it is given
 
 
 class Storefront:
@@ -221,7 +224,7 @@ class Storefront:
             return task.without_models(request, visitor, matrix, steering), FALLBACK, None
         except Exception as error:
             self._complain("bestsellers", error)
-        return rail(bundle, request, steering, matrix), FALLBACK, None
+        return bestsellers.rail(bundle.rails["popular"], request, matrix, steering), FALLBACK, None
 
     def _warnings(self, request: Request, matrix: ItemMatrix) -> tuple[str, ...]:
         found = []
@@ -254,16 +257,6 @@ class Storefront:
             prometheus.FEATURE_AGE.observe(answer.feature_age_ms / 1000)
         if missing > 0:
             prometheus.EMPTY_SLOTS.labels(request.surface).inc(missing)
-
-
-def rail(bundle: Bundle, request: Request, steering: Steering, matrix: ItemMatrix) -> tuple[Slot, ...]:
-    """The last rung: the bundle's popularity rail, less what the request itself names or a rule bars."""
-    barred = {*request.items, *request.cart, *request.exclude}
-    if (allowed := steering.allowed) is not None:
-        rows = ((item, matrix.row.get(item)) for item in bundle.rails["popular"])
-        barred |= {item for item, row in rows if row is None or not allowed[row]}
-    chosen = [item for item in bundle.rails["popular"] if item not in barred][: request.limit]
-    return tuple(Slot(item, slot, 0.0, "popular") for slot, item in enumerate(chosen))
 
 
 def _age_ms(rows: VisitorRows, visitor: Visitor, matrix: ItemMatrix) -> int | None:

@@ -49,9 +49,11 @@ class Compiled:
     def _late(self, now: int) -> bool:
         return self._aged and now // HOUR_US != self._hour
 
-    def steering(self, request: Request, now: int) -> Steering:
-        """What the rules ask of the list for `request` at `now` (us)."""
+    def steering(self, request: Request, now: int, without: str | None = None) -> Steering:
+        """What the rules ask of the list for `request` at `now` (us); `without`: the id of one to leave out."""
         bits = self._conditions.holding(request, now)
+        if without is not None:
+            bits &= ~sum(1 << at for at, rule in enumerate(self._rules) if rule.id == without)
         found = self._kept.get(bits)
         if found is None:
             if len(self._kept) >= self._most:

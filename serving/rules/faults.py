@@ -1,4 +1,4 @@
-"""What is wrong with a document of rules, in words that name the rule, the field, its value, what is allowed."""
+"""What is wrong with a document of rules, in words: the rule, the field, its value, what is allowed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

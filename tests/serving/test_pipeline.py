@@ -18,8 +18,9 @@ from feature_repo.clock import DAY_US
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
 from pipelines.protocol.chosen import settings
-from serving.pipeline import Bundle, bestsellers, recommend, reorder, visitor_of
+from serving.pipeline import Bundle, recommend, reorder, visitor_of
 from serving.release import bundle
+from serving.stages.bestsellers import bestsellers
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.eligibility import eligibility
 from serving.stages.rank import Untrained
