@@ -33,12 +33,14 @@ ONE = 1
 
 @dataclass
 class Deed:
-    """What one rule of the draft did: lists it held for, lists it changed, slots it filled otherwise."""
+    """What one rule of the draft did: lists it held for, lists it changed, slots that hold
+    something else for it, and products that are in a list for it."""
 
     action: str
     held: int = 0
     changed: int = 0
     displaced: int = 0
+    brought: int = 0
     impressions: Counter[str] = field(default_factory=Counter)  # item -> slots more, or fewer
 
 
@@ -151,6 +153,7 @@ def _judge(
         if differing := _differing(without, after):
             deed.changed += 1
             deed.displaced += differing
+            deed.brought += len(set(after) - set(without))
             deed.impressions.update(after)
             deed.impressions.subtract(without)
 
@@ -173,6 +176,7 @@ def _report(
             "held": deed.held,
             "changed": deed.changed,
             "displaced": deed.displaced,
+            "brought": deed.brought,
             "dead": deed.changed == 0,
             "gains": _most(deed.impressions, room, ONE, 1),
             "loses": _most(deed.impressions, room, ONE, -1),
@@ -234,14 +238,14 @@ def show(report: Mapping[str, Any]) -> None:
                 if name != "products"
                 else f"  {name:<9} {before:>10,} -> {after:,}"
             )
-    rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", "gains most"])
+    rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", ">new", "gains most"])
     for one in report["rules"]:
         gains = one["gains"][0]["title"] if one["gains"] else "dead" if one["dead"] else ""
         rules.add_row(
             _shown(one["rule"], 16),
             one["action"],
-            *(str(one[k]) for k in ("held", "changed", "displaced")),
-            _shown(gains, 24),
+            *(str(one[k]) for k in ("held", "changed", "displaced", "brought")),
+            _shown(gains, 18),
         )
     out.print(rules)
     for name in ("gain", "lose"):

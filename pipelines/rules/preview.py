@@ -15,7 +15,7 @@ from serving.rules.lint import audiences, moments
 from serving.types import Request, Slot
 
 WIDTH = PIPE
-TITLE, PRICE = 38, 10  # columns
+TITLE, PRICE = 40, 9  # columns
 
 
 def requests(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -30,6 +30,7 @@ class Showroom:
     bundle: Bundle
     features: OnlineFeatures
     titles: dict[str, str]
+    runner: asyncio.Runner = field(default_factory=asyncio.Runner)  # connections live in one event loop
 
     @property
     def matrix(self) -> ItemMatrix:
@@ -38,7 +39,7 @@ class Showroom:
 
     def lists(self, request: Request, now: int, *steerings: Steering) -> list[Served]:
         """The list that the service would give at `now` (us) under each of these."""
-        rows = asyncio.run(self._rows(request, now))
+        rows = self.runner.run(self._rows(request, now))
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
         return [pipeline.recommend(request, self.bundle, visitor, self.matrix, one) for one in steerings]
 

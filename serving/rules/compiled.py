@@ -50,7 +50,7 @@ class Compiled:
         return self._aged and now // HOUR_US != self._hour
 
     def steering(self, request: Request, now: int, without: str | None = None) -> Steering:
-        """What the rules ask of the list for `request` at `now` (us); `without`: the id of one to leave out."""
+        """What the rules ask of the list for `request` at `now` (us); the one of id `without` is left out."""
         bits = self._conditions.holding(request, now)
         if without is not None:
             bits &= ~sum(1 << at for at, rule in enumerate(self._rules) if rule.id == without)

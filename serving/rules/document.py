@@ -232,3 +232,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _of_file(value: str, allowed: str) -> RulesError:
     return RulesError([Fault("-", "document", value, allowed)])
+
+
+if __name__ == "__main__":  # python -m serving.rules.document > docs/rules.schema.json
+    print(json.dumps(schema(), indent=1))
