@@ -78,7 +78,7 @@ class Compiled:
         n = len(self._matrix)
         allowed, factor, by = np.ones(n, np.bool_), np.ones(n, np.float32), np.full(n, -1, np.int16)
         weighs, only = False, None
-        caps: list[Cap] = []
+        caps: dict[str, int] = {}  # all hold, so the least of each kind
         pins: list[Pin] = []
         for place, at in reversed(list(enumerate(held))):  # the first rule is written last, and so wins
             rule, rows = self._rules[at], self._rows[at]
@@ -87,8 +87,8 @@ class Compiled:
             elif rule.do.only:
                 only = at
             elif rule.do.at_most:
-                matrix, cap = self._matrix, rule.do.at_most
-                caps.append(Cap(matrix.brand if cap.per == "brand" else matrix.category, cap.slots))
+                cap = rule.do.at_most
+                caps[cap.per] = min(cap.slots, caps.get(cap.per, cap.slots))
             elif rule.do.pin:
                 known = (
                     (slot, self._matrix.row.get(i))
@@ -109,7 +109,7 @@ class Compiled:
             factor if weighs else None,
             by if weighs else None,
             None if only is None else self._rules[only].id,
-            tuple(reversed(caps)),
+            tuple(Cap(getattr(self._matrix, per), slots) for per, slots in caps.items()),
             tuple(pins),
         )
 

@@ -110,10 +110,9 @@ class Room:
 
 
 def scaled(score: Floats) -> Floats:
-    """Scores (k,) as relevance: 0 for the lowest, 1 for the highest."""
-    if not len(score):
-        return score
-    low, high = score.min(), score.max()
+    """Scores (k,) as relevance: 0 for the lowest, 1 for the highest; 1 for all where they are equal."""
+    if not len(score) or (low := score.min()) == (high := score.max()):
+        return np.ones(len(score), np.float32)
     relevance: Floats = (score - low) / max(high - low, 1e-9)
     return relevance
 

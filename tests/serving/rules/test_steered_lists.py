@@ -9,28 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shops.tiny_bundle import DEPARTMENTS, catalogue, make, matrix
+from shops.rules import HERO, IDS, ITEMS, NOW, N, steering
+from shops.tiny_bundle import DEPARTMENTS, make
 
-from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from serving.pipeline import Bundle, recommend, reorder, visitor_of
 from serving.release import bundle
-from serving.rules.compiled import Compiled, selected
-from serving.rules.document import Document, parse
 from serving.stages.bestsellers import bestsellers, listed, rail
 from serving.stages.diversify import TAIL
 from serving.stages.eligibility import eligibility
-from serving.stages.steering import PINNED, Steering
-from serving.types import Context, Request, Slot
-
-NOW = 1_700_000_000_000_000
-N = 60
-HERO = Request("homepage_hero", session_id="s")
+from serving.stages.steering import PINNED
+from serving.types import Request, Slot
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +32,6 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENDCAP_HOME", str(home))  # compiled rankers go below it
         yield bundle.load(make(home, N))
-
-
-ITEMS = matrix(catalogue(N))
-
-
-def document(*rules: dict[str, Any]) -> Document:
-    """Rules called r0, r1, ...; each is {action: ..., "when": ...}."""
-    told = [
-        {"id": f"r{at}", "do": {name: value for name, value in rule.items() if name != "when"}}
-        | ({"when": rule["when"]} if "when" in rule else {})
-        for at, rule in enumerate(rules)
-    ]
-    return parse(orjson.dumps({"rules": told}))
-
-
-def steering(*rules: dict[str, Any], request: Request = HERO, items: ItemMatrix = ITEMS) -> Steering:
-    return Compiled(document(*rules), items, NOW, version=7).steering(request, NOW)
 
 
 def shown(release: Bundle, *rules: dict[str, Any], request: Request = HERO, row: Any = None) -> list[Slot]:
@@ -76,7 +52,6 @@ def session(*contacts: tuple[str, str]) -> dict[str, object]:
 
 BRANDS = [f"brand {i}" for i in range(7)]
 PATHS = [f"Home/{name}" for name in DEPARTMENTS] + ["Home/Apparel/Kind 0", "Home"]
-IDS = [f"item-{i}" for i in range(N)]
 RANGES = st.fixed_dictionaries({"from": st.floats(0, 60), "to": st.floats(60, 120)})
 WHERES = st.one_of(
     st.fixed_dictionaries({"brand": st.lists(st.sampled_from(BRANDS), min_size=1, max_size=3)}),
@@ -204,23 +179,21 @@ def test_a_block_of_the_best_products_keeps_the_list_full_from_behind(release: B
 
 def test_a_boost_lifts_a_bury_sinks_and_the_first_rule_of_two_decides(release: Bundle) -> None:
     request = replace(HERO, limit=50)
-    plain = ids(shown(release, request=request))
-    item = plain[25]
-    boost = {"boost": {"where": {"item_id": [item]}, "factor": 3.0}}
+    row = session(("product_viewed", "item-3"), ("add_to_cart", "item-8"))
+    plain = shown(release, request=request, row=row)
+    lowest = min(slot.score for slot in plain)
+    at = max(slot.slot for slot in plain[:-1] if slot.score > lowest)
+    item = plain[at].item_id
+    boost = {"boost": {"where": {"item_id": [item]}, "factor": 50.0}}
     bury = {"boost": {"where": {"item_id": [item]}, "factor": 0.0}}
-    place = {
-        name: ids(shown(release, *rules, request=request)).index(item)
-        for name, rules in {
-            "up": (boost,),
-            "down": (bury,),
-            "up first": (boost, bury),
-            "down first": (bury, boost),
-        }.items()
-    }
-    assert place["up"] < 25 < place["down"]
-    assert (place["up first"], place["down first"]) == (place["up"], place["down"])
-    slot = next(slot for slot in shown(release, boost, request=request) if slot.item_id == item)
-    assert slot.rule == "r0"
+
+    def place(*rules: dict[str, Any]) -> int:
+        return ids(shown(release, *rules, request=request, row=row)).index(item)
+
+    assert place(boost) < at < place(bury)
+    assert (place(boost, bury), place(bury, boost)) == (place(boost), place(bury))
+    slot = shown(release, boost, request=request, row=row)[place(boost)]
+    assert (slot.rule, slot.score) == ("r0", plain[at].score)
 
 
 def test_caps_hold_and_are_filled_from_outside_the_candidates(release: Bundle) -> None:
@@ -243,8 +216,9 @@ def test_a_pinned_last_slot_is_no_draw_of_the_long_tail(release: Bundle) -> None
 
 def test_what_only_a_rule_brought_says_so_and_has_a_score_of_its_own(release: Bundle) -> None:
     few = replace(release, retrieve=replace(release.retrieve, k=12))
-    item = next(i for i in IDS if i not in ids(shown(release)) and ITEMS.stock[ITEMS.row[i]] > 0)
     visitor = visitor_of(HERO, NOW, None, None)
+    found = recommend(HERO, few, visitor, ITEMS).candidates.rows
+    item = next(i for i in IDS if ITEMS.row[i] not in found and ITEMS.stock[ITEMS.row[i]] > 0)
     served = recommend(HERO, few, visitor, ITEMS, steering(pins({2: item})))
     slot = served.slots[2]
     assert (slot.item_id, slot.source, slot.rule) == (item, PINNED, "r0")
@@ -274,84 +248,3 @@ def test_a_given_list_loses_nothing_and_what_is_barred_comes_last(release: Bundl
         assert sorted(ids(slots)) == sorted(IDS[:10])
         assert (slots[0].item_id, slots[0].rule, slots[-1].item_id) == ("item-7", "r1", "item-4")
     assert ids(listed(request, visitor, ITEMS)) == IDS[:10]
-
-
-@pytest.mark.parametrize(
-    ("when", "context", "user", "holds"),
-    [
-        ({"surface": ["pdp_fbt"]}, {}, None, False),
-        ({"surface": ["pdp_fbt", "homepage_hero"]}, {}, None, True),
-        ({"device": ["mobile"]}, {"device": "Mobile"}, None, True),
-        ({"device": ["mobile"]}, {}, None, False),
-        ({"country": ["DE", "AT"]}, {"country": "at"}, None, True),
-        ({"channel": ["email"]}, {"channel": "direct"}, None, False),
-        ({"known": True}, {}, "u", True),
-        ({"known": False}, {}, "u", False),
-        ({"page_category": "Home/Bags"}, {"category": "home/bags/Kind 3"}, None, True),
-        ({"page_category": "Home/Bags"}, {"category": "Home/Bagsy"}, None, False),
-        ({"from": "2023-11-14T23:13:20+01:00"}, {}, None, True),
-        ({"from": "2023-11-14T22:13:21Z"}, {}, None, False),
-        ({"until": "2023-11-14T22:13:20Z"}, {}, None, False),
-        (
-            {"until": "2023-11-14T22:13:21Z", "known": False, "device": ["mobile"]},
-            {"device": "mobile"},
-            None,
-            True,
-        ),
-    ],
-)
-def test_a_rule_holds_when_all_that_it_says_is_so(
-    when: dict[str, Any], context: dict[str, str], user: str | None, holds: bool
-) -> None:
-    request = Request("homepage_hero", user_id=user, context=Context(**context))
-    block = {"block": {"where": {"brand": "brand 0"}}, "when": when}
-    assert steering(block, request=request).rules == (("r0",) if holds else ())
-
-
-@pytest.mark.parametrize(
-    ("where", "wanted"),
-    [
-        ({"item_id": ["item-3", "item-5"]}, {3, 5}),
-        ({"brand": "brand 3", "price": {"to": 20}}, {3, 10}),
-        ({"category": "Home/Apparel/Kind 0"}, {0, 15, 30, 45}),
-        ({"category": ["Home/Bags/Kind 3", "Home/Apparel/Kind 0"], "price": {"from": 30}}, {30, 33, 45, 48}),
-        ({"stock": {"to": 0}}, set(range(9, N, 10))),
-        ({"margin": {"from": 0.5}, "price": {"from": 60}}, {59}),
-        ({"tag": ["sale"]}, {1, 2}),
-        ({"tag": "sale", "brand": "brand 2"}, {2}),
-        ({"age_days": {"to": 10}}, {4}),
-        ({"category": "Home/App"}, set()),
-    ],
-)
-def test_a_selector_means_these_products(where: dict[str, Any], wanted: set[int]) -> None:
-    table = catalogue(N)
-    columns: dict[str, Any] = {
-        name: table[name].to_pylist() for name in ("price", "margin", "stock", "category_path", "brand")
-    }
-    opening = [None] * N
-    opening[4], opening[5] = NOW - 9 * 86_400_000_000, NOW - 90 * 86_400_000_000  # type: ignore[call-overload]
-    tags = [["sale", "new"] if i in (1, 2) else None for i in range(N)]
-    items = ItemMatrix(IDS, columns | {"available_from": opening, "tags": tags})
-    rule = document({"block": {"where": where}}).rules[0]
-    assert rule.do.block
-    assert set(np.flatnonzero(selected(rule.do.block.where, items, NOW)).tolist()) == wanted
-
-
-def test_an_unknown_value_is_below_no_floor_and_in_no_range() -> None:
-    columns: dict[str, Any] = {"price": [1.0, None], "margin": [0.1, None], "stock": [2, None]}
-    columns |= {"category_path": ["A", None], "brand": ["b", None], "available_from": [None, None]}
-    items = ItemMatrix(["known", "unknown"], columns)
-    asked = steering({"floor": {"margin": 0.2, "stock": 3}}, items=items)
-    assert asked.allowed is not None and asked.allowed.tolist() == [False, True]
-    cheap = document({"block": {"where": {"price": {"to": 5}}}}).rules[0].do.block
-    assert cheap and selected(cheap.where, items, NOW).tolist() == [True, False]
-
-
-def test_masks_follow_prices_that_move_and_rows_that_are_appended() -> None:
-    compiled = Compiled(document({"block": {"where": {"brand": "brand 0"}}}), ITEMS, NOW)
-    touched = ITEMS.updated(np.array([0]), {name: [1] for name in ITEMS.activity})
-    assert compiled.fits(touched, NOW)  # a view is no change of the catalogue
-    longer = matrix(catalogue(N + 3))
-    assert not compiled.fits(longer, NOW) and not compiled.of(longer)
-    found = Compiled(document({"block": {"where": {"brand": "brand 0"}}}), longer, NOW).steering(HERO, NOW)
-    assert found.allowed is not None and len(found.allowed) == N + 3
