@@ -23,14 +23,14 @@ import orjson
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
-from shops import tiny_bundle  # noqa: E402
+from shops import tiny_bundle
 
-from feature_repo.events import DEVICES, SURFACES  # noqa: E402
-from serving import pipeline  # noqa: E402
-from serving.release import bundle  # noqa: E402
-from serving.rules.compiled import Compiled  # noqa: E402
-from serving.rules.document import Document, parse  # noqa: E402
-from serving.types import Context, Request  # noqa: E402
+from feature_repo.events import DEVICES, SURFACES
+from serving import pipeline
+from serving.release import bundle
+from serving.rules.compiled import Compiled
+from serving.rules.document import Document, parse
+from serving.types import Context, Request
 
 NOW = 1_700_000_000_000_000
 COUNTRIES = ("Germany", "France", "Austria", "Poland", "Italy")
@@ -95,7 +95,8 @@ def main() -> None:
     print(f"  without   p50 {p['without'][0]:.3f}  p99 {p['without'][1]:.3f}")
     print(f"  with      p50 {p['with'][0]:.3f}  p99 {p['with'][1]:.3f}")
     print(
-        f"  added     p50 {added[0]:.3f}  p99 {added[1]:.3f}  ratio of p99 {p['with'][1] / p['without'][1]:.2f}"
+        f"  added     p50 {added[0]:.3f}  p99 {added[1]:.3f}"
+        f"  ratio of p99 {p['with'][1] / p['without'][1]:.2f}"
     )
     print(f"  compiled in {1000 * compiling:.0f} ms")
 

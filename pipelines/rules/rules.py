@@ -11,9 +11,11 @@ from redis import Redis
 from feature_repo.errors import DataError, EndcapError, shorten
 from feature_repo.online.connection import connect
 from pipelines.release.aliases import act_of
+from serving.live.exposures import PAIRS
 from serving.rules import lint, published
 from serving.rules.document import Document, Fault, parse, render
 
+PAIRS_READ = 1_000
 Action = Literal["lint", "preview", "lab", "shadow", "publish", "revert", "show"]
 
 
@@ -118,6 +120,16 @@ def _say(found: published.Published, json_output: bool) -> None:
         print(f"{found.shadow_name} is tried out: {len(shadow.rules)} rules")
 
 
+def _tried(redis: Redis, draft: str) -> tuple[int, int, int]:
+    """(lists, those that differ, slots that differ) of the newest that a draft made beside what was shown."""
+    entries: Any = redis.xrevrange(PAIRS, count=PAIRS_READ)
+    pairs = [pair for _, fields in entries if (pair := orjson.loads(fields[b"pair"]))["draft"] == draft]
+    differing = [
+        sum(a[0] != b[0] for a, b in zip(pair["shown"], pair["shadow"], strict=False)) for pair in pairs
+    ]
+    return len(pairs), sum(map(bool, differing)), sum(differing)
+
+
 def _show(redis: Redis, found: published.Published, json_output: bool) -> None:
     if json_output:
         document, _ = published.documents(found)
@@ -125,5 +137,8 @@ def _show(redis: Redis, found: published.Published, json_output: bool) -> None:
         return
     _say(found, json_output)
     document, _ = published.documents(found)
+    if found.shadow_name:
+        pairs, changed, slots = _tried(redis, found.shadow_name)
+        print(f"of its last {pairs} lists {changed} differ from what was shown, in {slots} slots")
     for rule in document.rules:
         print(f"  {rule.id:<24} {rule.do.action:<8} {shorten(rule.why, 40)[1:-1]}")

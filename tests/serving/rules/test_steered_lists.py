@@ -178,7 +178,7 @@ def test_a_block_of_the_best_products_keeps_the_list_full_from_behind(release: B
 
 
 def test_a_boost_lifts_a_bury_sinks_and_the_first_rule_of_two_decides(release: Bundle) -> None:
-    request = replace(HERO, limit=50)
+    request = replace(HERO, limit=100)
     row = session(("product_viewed", "item-3"), ("add_to_cart", "item-8"))
     plain = shown(release, request=request, row=row)
     lowest = min(slot.score for slot in plain)
