@@ -182,7 +182,7 @@ def test_a_boost_lifts_a_bury_sinks_and_the_first_rule_of_two_decides(release: B
     row = session(("product_viewed", "item-3"), ("add_to_cart", "item-8"))
     plain = shown(release, request=request, row=row)
     lowest = min(slot.score for slot in plain)
-    at = max(slot.slot for slot in plain[:-1] if slot.score > lowest)
+    at = max(slot.slot for slot in plain[:30] if slot.score > lowest)
     item = plain[at].item_id
     boost = {"boost": {"where": {"item_id": [item]}, "factor": 50.0}}
     bury = {"boost": {"where": {"item_id": [item]}, "factor": 0.0}}
