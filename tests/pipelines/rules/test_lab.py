@@ -1,4 +1,4 @@
-"""The rule lab over logged answers of real parts: what held is made again exactly, what a draft does is told."""
+"""The rule lab over logged answers: what held is made again exactly, what a draft does is told by rule."""
 
 from __future__ import annotations
 
