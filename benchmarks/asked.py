@@ -26,7 +26,7 @@ from pipelines.protocol.queries import Query
 from pipelines.release.evaluate import release
 from serving.pipeline import Bundle, recommend
 from serving.stages.diversify import Diversify
-from serving.stages.rules import eligibility
+from serving.stages.eligibility import eligibility
 from training.dataset import read_catalogue, read_contacts
 
 K = 12

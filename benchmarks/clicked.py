@@ -34,10 +34,11 @@ from monitoring.experiment.sequential import ArmStatistics, compare
 from pipelines.simulate.world import Context as Moment
 from pipelines.simulate.world import World
 from serving.live.online_features import OnlineFeatures
-from serving.pipeline import Bundle, bestsellers, recommend, visitor_of
+from serving.pipeline import Bundle, recommend, visitor_of
 from serving.release import bundle
 from serving.stages.attraction import UNWEIGHTED, phase
-from serving.stages.rules import eligibility
+from serving.stages.bestsellers import bestsellers
+from serving.stages.eligibility import eligibility
 from serving.types import Context, Request
 
 K, GAP = 12, timedelta(seconds=30)

@@ -38,8 +38,8 @@ from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import discounts
 from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
+from serving.stages.eligibility import eligibility
 from serving.stages.retrieve import retrieve
-from serving.stages.rules import eligibility
 from training.ranking.objective import RankerParams, settings
 
 ROUNDS = (50, 70)  # trees; the mean of both is told

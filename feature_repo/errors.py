@@ -9,6 +9,9 @@ EndcapError
 ├── RequestError       what a client sent (HTTP 4xx)                  serving/errors.py
 ├── UnavailableError   what cannot be answered, kept or reached now (HTTP 503)
 ├── BundleError        a release that must not be served              serving/errors.py
+├── RulesError         a document of merchandising rules that is wrong serving/rules/document.py
+├── RulesConflict      somebody else changed the rules first          serving/rules/published.py
+├── NoSuchVersion      a version of the rules that is not kept        serving/rules/published.py
 ├── RolloutError       a change that the rollout's state forbids      serving/release/state.py
 │   └── RolloutConflict    somebody else changed it first
 ├── MetricError        lists that a metric is not defined for         pipelines/protocol/metrics.py

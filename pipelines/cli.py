@@ -59,6 +59,7 @@ JOBS: dict[str, dict[str, str]] = {
         "rollback": "pipelines.release.rollback",
         "rollout": "pipelines.release.rollout",
         "trace": "pipelines.lineage.trace",
+        "rules": "pipelines.rules.rules",
     },
     "serve": {
         "up": "pipelines.local.stack:up",

@@ -1,4 +1,4 @@
-"""The product on one screen: features -> retrieve -> rank -> diversify -> rules -> slots."""
+"""The product on one screen: filter -> retrieve -> rank -> diversify -> pins -> slots."""
 
 import time
 from collections.abc import Mapping
@@ -9,10 +9,12 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
 from serving.stages.attraction import UNWEIGHTED, Clicks
-from serving.stages.diversify import TAIL, Diversify, Shelf, diversify, draw
+from serving.stages.diversify import Diversify, draw
+from serving.stages.eligibility import Eligibility, eligibility, on_sale
 from serving.stages.rank import Ranker, rank
-from serving.stages.retrieve import EVERY, Models, Retrieve, Scored, retrieve, top, user_vector
-from serving.stages.rules import Eligibility, eligibility, on_sale
+from serving.stages.retrieve import Models, Retrieve, Scored, retrieve, user_vector
+from serving.stages.shelf import every_one, shelved
+from serving.stages.steering import UNSTEERED, Pin, Steering, weighed
 from serving.types import Candidates, Ranked, Request, Slot
 
 
@@ -42,7 +44,7 @@ class Bundle:
 class Served:
     """The slots, how they came about, and the seconds that each stage took.
 
-    `propensity`: as serving.stages.diversify.Shelf has it.
+    `propensity`: as serving.stages.diversify.Shelf has it. `pins`: the rules' that it shows.
     """
 
     slots: tuple[Slot, ...]
@@ -51,6 +53,7 @@ class Served:
     eligible: Eligibility
     seconds: Mapping[str, float]
     propensity: float = 1.0
+    pins: tuple[Pin, ...] = ()
 
 
 class Laps(dict[str, float]):
@@ -82,26 +85,39 @@ def visitor_of(
     )
 
 
-def recommend(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix) -> Served:
-    """Fill `request.limit` slots; fewer only where the catalogue has no more eligible items."""
+def recommend(
+    request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix, steering: Steering = UNSTEERED
+) -> Served:
+    """Fill `request.limit` slots; fewer only where the catalogue has no more that may be shown."""
     took = Laps()
     past = history(visitor, matrix)
-    eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days)
+    eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days, steering.allowed)
+    pins = steering.pinned(eligible.mask, request.limit)
     took.lap("filter")
     params, clicks = bundle.retrieve, bundle.clicks
     if (quotas := clicks.quotas(past, params.quotas)) is not params.quotas:
         params = replace(params, quotas=quotas)
-    candidates = retrieve(params, bundle.models, visitor, past, matrix, eligible.mask)
+    pinned = [pin.row for pin in pins]
+    candidates = retrieve(params, bundle.models, visitor, past, matrix, eligible.mask, pinned)
     took.lap("retrieve")
     ranked = rank(bundle.ranker, candidates, visitor, past, matrix, clicks)
     took.lap("rank")
-    shelf = diversify(bundle.diversify, ranked, matrix, request.limit, draw(request, visitor))
+    ranked = weighed(ranked, steering.factor)
+    drawn = draw(request, visitor)
+    slots, propensity = shelved(
+        bundle.diversify, ranked, matrix, request.limit, drawn, eligible, steering, pins
+    )
     took.lap("diversify")
-    return Served(_slots(ranked, shelf, matrix), candidates, ranked, eligible, took, shelf.propensity)
+    return Served(slots, candidates, ranked, eligible, took, propensity, tuple(pins))
 
 
-def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix) -> Served:
-    """Order the items that the storefront lists (category pages): all that are on sale, without diversity."""
+def reorder(
+    request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix, steering: Steering = UNSTEERED
+) -> Served:
+    """Order the items that the storefront lists (category pages): all that are on sale, without diversity.
+
+    What the rules do not allow comes last; a pinned product moves to its slot if it is listed.
+    """
     took = Laps()
     mask = on_sale(matrix, visitor.now)
     rows = matrix.rows_of(list(dict.fromkeys(request.items)))
@@ -112,34 +128,7 @@ def reorder(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatr
     scores = Scored(bundle.retrieve, bundle.models, user, past, matrix.newborns).of(rows)
     candidates = Candidates(rows, ("listed",) * len(rows), scores)
     took.lap("retrieve")
-    ranked = rank(bundle.ranker, candidates, visitor, past, matrix, bundle.clicks)
+    ranked = weighed(rank(bundle.ranker, candidates, visitor, past, matrix, bundle.clicks), steering.factor)
     took.lap("rank")
-    slots = _slots(ranked, Shelf(list(range(len(rows)))), matrix)
-    return Served(slots, candidates, ranked, Eligibility(mask, {}), took)
-
-
-def bestsellers(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
-    """No model: the most viewed eligible items, for the holdout arm and as the first fallback."""
-    mask = eligibility(request, visitor, matrix).mask
-    popular = matrix.popularity()
-    rows = top(popular + EVERY, mask, request.limit)
-    return tuple(
-        Slot(matrix.ids[row], slot, round(float(popular[row]), 6), "popular") for slot, row in enumerate(rows)
-    )
-
-
-def listed(request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
-    """No model: the items of the request that are on sale, in the storefront's own order."""
-    mask = on_sale(matrix, visitor.now)
-    known = [item for item in dict.fromkeys(request.items) if item in matrix.row and mask[matrix.row[item]]]
-    return tuple(Slot(item, slot, 0.0, "listed") for slot, item in enumerate(known))
-
-
-def _slots(ranked: Ranked, shelf: Shelf, matrix: ItemMatrix) -> tuple[Slot, ...]:
-    sources = [ranked.source[at] for at in shelf.places]
-    if shelf.tail:
-        sources[-1] = TAIL
-    return tuple(
-        Slot(matrix.ids[ranked.rows[at]], slot, round(float(ranked.score[at]), 6), source)
-        for slot, (at, source) in enumerate(zip(shelf.places, sources, strict=True))
-    )
+    slots, pins = every_one(ranked, matrix, steering)
+    return Served(slots, candidates, ranked, Eligibility(mask, {}), took, pins=pins)

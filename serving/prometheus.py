@@ -1,12 +1,15 @@
 """Prometheus metrics of the service; with several workers the sum over them (PROMETHEUS_MULTIPROC_DIR)."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from serving.types import Answer
 
 LATENCY_BUCKETS = tuple(ms / 1000 for ms in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 10, 15, 25, 50, 100, 500, 1000))
 
@@ -99,3 +102,17 @@ def _forget_the_dead(folder: Path) -> None:
                 mark_process_dead(pid, str(folder))
         except PermissionError:
             pass  # somebody else's process has that number now
+
+
+def count(answer: Answer, took: float, stages: Mapping[str, float], missing: int) -> None:
+    """One list: seconds in all and by stage, and slots that stayed empty."""
+    ANSWERS.labels(answer.surface, answer.arm, answer.served_from).inc()
+    ANSWER_SECONDS.labels(answer.arm).observe(took)
+    for stage, seconds in stages.items():
+        STAGE_SECONDS.labels(stage).observe(seconds)
+    if answer.degraded:
+        DEGRADED.labels(answer.degraded).inc()
+    if answer.feature_age_ms is not None:
+        FEATURE_AGE.observe(answer.feature_age_ms / 1000)
+    if missing > 0:
+        EMPTY_SLOTS.labels(answer.surface).inc(missing)

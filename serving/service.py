@@ -36,6 +36,7 @@ from serving.http.origins import Cors  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
+from serving.live.shadow import Shadow  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
 from serving.params import Serving, replaying  # noqa: E402
 from serving.payloads.terms import Terms  # noqa: E402
@@ -43,6 +44,7 @@ from serving.release.health import ArmHealth  # noqa: E402
 from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
 from serving.release.vigil import Vigil  # noqa: E402
+from serving.rules.rulebook import Rulebook  # noqa: E402
 
 PARAMS = load("serving", Serving)
 HEALTH_S = LAG_S = AGES_S = DISK_S = 1.0
@@ -81,9 +83,13 @@ class Endcap:
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
         vigil = Vigil(self._blocking)
+        rulebook = Rulebook(self._blocking, self._releases.snapshots)
+        shadow = Shadow(rulebook, self._exposures, PARAMS.rules_shadow_share)
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
             guarded=vigil.guarded,
+            rulebook=rulebook,
+            shadow=shadow,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
@@ -96,6 +102,7 @@ class Endcap:
             if asyncio.get_running_loop().time() > late:
                 break
             await asyncio.sleep(PARAMS.poll_s)
+        await _attempt("rules", rulebook.poll, pulse)
         await _attempt("report", self._releases.report, pulse)  # whoever finds it ready reads what it serves
         pulse.begin()  # loading took its time
 
@@ -106,6 +113,7 @@ class Endcap:
         jobs: Iterable[tuple[str, float, Job]] = (
             ("release", PARAMS.poll_s, self._releases.poll),
             ("vigil", PARAMS.poll_s, vigil.look),
+            ("rules", PARAMS.rules_poll_s, rulebook.poll),
             ("items", PARAMS.refresh_s, self._releases.refresh),
             ("health", HEALTH_S, health.publish),
             ("lag", LAG_S, lag),
@@ -114,6 +122,7 @@ class Endcap:
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]
         running.append(self._exposures.run(partial(pulse.beat, "exposures")))
+        running.append(shadow.run(partial(pulse.beat, "shadow"), partial(pulse.missed, "shadow")))
         self._tasks = [report, *(asyncio.create_task(one) for one in running)]
 
     @bentoml.on_shutdown

@@ -64,22 +64,28 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """Candidates in descending order of the ranker's score; `matrix` float32 (k, 28) in the same order."""
+    """Candidates in descending order of the ranker's score; `matrix` float32 (k, 28) in the same order.
+
+    Where a rule weighs them the order is that of `relevance`, float32 (k,): the score scaled to 0..1 times
+    the rules' factors.
+    """
 
     rows: Rows
     score: Floats
     source: tuple[str, ...]
     matrix: Floats
+    relevance: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One filled place of the shelf; `slot` counts from 0."""
+    """One filled place of the shelf; `slot` counts from 0. `rule`: the shop's rule that put it there."""
 
     item_id: str
     slot: int
     score: float
     source: str
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

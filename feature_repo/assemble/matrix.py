@@ -12,17 +12,25 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from feature_repo.assemble.catalogue_columns import (
+    Doubles,
+    Rows,
+    bands,
+    coded,
+    department,
+    instants,
+    numbers,
+    tagged,
+    texts,
+)
 from feature_repo.features.catalogue import SHOWN
 from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
 from feature_repo.folds.parts import Counts
 
-Rows = npt.NDArray[np.int64]
-Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
-PRICE_BANDS = 5
 SHRUNK = 100.0  # examined impressions; 10 to 300 tell clicks apart as well, on both shops
 
 
@@ -51,6 +59,7 @@ class ItemMatrix:
     price, margin, stock: float64, NaN for unknown · available_from: int64 us, 0 for unknown
     department, category: int32 codes of the first below the root and of the whole path, 0 for unknown
     brand: int32, 0 for unknown · price_band: int32, 1..5 by quintile of the catalogue, 0 for unknown
+    categories, brands: code -> text, "" for 0 · tags: tag -> its rows, empty in a catalogue without tags
     activity[name]: int64 or float64, as declared by the fold `item_activity`
     shown[name]: title, brand, ... as the catalogue has them, for answers; absent where it was not read
 
@@ -60,7 +69,9 @@ class ItemMatrix:
     """
 
     def __init__(self, ids: Sequence[str], catalogue: Mapping[str, Sequence[object]]) -> None:
-        """`catalogue`: price, margin, stock, available_from (us), category_path, brand, each of length N."""
+        """`catalogue`: price, margin, stock, available_from (us), category_path, brand, each of length N;
+        `tags`, a list of texts per item, where the shop has them.
+        """
         self.ids = list(ids)
         self.row = {item: i for i, item in enumerate(self.ids)}
         self.activity: dict[str, npt.NDArray[Any]] = {
@@ -72,10 +83,11 @@ class ItemMatrix:
         self._attraction: Doubles | None = None
         self._span: tuple[int, int] | None = None
         self.newborns = Newborns.of((), ())
-        self.price, self.margin = _numbers(catalogue["price"]), _numbers(catalogue["margin"])
-        self.stock, self.available_from = _numbers(catalogue["stock"]), _instants(catalogue["available_from"])
+        self.price, self.margin = numbers(catalogue["price"]), numbers(catalogue["margin"])
+        self.stock, self.available_from = numbers(catalogue["stock"]), instants(catalogue["available_from"])
         self.shown = {name: list(catalogue[name]) for name in SHOWN if name in catalogue}
-        self._words = {name: _texts(catalogue[name]) for name in ("category_path", "brand")}
+        self._words = {name: texts(catalogue[name]) for name in ("category_path", "brand")}
+        self.tags = tagged(catalogue.get("tags", ()))
         self._code()
         self._derive()
 
@@ -87,20 +99,16 @@ class ItemMatrix:
         """How many rows are the release's own; the others are newborns."""
         return len(self.ids) - len(self.newborns.born)
 
-    def _coded(self) -> tuple[list[str], ...]:
-        """The texts behind the codes of category, department and brand."""
-        paths = self._words["category_path"]
-        return paths, [department(path) for path in paths], self._words["brand"]
-
     def _code(self) -> None:
-        self.category, self.department, self.brand = (
-            _codes_behind(words, _codes(words[: self.own])) for words in self._coded()
-        )
+        paths = self._words["category_path"]
+        self.categories, self.category = coded(paths, self.own)
+        _, self.department = coded([department(path) for path in paths], self.own)
+        self.brands, self.brand = coded(self._words["brand"], self.own)
 
     def _derive(self) -> None:
         with np.errstate(divide="ignore"):
             self.price_log = np.where(self.price > 0, np.log(self.price), np.nan)
-        self.price_band = _bands(self.price, self.price[: self.own])
+        self.price_band = bands(self.price, self.price[: self.own])
 
     def popularity(self) -> Doubles:
         """Contacts as a share of the greatest, (N,); computed again only after `apply`.
@@ -163,15 +171,15 @@ class ItemMatrix:
         """A snapshot in which the catalogue says other things of `rows` (n,); the ids of a release stay."""
         other = copy(self)
         for name, values in (
-            *((name, _numbers(catalogue[name])) for name in ("price", "margin", "stock")),
-            ("available_from", _instants(catalogue["available_from"])),
+            *((name, numbers(catalogue[name])) for name in ("price", "margin", "stock")),
+            ("available_from", instants(catalogue["available_from"])),
         ):
             column = getattr(self, name).copy()
             column[rows] = values
             setattr(other, name, column)
         other._words = {name: column.copy() for name, column in self._words.items()}
         for name, column in other._words.items():
-            for row, text in zip(rows.tolist(), _texts(catalogue[name]), strict=True):
+            for row, text in zip(rows.tolist(), texts(catalogue[name]), strict=True):
                 column[row] = text
         other.shown = {name: column.copy() for name, column in self.shown.items()}
         for name, held in other.shown.items():
@@ -199,12 +207,8 @@ class ItemMatrix:
             setattr(other, name, np.concatenate([getattr(self, name)[:n], getattr(tail, name)]))
         other._words = {name: [*words[:n], *tail._words[name]] for name, words in self._words.items()}
         other.shown = {name: [*held[:n], *tail.shown[name]] for name, held in self.shown.items()}
-        other.category, other.department, other.brand = (
-            _codes_behind(words, codes[:n])
-            for words, codes in zip(other._coded(), (self.category, self.department, self.brand), strict=True)
-        )
-        bands = _bands(tail.price, self.price[:n])
-        other.price_band = np.concatenate([self.price_band[:n], bands])
+        other._code()
+        other.price_band = np.concatenate([self.price_band[:n], bands(tail.price, self.price[:n])])
         other.activity = {
             name: np.concatenate([column[:n], tail.activity[name]]) for name, column in self.activity.items()
         }
@@ -246,49 +250,3 @@ class ItemMatrix:
     def rows_of(self, items: Sequence[str]) -> Rows:
         """Rows of the known ones among `items`, in their order: int64 (<= len(items),)."""
         return np.array([self.row[item] for item in items if item in self.row], np.int64)
-
-
-def department(path: str) -> str:
-    """The part of a category path below its root: "Home/Apparel/Men's" -> "Apparel".
-
-    >>> department("Home/Apparel/Men's"), department("Home"), department("")
-    ('Apparel', 'Home', '')
-    """
-    parts = path.split("/")
-    return parts[1] if len(parts) > 1 else parts[0]
-
-
-def _numbers(values: Iterable[object]) -> Doubles:
-    return np.array([np.nan if v is None else v for v in values], np.float64)
-
-
-def _instants(values: Iterable[object]) -> Rows:
-    return np.nan_to_num(_numbers(values)).astype(np.int64)
-
-
-def _texts(values: Iterable[object]) -> list[str]:
-    return [str(value) if value else "" for value in values]
-
-
-def _codes(values: Sequence[str]) -> npt.NDArray[np.int32]:
-    names = {name: i for i, name in enumerate(sorted(set(values) - {""}), 1)}
-    return np.array([names.get(v, 0) for v in values], np.int32)
-
-
-def _codes_behind(values: Sequence[str], codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """`codes` of the first values, then of the others: a word's own where it has one, else a new one."""
-    names = dict(zip(values, codes.tolist(), strict=False))
-    others = values[len(codes) :]
-    fresh = sorted(set(others) - names.keys() - {""})
-    names |= {name: i for i, name in enumerate(fresh, int(codes.max(initial=0)) + 1)}
-    return np.concatenate([codes, np.array([names.get(v, 0) for v in others], np.int32)])
-
-
-def _bands(price: Doubles, catalogue: Doubles) -> npt.NDArray[np.int32]:
-    """By the quintiles of `catalogue`."""
-    known = ~np.isnan(price)
-    bands = np.zeros(len(price), np.int32)
-    if known.any() and (told := ~np.isnan(catalogue)).any():
-        edges = np.quantile(catalogue[told], np.arange(1, PRICE_BANDS) / PRICE_BANDS)
-        bands[known] = np.searchsorted(edges, price[known], side="right") + 1
-    return bands

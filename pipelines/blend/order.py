@@ -32,9 +32,9 @@ from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from serving.stages import forest
 from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify, diversify, draw
+from serving.stages.eligibility import eligibility
 from serving.stages.rank import Untrained, rank
 from serving.stages.retrieve import Sources, fill
-from serving.stages.rules import eligibility
 from serving.types import Ranked
 
 K = 12

@@ -3,7 +3,8 @@
 data/logs/served/<first>-<last>.parquet   a row per candidate of each answer sampled since the last run
 
 Redis keeps `serving.served_kept` entries; a shop that trains on its log (queries.source: logged) runs this
-more often than they are replaced. Answers of another feature schema than this program's are left out.
+more often than they are replaced. Answers of another feature schema than this program's are left out, and so
+is a candidate that a merchandiser's rule pinned: it was not the ranker that showed it.
 """
 
 from collections import Counter
@@ -19,7 +20,7 @@ from feature_repo.files import write_parquet
 from feature_repo.online.connection import connect
 from feature_repo.places import SERVED_LOG, at
 from pipelines.protocol.logged import SCHEMA
-from serving.live.exposures import SERVED, decode
+from serving.live.exposures import SERVED, decode, unpinned
 from serving.types import Floats
 
 PART = 500  # entries per file
@@ -57,7 +58,7 @@ def append(redis: Any, folder: Path) -> tuple[int, int, Counter[str]]:
 
 
 def _batch(meta: dict[str, Any], features: Floats) -> pa.RecordBatch:
-    items = meta["items"]
+    items, features = unpinned(meta, features)
     columns: dict[str, pa.Array] = {"item_id": pa.array(items, pa.string())}
     columns |= {name: pa.array(features[:, at], from_pandas=True) for at, name in enumerate(COLUMNS)}
     columns["served_ts"] = pa.array([meta["ts"]] * len(items), pa.int64()).cast(TIMESTAMP)

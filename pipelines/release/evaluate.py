@@ -46,9 +46,9 @@ from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
+from serving.stages.eligibility import eligibility
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import EVERY, Scored, als_scores, top, user_vector
-from serving.stages.rules import eligibility
 
 K = 12
 BASELINES = ("popularity", "covisit", "als", "ease", "tower")

@@ -2,9 +2,10 @@
 
     endcap:exposures   every answer: `exposure`, JSON
     endcap:served      a sample of the live answers: `meta`, JSON {request_id, ts, arm, bundle, surface,
-                       user_id, session_id, schema, items}, and `features`, the model inputs of the candidates
-                       `items`, little-endian float32 (k, 28): what the ranker is trained on are candidates,
-                       and the winners alone would look drifted on every day
+                       user_id, session_id, schema, items} and what rules are judged by (`sample`), and
+                       `features`, the model inputs of the candidates `items`, little-endian float32 (k, 28):
+                       what the ranker is trained on are candidates, and the winners alone would look drifted
+                       on every day
 
 The queue is bounded: when Redis is away for long, the oldest wait and the newest are dropped and counted. An
 answer never waits for the log. What an entry holds stands below.
@@ -33,9 +34,9 @@ from serving.params import Serving
 from serving.pipeline import Served
 from serving.release.state import EXPOSURES
 from serving.stages.diversify import TAIL
-from serving.types import Answer, Floats, Request, Rows
+from serving.types import Answer, Context, Floats, Request, Rows
 
-SERVED = "endcap:served"
+SERVED, PAIRS = "endcap:served", "endcap:rules:shadow"
 META = ("request_id", "ts", "arm", "bundle", "surface", "user_id", "session_id", "schema", "items")
 BATCH = 256
 PAUSE_S = 0.02  # gathers the answers of this long into one round trip
@@ -49,7 +50,11 @@ class ExposureLog:
 
     def __init__(self, redis: Redis, params: Serving) -> None:
         self._redis, self._queued = redis, params.exposures_queued
-        self._kept = {EXPOSURES: params.exposures_kept, SERVED: params.served_kept}
+        self._kept = {
+            EXPOSURES: params.exposures_kept,
+            SERVED: params.served_kept,
+            PAIRS: params.rules_shadow_kept,
+        }
         self._waiting: deque[tuple[str, dict[Any, Any]]] = deque()
 
     def add(self, exposure: dict[str, Any]) -> None:
@@ -59,6 +64,10 @@ class ExposureLog:
     def add_sample(self, meta: dict[str, Any], features: Floats) -> None:
         """Take note of the inputs (k, 28) behind an answer; never blocks and never raises."""
         self._queue(SERVED, encode(meta, features))
+
+    def add_pair(self, pair: Mapping[str, Any]) -> None:
+        """Take note of a list by rules that are tried out; never blocks and never raises."""
+        self._queue(PAIRS, {"pair": orjson.dumps(pair)})
 
     def _queue(self, stream: str, fields: dict[Any, Any]) -> None:
         if len(self._waiting) >= self._queued:
@@ -128,25 +137,51 @@ def decode(entries: Iterable[Any], others: Counter[str]) -> Iterator[tuple[dict[
 
 
 def exposure(
-    request: Request, answer: Answer, ts: int, version: int | None, propensity: float
+    request: Request, answer: Answer, ts: int, version: int | None, propensity: float, rules: int = 0
 ) -> dict[str, Any]:
     """What was shown to whom by which release: the denominator of every rate. `ts` in us.
 
     `version` is that of the rollout state which assigned the arm: steps are told apart by it, not by time.
     `propensity`: the chance that the last slot holds what it holds; `tail`: it is the long tail's.
+    `rules`: the version of the shop's rules; `by_rule`: per slot the id of its rule, where any slot has one.
     """
     shown = {"unit": request.user_id or request.session_id, "items": [slot.item_id for slot in answer.items]}
     drawn = {"tail": any(slot.source == TAIL for slot in answer.items[-1:]), "propensity": propensity}
-    return _who(request, answer, ts) | shown | {"version": version} | drawn
+    by_rule = [slot.rule for slot in answer.items]
+    ruled = {"rules": rules} | ({"by_rule": by_rule} if any(by_rule) else {})
+    return _who(request, answer, ts) | shown | {"version": version} | drawn | ruled
 
 
-def sample(request: Request, answer: Answer, ts: int, served: Served, matrix: ItemMatrix) -> dict[str, Any]:
+def sample(
+    request: Request, answer: Answer, ts: int, served: Served, matrix: ItemMatrix, rules: int = 0
+) -> dict[str, Any]:
     """Who was asked for when (us), and the candidates in the order of their model inputs.
 
-    `schema` says what these inputs mean: feature_repo.assemble.schema.schema_hash.
+    `schema` says what these inputs mean: feature_repo.assemble.schema.schema_hash. `judged`: what rules are
+    tried on afterwards: the context, the scores along `items`, what was shown and barred. `pinned` are those
+    that a rule showed: whatever became of them says nothing of the ranker.
     """
     items = [matrix.ids[row] for row in served.ranked.rows]
-    return _who(request, answer, ts) | {"schema": schema_hash(), "items": items}
+    context = {name: value for name in Context.__slots__ if (value := getattr(request.context, name))}
+    judged = {
+        "rules": rules,
+        "context": context,
+        "limit": request.limit,
+        "scores": served.ranked.score.tolist(),
+        "sources": served.ranked.source,
+        "shown": [slot.item_id for slot in answer.items],
+        "barred": list(served.eligible.removed),
+    }
+    pinned = [matrix.ids[pin.row] for pin in served.pins]
+    told = {"schema": schema_hash(), "items": items, "pinned": pinned, "judged": judged}
+    return _who(request, answer, ts) | told
+
+
+def unpinned(meta: Mapping[str, Any], features: Floats) -> tuple[list[str], Floats]:
+    """Candidates and inputs without those that a rule pinned: a click on them teaches the ranker nothing."""
+    items, pinned = meta["items"], set(meta.get("pinned", ()))
+    kept = [at for at, item in enumerate(items) if item not in pinned]
+    return [items[at] for at in kept], features[kept]
 
 
 def _who(request: Request, answer: Answer, ts: int) -> dict[str, Any]:
@@ -168,13 +203,15 @@ def explanation(served: Served, visitor: Visitor, matrix: ItemMatrix, replaying:
     """
     ranked = served.ranked
     place = {matrix.ids[row]: at for at, row in enumerate(ranked.rows.tolist())}
-    told = place if replaying else {slot.item_id: place[slot.item_id] for slot in served.slots}
+    shown = [slot.item_id for slot in served.slots if slot.item_id in place]
+    told = place if replaying else {item: place[item] for item in shown}
     found = {
         "now": visitor.now,
         "columns": COLUMNS,
         "features": {item: ranked.matrix[at].tolist() for item, at in told.items()},
         "candidates": len(ranked.rows),
         "removed": served.eligible.removed,
+        "pinned": [matrix.ids[pin.row] for pin in served.pins],
     }
     return found | {"stored": stored(visitor, matrix, ranked.rows)} if replaying else found
 

@@ -5,6 +5,7 @@
     exposures   log of what was shown, last written    lag      the consumers' delay, last measured
     report      what this worker serves, last told     disk     room for what Redis writes, last looked at
     vigil       the canary's guard, last looked at     ages     these metrics
+    rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -28,6 +29,8 @@ class Liveness:
     lag: float
     disk: float
     report: float
+    rules: float
+    shadow: float
     vigil: float
     ages: float
 

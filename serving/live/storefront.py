@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,12 +26,15 @@ from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
+from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
 from serving.pipeline import Bundle, Served
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
-from serving.stages.rules import on_sale
+from serving.rules.rulebook import Rulebook
+from serving.stages import bestsellers
+from serving.stages.steering import UNSTEERED, Steering
 from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names
@@ -44,8 +47,8 @@ log = logging.getLogger(__name__)
 class Task(NamedTuple):
     """What a route asks for: the stages with models, the list without, whether `limit` slots are promised."""
 
-    stages: Callable[[Request, Bundle, Visitor, ItemMatrix], Served]
-    without_models: Callable[[Request, Visitor, ItemMatrix], tuple[Slot, ...]]
+    stages: Callable[[Request, Bundle, Visitor, ItemMatrix, Steering], Served]
+    without_models: Callable[[Request, Visitor, ItemMatrix, Steering], tuple[Slot, ...]]
     fills: bool
 
 
@@ -62,8 +65,10 @@ class Seen(NamedTuple):
     read_s: float  # how long it took to read
 
 
-RECOMMEND = Task(pipeline.recommend, pipeline.bestsellers, fills=True)
-RANK = Task(pipeline.reorder, pipeline.listed, fills=False)  # orders what it knows of the items it is given
+RECOMMEND = Task(pipeline.recommend, bestsellers.bestsellers, fills=True)
+RANK = Task(
+    pipeline.reorder, bestsellers.listed, fills=False
+)  # orders what it knows of the items it is given
 
 
 class Storefront:
@@ -79,11 +84,17 @@ class Storefront:
         holdout_share: float,
         replay: bool,
         guarded: Callable[[int], bool] = lambda version: True,
+        rulebook: Rulebook | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
-        """`guarded`: whether the challenger of a version of the rollout may be given to anybody."""
+        """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
+
+        In a replay no rule holds: its lists are compared with those that the models alone make.
+        """
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
-        self._guarded = guarded
+        self._guarded, self._shadow = guarded, shadow
+        self._rulebook = None if replay else rulebook
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._in_flight = 0
@@ -128,11 +139,13 @@ class Storefront:
         self._in_flight += 1
         try:
             seen = await self._see(requests[0], current)
+            # Of all lists at once: rules that change meanwhile are not of this page.
+            steered = [self._steering(request, seen.matrix, seen.now) for request in requests]
             answers: list[Answer] = []
-            for at in range(len(requests)):
+            for at, steering in enumerate(steered):
                 if at:
                     await asyncio.sleep(0)  # others have their turn between two lists
-                answers.append(self._fill(_apart(requests, at, answers), task, seen))
+                answers.append(self._fill(_apart(requests, at, answers), task, seen, steering))
             return answers
         finally:
             self._in_flight -= 1
@@ -149,14 +162,15 @@ class Storefront:
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
         return Seen(arm, bundle, version, now, matrix, rows, degraded, time.perf_counter() - started)
 
-    def _fill(self, request: Request, task: Task, seen: Seen) -> Answer:
+    def _fill(self, request: Request, task: Task, seen: Seen, steering: Steering) -> Answer:
         started = time.perf_counter() - seen.read_s
         arm, bundle, version, now, matrix, rows, degraded, read_s = seen
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
+        asked = task, request, bundle, visitor, matrix, steering
         if degraded == OVERLOADED:
-            slots, served_from, served = self._ladder(task, request, bundle, visitor, matrix)
+            slots, served_from, served = self._ladder(*asked)
         else:
-            slots, served_from, served = self._slots(arm, task, request, bundle, visitor, matrix)
+            slots, served_from, served = self._slots(arm, *asked)
             degraded = PIPELINE_FAILED if served_from == FALLBACK else degraded
         ended = time.perf_counter()
         answer = Answer(
@@ -173,12 +187,18 @@ class Storefront:
             debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
             products=products(slots, request.fields, matrix) if request.fields else (),
         )
-        self._exposures.add(exposure(request, answer, now, version, served.propensity if served else 1.0))
+        rules, propensity = steering.version, served.propensity if served else 1.0
+        self._exposures.add(exposure(request, answer, now, version, propensity, rules))
         if served and slots and self._draw() < self._params.served_share:
-            self._exposures.add_sample(sample(request, answer, now, served, matrix), served.ranked.matrix)
+            meta = sample(request, answer, now, served, matrix, rules)
+            self._exposures.add_sample(meta, served.ranked.matrix)
+        if served and self._shadow and task is RECOMMEND:
+            self._shadow.offer(Asked(request, answer, bundle, visitor, matrix, rules))
         stage_seconds = {"features": read_s, **(served.seconds if served else {})}
-        self._count(request, answer, ended - started, stage_seconds, task.fills)
-        short = task.fills and served is not None and self._short(request, answer, served)
+        missing = request.limit - len(slots) if task.fills else 0
+        prometheus.count(answer, ended - started, stage_seconds, missing)
+        capped = bool(steering.caps)  # then a short list may be what the rules ask for
+        short = task.fills and not capped and served is not None and self._short(request, answer, served)
         self._health.note(arm, ended - started, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
@@ -201,26 +221,48 @@ class Storefront:
         except Exception as error:
             self._complain("refresh", error)
 
+    def _steering(self, request: Request, matrix: ItemMatrix, now: int) -> Steering:
+        """What the rules ask, the same in every arm, so that no comparison of two arms holds a rule in it."""
+        try:
+            return self._rulebook.steering(request, matrix, now) if self._rulebook else UNSTEERED
+        except Exception as error:  # a list without them is better than none
+            self._complain("rules", error)
+            return UNSTEERED
+
     def _slots(
-        self, arm: str, task: Task, request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix
+        self,
+        arm: str,
+        task: Task,
+        request: Request,
+        bundle: Bundle,
+        visitor: Visitor,
+        matrix: ItemMatrix,
+        steering: Steering,
     ) -> Filled:
         try:
             if arm == HOLDOUT:
-                return task.without_models(request, visitor, matrix), "precomputed", None
-            served = task.stages(request, bundle, visitor, matrix)
+                return task.without_models(request, visitor, matrix, steering), "precomputed", None
+            served = task.stages(request, bundle, visitor, matrix, steering)
             return served.slots, "live", served
         except Exception as error:
             self._complain("pipeline", error)
-        return self._ladder(task, request, bundle, visitor, matrix)
+        return self._ladder(task, request, bundle, visitor, matrix, steering)
 
     def _ladder(
-        self, task: Task, request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix
+        self,
+        task: Task,
+        request: Request,
+        bundle: Bundle,
+        visitor: Visitor,
+        matrix: ItemMatrix,
+        steering: Steering,
     ) -> Filled:
         try:
-            return task.without_models(request, visitor, matrix), FALLBACK, None
+            return task.without_models(request, visitor, matrix, steering), FALLBACK, None
         except Exception as error:
             self._complain("bestsellers", error)
-        return rail(bundle, request, visitor, matrix), FALLBACK, None
+        popular = bundle.rails["popular"]
+        return bestsellers.rail(popular, request, visitor, matrix, steering), FALLBACK, None
 
     def _warnings(self, request: Request, matrix: ItemMatrix) -> tuple[str, ...]:
         found = []
@@ -239,21 +281,6 @@ class Storefront:
         given = len(answer.items)
         return given < request.limit and given < int(np.count_nonzero(served.eligible.mask))
 
-    def _count(
-        self, request: Request, answer: Answer, took: float, stages: Mapping[str, float], fills: bool
-    ) -> None:
-        arm, missing = answer.arm, request.limit - len(answer.items) if fills else 0
-        prometheus.ANSWERS.labels(request.surface, arm, answer.served_from).inc()
-        prometheus.ANSWER_SECONDS.labels(arm).observe(took)
-        for stage, seconds in stages.items():
-            prometheus.STAGE_SECONDS.labels(stage).observe(seconds)
-        if answer.degraded:
-            prometheus.DEGRADED.labels(answer.degraded).inc()
-        if answer.feature_age_ms is not None:
-            prometheus.FEATURE_AGE.observe(answer.feature_age_ms / 1000)
-        if missing > 0:
-            prometheus.EMPTY_SLOTS.labels(request.surface).inc(missing)
-
 
 def _apart(requests: Sequence[Request], at: int, before: Sequence[Answer]) -> Request:
     """Request `at` of a page, which bars what the lists `before` it hold and what the others name."""
@@ -263,14 +290,6 @@ def _apart(requests: Sequence[Request], at: int, before: Sequence[Answer]) -> Re
     taken = {item: None for one in requests if one is not request for item in one.items}
     taken |= {slot.item_id: None for answer in before for slot in answer.items}
     return replace(request, exclude=(*request.exclude, *taken))
-
-
-def rail(bundle: Bundle, request: Request, visitor: Visitor, matrix: ItemMatrix) -> tuple[Slot, ...]:
-    """The last rung: the bundle's popularity rail, less what is not on sale or the request itself names."""
-    barred, mask = {*request.items, *request.cart, *request.exclude}, on_sale(matrix, visitor.now)
-    sold = (item for item in bundle.rails["popular"] if item in matrix.row and mask[matrix.row[item]])
-    chosen = [item for item in sold if item not in barred][: request.limit]
-    return tuple(Slot(item, slot, 0.0, "popular") for slot, item in enumerate(chosen))
 
 
 def _age_ms(rows: VisitorRows, visitor: Visitor, matrix: ItemMatrix) -> int | None:

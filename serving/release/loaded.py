@@ -194,9 +194,16 @@ class Releases:
         features.load_items()
         return Loaded(found, features)
 
+    def snapshots(self) -> list[ItemMatrix]:
+        """The items of every release that is loaded, each catalogue once."""
+        return [features.matrix for features in self._features()]
+
+    def _features(self) -> list[Features]:
+        return list({id(held.features): held.features for held in tuple(self._held.values())}.values())
+
     async def refresh(self) -> None:
         """Read the items that changed, once per embedding space."""
-        for features in {id(held.features): held.features for held in self._held.values()}.values():
+        for features in self._features():
             prometheus.ITEM_ROWS.inc(await asyncio.to_thread(features.refresh))
 
 

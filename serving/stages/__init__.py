@@ -1,1 +1,1 @@
-"""The stages of a request: rules, retrieval, ranking, diversity."""
+"""The stages of a request: eligibility, retrieval, ranking, diversity, what rules ask of them."""

@@ -14,6 +14,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import ParamsError
+from serving.stages.steering import Room, scaled
 from serving.types import Ranked, Request
 
 TAIL = "tail"  # the source that the slot of the long tail names
@@ -49,9 +50,16 @@ class Shelf(NamedTuple):
 
 
 def diversify(
-    params: Diversify, ranked: Ranked, matrix: ItemMatrix, limit: int, drawn: float | None = None
+    params: Diversify,
+    ranked: Ranked,
+    matrix: ItemMatrix,
+    limit: int,
+    drawn: float | None = None,
+    room: Room | None = None,
 ) -> Shelf:
     """At most `limit` of the candidates; `drawn` as `draw` gives it, None: no slot for the long tail.
+
+    `room` says what the rules' pins and caps leave, and is then what this shelf leaves.
 
     relevance = score scaled to [0, 1] over the candidates;
     greedy: argmax of (1 - t) * relevance - t * (greatest similarity to what is chosen).
@@ -61,18 +69,26 @@ def diversify(
     everybody, and whom no draw can reach nobody can learn about.
     """
     n = min(limit, len(ranked.rows))
-    chosen = list(range(n)) if params.trade_off == 0 else _varied(params, ranked, matrix, n)
+    if params.trade_off:
+        chosen = _varied(params, ranked, matrix, n, room)
+    else:
+        chosen = list(range(n)) if room is None else _fitting(ranked, n, room)
     share = params.tail_share
-    if drawn is None or n < 2 or share == 0:
+    if drawn is None or len(chosen) < 2 or share == 0:
         return Shelf(chosen)
     seldom = matrix.exposure()[ranked.rows] < params.tail_below
     seldom[chosen[:-1]] = False
     tail = seldom.nonzero()[0].tolist()
+    last = at = chosen[-1]
+    if room is not None:
+        room.free(int(ranked.rows[last]))
+        tail = [place for place in tail if room.has(int(ranked.rows[place]))]
+    if tail and drawn < share:  # then drawn / share is uniform in [0, 1)
+        at = tail[min(int(drawn / share * len(tail)), len(tail) - 1)]
+    if room is not None:
+        room.take(int(ranked.rows[at]))
     if not tail:
         return Shelf(chosen)
-    last = at = chosen[-1]
-    if drawn < share:  # then drawn / share is uniform in [0, 1)
-        at = tail[min(int(drawn / share * len(tail)), len(tail) - 1)]
     propensity = (1 - share) * (at == last) + share / len(tail) * (at in tail)
     return Shelf([*chosen[:-1], at], at != last, propensity)
 
@@ -94,19 +110,37 @@ def draw(request: Request, visitor: Visitor) -> float | None:
     return (int.from_bytes(digest, "big") >> 11) / 2.0**53  # all the bits that a float holds
 
 
-def _varied(params: Diversify, ranked: Ranked, matrix: ItemMatrix, n: int) -> list[int]:
+def _fitting(ranked: Ranked, n: int, room: Room) -> list[int]:
+    chosen: list[int] = []
+    for place, row in enumerate(ranked.rows.tolist()):
+        if len(chosen) == n:
+            break
+        if room.has(row):
+            room.take(row)
+            chosen.append(place)
+    return chosen
+
+
+def _varied(
+    params: Diversify, ranked: Ranked, matrix: ItemMatrix, n: int, room: Room | None = None
+) -> list[int]:
     if n == 0:
         return []
-    low, high = ranked.score.min(), ranked.score.max()
-    relevance = (ranked.score - low) / max(high - low, 1e-9)
+    relevance = scaled(ranked.score) if ranked.relevance is None else ranked.relevance
     category, band = matrix.category[ranked.rows], matrix.price_band[ranked.rows]
     closest = np.zeros(len(relevance))  # similarity to the nearest item chosen so far
     value = (1 - params.trade_off) * relevance
     chosen: list[int] = []
-    for _ in range(n):
+    for _ in range(len(value)):
+        if len(chosen) == n:
+            break
         best = int(np.argmax(value - params.trade_off * closest))
-        chosen.append(best)
         value[best] = -np.inf
+        if room is not None:
+            if not room.has(int(ranked.rows[best])):
+                continue
+            room.take(int(ranked.rows[best]))
+        chosen.append(best)
         same_category = (category == category[best]) & (category[best] > 0)
         same_band = (band == band[best]) & (band[best] > 0)
         similarity = params.category_weight * same_category + (1 - params.category_weight) * same_band

@@ -17,7 +17,7 @@ Newborns, items that came after the fit, are rows behind those of the models: th
 vectors, the tables give them 0, and what counts views or days sees them like any other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +32,9 @@ from feature_repo.assemble.visitor import History, Scores, Visitor
 from feature_repo.clock import DAY_US
 from feature_repo.events import HISTORY, encode_context
 from serving.stages.attraction import SOURCE
+from serving.stages.eligibility import EVER
 from serving.stages.index import Index
-from serving.stages.rules import EVER
+from serving.stages.steering import PINNED, Mask
 from serving.stages.tower import UserTower
 from serving.types import Candidates, Floats, Rows
 
@@ -41,7 +42,6 @@ OVERFETCH = 2  # the index knows nothing of eligibility
 NEWEST = np.array([0.36, 0.6, 1.0])  # weights of the newest contacts, of those that came directly before
 EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
 NOBODY = Newborns.of((), ())
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,26 @@ class Sources:
 
 
 def retrieve(
-    params: Retrieve, models: Models, visitor: Visitor, past: History, matrix: ItemMatrix, eligible: Mask
+    params: Retrieve,
+    models: Models,
+    visitor: Visitor,
+    past: History,
+    matrix: ItemMatrix,
+    eligible: Mask,
+    pinned: Sequence[int] = (),
 ) -> Candidates:
-    """At most `params.k` distinct eligible rows, the quotas' order first, then the most viewed."""
-    return fill(params.quotas, params.k, Sources(params, models, visitor, past, matrix, eligible))
+    """At most `params.k` distinct eligible rows, the quotas' order first, then the most viewed.
+
+    Behind them what is `pinned` and no source brought, so that it has a score and values of its own.
+    """
+    return fill(params.quotas, params.k, Sources(params, models, visitor, past, matrix, eligible), pinned)
 
 
-def fill(quotas: Mapping[str, int], k: int, sources: Sources) -> Candidates:
-    """`k` distinct rows: of each source as many that are not there yet as its quota says, then `popular`."""
+def fill(quotas: Mapping[str, int], k: int, sources: Sources, pinned: Sequence[int] = ()) -> Candidates:
+    """`k` distinct rows: of each source as many that are not there yet as its quota says, then `popular`.
+
+    And what is `pinned`, whatever `k`.
+    """
     found: dict[int, str] = {}  # row -> the source that brought it
     for source, quota in (*quotas.items(), ("popular", k)):
         if len(found) == k:
@@ -144,6 +156,8 @@ def fill(quotas: Mapping[str, int], k: int, sources: Sources) -> Candidates:
             if row not in found:
                 found[row] = source
                 brought += 1
+    for row in pinned:
+        found.setdefault(row, PINNED)
     rows = np.fromiter(found, np.int64, len(found))
     return Candidates(rows, tuple(found.values()), sources.scores.of(rows, np.arange(len(rows))))
 

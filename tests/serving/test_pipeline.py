@@ -18,13 +18,14 @@ from feature_repo.clock import DAY_US
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
 from pipelines.protocol.chosen import settings
-from serving.pipeline import Bundle, bestsellers, recommend, reorder, visitor_of
+from serving.pipeline import Bundle, recommend, reorder, visitor_of
 from serving.release import bundle
 from serving.stages.attraction import SOURCE, UNWEIGHTED, Clicks
+from serving.stages.bestsellers import bestsellers
 from serving.stages.diversify import Diversify, diversify
+from serving.stages.eligibility import eligibility
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import NEWEST, Scored, als_scores, retrieve, top, user_vector
-from serving.stages.rules import eligibility
 from serving.types import Ranked, Request
 
 NOW = 1_700_000_000_000_000
@@ -238,10 +239,14 @@ def test_more_trade_off_means_more_categories_on_the_shelf(items: ItemMatrix) ->
     assert shelves[-1] > 1
 
 
-def test_reorder_keeps_every_known_item_once(release: Bundle, items: ItemMatrix) -> None:
-    request = Request("category_sort", items=("item-9", "item-3", "item-9", "unknown", "item-7"))
+def test_reorder_keeps_every_item_on_sale_once(release: Bundle, items: ItemMatrix) -> None:
+    request = Request("category_sort", items=("item-9", "item-3", "item-7", "item-3", "unknown", "item-2"))
     served = reorder(request, release, visitor_of(request, NOW, None, None), items)
-    assert sorted(slot.item_id for slot in served.slots) == ["item-3", "item-7", "item-9"]
+    assert sorted(slot.item_id for slot in served.slots) == [
+        "item-2",
+        "item-3",
+        "item-7",
+    ]  # item-9 is sold out
 
 
 def test_bestsellers_are_the_most_viewed_and_still_fill_the_shelf(items: ItemMatrix) -> None:

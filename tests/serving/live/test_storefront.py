@@ -13,6 +13,7 @@ from shops.storefront import HERO, Shop, ask, items, make_home, metric, open_sho
 from feature_repo.assemble.matrix import ACTIVITY
 from feature_repo.assemble.vectorize import COLUMNS
 from serving import pipeline
+from serving.stages import bestsellers
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +179,11 @@ def test_a_broken_pipeline_is_covered_by_bestsellers(
 def test_when_even_bestsellers_fail_the_rail_of_the_bundle_answers(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(pipeline, "eligibility", broken)
+    for module in (pipeline, bestsellers):
+        monkeypatch.setattr(module, "eligibility", broken)
     answer = ask(shop, exclude=["item-59"])
     assert items(answer)[:3] == ["item-58", "item-57", "item-56"] and answer["served_from"] == "fallback"
 

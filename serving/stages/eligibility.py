@@ -30,13 +30,21 @@ def on_sale(matrix: ItemMatrix, now: int) -> npt.NDArray[np.bool_]:
 
 
 def eligibility(
-    request: Request, visitor: Visitor, matrix: ItemMatrix, bought_days: float = EVER
+    request: Request,
+    visitor: Visitor,
+    matrix: ItemMatrix,
+    bought_days: float = EVER,
+    allowed: npt.NDArray[np.bool_] | None = None,
 ) -> Eligibility:
     """Nothing that is not on sale, in the cart, just bought, named by the page, or excluded.
+
+    And only what the shop's rules have `allowed`, bool (N,).
 
     Just bought is what was bought in this visit, or within `bought_days` in an earlier one.
     """
     mask = on_sale(matrix, visitor.now)
+    if allowed is not None:
+        mask &= allowed
     removed: dict[str, str] = {}
     for reason, items in (
         ("excluded by the request", request.exclude),

@@ -1,0 +1,265 @@
+"""`endcap rules lab FILE`: a draft against the answers that were logged. Nothing is guessed.
+
+Each logged answer has its candidates with the ranker's scores, its context and what was barred for its
+shopper. The list is made again by the rules that hold and by the draft, and once more for every rule of the
+draft without that rule: what differs is what the rule did. No draw of the long tail takes part. Products that
+the rules of that time had barred are in no log, so a draft cannot win them back here: `preview` shows that.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from redis import Redis
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.terminal import console, table
+from pipelines.rules.showroom import Showroom
+from serving.live.exposures import SERVED, decode
+from serving.rules import lint
+from serving.rules.compiled import Compiled
+from serving.rules.document import Document
+from serving.stages.diversify import Diversify
+from serving.stages.eligibility import Eligibility
+from serving.stages.shelf import shelved
+from serving.stages.steering import PINNED, Steering, weighed
+from serving.types import Context, Floats, Ranked, Request
+
+NAMED = 5  # products that gain or lose most, of the draft; of a rule ONE
+ONE = 1
+
+
+@dataclass
+class Deed:
+    """What one rule of the draft did: lists it held for, lists it changed, slots that hold
+    something else for it, and products that are in a list for it."""
+
+    action: str
+    held: int = 0
+    changed: int = 0
+    displaced: int = 0
+    brought: int = 0
+    impressions: Counter[str] = field(default_factory=Counter)  # item -> slots more, or fewer
+
+
+@dataclass
+class Findings:
+    """Of all answers together."""
+
+    answers: int = 0
+    unusable: int = 0  # logged before rules could be judged by them, or of other features
+    agreeing: int = 0  # slots that the rules that held give again, of `shown`
+    shown: int = 0
+    slots: int = 0
+    displaced: int = 0
+    short: Counter[str] = field(
+        default_factory=Counter
+    )  # surface -> lists with fewer products than asked for
+    before: Counter[str] = field(default_factory=Counter)  # item -> impressions
+    after: Counter[str] = field(default_factory=Counter)
+
+
+class Answers:
+    """The logged answers, as often as they are gone through."""
+
+    def __init__(self, entries: Iterable[Any], room: Showroom) -> None:
+        self.others: Counter[str] = Counter()
+        found = list(decode(entries, self.others))
+        self.judged = [(meta, features) for meta, features in found if "judged" in meta]
+        self.unusable = len(found) - len(self.judged) + sum(self.others.values())
+        self._room = room
+
+    def __iter__(self) -> Iterator["Answer"]:
+        for meta, features in self.judged:
+            yield Answer(meta, features, self._room.matrix)
+
+
+class Answer:
+    """One logged answer: its question, and its candidates as the ranker ordered them."""
+
+    def __init__(self, meta: Mapping[str, Any], features: Floats, matrix: ItemMatrix) -> None:
+        judged = meta["judged"]
+        self.now, self.shown, self._matrix = meta["ts"], judged["shown"], matrix
+        context = Context(**judged["context"])
+        self.request = Request(
+            meta["surface"], meta["user_id"], meta["session_id"], context=context, limit=judged["limit"]
+        )
+        scores = np.array(judged["scores"], np.float32)
+        kept = [
+            at
+            for at, (item, source) in enumerate(zip(meta["items"], judged["sources"], strict=True))
+            if item in matrix.row and source != PINNED
+        ]
+        order = np.array(kept, np.int64)[np.argsort(-scores[kept], kind="stable")]
+        rows = matrix.rows_of([meta["items"][at] for at in order])
+        source = tuple(judged["sources"][at] for at in order)
+        self._ranked = Ranked(rows, scores[order], source, features[order]) if kept else None
+        self._may = (matrix.available_from <= self.now) & ~(matrix.stock <= 0)
+        self._may[matrix.rows_of(judged["barred"])] = False
+
+    def list(self, diversity: Diversify, steering: Steering) -> list[str]:
+        """The items that these rules show, first slot first."""
+        if self._ranked is None:
+            return []
+        matrix, ranked, limit = self._matrix, self._ranked, self.request.limit
+        may = self._may if steering.allowed is None else self._may & steering.allowed
+        pins = steering.pinned(may, limit)
+        more = [pin.row for pin in pins if pin.row not in set(ranked.rows.tolist())]
+        kept = may[ranked.rows]
+        rows = np.concatenate([ranked.rows[kept], np.array(more, np.int64)])
+        score = np.concatenate([ranked.score[kept], np.full(len(more), ranked.score.min(), np.float32)])
+        source = tuple(s for s, k in zip(ranked.source, kept, strict=True) if k) + (PINNED,) * len(more)
+        values = np.zeros((len(rows), 0), np.float32)
+        candidates = weighed(Ranked(rows, score, source, values), steering.factor)
+        eligible = Eligibility(may, {})
+        slots, _ = shelved(diversity, candidates, matrix, limit, None, eligible, steering, pins)
+        return [slot.item_id for slot in slots]
+
+
+def run(redis: Redis, room: Showroom, held: Document, draft: Document, now: int, last: int) -> dict[str, Any]:
+    """The report on the newest `last` answers of the log, as JSON."""
+    entries: Any = redis.xrevrange(SERVED, count=last)
+    answers = Answers(reversed(entries), room)
+    old, new = Compiled(held, room.matrix, now), Compiled(draft, room.matrix, now)
+    deeds = {rule.id: Deed(str(rule.do.action)) for rule in draft.rules}
+    found = Findings(unusable=answers.unusable)
+    for answer in answers:
+        _judge(answer, room, old, new, deeds, found)
+    return _report(found, deeds, room, lint.faults(draft, room.matrix, now))
+
+
+def _judge(
+    answer: Answer, room: Showroom, old: Compiled, new: Compiled, deeds: dict[str, Deed], found: Findings
+) -> None:
+    diversity, request = room.bundle.diversify, answer.request
+    before = answer.list(diversity, old.steering(request, answer.now))
+    steering = new.steering(request, answer.now)
+    after = answer.list(diversity, steering)
+    found.answers += 1
+    found.shown += len(answer.shown[:-1])  # the last may be the long tail's
+    found.agreeing += len(answer.shown[:-1]) - _differing(answer.shown[:-1], before[: len(answer.shown) - 1])
+    found.slots += max(len(before), len(after))
+    found.displaced += _differing(before, after)
+    found.before.update(before)
+    found.after.update(after)
+    if len(after) < request.limit:
+        found.short[request.surface] += 1
+    for name in steering.rules:
+        deed = deeds[name]
+        deed.held += 1
+        without = answer.list(diversity, new.steering(request, answer.now, without=name))
+        if differing := _differing(without, after):
+            deed.changed += 1
+            deed.displaced += differing
+            deed.brought += len(set(after) - set(without))
+            deed.impressions.update(after)
+            deed.impressions.subtract(without)
+
+
+def _differing(one: list[str], other: list[str]) -> int:
+    """Slots that hold something else."""
+    same = sum(a == b for a, b in zip(one, other, strict=False))
+    return max(len(one), len(other)) - same
+
+
+def _report(
+    found: Findings, deeds: dict[str, Deed], room: Showroom, faults: list[lint.Fault]
+) -> dict[str, Any]:
+    change = Counter(found.after)
+    change.subtract(found.before)
+    rules = [
+        {
+            "rule": name,
+            "action": deed.action,
+            "held": deed.held,
+            "changed": deed.changed,
+            "displaced": deed.displaced,
+            "brought": deed.brought,
+            "dead": deed.changed == 0,
+            "gains": _most(deed.impressions, room, ONE, 1),
+            "loses": _most(deed.impressions, room, ONE, -1),
+        }
+        for name, deed in deeds.items()
+    ]
+    return {
+        "answers": found.answers,
+        "unusable": found.unusable,
+        "agreement": found.agreeing / found.shown if found.shown else None,
+        "slots": found.slots,
+        "displaced": found.displaced,
+        "margin": [_mean(room, found.before, "margin"), _mean(room, found.after, "margin")],
+        "price": [_mean(room, found.before, "price"), _mean(room, found.after, "price")],
+        "products": [len(found.before), len(+found.after)],
+        "rules": rules,
+        "gain": _most(change, room, NAMED, 1),
+        "lose": _most(change, room, NAMED, -1),
+        "short": dict(found.short),
+        "faults": [fault._asdict() for fault in faults],
+    }
+
+
+def _most(change: Counter[str], room: Showroom, n: int, sign: int) -> list[dict[str, Any]]:
+    ordered = sorted(change.items(), key=lambda pair: (-sign * pair[1], pair[0]))
+    return [
+        {"item_id": item, "title": room.titles.get(item, item), "slots": by}
+        for item, by in ordered[:n]
+        if sign * by > 0
+    ]
+
+
+def _mean(room: Showroom, shown: Counter[str], column: str) -> float | None:
+    """Over slots, of the products whose value is known."""
+    values = getattr(room.matrix, column)
+    known = [
+        (values[room.matrix.row[i]], n) for i, n in shown.items() if not np.isnan(values[room.matrix.row[i]])
+    ]
+    total = sum(n for _, n in known)
+    return round(float(sum(v * n for v, n in known) / total), 4) if total else None
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """The report as tables for a person."""
+    out = console()
+    if not report["answers"]:
+        out.print("no logged answer can be used: the service logs a share of them (serving.served_share)")
+        return
+    out.print(f"{report['answers']} logged answers; {report['unusable']} more are of no use")
+    out.print(
+        f"made again by the rules that hold, {report['agreement'] or 0:.1%} of their slots are as shown"
+    )
+    out.print(f"the draft changes {report['displaced']} of {report['slots']} slots")
+    for name in ("margin", "price", "products"):
+        before, after = report[name]
+        if before is not None and after is not None:
+            out.print(
+                f"  {name:<9} {before:>10,.3f} -> {after:,.3f}"
+                if name != "products"
+                else f"  {name:<9} {before:>10,} -> {after:,}"
+            )
+    rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", ">new", "gains most"])
+    for one in report["rules"]:
+        gains = one["gains"][0]["title"] if one["gains"] else "dead" if one["dead"] else ""
+        rules.add_row(
+            _shown(one["rule"], 16),
+            one["action"],
+            *(str(one[k]) for k in ("held", "changed", "displaced", "brought")),
+            _shown(gains, 18),
+        )
+    out.print(rules)
+    for name in ("gain", "lose"):
+        products = table(f"products that {name} most", ["product", ">slots"])
+        for one in report[name]:
+            products.add_row(_shown(one["title"], 56), f"{one['slots']:+}")
+        out.print(products)
+    for surface, lists in report["short"].items():
+        out.print(f"{surface}: {lists} lists have fewer products than were asked for")
+    for fault in report["faults"]:
+        out.print(lint.Fault(**fault).line(), markup=False)
+
+
+def _shown(text: str, width: int) -> str:
+    """Of a terminal's width, without markup or control characters."""
+    plain = "".join(c if c.isprintable() else " " for c in text).replace("[", "(").replace("]", ")")
+    return plain if len(plain) <= width else plain[: width - 3] + "..."

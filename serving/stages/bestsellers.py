@@ -1,0 +1,73 @@
+"""Lists without a model: for the holdout, and where the models fail. The rules hold for them as for all."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.visitor import Visitor
+from serving.stages.diversify import Diversify
+from serving.stages.eligibility import eligibility, on_sale
+from serving.stages.retrieve import EVERY, top
+from serving.stages.shelf import every_one, shelved, slots_of
+from serving.stages.steering import UNSTEERED, Steering, weighed
+from serving.types import Floats, Ranked, Request, Rows, Slot
+
+AS_RANKED = Diversify(trade_off=0, category_weight=0, tail_share=0, tail_below=0)
+WEIGHED = 120  # of the most viewed, among which the rules' factors may change the order
+
+
+def bestsellers(
+    request: Request, visitor: Visitor, matrix: ItemMatrix, steering: Steering = UNSTEERED
+) -> tuple[Slot, ...]:
+    """No model: the most viewed eligible items, for the holdout arm and as the first fallback.
+
+    The rules hold as for every list, on views as relevance.
+    """
+    eligible = eligibility(request, visitor, matrix, allowed=steering.allowed)
+    popular = matrix.popularity()
+    if steering.asks_nothing:
+        found = top(popular + EVERY, eligible.mask, request.limit)
+        return slots_of([(row, popular[row], "popular") for row in found], matrix)
+    pins = steering.pinned(eligible.mask, request.limit)
+    best = top(popular + EVERY, eligible.mask, max(WEIGHED, request.limit))
+    rows = np.array(list(dict.fromkeys([*best, *(pin.row for pin in pins)])), np.int64)
+    ranked = Ranked(rows, popular[rows].astype(np.float32), ("popular",) * len(rows), _no_values(rows))
+    ranked = weighed(ranked, steering.factor)
+    return shelved(AS_RANKED, ranked, matrix, request.limit, None, eligible, steering, pins)[0]
+
+
+def listed(
+    request: Request, visitor: Visitor, matrix: ItemMatrix, steering: Steering = UNSTEERED
+) -> tuple[Slot, ...]:
+    """No model: the items of the request that are on sale, in the storefront's own order.
+
+    The rules hold as in `reorder`, on the place in that order as relevance.
+    """
+    rows = matrix.rows_of(list(dict.fromkeys(request.items)))
+    rows = rows[on_sale(matrix, visitor.now)[rows]]
+    place = np.arange(len(rows), 0, -1, dtype=np.float32)
+    ranked = weighed(Ranked(rows, place, ("listed",) * len(rows), _no_values(rows)), steering.factor)
+    slots, __ = every_one(ranked, matrix, steering)
+    return tuple(replace(slot, score=0.0) for slot in slots)
+
+
+def rail(
+    popular: Sequence[str],
+    request: Request,
+    visitor: Visitor,
+    matrix: ItemMatrix,
+    steering: Steering = UNSTEERED,
+) -> tuple[Slot, ...]:
+    """The last rung: `popular` items on sale, less what the request itself names or a rule bars."""
+    barred, mask = {*request.items, *request.cart, *request.exclude}, on_sale(matrix, visitor.now)
+    if steering.allowed is not None:
+        mask &= steering.allowed
+    sold = (item for item in popular if item in matrix.row and mask[matrix.row[item]])
+    chosen = [item for item in sold if item not in barred][: request.limit]
+    return tuple(Slot(item, slot, 0.0, "popular") for slot, item in enumerate(chosen))
+
+
+def _no_values(rows: Rows) -> Floats:
+    return np.zeros((len(rows), 0), np.float32)
