@@ -1,4 +1,7 @@
-"""The product on one screen: features -> retrieve -> rank -> diversify -> rules -> slots."""
+"""The product on one screen: features -> retrieve -> rank -> diversify -> rules -> slots.
+
+A surface with a craft of its own (serving/surfaces) brings other candidates and lays them out by its filters.
+"""
 
 import time
 from collections.abc import Mapping
@@ -11,9 +14,12 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
 from serving.stages.diversify import TAIL, Diversify, Shelf, diversify, draw
-from serving.stages.rank import Ranker, rank
-from serving.stages.retrieve import EVERY, Models, Retrieve, Scored, retrieve, top, user_vector
+from serving.stages.rank import Ranker, Untrained, rank
+from serving.stages.retrieve import EVERY, Models, Retrieve, Scored, Sources, retrieve, top, user_vector
 from serving.stages.rules import Eligibility, eligibility
+from serving.surfaces.anchored import asked
+from serving.surfaces.craft import Surfaces
+from serving.surfaces.shelf import gather, lay
 from serving.types import Candidates, Ranked, Request, Slot
 
 
@@ -28,6 +34,7 @@ class Bundle:
     ranker: Ranker
     retrieve: Retrieve
     diversify: Diversify
+    surfaces: Surfaces
     manifest: Mapping[str, Any] = field(default_factory=dict)
     rails: Mapping[str, list[str]] = field(default_factory=dict)  # "popular": item ids, best first
 
@@ -88,11 +95,22 @@ def recommend(request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMa
     past = history(visitor, matrix)
     eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days)
     took.lap("filter")
-    candidates = retrieve(bundle.retrieve, bundle.models, visitor, past, matrix, eligible.mask)
+    craft, models = bundle.surfaces.of(request.surface), bundle.models
+    question = asked(craft, request, visitor, past, models, matrix, eligible.mask)
+    if question:
+        shopper = Sources(bundle.retrieve, models, visitor, past, matrix, question.allowed[0])
+        rows, brought = gather(question, shopper, bundle.retrieve.k, request.limit)
+        candidates = Candidates(rows, brought, shopper.scores.of(rows, np.arange(len(rows))))
+    else:
+        candidates = retrieve(bundle.retrieve, models, visitor, past, matrix, eligible.mask)
     took.lap("retrieve")
-    ranked = rank(bundle.ranker, candidates, visitor, past, matrix)
+    own = question and question.craft.order == "own"
+    ranked = rank(Untrained() if own else bundle.ranker, candidates, visitor, past, matrix)
     took.lap("rank")
-    shelf = diversify(bundle.diversify, ranked, matrix, request.limit, draw(request, visitor))
+    if question:
+        shelf = Shelf(lay(question, ranked, request.limit))
+    else:
+        shelf = diversify(bundle.diversify, ranked, matrix, request.limit, draw(request, visitor))
     took.lap("diversify")
     return Served(_slots(ranked, shelf, matrix), candidates, ranked, eligible, took, shelf.propensity)
 

@@ -44,6 +44,7 @@ class QueryParams:
     seed: int
     ranker: int  # queries of the ranker's training and validation
     evaluate: int  # queries of the evaluation
+    surfaces: int  # queries of each surface's own slice
     reference: int  # answers of the sample that live ones are compared with
     processes: int  # that ask side by side, each with an item matrix of its own
 
@@ -61,6 +62,7 @@ class Query:
     context: Context
     surface: str = SURFACE
     items: tuple[str, ...] = ()  # that the page is about
+    cart: tuple[str, ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)  # of what is wanted: KINDS
 
     def request(self, limit: int = 12) -> Request:
@@ -70,6 +72,7 @@ class Query:
             user_id=self.user_id,
             session_id=self.session_id,
             items=self.items,
+            cart=self.cart,
             exclude=self.history,
             context=self.context,
             limit=limit,

@@ -45,6 +45,7 @@ from serving.stages.diversify import Diversify
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import EVERY, Scored, als_scores, top, user_vector
 from serving.stages.rules import eligibility
+from serving.surfaces.craft import Surfaces
 
 K = 12
 BASELINES = ("popularity", "covisit", "als", "ease", "tower")
@@ -98,7 +99,8 @@ def main(
 def release(order: Order) -> Bundle:
     """The final fit in the order that won on validation, as it will be served."""
     trees = forest.trees(existing(TREES, "ranker")) if order.serves == RANKER else Untrained()
-    return Bundle(load_models("final"), trees, order.retrieve, order.diversify)
+    surfaces = load("surfaces", Surfaces)
+    return Bundle(load_models("final"), trees, order.retrieve, order.diversify, surfaces)
 
 
 def evaluate(candidate: Bundle) -> dict[str, Any]:

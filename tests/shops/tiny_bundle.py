@@ -74,9 +74,10 @@ def matrix(table: pa.Table) -> ItemMatrix:
 
 
 def settings() -> dict[str, Any]:
-    """`retrieve` and `diversify` of the project's params.yaml."""
+    """What decides an answer, of the project's params.yaml."""
     params = yaml.safe_load(PARAMS.read_text())
-    return {"feature_service": "ranker", "retrieve": params["retrieve"], "diversify": params["diversify"]}
+    sections = ("retrieve", "diversify", "surfaces")
+    return {"feature_service": "ranker"} | {name: params[name] for name in sections}
 
 
 def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:

@@ -1,0 +1,73 @@
+"""A surface's candidates and its list: filters hold as long as the catalogue lets them, no slot stays empty."""
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.stages.retrieve import Sources
+from serving.surfaces.anchored import Anchored
+from serving.surfaces.craft import ANCHORED
+from serving.types import Ranked, Rows
+
+DAMPING = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009)
+
+
+def gather(question: Anchored, shopper: Sources, k: int, limit: int) -> tuple[Rows, tuple[str, ...]]:
+    """Distinct rows and the source that brought each, in the surface's own order: the best `k`, and as many
+    more as a list of `limit` needs.
+
+    The own order is a reciprocal rank fusion in which a source weighs like its quota. Where what the sources
+    bring cannot fill the list, `content` (of the same kind) or `bestsellers` bring more, filter by filter of `relax`.
+    `shopper`: the sources that start from the shopper, among what `question.allowed[0]` lets stand.
+    """
+    quotas, strict = question.craft.quotas, question.allowed[0]
+    found: dict[int, str] = {}
+    score: dict[int, float] = {}
+    for source, quota in quotas.items():
+        best = question.best(source, strict).tolist() if source in ANCHORED else shopper.best(source)
+        for place, row in enumerate(best[:quota]):
+            found.setdefault(row, source)
+            score[row] = score.get(row, 0.0) + quota / (DAMPING + place)
+    ordered = sorted(found, key=lambda row: (-score[row], row))[:k]
+    filler = "content" if question.craft.kind == "same" else "bestsellers"
+    for level in range(len(question.craft.relax) + 1):
+        if len(_standing(question, np.array(ordered, np.int64), level)) >= limit:
+            break
+        more = question.best(filler, question.allowed[level])
+        every = np.array(list(dict.fromkeys([*ordered, *more.tolist()])), np.int64)
+        standing = _standing(question, every, level)[:limit]
+        kept = set(ordered)
+        brought = [row for row in every[standing].tolist() if row not in kept]
+        found |= dict.fromkeys(brought, filler)  # also one that fell behind the k best
+        ordered += brought
+    return np.array(ordered, np.int64), tuple(found[row] for row in ordered)
+
+
+def lay(question: Anchored, ranked: Ranked, limit: int) -> list[int]:
+    """Positions in the ranking, in the order of the slots: the best that every filter lets stand, then the
+    best that stand as one filter of `relax` after the other gives way.
+    """
+    chosen: list[int] = []
+    for level in range(len(question.craft.relax) + 1):
+        left = np.ones(len(ranked.rows), np.bool_)
+        left[chosen] = False
+        first = np.array([*chosen, *np.flatnonzero(left).tolist()], np.int64)
+        standing = _standing(question, ranked.rows[first], level, len(chosen))
+        chosen = first[standing][:limit].tolist()
+        if len(chosen) == limit:
+            break
+    return chosen
+
+
+def _standing(question: Anchored, rows: Rows, level: int, settled: int = 0) -> npt.NDArray[np.int64]:
+    """Places in `rows`, ascending, that may stand in one list; the first `settled` do in any case."""
+    allowed = question.allowed[level][rows]
+    allowed[:settled] = True
+    places = np.flatnonzero(allowed)
+    if most := question.per_kind(level):
+        kinds = question.matrix.category[rows[places]]
+        first = np.lexsort((places, kinds))
+        ordered = kinds[first]
+        nth = np.empty(len(first), np.int64)
+        nth[first] = np.arange(len(first)) - np.searchsorted(ordered, ordered)
+        places = places[(nth < most) | (kinds == 0) | (places < settled)]
+    return places
