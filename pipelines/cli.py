@@ -65,6 +65,7 @@ JOBS: dict[str, dict[str, str]] = {
         "serve": "pipelines.local.serve",
         "stream": "pipelines.stream.stream",
         "dead": "pipelines.stream.dead",
+        "email": "pipelines.surfaces.email",
         "replay": "pipelines.parity.replay",
         "demo": "pipelines.demo.demo",
         "window": "pipelines.demo.window",

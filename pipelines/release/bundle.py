@@ -28,7 +28,7 @@ from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
 from serving.release import bundle
 from serving.stages.diversify import Diversify
-from serving.surfaces import craft
+from serving.surfaces.craft import Surfaces
 from training.dataset import read_catalogue
 
 RAIL = 1000  # items of the popularity rail, enough to fill any list after every filter
@@ -55,7 +55,7 @@ def main() -> None:
             "feature_service": "ranker",
             "retrieve": asdict(order.retrieve),
             "diversify": asdict(order.diversify),
-            "surfaces": craft.told(load("surfaces", craft.Surfaces)),
+            "surfaces": asdict(load("surfaces", Surfaces)),
             "serves": order.serves,
             "data_span": {"until": shop().test_from.isoformat()},
             "revision": {"git": revision()},

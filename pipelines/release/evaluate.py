@@ -39,6 +39,7 @@ from pipelines.protocol.moments import write_reference
 from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
 from pipelines.protocol.results import write_results
 from pipelines.release.scorecard import log_report, read_report, show, write_report
+from pipelines.surfaces.slices import slices
 from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.diversify import Diversify
@@ -127,6 +128,7 @@ def evaluate(candidate: Bundle) -> dict[str, Any]:
         metrics[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))
     else:  # nobody came to a second item: there is no order to be right about
         metrics = {name: dict.fromkeys(NAMES, 0.0) for name in (OURS, *BASELINES)}
+    surfaces = slices(candidate, events)
     _keep(queries, ids, answered, lists.get(OURS), wanted)
     last = instant(queries[-1].now) if queries else active.test_from
     return {
@@ -143,6 +145,7 @@ def evaluate(candidate: Bundle) -> dict[str, Any]:
         "slices": _slice_metrics(lists[OURS], wanted, [a.slices for a in answered], int(mask.sum()))
         if queries
         else {},
+        "surfaces": surfaces,
     }
 
 

@@ -63,6 +63,7 @@ def log_report(report: dict[str, Any]) -> None:
     run = evaluated(fingerprint(report))
     parts = {"": report["models"][OURS]} | {f"{name}/": found for name, found in report["slices"].items()}
     parts |= {f"{name}/": found for name, found in report["models"].items() if name != OURS}
+    parts |= {f"{name}/": {"hit_rate_at_12": f["hit_rate_at_12"]} for name, f in report["surfaces"].items()}
     run.metrics({f"{of}{name}": float(value) for of, found in parts.items() for name, value in found.items()})
     run.data([at(place) for place in (EVENTS, IMPRESSIONS, ITEMS, RANKER_TRAINING)], "training")
     run.data([at(RESULTS)], "evaluation")
@@ -74,7 +75,7 @@ def read_report() -> dict[str, Any]:
     """The last evaluation. Raises DataError if there is none that can be read."""
     path, keys = (
         existing(EVALUATION, "evaluate"),
-        ("shop", "queries", "span", "models", "slices", "serves", "why"),
+        ("shop", "queries", "span", "models", "slices", "surfaces", "serves", "why"),
     )
     return read_json(path, "run `endcap evaluate`", *keys)
 
@@ -102,6 +103,16 @@ def show(report: dict[str, Any]) -> None:
         numbers = (f"{found['queries']:,}", f"{found['ndcg_at_12']:.3f}", f"{found['coverage_at_12']:.2f}")
         slices.add_row(name.replace("_", " "), *numbers)
     out.print(slices)
+    surfaces = table(
+        f"surfaces: hit rate@{report['k']} of each one's own truth",
+        ("surface", ">asked", ">ours", "baseline", "difference, 95 %"),
+    )
+    for name, found in report["surfaces"].items():
+        low, high = found["over"]
+        base = f"{found['baseline_hit_rate_at_12']:.3f} {found['baseline']}"
+        numbers = (f"{found['queries']:,}", f"{found['hit_rate_at_12']:.3f}", base)
+        surfaces.add_row(name, *numbers, f"{low:+.3f} to {high:+.3f}")
+    out.print(surfaces)
 
 
 def _picture(report: dict[str, Any], path: Path) -> None:

@@ -22,6 +22,7 @@ import orjson
 from feature_repo import params
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.errors import ParamsError
 from feature_repo.events import HISTORY
 from feature_repo.files import whole, write_json
 from feature_repo.places import BUNDLES, at
@@ -33,7 +34,7 @@ from serving.stages.diversify import Diversify
 from serving.stages.index import IndexParams, build
 from serving.stages.retrieve import Models, Retrieve, read_table
 from serving.stages.tower import UserTower
-from serving.surfaces import craft
+from serving.surfaces.craft import Surfaces
 
 FILES = (
     "user_tower.onnx",
@@ -53,7 +54,12 @@ FILES = (
 )
 TABLES = ("covisit", "next", "ease", "together", "carted", "links")
 SPACE_FILES = ("user_tower.onnx", "item_ids.json", "item_vectors.npy")
-SETTINGS = ("feature_service", "retrieve", "diversify", "surfaces")  # what else decides an answer; the digest covers it
+SETTINGS = (
+    "feature_service",
+    "retrieve",
+    "diversify",
+    "surfaces",
+)  # what else decides an answer; the digest covers it
 DIGEST = re.compile("[0-9a-f]{16}")
 _AGAIN = "build it again with `endcap bundle`"
 
@@ -198,11 +204,13 @@ def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[
     return found
 
 
-def _surfaces(path: Path, manifest: Mapping[str, Any]) -> craft.Surfaces:
+def _surfaces(path: Path, manifest: Mapping[str, Any]) -> Surfaces:
     try:
-        return craft.read(manifest["surfaces"])
-    except params.ParamsError as error:
-        raise BundleError(path / "manifest.json", "surfaces", "as this program has it", str(error), _AGAIN) from None
+        return params.parse(manifest["surfaces"], Surfaces, "surfaces")
+    except ParamsError as error:
+        raise BundleError(
+            path / "manifest.json", "surfaces", "as this program has it", str(error), _AGAIN
+        ) from None
 
 
 def _read(file: Path, reader: Callable[[Path], Any]) -> Any:

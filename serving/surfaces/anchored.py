@@ -13,6 +13,7 @@ A source brings nothing that the filters of the surface bar.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from scipy import sparse
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import History, Visitor
-from serving.stages.retrieve import EVERY, Models
+from serving.stages.retrieve import Models
 from serving.surfaces.craft import Craft
 from serving.types import Request, Rows
 
@@ -79,14 +80,16 @@ class Anchored:
         rows, value = rows[kept], value[kept]
         return rows[np.argsort(-value, kind="stable")]
 
-    def _summed(self, table: sparse.csr_matrix) -> tuple[Rows, npt.NDArray[np.float64]]:
+    def _summed(self, table: sparse.csr_matrix) -> tuple[Rows, npt.NDArray[Any]]:
         """Ascending rows that stand beside any anchor in `table`, and the sums of their values."""
         known = self.anchors[self.anchors < table.shape[0]]
         spans = [slice(table.indptr[row], table.indptr[row + 1]) for row in known.tolist()]
         if not spans:
             return np.empty(0, np.int64), np.empty(0)
         items, place = np.unique(np.concatenate([table.indices[span] for span in spans]), return_inverse=True)
-        return items.astype(np.int64), np.bincount(place, np.concatenate([table.data[span] for span in spans]))
+        return items.astype(np.int64), np.bincount(
+            place, np.concatenate([table.data[span] for span in spans])
+        )
 
 
 def _one_of(codes: npt.NDArray[np.int32], anchors: Rows) -> Mask:

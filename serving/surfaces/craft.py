@@ -4,9 +4,7 @@ A surface without a craft (homepage_hero, category_sort) is the blend of section
 orders it; so is one that is asked without any product to start from.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from feature_repo.errors import ParamsError
 
@@ -51,14 +49,16 @@ class Craft:
             if value not in allowed:
                 raise ParamsError(f"surfaces: {name}: {value!r} is unknown; allowed: {', '.join(allowed)}")
         if len(self.price) != 2 or not 0 <= self.price[0] < self.price[1]:
-            raise ParamsError(f"surfaces: price: {list(self.price)} is no range; allowed: [from, to], from < to")
+            raise ParamsError(
+                f"surfaces: price: {list(self.price)} is no range; allowed: [from, to], from < to"
+            )
         used = sorted(
             ["price", *(["per_kind"] if self.per_kind else []), *(["kind"] if self.kind != "any" else [])]
         )
         if sorted(self.relax) != used:
             raise ParamsError(
-                f"surfaces: relax: {list(self.relax)} does not fit; allowed: each of {', '.join(used)} once, the "
-                "first to give way first: a filter that never did would leave slots empty"
+                f"surfaces: relax: {list(self.relax)} does not fit; allowed: each of {', '.join(used)} "
+                "once, the first to give way first: a filter that never did would leave slots empty"
             )
 
 
@@ -77,20 +77,3 @@ class Surfaces:
         """The craft of a surface; None where the blend and the ranker answer."""
         found: Craft | None = getattr(self, surface, None)
         return found
-
-
-def told(surfaces: Surfaces) -> dict[str, Any]:
-    """As a manifest holds it."""
-    return asdict(surfaces)
-
-
-def read(found: Mapping[str, Any]) -> Surfaces:
-    """From what `told` gives and JSON makes of it. Raises ParamsError where it is not exactly that."""
-    for kind, values in ((Surfaces, {"": found}), (Craft, found)):
-        needed = {field.name for field in fields(kind)}
-        for name, value in values.items():
-            if not isinstance(value, Mapping) or value.keys() != needed:
-                raise ParamsError(f"surfaces.{name}: allowed: exactly the keys {', '.join(sorted(needed))}")
-    lists = ("price", "relax")
-    crafts = {n: Craft(**{k: tuple(v) if k in lists else v for k, v in c.items()}) for n, c in found.items()}
-    return Surfaces(**crafts)

@@ -1,4 +1,4 @@
-"""A surface's candidates and its list: filters hold as long as the catalogue lets them, no slot stays empty."""
+"""A surface's candidates and its list: filters hold as long as the catalogue lets them, no slot is empty."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ def gather(question: Anchored, shopper: Sources, k: int, limit: int) -> tuple[Ro
     more as a list of `limit` needs.
 
     The own order is a reciprocal rank fusion in which a source weighs like its quota. Where what the sources
-    bring cannot fill the list, `content` (of the same kind) or `bestsellers` bring more, filter by filter of `relax`.
+    bring cannot fill the list, `content` (of the same kind) or `bestsellers` bring more, as one filter of
+    `relax` after the other gives way.
     `shopper`: the sources that start from the shopper, among what `question.allowed[0]` lets stand.
     """
     quotas, strict = question.craft.quotas, question.allowed[0]

@@ -1,4 +1,4 @@
-"""`endcap item_item`: the sparse item-item tables: co-visits, what comes directly next, EASE, what goes together.
+"""`endcap item_item`: the sparse item-item tables: co-visits, what comes next, EASE, what goes together.
 
 `next` are co-visits under other settings: of items contacted one directly after the other. `together`,
 `carted` and `links` say what is wanted beside an item, not instead of it.

@@ -1,7 +1,7 @@
 """What is wanted beside an item: bought or carted together, carted after a look, linked by the shop.
 
 Counts of few baskets lie, and bestsellers stand beside everything. So a count is read as the chance that who
-has one item wants the other, with a prior: the shop's own shares weigh like `prior` baskets (a Dirichlet prior).
+has one item wants the other, with a Dirichlet prior: the shop's own shares weigh like `prior` baskets.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,9 @@ def fit_carted(contacts: Contacts, items: int, params: CartedParams) -> sparse.c
 
 
 def shrunk(table: sparse.csr_matrix, params: TogetherParams) -> sparse.csr_matrix:
-    """Counts (items, items) -> (count[i, j] + prior * share[j]) / (total[i] + prior) / share[j] ** popularity.
+    """Counts (items, items) as chances, shrunk to what the shop as a whole wants.
+
+        value[i, j] = (count[i, j] + prior * share[j]) / (total[i] + prior) / share[j] ** popularity
 
     `share` is a column's part of all counts; pairs that were never seen stay 0.
     """
