@@ -1,4 +1,4 @@
-"""Lists of surfaces that start from products: complements are no substitutes, filters hold, no slot is empty."""
+"""Lists that start from products: complements are no substitutes, filters hold, no slot is empty."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_no_kind_stands_twice_nor_the_page_s_own_wherever_enough_others_are_ther
 
 
 def test_filters_give_way_in_the_order_that_they_are_named(release: Bundle) -> None:
-    """Two other kinds alone, one of them too dear: first the price gives way, then how often a kind stands."""
+    """Two other kinds, one of them too dear: first the price gives way, then how often a kind stands."""
     rows: list[tuple[str | None, float | None, int]] = [("Home/Lamp", 1.0, 5)] * 50
     rows += [("Home/Bulb", 1.0, 5)] * 5 + [("Home/Piano", 900.0, 5)] * 5
     items, kinds = stocked(rows), []
