@@ -5,8 +5,7 @@
     carted       carted or bought after a look at an anchor
     coviews      contacted in one visit with an anchor
     content      nearest to the anchors in the space of the towers: works for an item on day one
-    bestsellers  the best of each other kind of the anchors' department; of the anchors' kinds, where the
-                 surface shows the same; then of the others
+    bestsellers  the most viewed of the anchors' departments, then of the others
 
 A source brings nothing that the filters of the surface bar.
 """
@@ -65,19 +64,22 @@ class Anchored:
         low, high = (bound * dearest for bound in self.craft.price)
         return ~((price < low) | (price > high)) if dearest else np.ones(len(price), np.bool_)
 
-    def best(self, source: str, mask: Mask) -> Rows:
-        """Rows of `mask` that `source` brings, best first, none twice; of content and bestsellers all."""
+    def best(self, source: str, mask: Mask, most: int) -> Rows:
+        """At most `most` rows of `mask` that `source` brings, best first, none twice."""
         if source == "content":
             rows = np.flatnonzero(mask)
-            near = self.models.item_vectors[rows] @ self.models.item_vectors[self.anchors].mean(axis=0)
-            return rows[np.argsort(-near, kind="stable")]
-        if source == "bestsellers":
+            value = self.models.item_vectors[rows] @ self.models.item_vectors[self.anchors].mean(axis=0)
+        elif source == "bestsellers":
             rows = np.flatnonzero(mask)
             near = _one_of(self.matrix.department, self.anchors)[rows]
-            return rows[np.lexsort((-self.matrix.popularity()[rows], ~near))]
-        rows, value = self._summed(getattr(self.models, _TABLES.get(source, source)))
-        kept = mask[rows] & (value > 0)
-        rows, value = rows[kept], value[kept]
+            value = self.matrix.popularity()[rows] + 2.0 * near  # a popularity is at most 1
+        else:
+            rows, value = self._summed(getattr(self.models, _TABLES.get(source, source)))
+            kept = mask[rows] & (value > 0)
+            rows, value = rows[kept], value[kept]
+        if most < len(rows):
+            best = np.sort(np.argpartition(-value, most - 1)[:most])
+            rows, value = rows[best], value[best]
         return rows[np.argsort(-value, kind="stable")]
 
     def _summed(self, table: sparse.csr_matrix) -> tuple[Rows, npt.NDArray[Any]]:

@@ -8,6 +8,7 @@ from serving.surfaces.anchored import Anchored
 from serving.surfaces.craft import ANCHORED
 from serving.types import Ranked, Rows
 
+MORE = 8  # times the slots: the best of these fill most lists, and sorting a whole catalogue is slow
 DAMPING = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009)
 
 
@@ -21,26 +22,34 @@ def gather(question: Anchored, shopper: Sources, k: int, limit: int) -> tuple[Ro
     `shopper`: the sources that start from the shopper, among what `question.allowed[0]` lets stand.
     """
     quotas, strict = question.craft.quotas, question.allowed[0]
-    found: dict[int, str] = {}
-    score: dict[int, float] = {}
+    parts = []
     for source, quota in quotas.items():
-        best = question.best(source, strict).tolist() if source in ANCHORED else shopper.best(source)
-        for place, row in enumerate(best[:quota]):
-            found.setdefault(row, source)
-            score[row] = score.get(row, 0.0) + quota / (DAMPING + place)
-    ordered = sorted(found, key=lambda row: (-score[row], row))[:k]
+        best = question.best(source, strict, quota) if source in ANCHORED else shopper.best(source)[:quota]
+        parts.append(np.asarray(best, np.int64))
+    rows = np.concatenate(parts)
+    weight = np.concatenate(
+        [n / (DAMPING + np.arange(len(p))) for n, p in zip(quotas.values(), parts, strict=True)]
+    )
+    brought = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    rows, first, place = np.unique(rows, return_index=True, return_inverse=True)
+    order = np.argsort(-np.bincount(place, weight, len(rows)), kind="stable")[:k]
+    names = list(quotas)
+    ordered, source_of = rows[order], [names[at] for at in brought[first[order]].tolist()]
     filler = "content" if question.craft.kind == "same" else "bestsellers"
-    for level in range(len(question.craft.relax) + 1):
-        if len(_standing(question, np.array(ordered, np.int64), level)) >= limit:
+    steps = (
+        (level, most)
+        for level in range(len(question.allowed))
+        for most in (MORE * limit, len(question.matrix))
+    )
+    for level, most in steps:
+        if len(_standing(question, ordered, level)) >= limit:
             break
-        more = question.best(filler, question.allowed[level])
-        every = np.array(list(dict.fromkeys([*ordered, *more.tolist()])), np.int64)
+        more = question.best(filler, question.allowed[level], most)
+        every = np.concatenate([ordered, more[~np.isin(more, ordered)]])
         standing = _standing(question, every, level)[:limit]
-        kept = set(ordered)
-        brought = [row for row in every[standing].tolist() if row not in kept]
-        found |= dict.fromkeys(brought, filler)  # also one that fell behind the k best
-        ordered += brought
-    return np.array(ordered, np.int64), tuple(found[row] for row in ordered)
+        ordered = np.concatenate([ordered, every[standing[standing >= len(ordered)]]])
+        source_of += [filler] * (len(ordered) - len(source_of))
+    return ordered, tuple(source_of)
 
 
 def lay(question: Anchored, ranked: Ranked, limit: int) -> list[int]:
