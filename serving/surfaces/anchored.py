@@ -52,6 +52,15 @@ class Anchored:
         """At most so many of one kind; 0: any number."""
         return self.craft.per_kind if "per_kind" in self.craft.relax[level:] else 0
 
+    def wanting(self, rows: Rows, level: int) -> Mask:
+        """Who could stand beside `rows`, which do: of no kind that has all the places it may have."""
+        mask, kinds = self.allowed[level], self.matrix.category
+        if most := self.per_kind(level):
+            full = np.bincount(kinds[rows], minlength=int(kinds.max(initial=0)) + 1) >= most
+            full[0] = False
+            mask = mask & ~full[kinds]
+        return mask
+
     def _of_kind(self) -> Mask:
         same = _one_of(self.matrix.category, self.anchors)
         if self.craft.kind == "other":

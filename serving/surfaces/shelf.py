@@ -42,9 +42,10 @@ def gather(question: Anchored, shopper: Sources, k: int, limit: int) -> tuple[Ro
         for most in (MORE * limit, len(question.matrix))
     )
     for level, most in steps:
-        if len(_standing(question, ordered, level)) >= limit:
+        standing = _standing(question, ordered, level)
+        if len(standing) >= limit:
             break
-        more = question.best(filler, question.allowed[level], most)
+        more = question.best(filler, question.wanting(ordered[standing], level), most)
         every = np.concatenate([ordered, more[~np.isin(more, ordered)]])
         standing = _standing(question, every, level)[:limit]
         ordered = np.concatenate([ordered, every[standing[standing >= len(ordered)]]])
