@@ -63,7 +63,9 @@ def log_report(report: dict[str, Any]) -> None:
     run = evaluated(fingerprint(report))
     parts = {"": report["models"][OURS]} | {f"{name}/": found for name, found in report["slices"].items()}
     parts |= {f"{name}/": found for name, found in report["models"].items() if name != OURS}
-    parts |= {f"{name}/": {"hit_rate_at_12": f["hit_rate_at_12"]} for name, f in report["surfaces"].items()}
+    parts |= {
+        f"{name}/": {"hit_rate_at_12": f["hit_rate_at_12"]} for name, f in report.get("surfaces", {}).items()
+    }
     run.metrics({f"{of}{name}": float(value) for of, found in parts.items() for name, value in found.items()})
     run.data([at(place) for place in (EVENTS, IMPRESSIONS, ITEMS, RANKER_TRAINING)], "training")
     run.data([at(RESULTS)], "evaluation")
