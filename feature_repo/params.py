@@ -73,6 +73,11 @@ def load(section: str, kind: type[T]) -> T:
     return _build(sections[section], kind, section)
 
 
+def parse(values: Any, kind: type[T], where: str) -> T:
+    """As `load`, of values that were read elsewhere; `where` they stand is named by errors."""
+    return _build(values, kind, where)
+
+
 def _sections() -> dict[str, Any]:
     path = root() / "params.yaml"
     try:

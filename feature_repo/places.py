@@ -46,6 +46,7 @@ REFERENCE = REPORTS / "reference.parquet"  # what live answers are compared with
 REPLAY, PARITY = REPORTS / "replay.json", REPORTS / "parity.json"  # of the running shop, of one of its own
 DRIFT = REPORTS / "drift.json"
 
+EMAIL = DATA / "email"  # a file per run of `endcap email`
 FEEDBACK = DATA / "feedback"  # what became of what was shown
 PROPENSITIES = FEEDBACK / "off_policy.parquet"  # places filled by chance: pipelines/protocol/offpolicy.py
 SERVED_LOG = DATA / "logs" / "served"  # the sampled answers that `endcap served` keeps; empty in a new shop

@@ -1,4 +1,7 @@
-"""The product on one screen: filter -> retrieve -> rank -> diversify -> pins -> slots."""
+"""The product on one screen: features -> retrieve -> rank -> diversify -> rules -> slots.
+
+A surface with a craft of its own (serving/surfaces) brings other candidates and lays them out by its filters.
+"""
 
 import time
 from collections.abc import Mapping
@@ -11,10 +14,13 @@ from feature_repo.folds.owner import visible
 from serving.stages.attraction import UNWEIGHTED, Clicks
 from serving.stages.diversify import Diversify, draw
 from serving.stages.eligibility import Eligibility, eligibility, on_sale
-from serving.stages.rank import Ranker, rank
-from serving.stages.retrieve import Models, Retrieve, Scored, retrieve, user_vector
-from serving.stages.shelf import every_one, shelved
+from serving.stages.rank import Ranker, Untrained, rank
+from serving.stages.retrieve import Models, Retrieve, Scored, Sources, retrieve, user_vector
+from serving.stages.shelf import AS_RANKED, every_one, shelved
 from serving.stages.steering import UNSTEERED, Pin, Steering, weighed
+from serving.surfaces.anchored import asked
+from serving.surfaces.arrangement import arranged, gather
+from serving.surfaces.craft import Surfaces
 from serving.types import Candidates, Ranked, Request, Slot
 
 
@@ -29,6 +35,7 @@ class Bundle:
     ranker: Ranker
     retrieve: Retrieve
     diversify: Diversify
+    surfaces: Surfaces
     clicks: Clicks = UNWEIGHTED
     manifest: Mapping[str, Any] = field(default_factory=dict)
     rails: Mapping[str, list[str]] = field(default_factory=dict)  # "popular": item ids, best first
@@ -94,19 +101,27 @@ def recommend(
     eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days, steering.allowed)
     pins = steering.pinned(eligible.mask, request.limit)
     took.lap("filter")
-    params, clicks = bundle.retrieve, bundle.clicks
-    if (quotas := clicks.quotas(past, params.quotas)) is not params.quotas:
-        params = replace(params, quotas=quotas)
+    params, models, clicks = bundle.retrieve, bundle.models, bundle.clicks
     pinned = [pin.row for pin in pins]
-    candidates = retrieve(params, bundle.models, visitor, past, matrix, eligible.mask, pinned)
+    craft = bundle.surfaces.of(request.surface)
+    question = asked(craft, request, visitor, past, models, matrix, eligible.mask)
+    if question:
+        shopper = Sources(params, models, visitor, past, matrix, question.allowed[0])
+        candidates = gather(question, shopper, params.k, request.limit, pinned)
+    else:
+        if (quotas := clicks.quotas(past, params.quotas)) is not params.quotas:
+            params = replace(params, quotas=quotas)
+        candidates = retrieve(params, models, visitor, past, matrix, eligible.mask, pinned)
     took.lap("retrieve")
-    ranked = rank(bundle.ranker, candidates, visitor, past, matrix, clicks)
+    own = question is not None and question.craft.order == "own"
+    ranker, weights = (Untrained(), UNWEIGHTED) if own else (bundle.ranker, clicks)
+    ranked = rank(ranker, candidates, visitor, past, matrix, weights)
     took.lap("rank")
     ranked = weighed(ranked, steering.factor)
-    drawn = draw(request, visitor)
-    slots, propensity = shelved(
-        bundle.diversify, ranked, matrix, request.limit, drawn, eligible, steering, pins
-    )
+    diversity, drawn = bundle.diversify, draw(request, visitor)
+    if question:  # its filters are its diversity, and a draw would break them
+        ranked, diversity, drawn = arranged(question, ranked), AS_RANKED, None
+    slots, propensity = shelved(diversity, ranked, matrix, request.limit, drawn, eligible, steering, pins)
     took.lap("diversify")
     return Served(slots, candidates, ranked, eligible, took, propensity, tuple(pins))
 

@@ -23,6 +23,9 @@ TABLES = {
     "covisit.npz": "item_item",
     "next.npz": "item_item",
     "ease.npz": "item_item",
+    "together.npz": "item_item",
+    "carted.npz": "item_item",
+    "links.npz": "item_item",
     "als_items.npy": "als",
 }
 
@@ -55,5 +58,8 @@ def load_models(fit: str) -> Models:
         covisit=read("covisit.npz", read_table),
         next=read("next.npz", read_table),
         ease=read("ease.npz", read_table),
+        together=read("together.npz", read_table),
+        carted=read("carted.npz", read_table),
+        links=read("links.npz", read_table),
         als_items=read("als_items.npy", np.load).astype(np.float32),
     )

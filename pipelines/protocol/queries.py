@@ -45,6 +45,7 @@ class QueryParams:
     ranker: int  # queries of the ranker's training and validation
     evaluate: int  # queries of the evaluation
     pages: int  # logged lists at most, whose clicks the evaluation looks at
+    surfaces: int  # queries of each surface's own slice
     reference: int  # answers of the sample that live ones are compared with
     processes: int  # that ask side by side, each with an item matrix of its own
 
@@ -62,6 +63,7 @@ class Query:
     context: Context
     surface: str = SURFACE
     items: tuple[str, ...] = ()  # that the page is about
+    cart: tuple[str, ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)  # of what is wanted: KINDS
 
     def request(self, limit: int = 12) -> Request:
@@ -71,6 +73,7 @@ class Query:
             user_id=self.user_id,
             session_id=self.session_id,
             items=self.items,
+            cart=self.cart,
             exclude=self.history,
             context=self.context,
             limit=limit,

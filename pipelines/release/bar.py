@@ -186,6 +186,23 @@ def honest(leakage: Mapping[str, Any]) -> tuple[Check, ...]:
     )
 
 
+def surfaces(report: Mapping[str, Any], params: GateParams) -> tuple[Check, ...]:
+    """Every surface against its own baseline on its own questions: not credibly worse, where many asked.
+
+    Reports of before there were surfaces have none. Raises GateError for a number that cannot be judged.
+    """
+    checks = []
+    for name, found in report.get("surfaces", {}).items():
+        if found["queries"] < params.min_slice_queries:
+            continue
+        rate = _finite(f"surfaces.{name}.hit_rate_at_12", found["hit_rate_at_12"])
+        base = _finite(f"surfaces.{name}.baseline_hit_rate_at_12", found["baseline_hit_rate_at_12"])
+        high = base + _finite(f"surfaces.{name}.over", found["over"][1])
+        because = f"{rate:.4g}, upper end of its interval: {found['baseline']} under the same filters"
+        checks.append(Check(f"{name} hit_rate_at_12", high, base, because))
+    return tuple(checks)
+
+
 def _finite(name: str, value: Any) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
         problem = f"{value!r} is not a number that can be judged"

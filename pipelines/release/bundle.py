@@ -31,6 +31,7 @@ from pipelines.protocol.queries import product_events
 from serving.release import bundle
 from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
+from serving.surfaces.craft import Surfaces
 from training.dataset import read_catalogue
 from training.two_tower.encoder import digest
 
@@ -60,6 +61,7 @@ def main() -> None:
             "retrieve": asdict(order.retrieve),
             "clicks": asdict(order.clicks),
             "diversify": asdict(order.diversify),
+            "surfaces": asdict(load("surfaces", Surfaces)),
             "serves": order.serves,
             "data_span": {
                 "from": instant(int(events["event_ts"].min())).isoformat(),

@@ -42,6 +42,7 @@ from pipelines.protocol.moments import write_reference
 from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
 from pipelines.protocol.results import write_results
 from pipelines.release.scorecard import log_report, read_report, show, write_report
+from pipelines.surfaces.slices import slices
 from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.attraction import Clicks
@@ -49,6 +50,7 @@ from serving.stages.diversify import Diversify
 from serving.stages.eligibility import eligibility
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import EVERY, Scored, als_scores, top, user_vector
+from serving.surfaces.craft import Surfaces
 
 K = 12
 BASELINES = ("popularity", "covisit", "als", "ease", "tower")
@@ -103,7 +105,8 @@ def main(
 def release(order: Order) -> Bundle:
     """The final fit in the order that won on validation, as it will be served."""
     trees = forest.trees(existing(TREES, "ranker")) if order.serves == RANKER else Untrained()
-    return Bundle(load_models("final"), trees, order.retrieve, order.diversify, order.clicks)
+    parts = load_models("final"), trees, order.retrieve, order.diversify, load("surfaces", Surfaces)
+    return Bundle(*parts, order.clicks)
 
 
 def evaluate(candidate: Bundle) -> dict[str, Any]:
@@ -130,6 +133,7 @@ def evaluate(candidate: Bundle) -> dict[str, Any]:
         metrics[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))
     else:  # nobody came to a second item: there is no order to be right about
         metrics = {name: dict.fromkeys(NAMES, 0.0) for name in (OURS, *BASELINES)}
+    surfaces = slices(candidate, events)
     _keep(queries, ids, answered, lists.get(OURS), wanted)
     last = instant(queries[-1].now) if queries else active.test_from
     return {
@@ -146,6 +150,7 @@ def evaluate(candidate: Bundle) -> dict[str, Any]:
         "slices": _slice_metrics(lists[OURS], wanted, [a.slices for a in answered], int(mask.sum()))
         if queries
         else {},
+        "surfaces": surfaces,
     }
 
 

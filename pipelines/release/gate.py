@@ -15,7 +15,7 @@ from feature_repo.places import EVALUATION, LEAKAGE, PASSED, PROPENSITIES, VERDI
 from feature_repo.terminal import console, table
 from pipelines.protocol.metrics import OURS, fingerprint
 from pipelines.protocol.offpolicy import OffPolicy, OffPolicyParams, estimate, read_log
-from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, honest, judge
+from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, honest, judge, surfaces
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -111,7 +111,8 @@ def main(
         candidate, load("gate", GateParams), Evaluation.from_report(champion[1]) if champion else None
     )
     leaks = honest(read_json(existing(LEAKAGE, "leakage"), "run `endcap leakage`", "rows", "queries"))
-    verdict = Verdict((*verdict.checks, *leaks), verdict.against)
+    own = surfaces(report, load("gate", GateParams))
+    verdict = Verdict((*verdict.checks, *own, *leaks), verdict.against)
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None
     logged = off_policy()
     warned = logged.warning(load("off_policy", OffPolicyParams).min_effective) if logged else ""

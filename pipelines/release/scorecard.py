@@ -64,6 +64,9 @@ def log_report(report: dict[str, Any]) -> None:
     run = evaluated(fingerprint(report))
     parts = {"": report["models"][OURS]} | {f"{name}/": found for name, found in report["slices"].items()}
     parts |= {f"{name}/": found for name, found in report["models"].items() if name != OURS}
+    parts |= {
+        f"{name}/": {"hit_rate_at_12": f["hit_rate_at_12"]} for name, f in report.get("surfaces", {}).items()
+    }
     run.metrics({f"{of}{name}": float(value) for of, found in parts.items() for name, value in found.items()})
     run.data([at(place) for place in (EVENTS, IMPRESSIONS, ITEMS, RANKER_TRAINING)], "training")
     run.data([at(RESULTS)], "evaluation")
@@ -75,7 +78,7 @@ def read_report() -> dict[str, Any]:
     """The last evaluation. Raises DataError if there is none that can be read."""
     path, keys = (
         existing(EVALUATION, "evaluate"),
-        ("shop", "queries", "span", "models", "slices", "clicks", "serves", "why"),
+        ("shop", "queries", "span", "models", "slices", "clicks", "surfaces", "serves", "why"),
     )
     return read_json(path, "run `endcap evaluate`", *keys)
 
@@ -108,6 +111,16 @@ def show(report: dict[str, Any]) -> None:
         for rung in lines(report["clicks"]):
             rungs.add_row(*rung)
         out.print(rungs)
+    surfaces = table(
+        f"surfaces: hit rate@{report['k']} of each one's own truth",
+        ("surface", ">asked", ">ours", "baseline", "difference, 95 %"),
+    )
+    for name, found in report["surfaces"].items():
+        low, high = found["over"]
+        base = f"{found['baseline_hit_rate_at_12']:.3f} {found['baseline']}"
+        numbers = (f"{found['queries']:,}", f"{found['hit_rate_at_12']:.3f}", base)
+        surfaces.add_row(name, *numbers, f"{low:+.3f} to {high:+.3f}")
+    out.print(surfaces)
 
 
 def _picture(report: dict[str, Any], path: Path) -> None:

@@ -1,8 +1,9 @@
 """A release bundle: towers, tables, ranker and settings that move together or not at all.
 
     data/bundles/<digest>/manifest.json   user_tower.onnx item_tower.onnx item_words.json item_ids.json
-                                          item_vectors.npy covisit.npz next.npz ease.npz als_items.npy
-                                          rails.json ranker.txt catalogue.parquet reference.parquet
+                                          item_vectors.npy covisit.npz next.npz ease.npz together.npz
+                                          carted.npz links.npz als_items.npy rails.json ranker.txt
+                                          catalogue.parquet reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
 manifest and this program say, and one of another shop.
@@ -22,6 +23,7 @@ import orjson
 from feature_repo import params
 from feature_repo.assemble.schema import schema_hash
 from feature_repo.assemble.vectorize import COLUMNS
+from feature_repo.errors import ParamsError
 from feature_repo.events import HISTORY
 from feature_repo.files import whole, write_json
 from feature_repo.places import BUNDLES, at
@@ -34,6 +36,7 @@ from serving.stages.diversify import Diversify
 from serving.stages.index import IndexParams, build
 from serving.stages.retrieve import Models, Retrieve, read_table
 from serving.stages.tower import UserTower
+from serving.surfaces.craft import Surfaces
 
 FILES = (
     "user_tower.onnx",
@@ -44,19 +47,23 @@ FILES = (
     "covisit.npz",
     "next.npz",
     "ease.npz",
+    "together.npz",
+    "carted.npz",
+    "links.npz",
     "als_items.npy",
     "rails.json",
     "ranker.txt",
     "catalogue.parquet",
     "reference.parquet",  # not served: what live answers are compared with (monitoring/drift)
 )
-TABLES = ("covisit", "next", "ease")
+TABLES = ("covisit", "next", "ease", "together", "carted", "links")
 SPACE_FILES = ("user_tower.onnx", "item_tower.onnx", "item_words.json", "item_ids.json", "item_vectors.npy")
 SETTINGS = (
     "feature_service",
     "retrieve",
     "clicks",
     "diversify",
+    "surfaces",
 )  # what else decides an answer; the digest covers it
 DIGEST = re.compile("[0-9a-f]{16}")
 _AGAIN = "build it again with `endcap bundle`"
@@ -79,7 +86,7 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
 def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Path:
     """Copy the files of `folder` to <into>/<digest> with a manifest, and give back that path.
 
-    `told` must hold SETTINGS (sections as in params.yaml) and may hold what people want
+    `told` must hold SETTINGS (all but the service as in params.yaml) and may hold what people want
     to know: metrics, data_span, git, dvc. Its shop is the active one. `into` defaults to data/bundles.
     Writing the same twice gives the same path. Raises BundleError for a missing file or setting.
     """
@@ -168,6 +175,7 @@ def load(path: Path) -> Bundle:
         retrieve=Retrieve(**_settings(path, manifest, "retrieve", Retrieve)),
         clicks=Clicks(**_settings(path, manifest, "clicks", Clicks)),
         diversify=Diversify(**_settings(path, manifest, "diversify", Diversify)),
+        surfaces=_surfaces(path, manifest),
         manifest=manifest,
     )
     _try_out(path, bundle)
@@ -202,6 +210,15 @@ def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[
     needed = sorted(f.name for f in fields(kind) if f.default is MISSING or f.name in found)
     _expect(path / "manifest.json", section, needed, sorted(found))
     return found
+
+
+def _surfaces(path: Path, manifest: Mapping[str, Any]) -> Surfaces:
+    try:
+        return params.parse(manifest["surfaces"], Surfaces, "surfaces")
+    except ParamsError as error:
+        raise BundleError(
+            path / "manifest.json", "surfaces", "as this program has it", str(error), _AGAIN
+        ) from None
 
 
 def _read(file: Path, reader: Callable[[Path], Any]) -> Any:

@@ -7,14 +7,12 @@ import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
-from serving.stages.diversify import Diversify
 from serving.stages.eligibility import eligibility, on_sale
 from serving.stages.retrieve import EVERY, top
-from serving.stages.shelf import every_one, shelved, slots_of
+from serving.stages.shelf import AS_RANKED, every_one, shelved, slots_of
 from serving.stages.steering import UNSTEERED, Steering, weighed
 from serving.types import Floats, Ranked, Request, Rows, Slot
 
-AS_RANKED = Diversify(trade_off=0, category_weight=0, tail_share=0, tail_below=0)
 WEIGHED = 120  # of the most viewed, among which the rules' factors may change the order
 
 

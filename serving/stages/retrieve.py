@@ -68,6 +68,9 @@ class Models:
     covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
     next: sparse.csr_matrix  # (N, N), a column of the ranker; as a source it found less
     ease: sparse.csr_matrix  # (N, N)
+    together: sparse.csr_matrix  # (N, N), this and the next two are for surfaces that start from products
+    carted: sparse.csr_matrix  # (N, N)
+    links: sparse.csr_matrix  # (N, N)
     als_items: Floats  # (N, f)
 
 
@@ -90,8 +93,15 @@ class Sources:
     ) -> None:
         self._params, self._models, self._visitor, self._past = params, models, visitor, past
         self._matrix, self._eligible = matrix, eligible
-        self._user = user_vector(models, visitor, past, matrix.newborns)
-        self.scores = Scored(params, models, self._user, past, matrix.newborns)
+
+    @cached_property
+    def _user(self) -> Floats:
+        return user_vector(self._models, self._visitor, self._past, self._matrix.newborns)
+
+    @cached_property
+    def scores(self) -> "Scored":
+        """What the models make of the catalogue."""
+        return Scored(self._params, self._models, self._user, self._past, self._matrix.newborns)
 
     def best(self, source: str) -> list[int]:
         """Eligible rows that `source` brings, best first, at most k."""

@@ -10,6 +10,9 @@ from serving.stages.eligibility import Eligibility
 from serving.stages.steering import UNSTEERED, Pin, Room, Steering, topped_up, with_pins
 from serving.types import Ranked, Slot
 
+# No diversity of its own, and no draw.
+AS_RANKED = Diversify(trade_off=0, category_weight=0, tail_share=0, tail_below=0)
+
 
 def shelved(
     params: Diversify,

@@ -93,10 +93,10 @@ def matrix(table: pa.Table) -> ItemMatrix:
 
 
 def settings() -> dict[str, Any]:
-    """The sections of the project's params.yaml that are in a bundle."""
+    """What decides an answer, of the project's params.yaml."""
     params = yaml.safe_load(PARAMS.read_text())
-    sections = {name: params[name] for name in ("retrieve", "clicks", "diversify")}
-    return {"feature_service": "ranker"} | sections
+    sections = ("retrieve", "clicks", "diversify", "surfaces")
+    return {"feature_service": "ranker"} | {name: params[name] for name in sections}
 
 
 def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:

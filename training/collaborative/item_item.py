@@ -1,6 +1,7 @@
-"""`endcap item_item`: the sparse item-item tables: co-visits, what comes directly next, EASE.
+"""`endcap item_item`: the sparse item-item tables: co-visits, what comes next, EASE, what goes together.
 
-`next` are co-visits under other settings: of items contacted one directly after the other.
+`next` are co-visits under other settings: of items contacted one directly after the other. `together`,
+`carted` and `links` say what is wanted beside an item, not instead of it.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from feature_repo.params import load
 from training.collaborative.covisit import CovisitParams, fit_covisit
 from training.collaborative.ease import EaseParams, fit_ease
 from training.collaborative.neighbours import best_of_dense, best_of_sparse
+from training.collaborative.together import CartedParams, TogetherParams, fit_carted, fit_together, links
 from training.dataset import Fit, fitting, session_matrix
 from training.fits import CHOICE, fitted
 
@@ -26,10 +28,12 @@ class ItemItemParams:
     covisit: CovisitParams
     next: CovisitParams
     ease: EaseParams
+    together: TogetherParams
+    carted: CartedParams
 
 
 def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
-    """Fit co-visits of two kinds and EASE, and keep the best neighbours of every item."""
+    """Fit co-visits of two kinds, EASE and what goes together, and keep the best neighbours of every item."""
     fitted(_fit, fit)
 
 
@@ -45,6 +49,12 @@ def _fit(fit: Fit) -> str:
             name: best_of_sparse(fit_covisit(contacts, items, settings), params.neighbours)
             for name, settings in counted.items()
         }
+        wanted = {
+            "together": fit_together(contacts, items, params.together),
+            "carted": fit_carted(contacts, items, params.carted),
+            "links": links(job.catalogue.item_ids, job.catalogue.table["accessories"].to_pylist()),
+        }
+        tables |= {name: best_of_sparse(table, params.neighbours) for name, table in wanted.items()}
         tables["ease"] = best_of_dense(weights, warm, items, params.neighbours)
         for name, table in tables.items():
             sparse.save_npz(job.folder / f"{name}.npz", table)
