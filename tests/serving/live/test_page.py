@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -164,8 +165,9 @@ def test_an_unknown_price_is_null_and_so_is_all_of_a_product_that_left(shop: Sho
     held = shop.features.matrix
     gone = held.ids[0]
     catalogue = dict(held.shown) | {"price": [float("nan")] * len(held)}
-    columns = {"margin": held.margin, "stock": held.stock, "available_from": held.available_from}
-    shop.features.matrix = held.with_catalogue(columns | catalogue)
+    columns = {name: getattr(held, name) for name in ("margin", "stock", "available_from")}
+    columns["category_path"] = [held.categories[code] for code in held.category]
+    shop.features.matrix = held.listed(np.arange(len(held)), columns | catalogue)
     shop.features.matrix.shown["title"] = [None, *held.shown["title"][1:]]
     found = shop.post("/v1/rank", {**HERO, "items": [gone], "fields": ["title", "price"]}).json()["items"][0]
     assert found["title"] is None and found["price"] is None

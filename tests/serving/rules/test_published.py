@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from redis import Redis
@@ -146,7 +147,7 @@ def test_a_catalogue_that_nobody_compiled_for_yet_has_the_rules_all_the_same(red
     found = book.steering(HERO, longer, 0).allowed
     assert found is not None and len(found) == 63
     said: dict[str, Any] = {name: catalogue(60)[name].to_pylist() for name in COLUMNS}
-    moved = items.with_catalogue(said | {"available_from": [None] * 60})
+    moved = items.listed(np.arange(60), said | {"available_from": [None] * 60})
     assert book.steering(HERO, moved, 0).rules == ("no-1",)  # masks of a moment ago, until the next look
 
 

@@ -124,7 +124,7 @@ def stocked(rows: list[tuple[str | None, float | None, int]]) -> ItemMatrix:
     unknown: list[None] = [None] * N
     columns = {"category_path": kinds, "price": prices, "stock": stocks}
     nothing = dict.fromkeys(("brand", "margin", "available_from"), unknown)
-    return matrix(catalogue(N)).with_catalogue(columns | nothing)
+    return matrix(catalogue(N)).listed(np.arange(N), columns | nothing)
 
 
 @settings(max_examples=60, deadline=None)
