@@ -182,9 +182,9 @@ class ItemMatrix:
             for row, text in zip(rows.tolist(), texts(catalogue[name]), strict=True):
                 column[row] = text
         other.shown = {name: column.copy() for name, column in self.shown.items()}
-        for name, held in other.shown.items():
+        for name in other.shown.keys() & catalogue.keys():
             for row, word in zip(rows.tolist(), catalogue[name], strict=True):
-                held[row] = word
+                other.shown[name][row] = word
         if other._words != self._words:
             other._code()
         other._derive()

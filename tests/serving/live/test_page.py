@@ -94,14 +94,14 @@ def test_every_list_is_in_the_log_of_what_was_shown_under_its_own_id(shop: Shop)
 
 
 def test_a_list_that_fails_steps_down_by_itself(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = pipeline.retrieve
+    whole = pipeline.rank
 
-    def fails(params: Any, models: Any, visitor: Any, *rest: Any) -> Any:
+    def fails(ranker: Any, candidates: Any, visitor: Any, *rest: Any) -> Any:
         if visitor.surface == "pdp_fbt":
             raise RuntimeError("broken on purpose")
-        return whole(params, models, visitor, *rest)
+        return whole(ranker, candidates, visitor, *rest)
 
-    monkeypatch.setattr(pipeline, "retrieve", fails)
+    monkeypatch.setattr(pipeline, "rank", fails)
     lists = page(shop, [TWO[0], {"surface": "pdp_fbt", "items": ["item-1"]}, TWO[1]])
     told = [(one["served_from"], one["degraded"], len(one["items"])) for one in lists]
     assert told == [("live", None, 12), ("fallback", "pipeline_failed", 12), ("live", None, 6)]
