@@ -84,7 +84,7 @@ def _events(system: str, read: System, terms: Terms) -> Handler:
             body = parse_json(await unpacked(http, desk.params.max_body_bytes), halves=True)
         taken = await take(body, system, read, terms, desk)
         if system == "metarank":
-            taken.accepted += await goods.metarank_items(http, body)
+            taken.accepted += await goods.metarank_items(http, desk, body)
         return picture() if http.method == "GET" else ANSWERS[system](taken)
 
     return handler

@@ -1,32 +1,24 @@
 """Items and users of Gorse and Metarank.
 
-A change of an item goes to the shop's catalogue, where the service has one that can be changed while it runs
-(`app.state.catalogue`); where it has none the answer is 501 with what to do instead. Users have nothing to be
-stored: a shopper is known by what he does.
+A change of an item goes through the door of POST /v1/items, which the catalogue key opens: as a bearer token,
+or in the header of Gorse's clients (X-API-Key). Users have nothing to be stored: a shopper is known by deeds.
 """
 
-from typing import Any, Protocol
+import time
+from typing import Any
 
 import orjson
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from serving import prometheus
 from serving.compat.receipts import JSON
 from serving.errors import RequestError
 from serving.http.api import Desk, Handler, read_body
+from serving.http.listing import ItemDoor
 from serving.http.requests import parse_json
 from serving.payloads import gorse, metarank
 from serving.payloads.payload import fields, listed
-
-NEXT = "bring items in with the shop's export (`endcap migrate`, `endcap ingest`) or by POST /v1/items"
-
-
-class Catalogue(Protocol):
-    """Where items may be changed while the shop is open."""
-
-    async def change(self, items: list[dict[str, Any]]) -> int:
-        """Take over items as POST /v1/items has them (`item_id`, fields of ITEM_SCHEMA, or `deleted`): how
-        many were accepted."""
 
 
 def handlers() -> tuple[tuple[str, str, tuple[str, ...], Handler], ...]:
@@ -44,16 +36,16 @@ def handlers() -> tuple[tuple[str, str, tuple[str, ...], Handler], ...]:
 async def gorse_items(http: HttpRequest, desk: Desk) -> Response:
     rows = listed(parse_json(await read_body(http, desk.params.max_body_bytes)))
     found = [item for row in rows if (item := gorse.item_of(row))]
-    return _affected(await changed(http, found))
+    return _affected(await changed(http, desk, found))
 
 
 async def gorse_item(http: HttpRequest, desk: Desk) -> Response:
     name = http.path_params["item_id"]
     if http.method == "DELETE":
-        return _affected(await changed(http, [{"item_id": name, "deleted": True}]))
+        return _affected(await changed(http, desk, [{"item_id": name, "deleted": True}]))
     row = fields(parse_json(await read_body(http, desk.params.max_body_bytes)))
     item = gorse.item_of({**row, "ItemId": name})
-    return _affected(await changed(http, [item] if item else []))
+    return _affected(await changed(http, desk, [item] if item else []))
 
 
 async def gorse_users(http: HttpRequest, desk: Desk) -> Response:
@@ -61,28 +53,34 @@ async def gorse_users(http: HttpRequest, desk: Desk) -> Response:
     return _affected(0)
 
 
-async def metarank_items(http: HttpRequest, body: Any) -> int:
-    """How many `item` events of a feedback were accepted; 501 where it holds nothing else and none can be."""
+async def metarank_items(http: HttpRequest, desk: Desk, body: Any) -> int:
+    """How many `item` events of a feedback were accepted. Beside other events those without the key are
+    dropped and counted; alone they raise what the door says.
+    """
     told = listed(body)
     found = [item for event in told if (item := metarank.item_of(event))]
-    alone = all(fields(event).get("event") in ("item", "user") for event in told)
-    if not found or (catalogue_of(http) is None and not alone):
+    try:
+        return await changed(http, desk, found)
+    except RequestError as error:
+        if error.field != "authorization" or all(
+            fields(one).get("event") in ("item", "user") for one in told
+        ):
+            raise
+        prometheus.COMPAT.labels("metarank", "no key").inc(len(found))
         return 0
-    return await changed(http, found)
 
 
-async def changed(http: HttpRequest, items: list[dict[str, Any]]) -> int:
-    """Hand items to the catalogue; RequestError 501 where it cannot be changed."""
-    catalogue = catalogue_of(http)
-    if catalogue is None:
-        allowed = "no change: this service's catalogue is that of its release"
-        raise RequestError("items", f"{len(items)} items", allowed, status=501, next_step=NEXT)
-    return await catalogue.change(items) if items else 0
-
-
-def catalogue_of(http: HttpRequest) -> Catalogue | None:
-    found: Catalogue | None = getattr(http.app.state, "catalogue", None)
-    return found
+async def changed(http: HttpRequest, desk: Desk, items: list[dict[str, Any]]) -> int:
+    """How many changes were accepted. Raises as POST /v1/items does."""
+    if not items:
+        return 0
+    door = desk.catalogue or ItemDoor(desk.ingress, None)
+    key = http.headers.get("x-api-key")
+    door.admit(f"Bearer {key}" if key else http.headers.get("authorization", ""))
+    if len(items) > (most := desk.params.max_changes):
+        raise RequestError("items", f"{len(items)} items", f"at most {most} at once", next_step="send less")
+    clock = desk.ingress.clock(await desk.storefront.now(), time.time_ns() // 1000)
+    return (await door.accept(items, clock)).accepted
 
 
 def _affected(rows: int) -> Response:

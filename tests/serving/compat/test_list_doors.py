@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from shops.storefront import Shop, ask, items, make_home, open_shop, session_row, user_row
+
+from feature_repo.eventlog.keys import stream_key
+from serving.http.listing import ItemDoor
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +100,6 @@ def test_metarank_recommends_by_model_or_by_what_it_is_given(shop: Shop) -> None
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "limit")
 
 
-class Shelf:
-    """A catalogue that takes what it is given."""
-
-    def __init__(self) -> None:
-        self.items: list[dict[str, Any]] = []
-
-    async def change(self, items: list[dict[str, Any]]) -> int:
-        self.items += items
-        return len(items)
-
-
 ITEM = {
     "ItemId": "new",
     "Categories": ["Home", "Mugs"],
@@ -122,27 +116,50 @@ TOLD = {
 }
 
 
-def test_items_are_refused_with_a_sentence_where_the_catalogue_cannot_be_changed(shop: Shop) -> None:
-    for method, path, body in (
-        ("POST", "/compat/gorse/api/item", ITEM),
-        ("POST", "/compat/gorse/api/items", [ITEM]),
-        ("PATCH", "/compat/gorse/api/item/new", {"IsHidden": True}),
-        ("DELETE", "/compat/gorse/api/item/new", None),
-        ("POST", "/compat/metarank/feedback", [TOLD]),
-    ):
-        answer = shop.client.request(method, path, json=body)
-        assert answer.status_code == 501
-        assert "POST /v1/items" in answer.json()["error"]["next"]
+CHANGES = (
+    ("POST", "/compat/gorse/api/item", ITEM),
+    ("POST", "/compat/gorse/api/items", [ITEM]),
+    ("PATCH", "/compat/gorse/api/item/new", {"IsHidden": True}),
+    ("DELETE", "/compat/gorse/api/item/new", None),
+    ("POST", "/compat/metarank/feedback", [TOLD]),
+)
 
 
-def test_items_go_to_a_catalogue_that_can_be_changed(shop: Shop) -> None:
-    shelf = shop.client.app.state.catalogue = Shelf()  # type: ignore[attr-defined]
-    assert shop.client.post("/compat/gorse/api/items", json=[ITEM, {}]).json() == {"RowAffected": 1}
-    assert shop.client.delete("/compat/gorse/api/item/old").json() == {"RowAffected": 1}
-    assert shop.client.post("/compat/metarank/feedback", json=TOLD).json()["accepted"] == 1
-    both = {"item_id": "new", "title": "Mug", "category_path": "Home/Mugs"}
-    gorse = {**both, "price": 7.5, "available_from": 1_769_860_800_000_000, "stock": 0}
-    assert shelf.items == [gorse, {"item_id": "old", "deleted": True}, both]
+def listed(shop: Shop) -> list[dict[str, Any]]:
+    """What was said of items, in the order of the partitions' logs."""
+    entries = [entry for p in range(4) for _, entry in shop.redis.xrange(stream_key(p)) if b"only" in entry]
+    found = [orjson.loads(entry[b"event"]) for entry in entries]
+    return sorted(({"item_id": one["item_id"], **one["said"]} for one in found), key=lambda one: len(one))
+
+
+@pytest.mark.parametrize(("key", "status"), [(None, 403), ("the key", 401)])
+def test_items_are_refused_without_the_catalogue_key(shop: Shop, key: str | None, status: int) -> None:
+    desk = shop.client.app.state.desk  # type: ignore[attr-defined]
+    shop.client.app.state.desk = replace(desk, catalogue=ItemDoor(desk.ingress, key))  # type: ignore[attr-defined]
+    for method, path, body in CHANGES:
+        answer = shop.client.request(method, path, json=body, headers={"X-API-Key": "another"})
+        assert answer.status_code == status
+        assert answer.json()["error"]["field"] == "authorization"
+    beside = [
+        TOLD,
+        {**TOLD, "event": "interaction", "id": "i", "item": "item-1", "user": "u", "type": "view"},
+    ]
+    assert shop.client.post("/compat/metarank/feedback", json=beside).status_code == 200
+    assert listed(shop) == []
+
+
+def test_items_go_through_the_door_of_the_catalogue(shop: Shop) -> None:
+    desk = shop.client.app.state.desk  # type: ignore[attr-defined]
+    shop.client.app.state.desk = replace(desk, catalogue=ItemDoor(desk.ingress, "k"))  # type: ignore[attr-defined]
+    gorse, bearer = {"X-API-Key": "k"}, {"Authorization": "Bearer k"}
+    items = shop.client.post("/compat/gorse/api/items", json=[ITEM, {}], headers=gorse)
+    assert items.json() == {"RowAffected": 1}
+    assert shop.client.delete("/compat/gorse/api/item/old", headers=gorse).json() == {"RowAffected": 1}
+    feedback = shop.client.post("/compat/metarank/feedback", json=TOLD, headers=bearer)
+    assert feedback.json()["accepted"] == 1
+    both = {"item_id": "new", "title": "Mug", "category_path": "Home/Mugs", "deleted": False}
+    theirs = {**both, "price": 7.5, "available_from": 1_769_860_800_000_000, "stock": 0}
+    assert listed(shop) == [{"item_id": "old", "deleted": True}, both, theirs]
 
 
 def test_users_are_known_by_what_they_do(shop: Shop) -> None:
