@@ -130,7 +130,11 @@ async def items(http: HttpRequest, desk: Desk) -> Response:
 
 
 def _waits(http: HttpRequest) -> bool:
-    wait = dict(query_pairs(http.scope["query_string"])).get("wait", "0")
+    asked = query_pairs(http.scope["query_string"])
+    for name, value in asked:
+        if name != "wait":
+            raise RequestError(name, value, "the parameter wait", next_step="drop it")
+    wait = dict(asked).get("wait", "0")
     if wait not in ("0", "1"):
         raise RequestError("wait", wait, "0 or 1")
     return wait == "1"

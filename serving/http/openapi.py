@@ -18,10 +18,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         **VISIT,
     },
     "/v1/rank": {"surface": "category_sort", "session_id": "S1", "items": ["P0007", "P0042", "P0100"]},
+    "/v1/items": {"items": [{"item_id": "P0042", "price": 12.5, "stock": 3}]},
     "/v1/events": {"events": [{"type": "product_viewed", **VISIT, "item_id": "P0042"}]},
 }
 WHY = {
     "400": "no JSON object, or a key twice",
+    "401": "another key than the catalogue's, or none",
+    "403": "no catalogue key is configured",
     "413": "the body is too large",
     "422": "a field is wrong; it is named, with what is allowed",
     "503": "no release yet, or events cannot be stored right now; Retry-After says when to try again",
@@ -104,6 +107,12 @@ def document(params: Serving) -> dict[str, Any]:
     }
     events = _posted("/v1/events", "Tell what the shopper did", schemas.events(params), told)
     events["responses"]["422"]["content"] = _content({"anyOf": [_ref("refusal"), _ref("receipt")]})
+    said = {"202": told["202"] | {"description": "stored", "content": _content(_ref("listing_receipt"))}}
+    items = _posted(
+        "/v1/items", "Tell what the shop has, with the catalogue key", schemas.changes(params), said
+    )
+    items["responses"] |= _refusals("401", "403")
+    items["responses"]["422"]["content"] = _content({"anyOf": [_ref("refusal"), _ref("listing_receipt")]})
     paths = {
         "/v1/recommend": {
             "post": _posted("/v1/recommend", "Fill the slots of a surface", schemas.recommend(params), one),
@@ -117,6 +126,7 @@ def document(params: Serving) -> dict[str, Any]:
         },
         "/v1/rank": {"post": _posted("/v1/rank", "Order a given list", schemas.rank(params), one)},
         "/v1/events": {"post": events | {"parameters": [wait]}},
+        "/v1/items": {"post": items | {"parameters": [wait], "security": [{"catalogue": []}]}},
         "/livez": {"get": _plain("livez", "The process lives")},
         "/readyz": {
             "get": _plain("readyz", "A release is loaded and nothing that answers rest on is too old")
@@ -127,11 +137,14 @@ def document(params: Serving) -> dict[str, Any]:
     components = {
         "answer": schemas.answer(),
         "receipt": schemas.receipt(),
+        "listing_receipt": schemas.listing_receipt(),
         "refusal": schemas.refusal(),
         "unavailable": schemas.unavailable(),
     }
     info = {"title": "Endcap", "version": "1", "description": "Recommendations for an online shop."}
-    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": components}}
+    keys = {"catalogue": {"type": "http", "scheme": "bearer"}}
+    parts = {"schemas": components, "securitySchemes": keys}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": parts}
 
 
 def _plain(name: str, what: str) -> Schema:

@@ -8,9 +8,16 @@ from typing import Any
 
 from feature_repo.events import (
     COUNT_FIELDS,
+    CURRENCY,
     ID_FIELDS,
+    ITEM_NAMES,
+    ITEM_NUMBERS,
+    ITEM_TEXTS,
     ITEMLESS_TYPES,
+    MAX_ACCESSORIES,
+    MAX_DESCRIPTION,
     MAX_PRICE,
+    MAX_STOCK,
     SCHEMA,
     SURFACES,
     TEXT_FIELDS,
@@ -141,6 +148,44 @@ def events(params: Serving) -> Schema:
     return object_of({"events": batch, "sent_at": sent}, "events")
 
 
+def change() -> Schema:
+    """What serving.http.listing.canonical_change accepts of an item, but for the limits of time."""
+    line = r"^[^\u0000-\u001f\u007f-\u009f]+$"
+    found: dict[str, Schema] = {
+        name: {"type": "string", "minLength": 1, "maxLength": most, "pattern": line, "description": name}
+        for name, most in ITEM_TEXTS.items()
+    }
+    found |= {
+        name: {"type": "number", "minimum": 0, "maximum": most, "description": name}
+        for name, most in ITEM_NUMBERS.items()
+    }
+    found |= {
+        "description": {"type": "string", "maxLength": MAX_DESCRIPTION, "description": "longer text"},
+        "currency": {"type": "string", "pattern": f"^{CURRENCY}$", "description": "ISO 4217"},
+        "stock": whole("how many there are", 0, MAX_STOCK),
+        "accessories": ids("products that go with it", MAX_ACCESSORIES),
+        "available_from": instant("its first day of sale"),
+    }
+    said = {name: schema if name == "title" else nullable(schema) for name, schema in found.items()}
+    own = {"item_id": text("the item"), "event_ts": nullable(instant("since when it holds; absent: now"))}
+    assert {*said, "item_id"} == {*ITEM_NAMES}
+    flag: Schema = {"type": ["boolean", "null"], "description": "true takes the item off the shelves"}
+    kept, gone = flag | {"enum": [False, None]}, {"const": True, "description": flag["description"]}
+    back = {"properties": {"deleted": {"const": False}}, "required": ["deleted"]}
+    something = [*({"required": [name]} for name in said), back]
+    return {
+        "anyOf": [
+            object_of({**own, **said, "deleted": kept}, "item_id") | {"anyOf": something},
+            object_of({**own, "deleted": gone}, "item_id", "deleted"),
+        ]
+    }
+
+
+def changes(params: Serving) -> Schema:
+    batch = {"type": "array", "items": change(), "minItems": 1, "maxItems": params.max_changes}
+    return object_of({"items": batch}, "items")
+
+
 def answer() -> Schema:
     """types.Answer as JSON; the columns of the catalogue only where `fields` asked for them."""
     numbers = {column.name for column in ITEM_CATALOGUE.columns if column.dtype != "string"}
@@ -150,6 +195,7 @@ def answer() -> Schema:
         "slot": {"type": "integer", "minimum": 0},
         "score": {"type": "number"},
     }
+    rule: dict[str, Schema] = {"rule": {"type": "string", "description": "the shop's rule that put it there"}}
     told: dict[str, Schema] = {
         name: {"type": "string"} for name in ("request_id", "surface", "arm", "bundle", "served_from")
     }
@@ -157,12 +203,21 @@ def answer() -> Schema:
     told |= {
         "items": {
             "type": "array",
-            "items": {"type": "object", "properties": slot | shown, "required": list(slot)},
+            "items": {"type": "object", "properties": slot | shown | rule, "required": list(slot)},
         }
     }
     told |= {"took_ms": {"type": "number"}}
     more = {"warnings": {"type": "array", "items": {"type": "string"}}, "debug": {"type": "object"}}
     return {"type": "object", "properties": told | more, "required": list(told)}
+
+
+def listing_receipt() -> Schema:
+    """Of POST /v1/items."""
+    why: dict[str, Schema] = {"index": {"type": "integer"}, "item_id": {"type": ["string", "null"]}}
+    why |= {name: {"type": "string"} for name in ("field", "value", "allowed")}
+    found: dict[str, Schema] = {"accepted": {"type": "integer", "minimum": 0}}
+    found |= {"rejected": {"type": "array", "items": object_of(why, *why)}}
+    return object_of(found | {"applied": {"type": "boolean"}}, *found)
 
 
 def receipt() -> Schema:

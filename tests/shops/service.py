@@ -32,6 +32,7 @@ from pipelines.local.stack import redis_server
 from serving.release import state
 
 READY_S = 180
+CATALOGUE_KEY = "the catalogue key"
 PROJECT = "endcap"  # feature_store.yaml
 
 
@@ -116,7 +117,13 @@ def running_service(
     redis_url, log = f"redis://127.0.0.1:{redis_port}/0", folder / "log"
     options = ["--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     store = psutil.Popen([redis_server(), *options], stdout=subprocess.DEVNULL)
-    env = {**os.environ, "ENDCAP_HOME": str(home), "REDIS_URL": redis_url, "OMP_NUM_THREADS": "1"}
+    env = {
+        "ENDCAP_CATALOGUE_TOKEN": CATALOGUE_KEY,
+        **os.environ,
+        "ENDCAP_HOME": str(home),
+        "REDIS_URL": redis_url,
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "pipelines", "serve", "--port", url.rsplit(":", 1)[1]]
     running = None
     try:
