@@ -26,6 +26,7 @@ from serving.release.state import Act, Release
 from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.retrieve import Retrieve
+from serving.surfaces.craft import Surfaces
 
 ROOT = Path(__file__).resolve().parents[2]
 ACT = Act(who="pat", why="a test", now_us=1_767_225_600_000_000)
@@ -79,6 +80,7 @@ def write_candidate(home: Path, content: str, ndcg: float = 0.3, items: int = 6,
         "feature_service": "ranking_v1",
         "retrieve": asdict(load("retrieve", Retrieve)),
         "clicks": asdict(load("clicks", Clicks)),
+        "surfaces": asdict(load("surfaces", Surfaces)),
         "diversify": asdict(load("diversify", Diversify)),
         "metrics": metrics,
         "gate": verdict_json(verdict, metrics, None),
