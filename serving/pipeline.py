@@ -17,7 +17,7 @@ from serving.stages.eligibility import Eligibility, eligibility, on_sale
 from serving.stages.rank import Ranker, Untrained, rank
 from serving.stages.retrieve import Models, Retrieve, Scored, Sources, retrieve, user_vector
 from serving.stages.shelf import AS_RANKED, every_one, shelved
-from serving.stages.steering import UNSTEERED, Pin, Steering, weighed
+from serving.stages.steering import UNSTEERED, Mask, Pin, Steering, weighed
 from serving.surfaces.anchored import asked
 from serving.surfaces.arrangement import arranged, gather
 from serving.surfaces.craft import Surfaces
@@ -119,9 +119,11 @@ def recommend(
     took.lap("rank")
     ranked = weighed(ranked, steering.factor)
     diversity, drawn = bundle.diversify, draw(request, visitor)
+    standing: tuple[Mask, ...] = (eligible.mask,)
     if question:  # its filters are its diversity, and a draw would break them
         ranked, diversity, drawn = arranged(question, ranked), AS_RANKED, None
-    slots, propensity = shelved(diversity, ranked, matrix, request.limit, drawn, eligible, steering, pins)
+        standing = question.allowed
+    slots, propensity = shelved(diversity, ranked, matrix, request.limit, drawn, standing, steering, pins)
     took.lap("diversify")
     return Served(slots, candidates, ranked, eligible, took, propensity, tuple(pins))
 

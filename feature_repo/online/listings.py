@@ -39,11 +39,19 @@ def _words(view: OnlineView, values: Sequence[bytes | None]) -> tuple[Words, boo
     return {name: (ts, value) for name, value in whole(row).items()}, False
 
 
-def write_words(pipe: Any, view: OnlineView, item: str, words: Words) -> None:
-    """The row that follows, and its words; an item that is deleted goes in the end, another stays."""
+def write_words(pipe: Any, view: OnlineView, item: str, words: Words, exported: bool = False) -> None:
+    """The row that follows, and its words; an item that is deleted goes in the end, another stays.
+
+    Of an export the row alone is kept where it says it all; what was said live stays known as such.
+    """
     key, gone = view.key(item), deleted(words)
     pipe.hset(key, mapping=view.encode(row_of(words), newest(words)))
-    if len({ts for ts, _ in words.values()}) == 1 and {*words} == {*whole(row_of(words))} and not gone:
+    if (
+        exported
+        and len({ts for ts, _ in words.values()}) == 1
+        and {*words} == {*whole(row_of(words))}
+        and not gone
+    ):
         pipe.hdel(key, WORDS)  # the row says it all
     else:
         pipe.hset(key, WORDS, orjson.dumps(words))
@@ -68,7 +76,7 @@ def write_said(redis: Any, view: OnlineView, rows: Iterable[Said]) -> list[str]:
                 moved = _told(redis, view, rows)
                 pipe.multi()
                 for item, words, _ in moved:
-                    write_words(pipe, view, item, words)
+                    write_words(pipe, view, item, words, exported=True)
                 pipe.execute()
                 return [item for item, _, other in moved if other]
             except WatchError:

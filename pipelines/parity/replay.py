@@ -12,6 +12,7 @@ Writes data/reports/replay.json and .png, standalone parity.json and .png (the D
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ from redis import Redis
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
-from feature_repo.features.words import DELETED
+from feature_repo.features.words import COLUMNS, DELETED
 from feature_repo.files import chunks, write_json
 from feature_repo.offline import item_log
 from feature_repo.online import changes
@@ -47,6 +48,7 @@ from serving.live.exposures import stored
 from serving.pipeline import recommend
 from serving.release import bundle, state
 
+CHANGES = 40  # of items at once; each may hold kilobytes of text
 ATTEMPTS = 5  # at an answer that came without features because the machine was busy
 
 
@@ -137,7 +139,7 @@ def compare(
             bar.update(until - sent)
             sent = until
             until = bisect_left(said, answer.query.now, lo=told, key=lambda change: change["event_ts"])
-            for items in chunks(said[told:until], params.batch):
+            for items in chunks(said[told:until], CHANGES):
                 _post(client, "items", items)
             told = until
             answered, again = _ask(client, answer)
@@ -179,12 +181,17 @@ def changes_until(now: int) -> list[dict[str, Any]]:
     start = micros(shop().test_from)
     found = [
         {"item_id": item, "event_ts": one.ts}
-        | ({DELETED: True} if one.fields[DELETED] else {k: v for k, v in one.fields.items() if k != DELETED})
+        | ({DELETED: True} if one.fields[DELETED] else {DELETED: False, **_kept(one.fields)})
         for item, told in item_log.read(at(ITEM_LOG)).items()
         for one in told
         if start <= one.ts < now
     ]
     return sorted(found, key=lambda change: change["event_ts"])
+
+
+def _kept(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What features are made of: descriptions would make bodies too large."""
+    return {name: value for name, value in said.items() if name in COLUMNS}
 
 
 def _post(client: httpx.Client, route: str, events: list[dict[str, Any]]) -> None:

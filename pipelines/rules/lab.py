@@ -22,7 +22,6 @@ from serving.rules import lint
 from serving.rules.compiled import Compiled
 from serving.rules.document import Document
 from serving.stages.diversify import Diversify
-from serving.stages.eligibility import Eligibility
 from serving.stages.shelf import shelved
 from serving.stages.steering import PINNED, Steering, weighed
 from serving.types import Context, Floats, Ranked, Request
@@ -113,8 +112,7 @@ class Answer:
         source = tuple(s for s, k in zip(ranked.source, kept, strict=True) if k) + (PINNED,) * len(more)
         values = np.zeros((len(rows), 0), np.float32)
         candidates = weighed(Ranked(rows, score, source, values), steering.factor)
-        eligible = Eligibility(may, {})
-        slots, _ = shelved(diversity, candidates, matrix, limit, None, eligible, steering, pins)
+        slots, _ = shelved(diversity, candidates, matrix, limit, None, (may,), steering, pins)
         return [slot.item_id for slot in slots]
 
 

@@ -22,7 +22,7 @@ from serving.payloads import gorse, insights, measurement, metarank, pixels, ret
 from serving.payloads.payload import Dropped, System, moment
 from serving.payloads.terms import Terms
 
-YIELD_EVERY = 8  # events translated before others have their turn; one may hold hundreds of products
+YIELD_EVERY, YIELD_AFTER = 8, 250  # events of theirs, and of ours, translated before others have their turn
 EVENTS: tuple[tuple[str, str, tuple[str, ...], System], ...] = (
     ("ga4", "/mp/collect", ("POST",), measurement.MEASUREMENT),
     ("ga4", "/export", ("POST",), measurement.EXPORT),
@@ -105,9 +105,11 @@ async def take(body: Any, system: str, read: System, terms: Terms, desk: Desk) -
     taken = Taken(body, len(theirs))
     events: list[dict[str, Any]] = []
     sources: list[int] = []  # index of the event of theirs that each comes from
+    due = YIELD_AFTER
     for index, one in enumerate(theirs):
-        if index % YIELD_EVERY == 0:
+        if index % YIELD_EVERY == 0 or len(events) >= due:
             await asyncio.sleep(0)
+            due = len(events) + YIELD_AFTER
         try:
             found = read.translate(one, terms)
         except Dropped as why:

@@ -30,6 +30,7 @@
 
   // One id, or a JSON list of them: an id may hold spaces and commas.
   const ids = (text) => (!text ? [] : text[0] === "[" ? JSON.parse(text) : [text]);
+  const agreed = own.consent === "false" ? { consent: false } : {};
   const who = () => ({ session_id: visit(), ...(own.user ? { user_id: own.user } : {}) });
 
   // Addresses of the catalogue are data: one that would run as a script is not followed.
@@ -42,7 +43,7 @@
   }
 
   function event(fields) {
-    waiting.push({ event_id: fresh(), ts: Date.now() * 1000, ...who(), ...(own.consent === "false" ? { consent: false } : {}), ...fields });
+    waiting.push({ event_id: fresh(), ts: Date.now() * 1000, ...who(), ...agreed, ...fields });
     if (fields.type !== "impression" || waiting.length >= MOST) flush();
     else timer = timer || setTimeout(flush, GATHER_MS);
   }
@@ -129,7 +130,7 @@
 
   // Told and in the features: the lists that are asked for next know of it.
   const tell = (fields) => ask("/v1/events?wait=1", {
-    sent_at: Date.now() * 1000, events: [{ event_id: fresh(), ts: Date.now() * 1000, ...who(), ...fields }],
+    sent_at: Date.now() * 1000, events: [{ event_id: fresh(), ts: Date.now() * 1000, ...who(), ...agreed, ...fields }],
   }).catch((error) => console.warn("endcap:", error));
 
   addEventListener("pagehide", flush);

@@ -17,9 +17,10 @@ from feature_repo.events import check_item
 from feature_repo.ports import opens
 from serving import prometheus
 from serving.errors import RequestError
-from serving.http.ingress import YIELD_EVERY, Clock, Ingress, Receipt, named, newest_of, whole_texts
+from serving.http.ingress import Clock, Ingress, Receipt, named, newest_of, whole_texts
 from serving.http.requests import parse_instant, parse_object
 
+PAUSE = 10  # items checked before others have their turn; one may name hundreds of accessories
 NAMED = 80  # characters of a field's name that are told
 CATALOGUE_KEY = "catalogue"  # in tokens.json
 HOW = "`endcap up` makes one in run/<shop>/tokens.json, or set ENDCAP_CATALOGUE_TOKEN; then start the service"
@@ -109,7 +110,7 @@ class ItemDoor:
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for index, item in enumerate(raw):
-            if index % YIELD_EVERY == YIELD_EVERY - 1:
+            if index % PAUSE == 0:  # before the first, too: the body has just been parsed
                 await asyncio.sleep(0)
             try:
                 good.append(canonical_change(item, clock))

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from feature_repo.assemble.matrix import ItemMatrix, Newborns
 from feature_repo.files import chunks
 from feature_repo.online import newborns
@@ -41,14 +43,18 @@ class NewbornRows:
         for part in chunks(asked, READ):
             found |= newborns.read(self._redis, self._space, part)
         held = dict(zip(before, zip(now.born.tolist(), now.vectors, strict=True), strict=True))
-        told = {item: (newborn.born, newborn.vector) for item, newborn in found.items()}
-        if not told and not held.keys() & set(asked):
-            return matrix
+        told = {
+            item: (one.born, one.vector)
+            for item, one in found.items()
+            if item not in held or held[item][0] != one.born or not np.array_equal(held[item][1], one.vector)
+        }
         gone = set(asked) - found.keys()
         rows = {item: told.get(item, row) for item, row in held.items() if item not in gone}
         rows |= {item: row for item, row in told.items() if item not in held}  # in the order of their ids
         kept = dict(list(rows.items())[: self._most])
         self._tell(len(kept), len(rows) - len(kept))
+        if list(kept) == before and not told.keys() & kept.keys():
+            return matrix  # whoever only looked at one has changed no row
         born, vectors = zip(*kept.values(), strict=True) if kept else ((), ())
         return matrix.with_newborns(list(kept), Newborns.of(born, vectors), said(list(kept), born))
 

@@ -11,7 +11,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from serving import pipeline, prometheus
+from serving.live.aisle import apart
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
@@ -145,7 +145,8 @@ class Storefront:
             for at, steering in enumerate(steered):
                 if at:
                     await asyncio.sleep(0)  # others have their turn between two lists
-                answers.append(self._fill(_apart(requests, at, answers), task, seen, steering))
+                asked = apart(requests, steered, at, answers, seen.matrix.ids)
+                answers.append(self._fill(asked, task, seen, steering))
             return answers
         finally:
             self._in_flight -= 1
@@ -280,16 +281,6 @@ class Storefront:
         """Whether slots are empty that eligible items could have filled; what the request bars is not."""
         given = len(answer.items)
         return given < request.limit and given < int(np.count_nonzero(served.eligible.mask))
-
-
-def _apart(requests: Sequence[Request], at: int, before: Sequence[Answer]) -> Request:
-    """Request `at` of a page, which bars what the lists `before` it hold and what the others name."""
-    request = requests[at]
-    if len(requests) == 1:
-        return request
-    taken = {item: None for one in requests if one is not request for item in one.items}
-    taken |= {slot.item_id: None for answer in before for slot in answer.items}
-    return replace(request, exclude=(*request.exclude, *taken))
 
 
 def _age_ms(rows: VisitorRows, visitor: Visitor, matrix: ItemMatrix) -> int | None:

@@ -4,6 +4,7 @@ The rules are those of the imports (pipelines/ingest/adapters), so that history 
 shopper's: who has not said who he is, is called by the id of his device.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import orjson
 from feature_repo.events import is_id
 from feature_repo.vocabulary.naming import event_id
 from serving.payloads.payload import NOBODY, Dropped, first
+
+LONGEST = 256  # characters of an id
 
 
 class Visitor(NamedTuple):
@@ -42,7 +45,7 @@ def visitor(device: Any, user: Any = None, visit: Any = None) -> Visitor:
 
 def of_order(order: str, place: int) -> str:
     """The id of a line of an order, which counts once however often it is told."""
-    return event_id("purchase", order, f"{place:03d}")
+    return _numbered(place, "purchase", order)
 
 
 def of_line(whole: str, place: int, lines: int) -> str:
@@ -51,7 +54,21 @@ def of_line(whole: str, place: int, lines: int) -> str:
     >>> of_line("m1", 1, 1), of_line("m1", 2, 3)
     ('m1', 'm1:002')
     """
-    return whole if lines == 1 and is_id(whole) else event_id(whole, f"{place:03d}")
+    return whole if lines == 1 and is_id(whole) else _numbered(place, whole)
+
+
+def _numbered(place: int, *parts: str) -> str:
+    """event_id(*parts, place): what is too long to be an id is read once for all lines of an order."""
+    if sum(map(len, parts)) <= LONGEST:
+        return event_id(*parts, f"{place:03d}")
+    digest = _begun(*parts).copy()
+    digest.update(f"{place:03d}".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)  # the lines of an event follow one another
+def _begun(*parts: str) -> Any:
+    return blake2b("".join(f"{part}:" for part in parts).encode("utf-8", "surrogatepass"), digest_size=16)
 
 
 def of_content(system: str, *content: Any) -> str:

@@ -33,7 +33,7 @@ def bestsellers(
     rows = np.array(list(dict.fromkeys([*best, *(pin.row for pin in pins)])), np.int64)
     ranked = Ranked(rows, popular[rows].astype(np.float32), ("popular",) * len(rows), _no_values(rows))
     ranked = weighed(ranked, steering.factor)
-    return shelved(AS_RANKED, ranked, matrix, request.limit, None, eligible, steering, pins)[0]
+    return shelved(AS_RANKED, ranked, matrix, request.limit, None, (eligible.mask,), steering, pins)[0]
 
 
 def listed(

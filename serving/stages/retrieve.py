@@ -116,7 +116,7 @@ class Sources:
         if source == "popular":
             return top(matrix.popularity() + EVERY, eligible, params.k)
         if source == SOURCE:
-            return top(np.exp(matrix.attraction()), eligible, params.k)
+            return top(matrix.attraction(), eligible, params.k)
         if source == "tower":
             rows, near = models.index.search(self._user, OVERFETCH * params.k)
             if matrix.own < len(matrix):  # few: all of them beside what the index found

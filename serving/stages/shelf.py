@@ -6,8 +6,7 @@ import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
 from serving.stages.diversify import TAIL, Diversify, diversify
-from serving.stages.eligibility import Eligibility
-from serving.stages.steering import UNSTEERED, Pin, Room, Steering, topped_up, with_pins
+from serving.stages.steering import UNSTEERED, Mask, Pin, Room, Steering, topped_up, with_pins
 from serving.types import Ranked, Slot
 
 # No diversity of its own, and no draw.
@@ -20,13 +19,14 @@ def shelved(
     matrix: ItemMatrix,
     limit: int,
     drawn: float | None,
-    eligible: Eligibility,
+    standing: Sequence[Mask],
     steering: Steering,
     pins: Sequence[Pin],
 ) -> tuple[tuple[Slot, ...], float]:
     """At most `limit` slots, and the propensity of the last one.
 
-    `drawn` as serving.stages.diversify.draw gives it; `pins` are those that this shopper may be shown.
+    `drawn` as serving.stages.diversify.draw gives it; `pins` are those that this shopper may be shown. Where
+    caps leave gaps, more is brought of `standing`, one mask (N,) after the other.
     """
     steered = bool(pins or steering.caps)
     room = Room(steering.caps, [pin.row for pin in pins]) if steered else None
@@ -36,8 +36,9 @@ def shelved(
     rows: list[int] = ranked.rows[shelf.places].tolist()
     tail = rows[-1] if shelf.tail else -1
     if room is not None:
-        if steering.caps and (missing := limit - len(pins) - len(rows)) > 0:
-            rows += topped_up(matrix, eligible.mask, room, missing)
+        for mask in standing if steering.caps else ():
+            if (missing := limit - len(pins) - len(rows)) > 0:
+                rows += topped_up(matrix, mask, room, missing)
         rows = with_pins(rows, pins, limit)
     place = {row: at for at, row in enumerate(ranked.rows.tolist())}
     entries = []

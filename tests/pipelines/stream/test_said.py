@@ -25,7 +25,7 @@ from feature_repo.eventlog.keys import DEAD, ITEM_CHANGE, SAID, partition_of
 from feature_repo.eventlog.lua import append
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.store import open_store
-from feature_repo.features.words import Words, row_of, tell
+from feature_repo.features.words import COLUMNS, Words, row_of, tell
 from feature_repo.offline import item_log
 from feature_repo.offline.build import main as features
 from feature_repo.offline.timeline import ItemTimeline
@@ -211,6 +211,16 @@ def test_an_instant_is_backfilled_from_what_was_said_before_it_alone(redis: Redi
         features()
         earlier = ItemTimeline.at(ITEMS, cut.at - 1).matrix
     assert ours.price[1] == earlier.price[1] != 3.0
+
+
+def test_an_item_of_which_everything_was_said_live_has_no_past_before_it(redis: Redis) -> None:
+    """A whole row said live is still what was said live: an export's would hold from before all data."""
+    whole = {name: None for name in COLUMNS} | {"title": "Mug", "stock": 3}
+    for later, price in ((100, 9.0), (200, 12.0)):
+        say(redis, "mug", END + later, **(whole | {"price": price}))
+        applied(redis)
+        drain(redis, at(ITEM_LOG))
+    assert [one.ts for one in item_log.read(at(ITEM_LOG))["mug"]] == [END + 100, END + 200]
 
 
 def test_files_of_the_offline_log_are_put_together(redis: Redis) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from shops.payloads import payloads
 
 from feature_repo.clock import micros
 from feature_repo.params import load
+from feature_repo.vocabulary.naming import event_id
+from serving.payloads.identity import of_line, of_order
 from serving.payloads.payload import Dropped
 from serving.payloads.terms import Terms
 
@@ -140,3 +145,17 @@ def test_an_export_says_device_country_channel_and_a_refusal() -> None:
         *("mobile", "Norway", "paid search"),
         False,
     )
+
+
+@given(st.text(max_size=400), st.integers(0, 999))
+def test_the_id_of_a_line_is_the_same_however_it_is_made(whole: str, place: int) -> None:
+    assert of_order(whole, place) == event_id("purchase", whole, f"{place:03d}")
+    assert of_line(whole, place, 2) == event_id(whole, f"{place:03d}")
+
+
+def test_an_order_id_of_a_body_s_size_is_read_once_and_not_for_every_line() -> None:
+    whole, began = "a" * 900_000, time.thread_time()
+    one = of_order(whole, 0)
+    once = time.thread_time() - began
+    assert len({of_order(whole, place) for place in range(500)} | {one}) == 500
+    assert time.thread_time() - began < 50 * max(once, 1e-3)
