@@ -36,9 +36,9 @@ from pipelines.simulate.world import World
 from serving.live.online_features import OnlineFeatures
 from serving.pipeline import Bundle, recommend, visitor_of
 from serving.release import bundle
-from serving.stages.attraction import UNWEIGHTED, phase
 from serving.stages.bestsellers import bestsellers
 from serving.stages.eligibility import eligibility
+from serving.stages.odds import UNWEIGHTED, phase
 from serving.types import Context, Request
 
 K, GAP = 12, timedelta(seconds=30)

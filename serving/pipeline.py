@@ -11,9 +11,9 @@ from typing import Any
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
-from serving.stages.attraction import UNWEIGHTED, Clicks
 from serving.stages.diversify import Diversify, draw
 from serving.stages.eligibility import Eligibility, eligibility, on_sale
+from serving.stages.odds import UNWEIGHTED, Clicks
 from serving.stages.rank import Ranker, Untrained, rank
 from serving.stages.retrieve import Models, Retrieve, Scored, Sources, retrieve, user_vector
 from serving.stages.shelf import AS_RANKED, every_one, shelved
@@ -115,7 +115,7 @@ def recommend(
     took.lap("retrieve")
     own = question is not None and question.craft.order == "own"
     ranker, weights = (Untrained(), UNWEIGHTED) if own else (bundle.ranker, clicks)
-    ranked = rank(ranker, candidates, visitor, past, matrix, weights)
+    ranked = rank(ranker, candidates, visitor, past, matrix, weights, models.attraction)
     took.lap("rank")
     ranked = weighed(ranked, steering.factor)
     diversity, drawn = bundle.diversify, draw(request, visitor)
@@ -145,7 +145,8 @@ def reorder(
     scores = Scored(bundle.retrieve, bundle.models, user, past, matrix.newborns).of(rows)
     candidates = Candidates(rows, ("listed",) * len(rows), scores)
     took.lap("retrieve")
-    ranked = weighed(rank(bundle.ranker, candidates, visitor, past, matrix, bundle.clicks), steering.factor)
+    weights = bundle.clicks, bundle.models.attraction
+    ranked = weighed(rank(bundle.ranker, candidates, visitor, past, matrix, *weights), steering.factor)
     took.lap("rank")
     slots, pins = every_one(ranked, matrix, steering)
     return Served(slots, candidates, ranked, Eligibility(mask, {}), took, pins=pins)

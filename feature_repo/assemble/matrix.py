@@ -31,7 +31,6 @@ Floats = npt.NDArray[np.float32]
 
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
-SHRUNK = 100.0  # examined impressions; 10 to 300 tell clicks apart as well, on both shops
 
 
 class Newborns(NamedTuple):
@@ -80,7 +79,6 @@ class ItemMatrix:
         }
         self._popularity: Doubles | None = None
         self._exposure: Doubles | None = None
-        self._attraction: Doubles | None = None
         self._span: tuple[int, int] | None = None
         self.newborns = Newborns.of((), ())
         self.price, self.margin = numbers(catalogue["price"]), numbers(catalogue["margin"])
@@ -132,21 +130,6 @@ class ItemMatrix:
             self._exposure = seen / mean if (mean := float(seen.mean()) if len(seen) else 0.0) else seen + 1.0
         return self._exposure
 
-    def attraction(self) -> Doubles:
-        """Log of each item's click rate over the catalogue's, (N,); kept as `popularity` is.
-
-        Clicks per examined impression of the last 7 days, each item with SHRUNK impressions of the mean rate
-        beside its own: one hardly shown is neither a star nor a flop. Zeros where nothing was clicked.
-
-        10 and 5 clicks of 50 impressions each, the mean .15: log(25 / 22.5), log(20 / 22.5).
-        """
-        if self._attraction is None:
-            clicks, seen = (self.count(name, self.newest()) for name in ("clicks_7d", "exposure_7d"))
-            mean = clicks.sum() / seen.sum() if clicks.any() and seen.any() else 0.0
-            rate = (clicks + SHRUNK * mean) / (seen + SHRUNK) / mean if mean else np.ones(len(self))
-            self._attraction = np.log(rate)
-        return self._attraction
-
     def _first_known(self, *names: str) -> Doubles:
         """The first of these counts that is not 0 everywhere, at the newest instant; else zeros."""
         counts = (self.count(name, self.newest()) for name in names)
@@ -154,7 +137,7 @@ class ItemMatrix:
 
     def apply(self, rows: Rows, values: Mapping[str, npt.ArrayLike]) -> None:
         """Overwrite the activity of `rows` (n,) by `values`, one array of length n per fold column."""
-        self._popularity = self._exposure = self._attraction = self._span = None
+        self._popularity = self._exposure = self._span = None
         for name in ACTIVITY:
             self.activity[name][rows] = values[name]
 
@@ -214,7 +197,7 @@ class ItemMatrix:
         }
         for name, column in other.activity.items():
             column[n:][kept] = self.activity[name][before[kept]]
-        other._popularity = other._exposure = other._attraction = other._span = None
+        other._popularity = other._exposure = other._span = None
         return other
 
     def as_of(self, now: int) -> Self:

@@ -20,7 +20,7 @@ from scipy.special import expit
 from feature_repo.assemble.visitor import history
 from pipelines.blend.pages import Page
 from pipelines.protocol.known import Known, answers
-from serving.stages.attraction import PHASES, Clicks, phase
+from serving.stages.odds import PHASES, Clicks, phase
 from serving.stages.rank import Ranker, rank
 from serving.stages.retrieve import Models, Retrieve, Scored, user_vector
 from serving.types import Candidates
@@ -61,7 +61,7 @@ def examples(
                 "surface": query.surface,
                 "position": page.position[inside],
                 "clicked": page.clicked[inside],
-                "attraction": matrix.attraction()[rows],
+                "attraction": models.attraction[rows],
                 "popular": matrix.popularity()[rows],
             }
         )

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.folds.parts import POSITION_EXPONENT
-from serving.stages.attraction import PHASES, Clicks
+from serving.stages.odds import PHASES, Clicks
 
 RUNGS = ("as shown", "popular", "attraction", "ranker", "ours")
 Doubles = npt.NDArray[np.float64]

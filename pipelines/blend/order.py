@@ -30,9 +30,9 @@ from pipelines.protocol.metrics import bootstrap_interval, coverage, ndcg_at
 from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from serving.stages import forest
-from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify, diversify, draw
 from serving.stages.eligibility import eligibility
+from serving.stages.odds import Clicks
 from serving.stages.rank import Untrained, rank
 from serving.stages.retrieve import Sources, fill
 from serving.types import Ranked
@@ -202,7 +202,7 @@ def _ask(
             if name == RANKER:
                 ranked = rank(trial, found, visitor, past, matrix)
                 varied = variety.laid(tried, ranked, matrix, K, drawn)
-                scored = [pull.score(past, ranked.score, matrix, ranked.rows) for pull in pulls]
+                scored = [pull.score(past, ranked.score, models.attraction[ranked.rows]) for pull in pulls]
                 pulled = [_padded(ranked.rows[np.argsort(-score, kind="stable")[:K]]) for score in scored]
             else:
                 places = -np.arange(len(found.rows), dtype=np.float32)

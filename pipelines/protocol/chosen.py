@@ -6,8 +6,8 @@ from typing import NamedTuple
 from feature_repo.files import read_json
 from feature_repo.params import load
 from feature_repo.places import BLEND, ORDER, existing
-from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
+from serving.stages.odds import Clicks
 from serving.stages.retrieve import Retrieve
 
 RANKER, OWN = "ranker", "blend"  # orders beside those of a single source, which are called like it

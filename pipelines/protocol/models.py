@@ -26,6 +26,7 @@ TABLES = {
     "together.npz": "item_item",
     "carted.npz": "item_item",
     "links.npz": "item_item",
+    "attraction.npy": "item_item",
     "als_items.npy": "als",
 }
 
@@ -61,5 +62,6 @@ def load_models(fit: str) -> Models:
         together=read("together.npz", read_table),
         carted=read("carted.npz", read_table),
         links=read("links.npz", read_table),
+        attraction=read("attraction.npy", np.load),
         als_items=read("als_items.npy", np.load).astype(np.float32),
     )

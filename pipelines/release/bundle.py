@@ -29,8 +29,8 @@ from pipelines.protocol.chosen import RANKER, chosen
 from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
 from serving.release import bundle
-from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
+from serving.stages.odds import Clicks
 from serving.surfaces.craft import Surfaces
 from training.dataset import read_catalogue
 from training.two_tower.encoder import digest

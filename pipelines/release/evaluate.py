@@ -45,9 +45,9 @@ from pipelines.release.scorecard import log_report, read_report, show, write_rep
 from pipelines.surfaces.slices import slices
 from serving.pipeline import Bundle, recommend
 from serving.stages import forest
-from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.eligibility import eligibility
+from serving.stages.odds import Clicks
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import EVERY, Scored, als_scores, top, user_vector
 from serving.surfaces.craft import Surfaces

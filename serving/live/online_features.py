@@ -135,7 +135,6 @@ class OnlineFeatures:
         fresh = matrix.as_of(changes.applied_ts(self._redis))
         fresh.popularity()
         fresh.exposure()
-        fresh.attraction()
         return fresh
 
     def _held(

@@ -2,8 +2,8 @@
 
     data/bundles/<digest>/manifest.json   user_tower.onnx item_tower.onnx item_words.json item_ids.json
                                           item_vectors.npy covisit.npz next.npz ease.npz together.npz
-                                          carted.npz links.npz als_items.npy rails.json ranker.txt
-                                          catalogue.parquet reference.parquet
+                                          carted.npz links.npz attraction.npy als_items.npy
+                                          rails.json ranker.txt catalogue.parquet reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
 manifest and this program say, and one of another shop.
@@ -31,9 +31,9 @@ from serving.errors import BundleError
 from serving.pipeline import Bundle
 from serving.release.state import Release
 from serving.stages import forest
-from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.index import IndexParams, build
+from serving.stages.odds import Clicks
 from serving.stages.retrieve import Models, Retrieve, read_table
 from serving.stages.tower import UserTower
 from serving.surfaces.craft import Surfaces
@@ -50,6 +50,7 @@ FILES = (
     "together.npz",
     "carted.npz",
     "links.npz",
+    "attraction.npy",
     "als_items.npy",
     "rails.json",
     "ranker.txt",
@@ -155,9 +156,16 @@ def load(path: Path) -> Bundle:
     vectors = _read(path / "item_vectors.npy", np.load)
     tables = {name: _read(path / f"{name}.npz", read_table) for name in TABLES}
     als = _read(path / "als_items.npy", np.load)
+    attraction = _read(path / "attraction.npy", np.load)
     n = manifest["items"]
-    for name, rows in (("item_ids.json", ids), ("item_vectors.npy", vectors), ("als_items.npy", als)):
+    for name, rows in (
+        ("item_ids.json", ids),
+        ("item_vectors.npy", vectors),
+        ("als_items.npy", als),
+        ("attraction.npy", attraction),
+    ):
         _expect(path / name, "size", n, len(rows))
+    _expect(path / "attraction.npy", "size", n, len(attraction))
     for name, table in tables.items():
         _expect(path / f"{name}.npz", "size", (n, n), table.shape)
     models = Models(
@@ -165,6 +173,7 @@ def load(path: Path) -> Bundle:
         item_vectors=np.ascontiguousarray(vectors, np.float32),
         tower=_read(path / "user_tower.onnx", UserTower),
         index=build(vectors, params.load("index", IndexParams)),
+        attraction=attraction,
         als_items=np.ascontiguousarray(als, np.float32),
         **tables,
     )

@@ -7,7 +7,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import assemble
 from feature_repo.assemble.visitor import History, Visitor
-from serving.stages.attraction import UNWEIGHTED, Clicks
+from serving.stages.odds import NONE, UNWEIGHTED, Clicks, pulls
 from serving.types import Candidates, Floats, Ranked
 
 
@@ -31,11 +31,13 @@ def rank(
     past: History,
     matrix: ItemMatrix,
     clicks: Clicks = UNWEIGHTED,
+    attraction: Floats = NONE,
 ) -> Ranked:
     """Candidates by descending score, or by what `clicks` makes of it; equal ones as they were retrieved."""
     features = assemble(visitor, past, matrix, candidates.rows, candidates.scores)
     score = np.asarray(ranker.predict(features), np.float32) if len(features) else np.zeros(0, np.float32)
-    score = clicks.score(past, score, matrix, candidates.rows)
+    if clicks is not UNWEIGHTED:
+        score = clicks.score(past, score, pulls(attraction, len(matrix))[candidates.rows])
     order = np.argsort(-score, kind="stable")
     source = tuple(candidates.source[i] for i in order.tolist())
     return Ranked(candidates.rows[order], score[order], source, features[order])

@@ -11,7 +11,7 @@ own (pipelines/blend):
     als       factors folded in from the history
     popular   views of the last 7 days
     fresh     items younger than `fresh_days`, by the tower
-    attractive  clicked most of what is shown, before a visit's first contact (attraction.py)
+    attractive  clicked most of what is shown, before a visit's first contact (odds.py)
 
 Newborns, items that came after the fit, are rows behind those of the models: the towers know them by their
 vectors, the tables give them 0, and what counts views or days sees them like any other.
@@ -31,9 +31,9 @@ from feature_repo.assemble.matrix import ItemMatrix, Newborns
 from feature_repo.assemble.visitor import History, Scores, Visitor
 from feature_repo.clock import DAY_US
 from feature_repo.events import HISTORY, encode_context
-from serving.stages.attraction import SOURCE
 from serving.stages.eligibility import EVER
 from serving.stages.index import Index
+from serving.stages.odds import SOURCE, pulls
 from serving.stages.steering import PINNED, Mask
 from serving.stages.tower import UserTower
 from serving.types import Candidates, Floats, Rows
@@ -71,6 +71,7 @@ class Models:
     together: sparse.csr_matrix  # (N, N), this and the next two are for surfaces that start from products
     carted: sparse.csr_matrix  # (N, N)
     links: sparse.csr_matrix  # (N, N)
+    attraction: Floats  # (N,), log of how often an item is clicked against others in its places
     als_items: Floats  # (N, f)
 
 
@@ -116,7 +117,7 @@ class Sources:
         if source == "popular":
             return top(matrix.popularity() + EVERY, eligible, params.k)
         if source == SOURCE:
-            return top(matrix.attraction(), eligible, params.k)
+            return top(pulls(models.attraction, len(matrix)), eligible, params.k)
         if source == "tower":
             rows, near = models.index.search(self._user, OVERFETCH * params.k)
             if matrix.own < len(matrix):  # few: all of them beside what the index found

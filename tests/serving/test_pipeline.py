@@ -20,10 +20,10 @@ from feature_repo.folds.fold import Event
 from pipelines.protocol.chosen import settings
 from serving.pipeline import Bundle, recommend, reorder, visitor_of
 from serving.release import bundle
-from serving.stages.attraction import SOURCE, UNWEIGHTED, Clicks
 from serving.stages.bestsellers import bestsellers
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.eligibility import eligibility
+from serving.stages.odds import SOURCE, UNWEIGHTED, Clicks
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import NEWEST, Scored, als_scores, retrieve, top, user_vector
 from serving.types import Ranked, Request
@@ -117,23 +117,18 @@ def test_a_purchase_of_an_earlier_visit_is_barred_within_the_window_and_brought_
     assert set(served.eligible.removed) == {"item-4"}
 
 
-def test_a_visit_begins_with_what_is_clicked_most_of_what_is_shown_and_a_contact_ends_that(
+def test_a_visit_begins_with_what_attracts_most_and_a_contact_ends_that(
     release: Bundle, items: ItemMatrix
 ) -> None:
-    clicked = {f"item-{i}": (30, 10 * (i % 7)) for i in range(N) if i % 10 != 9}
-    for item, (shown, clicks) in clicked.items():
-        state = ITEM_ACTIVITY.new()
-        for i in range(shown + clicks):
-            kind = "impression" if i < shown else "click"
-            state = ITEM_ACTIVITY.step(state, Event(NOW - 10_000 + i, kind, None, "s", item, position=1))
-        row = {name: [value] for name, value in ITEM_ACTIVITY.row(state).items()}
-        items.apply(np.array([items.row[item]]), row)
+    attraction = np.where(np.arange(N) % 7 == 6, 0.5, -0.1).astype(np.float32)
+    models = replace(release.models, attraction=attraction)
     pull = {"stranger": 1.0, "returning": 0.0, "visit": 0.0}
-    mine = replace(release, clicks=Clicks(60, UNWEIGHTED.ranker | {"stranger": 0.0}, pull))
+    clicks = Clicks(60, UNWEIGHTED.ranker | {"stranger": 0.0}, pull)
+    mine = replace(release, models=models, clicks=clicks)
     request = Request("homepage_hero", limit=7)
     served = recommend(request, mine, visitor_of(request, NOW, None, None), items)
     assert {slot.source for slot in served.slots} == {SOURCE}
-    assert [clicked[slot.item_id][1] for slot in served.slots] == [60] * 7
+    assert [int(slot.item_id[5:]) % 7 for slot in served.slots] == [6] * 7
     begun = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
     assert recommend(request, mine, begun, items).slots == recommend(request, release, begun, items).slots
 

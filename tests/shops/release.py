@@ -23,8 +23,8 @@ from pipelines.release.gate import verdict_json
 from pipelines.release.registry import Registry, store
 from serving.release import bundle
 from serving.release.state import Act, Release
-from serving.stages.attraction import Clicks
 from serving.stages.diversify import Diversify
+from serving.stages.odds import Clicks
 from serving.stages.retrieve import Retrieve
 from serving.surfaces.craft import Surfaces
 

@@ -112,6 +112,7 @@ def parts(folder: Path, n: int = 60, trees: int = 10, seed: int = 0) -> Path:
     (folder / "item_ids.json").write_bytes(orjson.dumps(ids))
     (folder / "rails.json").write_bytes(orjson.dumps({"popular": ids[::-1]}))
     np.save(folder / "item_vectors.npy", vectors)
+    np.save(folder / "attraction.npy", rng.normal(scale=0.3, size=n).astype(np.float32))
     np.save(folder / "als_items.npy", rng.normal(size=(n, 16)).astype(np.float32))
     for name in bundle.TABLES:
         sparse.save_npz(folder / f"{name}.npz", _neighbours(rng, n, min(n // 3, 200)))

@@ -1,7 +1,7 @@
 """`endcap item_item`: the sparse item-item tables: co-visits, what comes next, EASE, what goes together.
 
 `next` are co-visits under other settings: of items contacted one directly after the other. `together`,
-`carted` and `links` say what is wanted beside an item, not instead of it.
+`carted` and `links` say what is wanted beside an item, not instead of it. With them each item's attraction.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ import typer
 from scipy import sparse
 
 from feature_repo.params import load
+from feature_repo.places import EVENTS, IMPRESSIONS, at
+from training.collaborative.attraction import AttractionParams, fit_attraction
 from training.collaborative.covisit import CovisitParams, fit_covisit
 from training.collaborative.ease import EaseParams, fit_ease
 from training.collaborative.neighbours import best_of_dense, best_of_sparse
@@ -30,6 +32,7 @@ class ItemItemParams:
     ease: EaseParams
     together: TogetherParams
     carted: CartedParams
+    attraction: AttractionParams
 
 
 def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
@@ -58,6 +61,8 @@ def _fit(fit: Fit) -> str:
         tables["ease"] = best_of_dense(weights, warm, items, params.neighbours)
         for name, table in tables.items():
             sparse.save_npz(job.folder / f"{name}.npz", table)
+        ids, logs = job.catalogue.item_ids, (at(EVENTS), at(IMPRESSIONS))
+        np.save(job.folder / "attraction.npy", fit_attraction(ids, *logs, job.cut, params.attraction))
         job.run.metrics({"warm_items": len(warm), **{f"{n}_entries": t.nnz for n, t in tables.items()}})
     told = f"item_item {fit}: {len(warm)} warm items, "
     if len(warm) == params.ease.max_items and cold:

@@ -13,7 +13,7 @@ from feature_repo.errors import ParamsError
 from pipelines.blend import clicks
 from pipelines.blend.ladder import RUNGS, dcg_of, ladder
 from pipelines.blend.order import affordable
-from serving.stages.attraction import PHASES, Clicks
+from serving.stages.odds import PHASES, Clicks
 
 SHIPPED = Clicks(60, dict.fromkeys(PHASES, 1.0), dict.fromkeys(PHASES, 0.0))
 

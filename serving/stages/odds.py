@@ -14,10 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import History
 from feature_repo.errors import ParamsError
-from serving.types import Floats, Rows
+from serving.types import Floats
 
 PHASES = ("stranger", "returning", "visit")
 SOURCE = "attractive"  # what a visit begins with
@@ -42,14 +41,22 @@ class Clicks:
         now = phase(past)
         return learned if now == "visit" or not self.attraction[now] else {SOURCE: self.places, **learned}
 
-    def score(self, past: History, ranked: Floats, matrix: ItemMatrix, rows: Rows) -> Floats:
-        """Log odds of a click but for a constant, float32 (n,), of `rows` (n,) that the ranker scored."""
+    def score(self, past: History, ranked: Floats, pull: Floats) -> Floats:
+        """Log odds of a click but for a constant, float32 (n,), by the ranker's score and the attraction."""
         now = phase(past)
-        pull = np.float32(self.attraction[now]) * matrix.attraction()[rows].astype(np.float32)
-        return np.asarray(np.float32(self.ranker[now]) * ranked + pull, np.float32)
+        weight, attraction = np.float32(self.ranker[now]), np.float32(self.attraction[now])
+        return np.asarray(weight * ranked + attraction * pull, np.float32)
 
 
 UNWEIGHTED = Clicks(0, dict.fromkeys(PHASES, 1.0), dict.fromkeys(PHASES, 0.0))  # the ranker's score alone
+
+
+NONE = np.zeros(0, np.float32)  # of a release that knows no attraction
+
+
+def pulls(attraction: Floats, items: int) -> Floats:
+    """float32 (items,): a release's own, and 0, as for an average item, for those that came after its fit."""
+    return np.pad(attraction, (0, items - len(attraction)))
 
 
 def phase(past: History) -> str:
