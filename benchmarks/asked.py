@@ -20,11 +20,12 @@ from peers.contract import Mask, Past, Rows, Visits
 from feature_repo.assemble.visitor import history
 from feature_repo.params import load
 from pipelines.blend.order import SINGLE
-from pipelines.protocol.chosen import OWN, RANKER, chosen, learned, settings
+from pipelines.protocol.chosen import OWN, RANKER, Order, chosen, learned, settings
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.queries import Query
 from pipelines.release.evaluate import release
 from serving.pipeline import Bundle, recommend
+from serving.stages.attraction import UNWEIGHTED, Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.eligibility import eligibility
 from training.dataset import read_catalogue, read_contacts
@@ -69,14 +70,20 @@ def visits_before(cut: datetime) -> Visits:
 
 
 def our_orders() -> dict[str, Bundle]:
-    """The release candidate as it serves, as its retrieval and its ranker alone, and as each source alone."""
+    """The release candidate as it serves, as its retrieval and its ranker alone, and as each source alone.
+
+    Alone: by the scores of their own, which attraction does not move.
+    """
     diversity, retrieve = load("diversify", Diversify), learned()
-    whole = chosen(diversity)
-    found = {WHOLE: release(whole), RETRIEVED: release(settings(OWN, retrieve, diversity))}
-    if whole.serves != RANKER:
-        found[RANKED] = release(settings(RANKER, retrieve, diversity))
+
+    def alone(name: str) -> Order:
+        return settings(name, retrieve, diversity, UNWEIGHTED)
+
+    whole = chosen(diversity, load("clicks", Clicks))
+    orders = {WHOLE: whole, RANKED: alone(RANKER), RETRIEVED: alone(OWN)}
+    found = {told: release(order) for told, order in orders.items()}
     for told, name in OWN_PARTS.items():
-        order = settings(name, retrieve, diversity)
+        order = alone(name)
         found[told] = replace(found[RETRIEVED], retrieve=order.retrieve, diversify=order.diversify)
     return found
 
@@ -96,9 +103,8 @@ def ask(
             served = recommend(request, bundle, visitor, matrix)
             seconds[name] = time.process_time() - began
             lists[name] = np.array([row[slot.item_id] for slot in served.slots], np.int64)
-            if name == RANKED or (name == WHOLE and RANKED not in orders):  # before diversity
-                lists[RANKED] = served.ranked.rows[:K].copy()
-                seconds[RANKED] = seconds[name]
+            if name == RANKED:  # before diversity
+                lists[name] = served.ranked.rows[:K].copy()
         past = history(visitor, matrix)
         barred, free = (np.packbits(eligibility(request, visitor, matrix, d).mask) for d in (days, 0.0))
         wanted = frozenset(row[item] for item in query.relevant if item in row)

@@ -100,11 +100,11 @@ def said_at(raw: Path) -> datetime:
     events is the later one.
     """
     items, found = raw / ITEMS.name, [EARLIEST]
-    if items.exists() and (told := (pq.read_schema(items).metadata or {}).get(SAID)):
+    if items.exists() and (told := (pq.read_schema(existing(items, "ingest")).metadata or {}).get(SAID)):
         return instant(int(told))
     for path in (raw / EVENTS.name, raw / IMPRESSIONS.name):
         if path.exists():
-            held = pq.read_metadata(existing(path, "ingest"))
+            held = pq.read_metadata(existing(path, "ingest", "event_ts"))
             place = held.schema.names.index("event_ts")
             columns = (held.row_group(i).column(place) for i in range(held.num_row_groups))
             found += [c.statistics.max for c in columns if c.statistics and c.statistics.has_min_max]

@@ -29,6 +29,9 @@ Doubles = npt.NDArray[np.float64]
 CREDIBLE = 3.84  # twice the gain in log likelihood of one weight, by chance exceeded in 5 %
 PENALTY = 1e-3  # on squared weights: a surface without clicks has a finite one
 K = 12
+COLUMNS = {"page": np.int64, "row": np.int64, "phase": object, "surface": object, "position": np.float64}
+COLUMNS |= {"clicked": np.bool_, "attraction": np.float64, "popular": np.float64, "score": np.float32}
+NONE_SHOWN = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
 
 
 class Fit(NamedTuple):
@@ -69,7 +72,7 @@ def examples(
 
     queries = [page.query for page in pages]
     found = list(answers(queries, models.ids, K, "clicks", answer, processes))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame({"phase": []})
+    return pd.concat(found, ignore_index=True) if found else NONE_SHOWN
 
 
 def learn(shown: pd.DataFrame, shipped: Clicks, min_clicks: int) -> dict[str, Any]:

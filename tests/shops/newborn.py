@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
 
 from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.words import COLUMNS, DELETED, tell
 from feature_repo.online import changes
-from feature_repo.online.lifetimes import LISTED
-from feature_repo.online.rows import OnlineView, write_newer
+from feature_repo.online.listings import read_words, write_said, write_words
+from feature_repo.online.rows import OnlineView
 
 VIEW = OnlineView(ITEM_CATALOGUE, "endcap")
-PLAIN: dict[str, Any] = {
+PLAIN: dict[str, Any] = dict.fromkeys(COLUMNS) | {
     "title": "A thing that was not there before",
     "category_path": "Home/Apparel/Kind 0",
     "brand": "brand 1",
@@ -28,13 +29,13 @@ PLAIN: dict[str, Any] = {
 def arrive(redis: Redis, *items: str, ts: int | None = None, **fields: Any) -> None:
     """`items` are in the catalogue from now on (or say other things)."""
     at = time.time_ns() // 1000 if ts is None else ts
-    write_newer(redis, VIEW, [(item, at, PLAIN | fields) for item in items])
-    redis.sadd(LISTED, *items)
-    changes.announce(redis, items)
+    write_said(redis, VIEW, [(item, at, PLAIN | fields) for item in items])
+    changes.announce_listings(redis, items)
 
 
-def leave(redis: Redis, items: Iterable[str]) -> None:
+def leave(redis: Redis, items: Sequence[str]) -> None:
     """They left it."""
-    for item in items:
-        redis.srem(LISTED, item)
-        changes.announce(redis, [item])
+    for item, (words, _) in zip(items, read_words(redis, VIEW, items), strict=True):
+        tell(words, time.time_ns() // 1000, {DELETED: True})
+        write_words(redis, VIEW, item, words)
+    changes.announce_listings(redis, items)

@@ -109,7 +109,7 @@ def test_what_left_the_catalogue_loses_its_vector(bench: Bench) -> None:
     leave(bench.redis, ["new"])
     worker.look()
     assert bench.names() == ["other"]
-    assert "new" in (changes.since(bench.redis, before)[1] or [])
+    assert "new" in (changes.since(bench.redis, before).items or [])
     arrive(bench.redis, "gone while nobody looked")
     bench.worker().look()
     leave(bench.redis, ["gone while nobody looked"])
