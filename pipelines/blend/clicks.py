@@ -21,8 +21,9 @@ from feature_repo.assemble.visitor import history
 from pipelines.blend.pages import Page
 from pipelines.protocol.known import Known, answers
 from serving.stages.attraction import PHASES, Clicks, phase
+from serving.stages.fitted import Models, user_vector
 from serving.stages.rank import Ranker, rank
-from serving.stages.retrieve import Models, Retrieve, Scored, user_vector
+from serving.stages.retrieve import Retrieve, Scored
 from serving.types import Candidates
 
 Doubles = npt.NDArray[np.float64]
