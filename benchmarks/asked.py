@@ -25,9 +25,9 @@ from pipelines.protocol.known import Known, answers
 from pipelines.protocol.queries import Query
 from pipelines.release.evaluate import release
 from serving.pipeline import Bundle, recommend
-from serving.stages.attraction import UNWEIGHTED, Clicks
 from serving.stages.diversify import Diversify
 from serving.stages.eligibility import eligibility
+from serving.stages.odds import UNWEIGHTED, Clicks
 from training.dataset import read_catalogue, read_contacts
 
 K = 12

@@ -1,4 +1,4 @@
-"""The canonical event and item: schemas of data/raw, and the check at the door.
+"""The canonical event and item: schemas of data/raw, and the check of an event at the door.
 
 The live endpoint and the batch import use the same `check_event`, so an event is refused for the same
 reason wherever it arrives.
@@ -6,7 +6,6 @@ reason wherever it arrives.
 
 import hashlib
 import re
-import zlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -57,11 +56,7 @@ CHANNELS = (
     "push",
     "(other)",
 )
-COUNTRY_BUCKETS = 32  # countries are hashed: the list is open and long
 KINDS = {"product_viewed": 1, "add_to_cart": 2, "purchase_completed": 3}
-
-_DEVICE_CODES = {name: i for i, name in enumerate(DEVICES, 1)}
-_CHANNEL_CODES = {name: i for i, name in enumerate(CHANNELS, 1)}
 
 SCHEMA = pa.schema(
     [
@@ -110,7 +105,6 @@ NAMES = tuple(SCHEMA.names)  # pyarrow makes a list of them anew each time
 _NAMES = frozenset(NAMES)
 _CONTENT = tuple(name for name in NAMES if name not in ("event_ts", "created_ts"))
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}\Z")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Limits of the check at the door; pipelines/ingest/quarantine.py turns the same ones into SQL.
 ID_FIELDS = ("event_id", "user_id", "session_id", "item_id", "request_id")
 TEXT_FIELDS = ("surface", "list_name", "query", "device", "country", "channel")
@@ -118,21 +112,7 @@ COUNT_FIELDS = {"slot": (0, 10_000), "position": (1, 1_000_000), "quantity": (1,
 MAX_PRICE = 1e9
 EARLIEST = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 LAST = datetime.fromisoformat("2100-01-01T00:00:00+00:00")
-# Likewise of the check of an item; lengths of texts in characters.
 ITEM_NAMES = tuple(ITEM_SCHEMA.names)
-ITEM_TEXTS = {
-    "title": 1_000,
-    "category_path": 1_000,
-    "image_path": 1_000,
-    "url": 1_000,
-    "brand": 256,
-    "gtin": 256,
-}
-MAX_DESCRIPTION = 100_000
-ITEM_NUMBERS = {"price": MAX_PRICE, "margin": 1.0}
-MAX_STOCK = 2**31 - 1
-MAX_ACCESSORIES = 1_000
-CURRENCY = "[A-Z]{3}"
 
 
 def is_id(value: object) -> bool:
@@ -196,77 +176,3 @@ def _check_time(event: Mapping[str, Any], latest: datetime) -> None:
         raise EventError("event_ts", ts, "an instant with a time zone, for example 2026-01-31T12:00:00Z")
     if not EARLIEST <= ts <= latest:
         raise EventError("event_ts", ts.isoformat(), f"{EARLIEST.isoformat()} to {latest.isoformat()}")
-
-
-def check_item(fields: Mapping[str, Any]) -> None:
-    """Raise EventError, naming the first field that is wrong, unless `fields` may be said of an item.
-
-    Any of ITEM_SCHEMA with python values (`available_from` an aware datetime); None clears a field, which
-    item and title cannot be.
-
-    >>> check_item({"item_id": "mug", "stock": -1})
-    Traceback (most recent call last):
-    feature_repo.errors.EventError: stock: -1 is not allowed; allowed: a whole number from 0 to 2147483647
-    """
-    for name in fields:
-        if name not in ITEM_NAMES:
-            raise EventError(name, fields[name], f"the fields {', '.join(ITEM_NAMES)}, deleted, event_ts")
-    if not is_id(fields.get("item_id")):
-        allowed = "a string of 1 to 256 characters without control characters"
-        raise EventError("item_id", fields.get("item_id"), allowed)
-    if "title" in fields and fields["title"] is None:
-        raise EventError("title", None, "text; leave title out to keep it as it is")
-    for name, value in fields.items():
-        if value is not None and (allowed := _refused(name, value)):
-            raise EventError(name, value, allowed)
-
-
-def _refused(name: str, value: Any) -> str:
-    """What would be allowed in a field of an item; empty where `value` is."""
-    if name in ITEM_TEXTS and not _is_text(value, most := ITEM_TEXTS[name]):
-        return f"text of 1 to {most} characters without control characters"
-    if name == "description" and not (isinstance(value, str) and len(value) <= MAX_DESCRIPTION):
-        return f"text of at most {MAX_DESCRIPTION} characters"
-    if name in ITEM_NUMBERS:
-        fits = type(value) in (int, float) and 0 <= value <= ITEM_NUMBERS[name]
-        return "" if fits else f"a finite number from 0 to {ITEM_NUMBERS[name]:.0f}"
-    if name == "stock" and not (type(value) is int and 0 <= value <= MAX_STOCK):
-        return f"a whole number from 0 to {MAX_STOCK}"
-    if name == "currency" and not (isinstance(value, str) and re.fullmatch(CURRENCY, value)):
-        return "three capital letters (ISO 4217)"
-    if name == "accessories":
-        fits = isinstance(value, list) and len(value) <= MAX_ACCESSORIES and all(map(is_id, value))
-        return "" if fits else f"a list of at most {MAX_ACCESSORIES} item ids"
-    if name == "available_from" and not (
-        isinstance(value, datetime) and value.tzinfo is not None and EARLIEST <= value < LAST
-    ):
-        return f"an instant with a time zone, from {EARLIEST.isoformat()} to {LAST.isoformat()}"
-    return ""
-
-
-def _is_text(value: object, most: int) -> bool:
-    return isinstance(value, str) and 1 <= len(value) <= most and _CONTROL.search(value) is None
-
-
-def device_code(device: str | None) -> int:
-    """1..3, 0 for another or none; case does not matter."""
-    return _DEVICE_CODES.get((device or "").lower(), 0)
-
-
-def channel_code(channel: str | None) -> int:
-    """1..10, 0 for another or none; case does not matter."""
-    return _CHANNEL_CODES.get((channel or "").lower(), 0)
-
-
-def country_code(country: str | None) -> int:
-    """1..COUNTRY_BUCKETS by CRC-32 of the lower-case name, 0 for none."""
-    return zlib.crc32(country.lower().encode()) % COUNTRY_BUCKETS + 1 if country else 0
-
-
-def encode_context(device: str | None, channel: str | None, country: str | None) -> tuple[int, int, int]:
-    """The user tower's context, in the order of its input.
-
-    >>> encode_context("Mobile", "Direct", None)
-    (2, 1, 0)
-    """
-    return device_code(device), channel_code(channel), country_code(country)

@@ -13,9 +13,10 @@ from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
 from serving.stages.diversify import Diversify, draw
 from serving.stages.eligibility import Eligibility, eligibility, on_sale
+from serving.stages.fitted import Models, user_vector
 from serving.stages.odds import UNWEIGHTED, Clicks
 from serving.stages.rank import Ranker, Untrained, rank
-from serving.stages.retrieve import Models, Retrieve, Scored, Sources, retrieve, user_vector
+from serving.stages.retrieve import Retrieve, Scored, Sources, retrieve
 from serving.stages.shelf import AS_RANKED, every_one, shelved
 from serving.stages.steering import UNSTEERED, Mask, Pin, Steering, weighed
 from serving.surfaces.anchored import asked

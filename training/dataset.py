@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from feature_repo.errors import DataError
-from feature_repo.events import ITEM_SCHEMA, KINDS, PRODUCT_TYPES, SCHEMA, encode_context
+from feature_repo.events import ITEM_SCHEMA, KINDS, PRODUCT_TYPES, SCHEMA
+from feature_repo.features.context import encode_context
 from feature_repo.offline.duck import connect
 from feature_repo.params import Shop, shop
 from feature_repo.places import EVENTS, ITEMS, at, existing, fit_dir

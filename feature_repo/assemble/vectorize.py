@@ -14,7 +14,7 @@ from feature_repo.assemble.matrix import ItemMatrix, Rows
 from feature_repo.assemble.standing import standing
 from feature_repo.assemble.visitor import Floats, History, Scores, Visitor
 from feature_repo.errors import DefinitionError
-from feature_repo.events import device_code
+from feature_repo.features.context import device_code
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Reading
 

@@ -24,7 +24,8 @@ from pipelines.protocol.metrics import bootstrap_interval
 from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
 from serving.stages.eligibility import eligibility
-from serving.stages.retrieve import Models, Retrieve, Sources
+from serving.stages.fitted import Models
+from serving.stages.retrieve import Retrieve, Sources
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from scipy.special import expit
 from feature_repo.assemble.visitor import history
 from pipelines.blend.pages import Page
 from pipelines.protocol.known import Known, answers
+from serving.stages.fitted import Models, user_vector
 from serving.stages.odds import PHASES, Clicks, phase
 from serving.stages.rank import Ranker, rank
-from serving.stages.retrieve import Models, Retrieve, Scored, user_vector
+from serving.stages.retrieve import Retrieve, Scored
 from serving.types import Candidates
 
 Doubles = npt.NDArray[np.float64]

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from feature_repo import events
 from feature_repo.errors import DataError
+from feature_repo.features.item_check import CURRENCY, ITEM_NUMBERS, ITEM_TEXTS, MAX_DESCRIPTION, MAX_STOCK
 from feature_repo.vocabulary.trackers import RETURN
 from pipelines.ingest.adapters.cells import READABLE, WIDE, Extract, kind_of, literal, quoted
 from pipelines.ingest.repairs import SKIPS, Repair, Rule
@@ -60,18 +61,18 @@ def learned_rule(latest: datetime) -> Rule:
 
 def item_rules(latest: datetime) -> list[Rule]:
     """check_item, rule by rule; an item_id must fit the events that name it."""
-    most = events.MAX_DESCRIPTION
+    most = MAX_DESCRIPTION
     return [
         _text("item_id", 256, "a string", needed=True),
-        *(_text(name, limit, "text", needed=name == "title") for name, limit in events.ITEM_TEXTS.items()),
+        *(_text(name, limit, "text", needed=name == "title") for name, limit in ITEM_TEXTS.items()),
         Rule("description", f"length(description) > {most}", f"text of at most {most} characters"),
-        *(_number(name, limit) for name, limit in events.ITEM_NUMBERS.items()),
+        *(_number(name, limit) for name, limit in ITEM_NUMBERS.items()),
         Rule(
             "currency",
-            f"NOT regexp_full_match(currency, '{events.CURRENCY}')",
+            f"NOT regexp_full_match(currency, '{CURRENCY}')",
             "three capital letters (ISO 4217)",
         ),
-        _whole("stock", 0, events.MAX_STOCK),
+        _whole("stock", 0, MAX_STOCK),
         Rule("accessories", "len(list_filter(accessories, lambda id: id IS NULL)) > 0", "a list of texts"),
         _between_instants("available_from", latest),
     ]

@@ -9,8 +9,8 @@ import numpy as np
 from feature_repo.errors import DataError
 from feature_repo.params import load
 from feature_repo.places import existing, fit_dir
+from serving.stages.fitted import Models, read_table
 from serving.stages.index import IndexParams, build
-from serving.stages.retrieve import Models, read_table
 from serving.stages.tower import UserTower
 from training.dataset import read_catalogue
 

@@ -28,7 +28,8 @@ from pipelines.protocol.logged import Example, logged_examples
 from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
 from serving.stages.eligibility import eligibility
-from serving.stages.retrieve import Models, Retrieve, retrieve
+from serving.stages.fitted import Models
+from serving.stages.retrieve import Retrieve, retrieve
 
 SCHEMA = pa.schema(
     [

@@ -47,9 +47,11 @@ from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.diversify import Diversify
 from serving.stages.eligibility import eligibility
+from serving.stages.fitted import als_scores, user_vector
+from serving.stages.index import top
 from serving.stages.odds import Clicks
 from serving.stages.rank import Untrained
-from serving.stages.retrieve import EVERY, Scored, als_scores, top, user_vector
+from serving.stages.retrieve import EVERY, Scored
 from serving.surfaces.craft import Surfaces
 
 K = 12

@@ -13,8 +13,9 @@ from redis import Redis
 from feature_repo.clock import instant, micros
 from feature_repo.errors import EventError
 from feature_repo.eventlog.keys import ITEM_CHANGE, SAID
-from feature_repo.events import EARLIEST, LAST, check_item
+from feature_repo.events import EARLIEST, LAST
 from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.item_check import check_item
 from feature_repo.features.words import DELETED, Words, tell
 from feature_repo.online import changes
 from feature_repo.online.listings import read_words, write_words

@@ -13,7 +13,7 @@ from typing import Any
 from feature_repo.clock import instant
 from feature_repo.errors import EventError, shorten
 from feature_repo.eventlog.keys import ITEM_CHANGE
-from feature_repo.events import check_item
+from feature_repo.features.item_check import check_item
 from feature_repo.ports import opens
 from serving import prometheus
 from serving.errors import RequestError

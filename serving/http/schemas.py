@@ -8,22 +8,24 @@ from typing import Any
 
 from feature_repo.events import (
     COUNT_FIELDS,
-    CURRENCY,
     ID_FIELDS,
     ITEM_NAMES,
-    ITEM_NUMBERS,
-    ITEM_TEXTS,
     ITEMLESS_TYPES,
-    MAX_ACCESSORIES,
-    MAX_DESCRIPTION,
     MAX_PRICE,
-    MAX_STOCK,
     SCHEMA,
     SURFACES,
     TEXT_FIELDS,
     TYPES,
 )
 from feature_repo.features.catalogue import ITEM_CATALOGUE, SHOWN
+from feature_repo.features.item_check import (
+    CURRENCY,
+    ITEM_NUMBERS,
+    ITEM_TEXTS,
+    MAX_ACCESSORIES,
+    MAX_DESCRIPTION,
+    MAX_STOCK,
+)
 from serving.http.requests import CONTEXT_FIELDS, FIELDS, FIRST_US, LAST_US, MAX_LIMIT, PER_LIST
 from serving.params import Serving
 

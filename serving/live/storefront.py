@@ -11,7 +11,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from redis.asyncio import Redis
@@ -21,11 +20,11 @@ from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from serving import pipeline, prometheus
-from serving.live.aisle import apart
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
+from serving.live.seen import RANK, RECOMMEND, Seen, Task, age_ms, apart, warnings
 from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
 from serving.pipeline import Bundle, Served
@@ -35,40 +34,12 @@ from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.rules.rulebook import Rulebook
 from serving.stages import bestsellers
 from serving.stages.steering import UNSTEERED, Steering
-from serving.types import NO_ROWS, Answer, Request, Slot, VisitorRows
+from serving.types import NO_ROWS, Answer, Request, Slot
 
-NAMED = 20  # unknown items that `warnings` names
 Filled = tuple[tuple[Slot, ...], str, Served | None]  # slots, served_from, how they came about
 FALLBACK, PIPELINE_FAILED, OVERLOADED = "fallback", "pipeline_failed", "overloaded"
 
 log = logging.getLogger(__name__)
-
-
-class Task(NamedTuple):
-    """What a route asks for: the stages with models, the list without, whether `limit` slots are promised."""
-
-    stages: Callable[[Request, Bundle, Visitor, ItemMatrix, Steering], Served]
-    without_models: Callable[[Request, Visitor, ItemMatrix, Steering], tuple[Slot, ...]]
-    fills: bool
-
-
-class Seen(NamedTuple):
-    """What the lists of a request are made of: who answers, and what is known of the shopper at `now`, us."""
-
-    arm: str
-    bundle: Bundle
-    version: int | None  # of the rollout; None where its lists are no part of it
-    now: int
-    matrix: ItemMatrix
-    rows: VisitorRows
-    degraded: str | None
-    read_s: float  # how long it took to read
-
-
-RECOMMEND = Task(pipeline.recommend, bestsellers.bestsellers, fills=True)
-RANK = Task(
-    pipeline.reorder, bestsellers.listed, fills=False
-)  # orders what it knows of the items it is given
 
 
 class Storefront:
@@ -182,9 +153,9 @@ class Storefront:
             bundle=bundle.digest,
             served_from=served_from,
             degraded=degraded,
-            feature_age_ms=_age_ms(rows, visitor, matrix),
+            feature_age_ms=age_ms(rows, visitor, matrix),
             took_ms=round((ended - started) * 1000, 3),
-            warnings=self._warnings(request, matrix),
+            warnings=warnings(request, matrix, self._replay),
             debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
             products=products(slots, request.fields, matrix) if request.fields else (),
         )
@@ -265,26 +236,8 @@ class Storefront:
         popular = bundle.rails["popular"]
         return bestsellers.rail(popular, request, visitor, matrix, steering), FALLBACK, None
 
-    def _warnings(self, request: Request, matrix: ItemMatrix) -> tuple[str, ...]:
-        found = []
-        for name, items in (("items", request.items), ("cart", request.cart)):
-            unknown = [item for item in items if item not in matrix.row]
-            found += [f"{name}: {item!r} is not in the catalogue and was ignored" for item in unknown[:NAMED]]
-            if len(unknown) > NAMED:
-                found.append(f"{name}: {len(unknown) - NAMED} more are not in the catalogue")
-        if request.as_of is not None and not self._replay:
-            found.append("as_of: ignored, the service does not run with ENDCAP_REPLAY=1")
-        return tuple(found)
-
     @staticmethod
     def _short(request: Request, answer: Answer, served: Served) -> bool:
         """Whether slots are empty that eligible items could have filled; what the request bars is not."""
         given = len(answer.items)
         return given < request.limit and given < int(np.count_nonzero(served.eligible.mask))
-
-
-def _age_ms(rows: VisitorRows, visitor: Visitor, matrix: ItemMatrix) -> int | None:
-    """Age of the newest row that is used of this shopper, else of any item; None where neither is stored."""
-    session_ts = rows.session_ts if visitor.session is rows.session else 0  # else of another's visit
-    newest = max(rows.user_ts, session_ts) or matrix.newest()
-    return max(visitor.now - newest, 0) // 1000 if newest else None

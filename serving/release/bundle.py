@@ -32,9 +32,10 @@ from serving.pipeline import Bundle
 from serving.release.state import Release
 from serving.stages import forest
 from serving.stages.diversify import Diversify
+from serving.stages.fitted import Models, read_table
 from serving.stages.index import IndexParams, build
 from serving.stages.odds import Clicks
-from serving.stages.retrieve import Models, Retrieve, read_table
+from serving.stages.retrieve import Retrieve
 from serving.stages.tower import UserTower
 from serving.surfaces.craft import Surfaces
 

@@ -8,7 +8,8 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from serving.stages.eligibility import eligibility, on_sale
-from serving.stages.retrieve import EVERY, top
+from serving.stages.index import top
+from serving.stages.retrieve import EVERY
 from serving.stages.shelf import AS_RANKED, every_one, shelved, slots_of
 from serving.stages.steering import UNSTEERED, Steering, weighed
 from serving.types import Floats, Ranked, Request, Rows, Slot

@@ -5,11 +5,14 @@ Exact search over 12,000 x 64 takes 0.1 ms and has no recall to lose; at a milli
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from feature_repo.errors import ParamsError
+from serving.stages.steering import Mask
 from serving.types import Floats, Rows
 
 
@@ -71,3 +74,14 @@ Index = Exact | Hnsw  # what a release is searched with; built when it is loaded
 def build(vectors: Floats, params: IndexParams) -> Index:
     """The index of `vectors` float32 (N, d), L2-normalised, that the size of the catalogue asks for."""
     return Exact(vectors) if len(vectors) < params.exact_below else Hnsw(vectors, params)
+
+
+def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
+    """Rows of the `k` best eligible scores above 0, best first; equal scores in order of row."""
+    rows = np.flatnonzero(eligible & (score > 0))
+    values = score[rows]
+    if k < len(rows):
+        best = np.sort(np.argpartition(values, -k)[-k:])
+        rows, values = rows[best], values[best]
+    ordered: list[int] = rows[np.argsort(-values, kind="stable")].tolist()
+    return ordered

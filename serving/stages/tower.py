@@ -24,7 +24,7 @@ class UserTower:
         """int64 (1, 20), float32 (1, 20) seconds, int64 (1, 20), int64 (1, 3), float32 (1, 20, d) -> (d,).
 
         L2-normalised. `items`: 0 for padding, else catalogue row + 1, newest last. `kinds`: 0 padding,
-        1 view, 2 cart, 3 purchase. `context`: feature_repo.events.encode_context. `newborn`: the item
+        1 view, 2 cart, 3 purchase. `context`: encode_context of features/context.py. `newborn`: the item
         tower's vectors, read where a row is beyond the release's own.
         """
         feeds = {"items": items, "ages": ages, "kinds": kinds, "context": context, "newborn": newborn}

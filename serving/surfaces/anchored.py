@@ -20,7 +20,7 @@ from scipy import sparse
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import History, Visitor
-from serving.stages.retrieve import Models
+from serving.stages.fitted import Models
 from serving.surfaces.craft import Craft
 from serving.types import Request, Rows
 

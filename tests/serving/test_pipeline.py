@@ -23,9 +23,11 @@ from serving.release import bundle
 from serving.stages.bestsellers import bestsellers
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.eligibility import eligibility
+from serving.stages.fitted import als_scores, user_vector
+from serving.stages.index import top
 from serving.stages.odds import SOURCE, UNWEIGHTED, Clicks
 from serving.stages.rank import Untrained
-from serving.stages.retrieve import NEWEST, Scored, als_scores, retrieve, top, user_vector
+from serving.stages.retrieve import NEWEST, Scored, retrieve
 from serving.types import Ranked, Request
 
 NOW = 1_700_000_000_000_000

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.errors import DataError
-from feature_repo.events import ITEM_SCHEMA, SCHEMA, encode_context
+from feature_repo.events import ITEM_SCHEMA, SCHEMA
+from feature_repo.features.context import encode_context
 from training.dataset import Catalogue, Contacts, read_catalogue, read_contacts, session_matrix
 
 CUT = datetime(2026, 2, 1, tzinfo=UTC)

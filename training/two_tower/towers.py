@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feature_repo.events import CHANNELS, COUNTRY_BUCKETS, DEVICES, KINDS
+from feature_repo.events import CHANNELS, DEVICES, KINDS
+from feature_repo.features.context import COUNTRY_BUCKETS
 from training.two_tower.attention import AGE_EDGES, Block, SessionSum, age_codes, visible
 from training.two_tower.item_features import BANDS, INPUTS, ItemFeatures
 from training.two_tower.windows import Batch

@@ -33,7 +33,8 @@ DEAD = f"http://127.0.0.1:{free_port()}"
 
 @contextmanager
 def opened(app: Any, port: int) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    # Not serving.http.connections, which a test before may have installed: its end is the whole process's.
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", http="httptools"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

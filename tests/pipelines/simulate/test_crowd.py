@@ -101,7 +101,8 @@ def endpoint(world: World) -> Iterator[tuple[str, Shop]]:
         ]
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    # Not serving.http.connections, which a test before may have installed: its end is the whole process's.
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, http="httptools"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

@@ -14,15 +14,8 @@ from shops.simulated_weeks import SEED, tiny, tiny_run
 
 from feature_repo import params
 from feature_repo.errors import ParamsError
-from feature_repo.events import (
-    ITEM_SCHEMA,
-    SCHEMA,
-    SURFACES,
-    TYPES,
-    channel_code,
-    check_event,
-    device_code,
-)
+from feature_repo.events import ITEM_SCHEMA, SCHEMA, SURFACES, TYPES, check_event
+from feature_repo.features.context import channel_code, device_code
 from pipelines.simulate import simulate as job
 from pipelines.simulate.facts import first_visits
 from pipelines.simulate.simulate import Simulate, Simulation, simulate, write

@@ -214,7 +214,6 @@ def test_an_instant_is_backfilled_from_what_was_said_before_it_alone(redis: Redi
 
 
 def test_an_item_of_which_everything_was_said_live_has_no_past_before_it(redis: Redis) -> None:
-    """A whole row said live is still what was said live: an export's would hold from before all data."""
     whole = {name: None for name in COLUMNS} | {"title": "Mug", "stock": 3}
     for later, price in ((100, 9.0), (200, 12.0)):
         say(redis, "mug", END + later, **(whole | {"price": price}))
@@ -290,8 +289,7 @@ def test_words_of_different_instants_may_come_in_any_order(
     told: list[tuple[int, dict[str, int]]], dice: random.Random
 ) -> None:
     instants = {ts: said for ts, said in told}  # one statement an instant: there the order would decide
-    in_order, shuffled = list(instants.items()), list(instants.items())
-    in_order.sort(key=lambda one: one[0])
+    in_order, shuffled = sorted(instants.items(), key=lambda one: one[0]), list(instants.items())
     dice.shuffle(shuffled)
     one: Words = {}
     other: Words = {}

@@ -17,6 +17,7 @@ from feature_repo import events
 from feature_repo.clock import micros
 from feature_repo.errors import EventError, ParamsError
 from feature_repo.eventlog.keys import ITEM_CHANGE, partition_of, stream_key
+from feature_repo.features import item_check
 from feature_repo.files import secrets_in
 from feature_repo.ports import token, tokens_file
 from pipelines.stream.apply import parse
@@ -123,10 +124,10 @@ def test_each_field_has_its_limits(change: dict[str, Any], told: str) -> None:
 
 
 def test_the_door_and_the_import_share_their_limits() -> None:
-    assert set(events.ITEM_TEXTS) | set(events.ITEM_NUMBERS) < set(events.ITEM_NAMES)
+    assert set(item_check.ITEM_TEXTS) | set(item_check.ITEM_NUMBERS) < set(events.ITEM_NAMES)
     for name in events.ITEM_NAMES[1:]:
         with pytest.raises(EventError, match=f"^{name}: "):
-            events.check_item({"item_id": "a", name: object()})
+            item_check.check_item({"item_id": "a", name: object()})
 
 
 def test_only_the_catalogue_key_opens_it(shop: Shop) -> None:

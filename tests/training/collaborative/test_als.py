@@ -11,7 +11,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
 from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
 
-from serving.stages.retrieve import als_scores
+from serving.stages.fitted import als_scores
 from training.collaborative.als import AlsParams, fit_als, tried, whitened
 from training.dataset import Contacts, session_matrix
 

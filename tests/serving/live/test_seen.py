@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.live.aisle import apart
+from serving.live.seen import apart
 from serving.stages.steering import UNSTEERED, Pin, Steering
 from serving.types import Answer, Request, Slot
 

@@ -1,0 +1,84 @@
+"""What an answer is made of: the task, what was seen of the shopper, and what is told beside the list."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.visitor import Visitor
+from serving import pipeline
+from serving.pipeline import Bundle, Served
+from serving.stages import bestsellers
+from serving.stages.steering import Steering
+from serving.types import Answer, Request, Slot, VisitorRows
+
+NAMED = 20  # unknown items that `warnings` names
+
+
+class Task(NamedTuple):
+    """What a route asks for: the stages with models, the list without, whether `limit` slots are promised."""
+
+    stages: Callable[[Request, Bundle, Visitor, ItemMatrix, Steering], Served]
+    without_models: Callable[[Request, Visitor, ItemMatrix, Steering], tuple[Slot, ...]]
+    fills: bool
+
+
+class Seen(NamedTuple):
+    """What the lists of a request are made of: who answers, and what is known of the shopper at `now`, us."""
+
+    arm: str
+    bundle: Bundle
+    version: int | None  # of the rollout; None where its lists are no part of it
+    now: int
+    matrix: ItemMatrix
+    rows: VisitorRows
+    degraded: str | None
+    read_s: float  # how long it took to read
+
+
+RECOMMEND = Task(pipeline.recommend, bestsellers.bestsellers, fills=True)
+RANK = Task(pipeline.reorder, bestsellers.listed, fills=False)  # orders what it knows of the given items
+
+
+def warnings(request: Request, matrix: ItemMatrix, replay: bool) -> tuple[str, ...]:
+    """What of a request was ignored, in words."""
+    found = []
+    for name, items in (("items", request.items), ("cart", request.cart)):
+        unknown = [item for item in items if item not in matrix.row]
+        found += [f"{name}: {item!r} is not in the catalogue and was ignored" for item in unknown[:NAMED]]
+        if len(unknown) > NAMED:
+            found.append(f"{name}: {len(unknown) - NAMED} more are not in the catalogue")
+    if request.as_of is not None and not replay:
+        found.append("as_of: ignored, the service does not run with ENDCAP_REPLAY=1")
+    return tuple(found)
+
+
+def apart(
+    requests: Sequence[Request],
+    steered: Sequence[Steering],
+    at: int,
+    before: Sequence[Answer],
+    ids: Sequence[str],
+) -> Request:
+    """Request `at` of a page, which bars what the lists `before` it hold and what the others name.
+
+    And what the rules pin in those behind it, unless they pin it here, too: else a pin would hold for those
+    shoppers alone who would not have been shown the product anyway. `ids`: of the rows that pins name.
+    """
+    request = requests[at]
+    if len(requests) == 1:
+        return request
+    taken = {item: None for one in requests if one is not request for item in one.items}
+    taken |= {slot.item_id: None for answer in before for slot in answer.items}
+    behind = zip(requests[at + 1 :], steered[at + 1 :], strict=True)
+    pinned = {pin.row for one, rules in behind for pin in rules.pins if pin.slot < one.limit}
+    own = {pin.row for pin in steered[at].pins if pin.slot < request.limit}
+    taken |= {ids[row]: None for row in sorted(pinned - own)}
+    return replace(request, exclude=(*request.exclude, *taken))
+
+
+def age_ms(rows: VisitorRows, visitor: Visitor, matrix: ItemMatrix) -> int | None:
+    """Age of the newest row that is used of this shopper, else of any item; None where neither is stored."""
+    session_ts = rows.session_ts if visitor.session is rows.session else 0  # else of another's visit
+    newest = max(rows.user_ts, session_ts) or matrix.newest()
+    return max(visitor.now - newest, 0) // 1000 if newest else None
