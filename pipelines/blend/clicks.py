@@ -1,6 +1,6 @@
 """What the clicks on logged lists say of the ranker's score and of an item's attraction, phase by phase.
 
-    log odds of a click = of the surface + b * log(position) + ranker * score + attraction * log(rate / mean)
+    log odds of a click = of the surface + b * log(position) + ranker * score + pull * attraction
 
 Given that an item was shown its popularity says nothing more: what is shown often is touched often. The trees
 are those that have not seen the lists' span; the ranker was never asked about visits without any contact, so

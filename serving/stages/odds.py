@@ -16,7 +16,7 @@ import numpy as np
 
 from feature_repo.assemble.visitor import History
 from feature_repo.errors import ParamsError
-from serving.types import Floats
+from serving.types import Floats, Rows
 
 PHASES = ("stranger", "returning", "visit")
 SOURCE = "attractive"  # what a visit begins with
@@ -28,7 +28,7 @@ class Clicks:
 
     places: int  # of the candidates of a visit that has not begun, for the most attractive items
     ranker: dict[str, float]  # log odds of a click per unit of the ranker's score
-    attraction: dict[str, float]  # log odds per log of the item's click rate over the mean
+    attraction: dict[str, float]  # log odds per unit of the item's attraction
 
     def __post_init__(self) -> None:
         for name in ("ranker", "attraction"):
@@ -57,6 +57,13 @@ NONE = np.zeros(0, np.float32)  # of a release that knows no attraction
 def pulls(attraction: Floats, items: int) -> Floats:
     """float32 (items,): a release's own, and 0, as for an average item, for those that came after its fit."""
     return np.pad(attraction, (0, items - len(attraction)))
+
+
+def pull_of(attraction: Floats, rows: Rows) -> Floats:
+    """Those of `rows` (n,): float32 (n,); what it costs does not grow with the catalogue."""
+    found, own = np.zeros(len(rows), np.float32), rows < len(attraction)
+    found[own] = attraction[rows[own]]
+    return found
 
 
 def phase(past: History) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import assemble
 from feature_repo.assemble.visitor import History, Visitor
-from serving.stages.odds import NONE, UNWEIGHTED, Clicks, pulls
+from serving.stages.odds import NONE, UNWEIGHTED, Clicks, pull_of
 from serving.types import Candidates, Floats, Ranked
 
 
@@ -37,7 +37,7 @@ def rank(
     features = assemble(visitor, past, matrix, candidates.rows, candidates.scores)
     score = np.asarray(ranker.predict(features), np.float32) if len(features) else np.zeros(0, np.float32)
     if clicks is not UNWEIGHTED:
-        score = clicks.score(past, score, pulls(attraction, len(matrix))[candidates.rows])
+        score = clicks.score(past, score, pull_of(attraction, candidates.rows))
     order = np.argsort(-score, kind="stable")
     source = tuple(candidates.source[i] for i in order.tolist())
     return Ranked(candidates.rows[order], score[order], source, features[order])

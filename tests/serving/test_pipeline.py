@@ -25,7 +25,7 @@ from serving.stages.diversify import Diversify, diversify
 from serving.stages.eligibility import eligibility
 from serving.stages.fitted import als_scores, user_vector
 from serving.stages.index import top
-from serving.stages.odds import SOURCE, UNWEIGHTED, Clicks
+from serving.stages.odds import SOURCE, UNWEIGHTED, Clicks, pull_of, pulls
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import NEWEST, Scored, retrieve
 from serving.types import Ranked, Request
@@ -260,3 +260,9 @@ def test_a_contact_changes_the_next_list(release: Bundle, items: ItemMatrix) -> 
     row = session(("product_viewed", "item-3"))
     after = recommend(request, release, visitor_of(request, NOW, None, row), items)
     assert [s.item_id for s in before.slots] != [s.item_id for s in after.slots]
+
+
+def test_an_item_that_came_after_the_fit_has_the_attraction_of_an_average_one() -> None:
+    attraction = np.array([0.5, -0.5], np.float32)
+    assert pull_of(attraction, np.array([1, 2, 0])).tolist() == [-0.5, 0.0, 0.5]
+    assert pulls(attraction, 3).tolist() == [0.5, -0.5, 0.0]

@@ -68,5 +68,5 @@ def _sums(file: Path, kind: str, exponent: float, cut: datetime, params: Attract
         "half_life": params.half_life_days * DAY_US,
         "exponent": exponent,
     }
-    with connect() as db:
+    with connect(threads=1) as db:  # several add in another order each time: other bytes
         return db.sql(_SUMS, params=asked).df().sort_values(["item_id", "surface"], ignore_index=True)
