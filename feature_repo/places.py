@@ -50,6 +50,7 @@ EMAIL = DATA / "email"  # a file per run of `endcap email`
 FEEDBACK = DATA / "feedback"  # what became of what was shown
 PROPENSITIES = FEEDBACK / "off_policy.parquet"  # places filled by chance: pipelines/protocol/offpolicy.py
 SERVED_LOG = DATA / "logs" / "served"  # the sampled answers that `endcap served` keeps; empty in a new shop
+EVENT_LOG = DATA / "logs" / "events"  # events of the running shop, written down by `endcap land`
 ITEM_LOG = DATA / "logs" / "items"  # what was said of items live; empty in a new shop
 CACHE = RUN / "cache"
 CHALLENGERS = RUN / "challengers"  # releases that the demo makes

@@ -18,9 +18,10 @@ from feature_repo.errors import DataError, ParamsError, shorten
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
 from feature_repo.files import write_parquet
 from feature_repo.offline.duck import connect
-from feature_repo.places import DATA, ITEM_LOG, at
+from feature_repo.places import DATA, EVENT_LOG, ITEM_LOG, at
 from pipelines.ingest.adapters.adapters import PARTS, Adapter, adapter_of
 from pipelines.ingest.adapters.cells import Extract
+from pipelines.ingest.landed import BORN, LIVE, as_of, exported_until, landed_events, landed_items
 from pipelines.ingest.profile import profile
 from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules, learned_rule
 from pipelines.ingest.repairs import catalogue_of, keep_known, repairs_of
@@ -52,7 +53,8 @@ def main(
 ) -> int:
     """Read the shop's export into data/raw; refused rows go to data/quarantine."""
     shop, constants = params.shop(), params.load("ingest", IngestParams)
-    at(ITEM_LOG).mkdir(parents=True, exist_ok=True)  # stages depend on it from the start
+    for log in (EVENT_LOG, ITEM_LOG):  # stages depend on them from the start
+        at(log).mkdir(parents=True, exist_ok=True)
     refuse_stale(shop)
     newest = constants.latest if latest is None else latest.replace(tzinfo=UTC)
     report = ingest(shop.name, adapter_of(shop), at(DATA), constants, newest)
@@ -67,7 +69,8 @@ def ingest(
 
     All is written beside its place and moved when it is complete, so a failure leaves earlier files as they
     were. Raises DataError for a file that cannot be read, and when more than `max_quarantined_share` of a
-    part is refused: then the quarantine and the report are still written, the raw data is not.
+    part is refused: then the quarantine and the report are still written, the raw data is not. What the
+    running shop logged (`data`/logs) is a part of its own: pipelines/ingest/landed.py.
     """
     data.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".ingest-", dir=data) as name, _connection(name, constants) as connection:
@@ -76,24 +79,30 @@ def ingest(
         intakes = {"events": events, "impressions": events, "items": items}
         extracts = {part: found for part in PARTS if (found := adapter.extract(part, connection))}
         numbers = {part: events.add(extracts[part]) for part in extracts if part != "items"}
+        if live := landed_events(data / EVENT_LOG.relative_to(DATA), connection, events.table):
+            extracts[LIVE], intakes[LIVE], numbers[LIVE] = live, events, events.add(live)
         events.refuse_repeats()
         ties = put_in_order(connection, events.table)
         extracts.setdefault("items", catalogue_of(events.table, extracts["events"].source))
         numbers["items"] = items.add(extracts["items"])
+        if born := landed_items(data / ITEM_LOG.relative_to(DATA), connection, items.table):
+            extracts[BORN], intakes[BORN], numbers[BORN] = born, items, items.add(born)
         items.refuse_repeats()
         for i, repair in enumerate(items.repairs):
             if repair.field == "accessories":
                 keep_known(connection, items.table, 1 << i)
 
         parts, faults = {}, {}
-        for part in PARTS:
+        for part in dict.fromkeys([*PARTS, *numbers]):
             refused = intakes[part].refused(numbers[part]) if part in numbers else QUARANTINE.empty_table()
             _write(scratch / "quarantine" / f"{part}.parquet", QUARANTINE, refused.to_reader(), constants)
             if part in numbers:
                 parts[part] = Part.count(extracts[part], intakes[part], numbers[part], refused)
                 faults[part] = refused
         failure = _too_many_refused(parts, extracts, faults, constants.max_quarantined_share)
-        outputs = {} if failure else _write_raw(scratch / "raw", events, items, constants)
+        exported = f"(SELECT * FROM {events.table} WHERE part <> {numbers.get(LIVE, -1)})"
+        said = exported_until(connection, exported) if live or born else None
+        outputs = {} if failure else _write_raw(scratch / "raw", events, items, constants, said)
         holds = None if failure else profile(scratch / "raw")
         report = IngestReport(shop, parts, outputs, ties, holds, accepted=failure is None)
         _write_report(scratch / "reports", report)
@@ -120,14 +129,20 @@ def _intakes(
     return events, Intake(connection, ITEM_SCHEMA, "item_id", of_items, mended)
 
 
-def _write_raw(folder: Path, events: Intake, items: Intake, constants: IngestParams) -> dict[str, Output]:
-    """The three canonical files. The type of an event decides its file, whichever file it came from."""
+def _write_raw(
+    folder: Path, events: Intake, items: Intake, constants: IngestParams, said: datetime | None
+) -> dict[str, Output]:
+    """The three canonical files. The type of an event decides its file, whichever file it came from.
+
+    `said`: when the export's catalogue was made, where events of the running shop are newer.
+    """
     outputs, batch = {}, constants.row_group_rows
     for name, where in (("events", "type <> 'impression'"), ("impressions", "type = 'impression'")):
         rows = events.accepted("event_ts, part, file, source_row", batch, where)
         count = _write(folder / f"{name}.parquet", SCHEMA, rows, constants)
         outputs[name] = Output.of(count, events.types(where))
-    count = _write(folder / "items.parquet", ITEM_SCHEMA, items.accepted("item_id", batch), constants)
+    shape = as_of(ITEM_SCHEMA, said) if said else ITEM_SCHEMA
+    count = _write(folder / "items.parquet", shape, items.accepted("item_id", batch), constants)
     return outputs | {"items": Output.of(count, [])}
 
 

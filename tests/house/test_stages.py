@@ -18,7 +18,7 @@ STORE, STORE_YAML = ROOT / "feature_repo/features/store.py", ROOT / "feature_rep
 # Job -> what runs in the processes that it starts, beside its own code.
 STARTED = {"replay": ("pipelines/stream/stream.py", "pipelines/local/serve.py", "serving/service.py")}
 # Not made by a stage: a live shop writes them; `endcap features` and `endcap ingest` make them, empty.
-LIVE = {"data/logs/served", "data/logs/items"}
+LIVE = {"data/logs/served", "data/logs/items", "data/logs/events"}
 PACKAGES = ("feature_repo", "training", "serving", "monitoring", "pipelines")
 # Reached by every job, without influence on any output: units of time, names of places, the way a file is
 # replaced, messages, switches, how a picture writes a name, the reading of params.yaml itself (whose sections
