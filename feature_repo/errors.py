@@ -20,7 +20,7 @@ EndcapError
 ├── RegistryError      MLflow's store cannot be read or written       pipelines/release/registry.py
 ├── StuckError         a task of the stream that no longer beats      pipelines/stream/consumer.py
 ├── StackError         a local process that does not start or stop    pipelines/local/process.py
-└── DemoError          the demo did not end as it promises            pipelines/demo/story.py
+└── StepError          the demo did not end as it promises            pipelines/demo/story.py
 """
 
 from pathlib import Path

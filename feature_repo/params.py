@@ -22,6 +22,7 @@ from feature_repo.errors import ParamsError
 T = TypeVar("T")
 CHOSEN = Path("data/shop.yaml")  # what `endcap shop NAME` wrote
 FOR_DVC = "dvc"  # its section that dvc.yaml alone reads
+CUTS = ("rank_from", "valid_from", "test_from")
 
 
 def root() -> Path:
@@ -159,6 +160,7 @@ class Shop:
     valid_from: datetime
     test_from: datetime
     expects: tuple[str, ...] = ()  # what its data must hold: words of pipelines.ingest.profile.WITHOUT
+    moved_days: int = 0  # by which `endcap retrain` has moved the cuts on from those of params.yaml
 
     def run_dir(self) -> Path:
         """Live state of this shop: redis, mlflow, logs, process ids."""
@@ -176,11 +178,10 @@ def shop() -> Shop:
 
 def _in_order(found: Shop, where: str) -> Shop:
     """Raise ParamsError unless the cuts follow each other: nothing could be trained between them."""
-    cuts = ("rank_from", "valid_from", "test_from")
-    for earlier, later in pairwise(cuts):
+    for earlier, later in pairwise(CUTS):
         if getattr(found, earlier) >= getattr(found, later):
             value = getattr(found, later).isoformat()
-            raise ParamsError(f"{where}.{later}: {value} is not after {earlier}; allowed: {' < '.join(cuts)}")
+            raise ParamsError(f"{where}.{later}: {value} is not after {earlier}; allowed: {' < '.join(CUTS)}")
     return found
 
 

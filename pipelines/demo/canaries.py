@@ -12,7 +12,7 @@ from feature_repo.places import CHALLENGERS, at
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import Move, RolloutParams, Step
 from monitoring.experiment.watch import Guard
-from pipelines.demo.story import DemoError, say
+from pipelines.local.story import StepError, say
 from pipelines.release import aliases, rollout
 from pipelines.release.assurance import require_sound
 from pipelines.simulate.observed import Observed
@@ -54,7 +54,7 @@ def canary(visitors: Visitors, demo: DemoParams, why: str) -> bool:
     """Put the waiting challenger on trial; shoppers come until a guard has decided. True if promoted.
 
     The guard of `endcap up` watches too, by the ladder of `rollout`; whichever sees enough first decides.
-    Raises DemoError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
+    Raises StepError when `shoppers_at_most` came and the guard still holds; the canary is stopped then.
     """
     redis = connect()
     params = dataclasses.replace(
@@ -78,6 +78,6 @@ def canary(visitors: Visitors, demo: DemoParams, why: str) -> bool:
         if look.state.challenger is None:
             return look.state.champion == challenger
     control.rollback(redis, control.read(redis) or state, aliases.act_of("the demo's shoppers ran out"))
-    raise DemoError(
+    raise StepError(
         f"the guard had not decided after {demo.shoppers_at_most} shoppers; raise demo.shoppers_at_most"
     )

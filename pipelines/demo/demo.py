@@ -19,11 +19,11 @@ from feature_repo.params import Shop, load, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, ITEMS, at
 from feature_repo.ports import console_url, service_url, storefront_url
 from feature_repo.terminal import progress
-from pipelines.demo import story, window
+from pipelines.demo import window
 from pipelines.demo.canaries import DemoParams, canary, misset
-from pipelines.demo.story import DemoError, endcap, reproduce, say, step
 from pipelines.ingest.shop import choose
-from pipelines.local import stack
+from pipelines.local import stack, story
+from pipelines.local.story import StepError, endcap, reproduce, say, step
 from pipelines.release.aliases import read_manifest
 from pipelines.simulate.crowd import drive
 from pipelines.simulate.observed import Observed
@@ -109,11 +109,11 @@ def live(chosen: Shop, again: bool) -> None:
         endcap("promote", "--direct", "--bundle", misset(candidate))
         endcap("promote")
         if not canary(visitors, params, "demo: the trained candidate"):
-            raise DemoError("the good challenger was rolled back; `endcap rollout status` tells the numbers")
+            raise StepError("the good challenger was rolled back; `endcap rollout status` tells the numbers")
     with step("A bad challenger starts at 10 % and is rolled back by the click-through guard"):
         endcap("promote", "--bundle", misset(candidate))
         if canary(visitors, params, "demo: a setting changed after staging"):
-            raise DemoError("the bad challenger was promoted; `endcap rollout status` tells the numbers")
+            raise StepError("the bad challenger was promoted; `endcap rollout status` tells the numbers")
     shown.write_text(release)
 
 

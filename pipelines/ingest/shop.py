@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from feature_repo.errors import DataError, ParamsError
-from feature_repo.params import CHOSEN, FOR_DVC, Shop, named_shop, root
+from feature_repo.params import CHOSEN, CUTS, FOR_DVC, Shop, named_shop, root, shop
 
 NO_MAPPING = "pipelines/ingest/adapters/mapping.py"  # in the place of a dependency, which cannot be left out
 
@@ -24,12 +24,25 @@ def refuse_stale(chosen: Shop) -> None:
         section = named_shop(chosen.name)
     except ParamsError:
         return
+    section = moved(section, chosen.moved_days)
     for field in dataclasses.fields(Shop):
         ours, theirs = getattr(chosen, field.name), getattr(section, field.name)
         if ours != theirs and field.name != "source":
             where = f"shops.{chosen.name}.{field.name}"
             step = f"run `endcap shop {chosen.name}`, which takes over what params.yaml says"
             raise ParamsError(f"{where}: params.yaml has {theirs}, {CHOSEN} has {ours}; {step}")
+
+
+def moved(chosen: Shop, days: int) -> Shop:
+    """The shop with its cuts so many days later than now."""
+    cuts = {name: getattr(chosen, name) + timedelta(days=days) for name in CUTS}
+    return dataclasses.replace(chosen, moved_days=chosen.moved_days + days, **cuts)
+
+
+def advance(days: int) -> Shop:
+    """Set the cuts of the active shop `days` after those of params.yaml; what it says of others stays."""
+    chosen = shop()
+    return _write(moved(chosen, days - chosen.moved_days))
 
 
 def choose(name: str, source: Path | None = None) -> Shop:
@@ -46,6 +59,10 @@ def choose(name: str, source: Path | None = None) -> Shop:
         problem = f"there is no such folder with the data of shop '{name}'"
         step = f"name it: `endcap shop {name} --source DIR` or `make demo DATA={name} DATA_DIR=DIR`"
         raise DataError(chosen.source, problem, next_step=step)
+    return _write(chosen)
+
+
+def _write(chosen: Shop) -> Shop:
     # Instants as text: DVC writes parameters into dvc.lock, and YAML instants do not survive that.
     fields = dataclasses.asdict(chosen).items()
     values = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in fields}
@@ -53,7 +70,7 @@ def choose(name: str, source: Path | None = None) -> Shop:
         "mapping": chosen.mapping or NO_MAPPING,
         "simulates": [chosen.name] if chosen.adapter == "simulated" else [],
     }
-    text = f"# Written by `endcap shop {name}`; dvc.lock belongs to this shop.\n"
+    text = f"# Written by `endcap shop {chosen.name}`; dvc.lock belongs to this shop.\n"
     text += yaml.safe_dump(values, sort_keys=False)
     file = root() / CHOSEN
     file.parent.mkdir(exist_ok=True)

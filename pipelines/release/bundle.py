@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -54,7 +55,7 @@ def main() -> None:
         catalogue = read_catalogue()
         (folder / "item_ids.json").write_bytes(orjson.dumps(catalogue.item_ids))
         events = product_events()
-        (folder / "rails.json").write_bytes(orjson.dumps({"popular": _popular(events)}))
+        (folder / "rails.json").write_bytes(orjson.dumps({"popular": popular(events, shop().test_from)}))
         pq.write_table(catalogue.table, folder / "catalogue.parquet", compression="zstd")
         fields = {
             "feature_service": "ranker",
@@ -80,9 +81,9 @@ def main() -> None:
     print(f"{CANDIDATE}: release {manifest['digest']}, {manifest['items']} items, {order.serves} serves")
 
 
-def _popular(events: pd.DataFrame) -> list[str]:
-    """Items by product events of the 14 days before the test span, most first; ties by id."""
-    until = micros(shop().test_from)
+def popular(events: pd.DataFrame, before: datetime) -> list[str]:
+    """Items by product events of the 14 days before an instant, most first; ties by id."""
+    until = micros(before)
     recent = events[(events["event_ts"] < until) & (events["event_ts"] >= until - 14 * DAY_US)]
     counts = recent["item_id"].value_counts()
     ordered: list[str] = sorted(counts.index, key=lambda item: (-counts[item], item))

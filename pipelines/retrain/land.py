@@ -2,14 +2,14 @@
 
     data/logs/events/<first>-<last>.parquet   canonical events by arrival (ms), the newest file grows
 
-The log keeps an applied event `stream.keep_hours`; a shop that retrains runs this more often. A file holds all
-that arrived after the one before it, up to its own end, which lies a moment back: by then the log has it all.
+The log keeps an applied event `stream.keep_hours`; a shop that retrains runs this more often. A file holds
+all that arrived after the one before it, up to its own end, a moment back: by then the log has it all.
 Who is killed while a file grows leaves the shorter one beside it, and readers take the longer.
 """
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,9 +50,9 @@ def main() -> int:
     return int(landed.gap is not None)
 
 
-def land(redis: "Redis[Any]", folder: Path, params: StreamParams) -> Landed:
+def land(redis: Redis, folder: Path, params: StreamParams) -> Landed:
     """Append to `folder` what arrived after its end. Raises redis' errors; then it is as it was."""
-    seconds, micros = redis.time()
+    seconds, micros = cast("tuple[int, int]", redis.time())
     end = seconds * 1_000 + micros // MS_US - SETTLED_MS
     held = files(folder)
     since = span(held[-1])[1] if held else 0

@@ -1,0 +1,161 @@
+"""`endcap retrain`: new data, the stages, the gate, a challenger, its canary; for cron, unattended.
+
+    land       events of the running shop -> data/logs/events
+    cuts       of the shop's time move on by the whole days that have come since the export
+    stages     `dvc repro bundle`: what changed runs again, the gate included
+    release    the candidate becomes the challenger, its canary begins; the guard of `endcap up` decides
+
+Each step finds what the one before it left, so a run that was killed anywhere is finished by the next. At
+most one runs at a time. Whatever fails, the champion serves on. How it went is in run/SHOP/retrain.json.
+"""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import typer
+from redis import Redis
+
+from feature_repo.clock import DAY_US, micros
+from feature_repo.errors import EndcapError
+from feature_repo.eventlog.keys import StreamParams
+from feature_repo.features.catalogue import said_at
+from feature_repo.files import read_json, write_json
+from feature_repo.offline import event_log
+from feature_repo.online.connection import connect
+from feature_repo.params import load, root, shop
+from feature_repo.places import CANDIDATE, EVENT_LOG, RAW, VERDICT, at
+from monitoring.experiment.guard import RolloutParams
+from pipelines.ingest.shop import advance
+from pipelines.local.story import StepError, reproduce
+from pipelines.release import rollout as canary
+from pipelines.release.aliases import act_of, read_manifest, waiting_challenger
+from pipelines.release.assurance import ReleaseParams, prune
+from pipelines.release.bar import Verdict
+from pipelines.release.promote import promote
+from pipelines.release.registry import Registry
+from pipelines.retrain.land import land
+from serving.release import state as rollout
+
+LOCK, SUMMARY = "retrain.lock", "retrain.json"
+ON_TRIAL, SERVES, NOTHING_NEW = "on trial", "serves", "nothing new"
+REFUSED, FAILED = "refused by the gate", "failed"
+GATE_SAID_NO = "failed to reproduce 'gate'"  # of DVC
+
+
+class RetrainError(EndcapError):
+    """Nothing was begun: another one runs, or a canary is under way."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run went; written whatever happened."""
+
+    outcome: str  # one of those above
+    told: str  # what happened and what to do next
+    champion: str  # that serves, digest
+    candidate: str = ""
+    events: int = 0  # live ones, landed by this run
+    moved_days: int = 0  # of the cuts since the export
+    ndcg_at_12: tuple[float, float] | None = None  # champion's, candidate's, each on its own test span
+    seconds: float = 0.0
+
+    def text(self) -> str:
+        """One line."""
+        return f"retrain: {self.outcome} after {self.seconds:.0f} s; {self.told}"
+
+    def exit_code(self) -> int:
+        return int(self.outcome in (REFUSED, FAILED))
+
+
+def main(
+    why: Annotated[str, typer.Option(help="For the audit log.")] = "endcap retrain",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> int:
+    """New events to a challenger on trial: land, move the cuts, run the stages, gate, start the canary."""
+    began = time.monotonic()
+    with connect() as redis, only_one(shop().run_dir() / LOCK):
+        summary = retrain(redis, why)
+    summary = replace(summary, seconds=round(time.monotonic() - began, 1))
+    written = write_json(shop().run_dir() / SUMMARY, asdict(summary))
+    print(written.decode() if as_json else summary.text())
+    return summary.exit_code()
+
+
+def retrain(redis: Redis, why: str) -> Summary:
+    """Raises RetrainError before anything is begun; a step that fails later is an outcome."""
+    state = rollout.present(redis)
+    champion = Summary(FAILED, "", state.champion.digest)
+    if state.challenger:
+        return _under_way(state, champion)
+    landed = land(redis, at(EVENT_LOG), load("stream", StreamParams))
+    told = replace(champion, events=landed.rows, moved_days=advance(new_days()).moved_days)
+    log = shop().run_dir() / "logs" / "retrain-dvc.log"
+    try:
+        reproduce("bundle", log.relative_to(root()))
+    except StepError as error:
+        return _stopped(told, error, log)
+    manifest = read_manifest(at(CANDIDATE))
+    before = [m["metrics"]["models"]["endcap"]["ndcg_at_12"] for m in (state.champion.manifest(), manifest)]
+    told = replace(told, candidate=manifest["digest"], ndcg_at_12=(before[0], before[1]))
+    if manifest["digest"] == state.champion.digest:
+        return replace(told, outcome=NOTHING_NEW, told="the candidate is the champion itself")
+    try:
+        gate = read_json(at(VERDICT), "run `dvc repro gate`")
+        promote(at(CANDIDATE), redis, Registry(), act_of(why), latest_gate=gate)
+        begun = canary.begin(redis, load("rollout", RolloutParams), act_of(why))
+    except EndcapError as error:
+        return replace(told, told=f"{error}. The champion serves on")
+    prune(redis, waiting_challenger(), load("release", ReleaseParams).bundles_kept)
+    line = f"{manifest['digest']} gets {begun.percent} % of the shoppers; next: `endcap rollout status`"
+    return replace(told, outcome=ON_TRIAL, told=line)
+
+
+def new_days() -> int:
+    """Whole days between the export's newest event and the newest that was landed; 0 where none was."""
+    if not (files := event_log.files(at(EVENT_LOG))):
+        return 0
+    newest = max(pc.max(pq.read_table(file, columns=["event_ts"])["event_ts"]).as_py() for file in files)
+    return max(0, (micros(newest) - micros(said_at(at(RAW)))) // DAY_US)
+
+
+@contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Raises RetrainError where another process is inside; a killed one is outside."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RetrainError(
+                f"{lock.name}: another `endcap retrain` or `endcap refresh` runs; wait until it has ended"
+            ) from None
+        yield
+
+
+def _under_way(state: rollout.RolloutState, told: Summary) -> Summary:
+    """A canary of our own candidate: a run that was killed after it had begun. Another's is in the way."""
+    assert state.challenger is not None
+    digest = state.challenger.digest
+    if at(CANDIDATE).exists() and read_manifest(at(CANDIDATE))["digest"] == digest:
+        line = f"{digest} gets {state.percent} % of the shoppers; next: `endcap rollout status`"
+        return replace(told, outcome=ON_TRIAL, told=line, candidate=digest)
+    raise RetrainError(
+        f"challenger: {digest} is on trial at {state.percent} %; retrain when it is decided, "
+        "or end it with `endcap rollout stop`"
+    )
+
+
+def _stopped(told: Summary, error: StepError, log: Path) -> Summary:
+    """The gate's no is an outcome of its own; both leave the champion serving."""
+    if GATE_SAID_NO in log.read_text(errors="replace"):
+        found = read_json(at(VERDICT), "run `dvc repro gate`")
+        line = f"{Verdict.from_json(found).shortfall()}. The champion serves on"
+        return replace(told, outcome=REFUSED, told=line)
+    return replace(told, told=f"{error}. The champion serves on; run it again when it is mended")

@@ -166,7 +166,7 @@ def _home(folder: Path, patch: pytest.MonkeyPatch, registry: Path) -> Path:
 
     started = SimpleNamespace(**{**vars(subprocess), "Popen": fails})
     patch.setattr("pipelines.local.process.subprocess", started)
-    patch.setattr("pipelines.demo.story.subprocess", started)
+    patch.setattr("pipelines.local.story.subprocess", started)
     patch.setattr("uvicorn.run", lambda *_, **__: None)
     patch.setattr("pipelines.local.supervisor.serve", lambda *_: None)
     return folder

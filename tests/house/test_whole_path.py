@@ -36,10 +36,12 @@ from pipelines.parity import leakage
 from pipelines.protocol import ranker_data
 from pipelines.protocol.queries import make_queries, product_events
 from pipelines.release import bundle, evaluate, gate
+from pipelines.retrain.refresh import RefreshParams, refreshed, tried
 from pipelines.simulate import simulate
 from pipelines.simulate.crowd import drive
 from pipelines.simulate.world import World
 from pipelines.validate import validate
+from serving.release import bundle as serving_bundle
 from training.collaborative import als, item_item
 from training.ranking import ranker
 from training.two_tower import text, two_tower
@@ -85,6 +87,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def report(home: Path) -> dict[str, Any]:
     found: dict[str, Any] = orjson.loads((home / "data/reports/evaluate.json").read_bytes())
     return found
+
+
+def test_a_release_is_refreshed_with_later_events_and_tried_on_the_day_after(home: Path) -> None:
+    candidate, written = home / "data/bundles/candidate", home / "refreshed"
+    written.mkdir()
+    trial = tried(candidate, load("refresh", RefreshParams), written)
+    assert trial.queries >= 20 and trial.ndcg[1] > 0.02 and trial.interval[0] < trial.interval[1]
+    manifest = orjson.loads((candidate / "manifest.json").read_bytes())
+    until = instant(int(product_events()["event_ts"].max()) + 1)
+    fresh = serving_bundle.verify(refreshed(candidate, until, written, trial))
+    changed = {name for name, file in fresh["files"].items() if file != manifest["files"][name]}
+    tables = {"covisit.npz", "next.npz", "ease.npz", "als_items.npy", "attraction.npy", "rails.json"}
+    assert tables <= changed <= tables | {"together.npz", "carted.npz"}  # links are the catalogue's
+    assert fresh["refreshed"]["of"] == manifest["digest"] and fresh["space"] == manifest["space"]
+    (home / "again").mkdir()
+    again = refreshed(written / fresh["digest"], until, home / "again")
+    assert serving_bundle.verify(again)["digest"] == fresh["digest"]  # same events, same bytes
 
 
 def test_our_lists_beat_popularity_and_cover_more(home: Path) -> None:

@@ -5,6 +5,7 @@ strongly the factors are held to zero is chosen per shop: on one the best is for
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated
 
 import numpy as np
@@ -40,17 +41,27 @@ def main(fit: Annotated[Fit | None, typer.Option(help=CHOICE)] = None) -> None:
 def _fit(fit: Fit) -> str:
     params = load("als", AlsParams)
     with fitting("als", fit, params) as job:
-        items = len(job.catalogue)
-        recalls = tried(job.contacts, items, micros(job.cut), params)
-        chosen = max(recalls, key=lambda strength: recalls[strength])  # the first of equals
-        sessions = session_matrix(job.contacts, items)
-        factors = fit_als(sessions, params, chosen)
-        np.save(job.folder / "als_items.npy", whitened(factors, params.alpha, chosen))
-        warm = int(factors.any(axis=1).sum())
-        told = {"sessions": sessions.shape[0], "warm_items": warm, "regularization": chosen}
+        table, recalls = fold_in_table(job.contacts, len(job.catalogue), job.cut, params)
+        np.save(job.folder / "als_items.npy", table)
+        chosen, sessions = best_of(recalls), len(np.unique(job.contacts.session))
+        told = {"sessions": sessions, "warm_items": int(table.any(axis=1).sum()), "regularization": chosen}
         job.run.metrics({**told, "recall_held_out": recalls[chosen]})
-    shape = f"{sessions.shape[0]} sessions, factors {factors.shape[0]} x {factors.shape[1]}"
+    shape = f"{sessions} sessions, factors {table.shape[0]} x {table.shape[1]}"
     return f"als {fit}: {shape}, regularization {chosen:g} of {', '.join(f'{one:g}' for one in recalls)}"
+
+
+def fold_in_table(
+    contacts: Contacts, items: int, cut: datetime, params: AlsParams
+) -> tuple[np.ndarray, dict[float, float]]:
+    """The table of `whitened` (items, f) under the regularization that finds most, and what each found."""
+    recalls = tried(contacts, items, micros(cut), params)
+    chosen = best_of(recalls)
+    return whitened(fit_als(session_matrix(contacts, items), params, chosen), params.alpha, chosen), recalls
+
+
+def best_of(recalls: dict[float, float]) -> float:
+    """The regularization of the highest recall, the first of equals."""
+    return max(recalls, key=lambda strength: recalls[strength])
 
 
 def tried(contacts: Contacts, items: int, cut_us: int, params: AlsParams) -> dict[float, float]:

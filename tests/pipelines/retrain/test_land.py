@@ -20,7 +20,8 @@ from feature_repo.eventlog.lua import append
 from feature_repo.features.catalogue import said_at
 from feature_repo.offline import event_log
 from feature_repo.params import load
-from feature_repo.places import DATA, EVENT_LOG, EVENTS, IMPRESSIONS, ITEM_LOG, ITEMS as CATALOGUE, RAW, at
+from feature_repo.places import DATA, EVENT_LOG, EVENTS, IMPRESSIONS, ITEM_LOG, RAW, at
+from feature_repo.places import ITEMS as CATALOGUE
 from pipelines.ingest.adapters.adapters import Canonical
 from pipelines.ingest.ingest import IngestParams, ingest
 from pipelines.retrain import land as job

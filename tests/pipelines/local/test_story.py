@@ -15,8 +15,8 @@ from shops.simulated_weeks import tiny_run
 
 from feature_repo.errors import EndcapError
 from pipelines import cli
-from pipelines.demo import demo, story, window
-from pipelines.local import install
+from pipelines.demo import demo, window
+from pipelines.local import install, story
 
 ROOT = Path(__file__).resolve().parents[3]
 REPRO = """\

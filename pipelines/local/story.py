@@ -1,4 +1,4 @@
-"""How the demo talks: a line per step and per stage with its time; everything else is in a log it names."""
+"""How long work talks: a line per step and per stage with its time; everything else is in a log it names."""
 
 import os
 import re
@@ -24,8 +24,8 @@ SKIPPED = re.compile(r"Stage '[^']+' (didn't change|is cached)")
 console = Console(highlight=False, soft_wrap=True)
 
 
-class DemoError(EndcapError):
-    """A step of the demo failed; what it said stands above the message."""
+class StepError(EndcapError):
+    """A step failed; what it said stands above the message."""
 
 
 @contextmanager
@@ -48,20 +48,20 @@ def show(*command: str) -> None:
 
 
 def endcap(job: str, *args: str) -> None:
-    """One job, shown as a reader would run it. Raises its own error, or DemoError where it ends with 1.
+    """One job, shown as a reader would run it. Raises its own error, or StepError where it ends with 1.
 
     It runs in this process: the libraries of a release, imported once, serve four promotions.
     """
     show("endcap", job, *args)
     if code := call(job, function_of(job), args):
-        raise DemoError(f"`{' '.join(('endcap', job, *args))}` ended with {code}; the reason stands above")
+        raise StepError(f"`{' '.join(('endcap', job, *args))}` ended with {code}; the reason stands above")
 
 
 def reproduce(target: str, log: Path) -> None:
     """`dvc repro`: only the stages whose code, parameters or data changed since the last run.
 
     Each is one line: its time and what it does. All that they say goes to `log`, relative to root(); when one
-    fails, the end of it is shown and DemoError raised.
+    fails, the end of it is shown and StepError raised.
     """
     show("dvc", "repro", target)
     (root() / log).parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def reproduce(target: str, log: Path) -> None:
     if dvc.returncode:
         for line in (root() / log).read_text(errors="replace").splitlines()[-LAST_LINES:]:
             say(line)
-        raise DemoError(f"`dvc repro {target}` ended with {dvc.returncode}; all that was said is in {log}")
+        raise StepError(f"`dvc repro {target}` ended with {dvc.returncode}; all that was said is in {log}")
     if unchanged:
         say(f"{unchanged} stages have nothing new to do")
 
@@ -102,10 +102,11 @@ def _stages(lines: Iterable[str], output: TextIO) -> int:
                 unchanged += 1
             elif stage and line.rstrip().endswith("lock file 'dvc.lock'"):
                 _finished(stage, job, time.monotonic() - started)
-                stage = ""
+                stage, job = "", ""
     return unchanged
 
 
 def _finished(stage: str, job: str, seconds: float) -> None:
-    line = f"{stage:<18}{seconds:>6.1f} s  {summary(places()[job])}"
+    told = summary(places()[job]) if job else ""  # a stage may be a shop's own
+    line = f"{stage:<18}{seconds:>6.1f} s  {told}"
     say(line if len(line) <= WIDTH - 2 else f"{line[: WIDTH - 3]}…")
