@@ -169,13 +169,16 @@ def load(path: Path) -> Bundle:
     _expect(path / "attraction.npy", "size", n, len(attraction))
     for name, table in tables.items():
         _expect(path / f"{name}.npz", "size", (n, n), table.shape)
+    vectors, als = np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(als, np.float32)
+    sizes = params.load("index", IndexParams)
     models = Models(
         ids=ids,
-        item_vectors=np.ascontiguousarray(vectors, np.float32),
+        item_vectors=vectors,
         tower=_read(path / "user_tower.onnx", UserTower),
-        index=build(vectors, params.load("index", IndexParams)),
+        index=build(vectors, sizes),
         attraction=attraction,
-        als_items=np.ascontiguousarray(als, np.float32),
+        als_items=als,
+        factors=build(als, sizes),
         **tables,
     )
     bundle = Bundle(

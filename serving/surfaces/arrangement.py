@@ -1,6 +1,6 @@
 """A surface's candidates and its list: filters hold as long as the catalogue lets them, no slot is empty."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +41,7 @@ def gather(
     names = list(quotas)
     ordered, source_of = rows[order], [names[at] for at in brought[first[order]].tolist()]
     filler = "content" if question.craft.kind == "same" else "bestsellers"
-    steps = (
-        (level, most)
-        for level in range(len(question.allowed))
-        for most in (MORE * limit, len(question.matrix))
-    )
-    for level, most in steps:
+    for level, most in _steps(len(question.allowed), MORE * limit, len(question.matrix)):
         standing = _standing(question, ordered, level)
         if len(standing) >= limit:
             break
@@ -59,6 +54,17 @@ def gather(
     rows = np.concatenate([ordered, np.array(pins, np.int64)])
     brought_by = (*source_of, *[PINNED] * len(pins))
     return Candidates(rows, brought_by, shopper.scores.of(rows, np.arange(len(rows))))
+
+
+def _steps(levels: int, first: int, items: int) -> Iterator[tuple[int, int]]:
+    """Of every level how many rows are looked at: `first`, then MORE times as many, up to all."""
+    for level in range(levels):
+        most = first
+        while True:
+            yield level, min(most, items)
+            if most >= items:
+                break
+            most *= MORE
 
 
 def arranged(question: Anchored, ranked: Ranked) -> Ranked:
@@ -87,7 +93,7 @@ def lay(question: Anchored, ranked: Ranked, limit: int) -> list[int]:
 
 def _standing(question: Anchored, rows: Rows, level: int, settled: int = 0) -> npt.NDArray[np.int64]:
     """Places in `rows`, ascending, that may stand in one list; the first `settled` do in any case."""
-    allowed = question.allowed[level][rows]
+    allowed = question.allowed[level].of(rows)
     allowed[:settled] = True
     places = np.flatnonzero(allowed)
     if most := question.per_kind(level):
