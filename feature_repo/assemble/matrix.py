@@ -31,6 +31,7 @@ from feature_repo.folds.parts import Counts
 
 Floats = npt.NDArray[np.float32]
 
+NEVER = np.iinfo(np.int64).max
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
 
@@ -58,6 +59,7 @@ class ItemMatrix:
     """Catalogue and activity columns, all of length N, aligned to `ids`.
 
     price, margin, stock: float64, NaN for unknown · available_from: int64 us, 0 for unknown
+    on_sale_from: the same, NEVER for what is sold out
     department, category: int32 codes of the first below the root and of the whole path, 0 for unknown
     brand: int32, 0 for unknown · price_band: int32, 1..5 by quintile of the catalogue, 0 for unknown
     departments, categories, brands: code -> text, "" for 0
@@ -117,6 +119,7 @@ class ItemMatrix:
         with np.errstate(divide="ignore"):
             self.price_log = np.where(self.price > 0, np.log(self.price), np.nan)
         self.price_band = bands(self.price, self.price[: self.own])
+        self.on_sale_from = np.where(self.stock <= 0, NEVER, self.available_from)
 
     def popularity(self) -> Doubles:
         """Contacts as a share of the greatest, (N,); computed again only after `apply`.
@@ -230,7 +233,7 @@ class ItemMatrix:
         other.ids = [*self.ids[:n], *ids]
         other.row = {item: i for i, item in enumerate(other.ids)}
         other.newborns = newborns
-        for name in ("price", "margin", "stock", "available_from", "price_log"):
+        for name in ("price", "margin", "stock", "available_from", "on_sale_from", "price_log"):
             setattr(other, name, np.concatenate([getattr(self, name)[:n], getattr(tail, name)]))
         other._words = {name: [*words[:n], *tail._words[name]] for name, words in self._words.items()}
         other.shown = {name: [*held[:n], *tail.shown[name]] for name, held in self.shown.items()}
@@ -264,8 +267,7 @@ class ItemMatrix:
         if self._span is None:
             at = self.activity["at"]
             touched = at[at > 0]
-            never = np.iinfo(np.int64).max
-            self._span = int(touched.min(initial=never)), int(touched.max(initial=0))
+            self._span = int(touched.min(initial=NEVER)), int(touched.max(initial=0))
         return self._span
 
     def count(self, name: str, now: int, rows: Rows | slice = slice(None)) -> Doubles:

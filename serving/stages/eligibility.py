@@ -32,7 +32,7 @@ def on_sale(matrix: ItemMatrix, now: int, rows: Rows) -> Mask:
 
     An unknown stock counts as in stock: a shop that does not tell is not an empty shop.
     """
-    return np.asarray((matrix.available_from[rows] <= now) & ~(matrix.stock[rows] <= 0))
+    return np.asarray(matrix.on_sale_from[rows] <= now)
 
 
 def eligibility(
@@ -44,8 +44,8 @@ def eligibility(
 ) -> Eligibility:
     """Nothing that is not on sale, in the cart, just bought, named by the page, or excluded.
 
-    And only what the shop's rules allow. Just bought is what was bought in this visit, or within `bought_days`
-    in an earlier one.
+    And only what the shop's rules allow. Just bought is what was bought in this visit, or within
+    `bought_days` in an earlier one.
     """
     removed: dict[str, str] = {}
     for reason, items in (

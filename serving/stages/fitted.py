@@ -90,11 +90,13 @@ class Addends(NamedTuple):
         own = rows < size
         rows, weights = rows[own], weights[own]
         begin, end = table.indptr[rows], table.indptr[rows + 1]
-        spans = [slice(*ends) for ends in zip(begin.tolist(), end.tolist(), strict=True)]
-        if not spans:
-            return cls(_NONE, np.zeros(0), size)
-        values = np.concatenate([table.data[span] for span in spans]) * np.repeat(weights, end - begin)
-        return cls(np.concatenate([table.indices[span] for span in spans]), values, size)
+        if len(rows) == 1:
+            span = slice(begin[0], end[0])
+            return cls(table.indices[span], table.data[span] * weights[0], size)
+        many = end - begin
+        ends = np.cumsum(many)
+        entries = np.arange(many.sum()) + np.repeat(begin - ends + many, many)
+        return cls(table.indices[entries], table.data[entries] * np.repeat(weights, many), size)
 
     def summed(self) -> tuple[Rows, npt.NDArray[Any]]:
         """Ascending rows that anything was added to, int64 (r,), and their sums, float64 (r,)."""
@@ -108,9 +110,10 @@ class Addends(NamedTuple):
         """The sums of distinct `rows` (n,): float32 (n,), 0 where nothing was added."""
         if not len(rows):
             return np.zeros(0, np.float32)
-        place = np.minimum(placed(rows, max(self.size, int(rows.max()) + 1))[self.items], len(rows) - 1)
-        hit = rows[place] == self.items
-        return np.bincount(place[hit], self.values[hit], len(rows)).astype(np.float32)
+        n = len(rows)
+        place = np.minimum(placed(rows, max(self.size, int(rows.max()) + 1))[self.items], n - 1)
+        place[rows[place] != self.items] = n
+        return np.bincount(place, self.values, n + 1)[:n].astype(np.float32)
 
 
 def read_table(file: Path) -> sparse.csr_matrix:

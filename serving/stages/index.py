@@ -14,6 +14,7 @@ import numpy.typing as npt
 from feature_repo.assemble.orders import best
 from serving.types import Filter, Floats, Rows
 
+_effort: Any = faiss.SearchParametersHNSW  # type: ignore[attr-defined]  # its stubs are older
 OVERFETCH, REFILL = (
     2,
     8,
@@ -63,7 +64,7 @@ class Hnsw:
     def search(self, query: Floats, k: int, may: Filter | None = None) -> tuple[Rows, Floats]:
         """See Exact.search. Where few of the nearest may be shown it looks once more, REFILL times as far."""
         for asked in (k,) if may is None else (OVERFETCH * k, OVERFETCH * REFILL * k):
-            effort = faiss.SearchParametersHNSW(efSearch=max(self._ef_search, asked))
+            effort = _effort(efSearch=max(self._ef_search, asked))
             near, found = self._index.search(
                 np.ascontiguousarray(query[None], np.float32), asked, params=effort
             )

@@ -1,4 +1,4 @@
-"""Candidates: every source brings its best, quotas blend the sources into K = 120 rows; only these are scored.
+"""Candidates: every source brings its best, quotas blend them into K = 120 rows; only these are scored.
 
 Sources, each asked only while the list is not full, in the order of `quotas`, which every shop learns of its
 own (pipelines/blend):
@@ -192,8 +192,11 @@ class Scored:
         return fold_in(self._models.als_items, rows[rows < len(self._models.ids)])
 
     def als(self, rows: Rows) -> Floats:
-        own = rows < len(self._models.ids)
-        return np.asarray(self._models.als_items[rows * own] @ self.taste * own, np.float32)
+        factors = self._models.als_items
+        if not len(self._newborns.born):
+            return np.asarray(factors[rows] @ self.taste)
+        own = rows < len(factors)
+        return np.asarray(factors[rows * own] @ self.taste * own)
 
     @cached_property
     def covisit(self) -> Addends:

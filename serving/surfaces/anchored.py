@@ -43,10 +43,22 @@ class Anchored:
     def allowed(self) -> tuple[Filter, ...]:
         """What may stand in the list while the first 0, 1, ... filters of `relax` give way."""
         found = [self.eligible]
-        for name in reversed(self.craft.relax):
-            passed = {"kind": self._of_kind, "price": self._in_range}.get(name)
-            found.append(found[-1] if passed is None else found[-1].both(passed()))
+        for one in self._filters:
+            found.append(found[-1] if one is None else found[-1].both(one))
         return tuple(reversed(found))
+
+    def standing(self, rows: Rows) -> list[Mask]:
+        """Which of `rows` (n,) every filter of `allowed` lets stand: bool (n,) each."""
+        found = [self.eligible.of(rows)]
+        for one in self._filters:
+            found.append(found[-1] if one is None else found[-1] & one.of(rows))
+        return found[::-1]
+
+    @cached_property
+    def _filters(self) -> list[Filter | None]:
+        """The last of `relax` first; one that counts what stands in the list is no filter of rows."""
+        made = {"kind": self._of_kind, "price": self._in_range}
+        return [made[name]() if name in made else None for name in reversed(self.craft.relax)]
 
     def per_kind(self, level: int) -> int:
         """At most so many of one kind; 0: any number."""
@@ -76,10 +88,10 @@ class Anchored:
             return Filter(lambda rows: np.ones(len(rows), np.bool_))
         return Filter(lambda rows: ~((price[rows] < low) | (price[rows] > high)))
 
-    def _codes(self, name: str) -> npt.NDArray[np.int32]:
-        """The anchors' own, distinct; not 0, the unknown one, which is nobody's."""
-        found = np.unique(getattr(self.matrix, name)[self.anchors])
-        return found[found > 0]
+    def _codes(self, name: str) -> Rows:
+        """The anchors' own, ascending; not 0, the unknown one, which is nobody's."""
+        found = set(getattr(self.matrix, name)[self.anchors].tolist()) - {0}
+        return np.array(sorted(found), np.int64)
 
     def best(self, source: str, may: Filter, most: int) -> Rows:
         """At most `most` rows that may stand and that `source` brings, best first, none twice."""
@@ -118,10 +130,10 @@ class Anchored:
         return found
 
 
-def _one_of(wanted: npt.NDArray[np.int32], codes: npt.NDArray[np.int32]) -> Mask:
+def _one_of(wanted: Rows, codes: npt.NDArray[np.int32]) -> Mask:
     """Which of `codes` (n,) are among the ascending `wanted`, bool (n,)."""
-    if not len(wanted):
-        return np.zeros(len(codes), np.bool_)
+    if len(wanted) < 2:
+        return codes == wanted[0] if len(wanted) else np.zeros(len(codes), np.bool_)
     found: Mask = wanted[np.minimum(wanted.searchsorted(codes), len(wanted) - 1)] == codes
     return found
 

@@ -109,11 +109,11 @@ def test_no_rules_leave_a_slot_empty_doubled_or_forbidden_while_products_may_be_
         slots = bestsellers(request, visitor, ITEMS, asked)
     else:
         slots = recommend(request, varied, visitor, ITEMS, asked).slots
-    may = eligibility(request, visitor, ITEMS, allowed=asked.allowed).mask
+    may = eligibility(request, visitor, ITEMS, steering=asked).may
     rows = [ITEMS.row[item] for item in ids(slots)]
     assert [slot.slot for slot in slots] == list(range(len(slots)))
     assert len(set(rows)) == len(rows) <= limit
-    assert may[rows].all()
+    assert may.of(np.array(rows, np.int64)).all()
     assert not {"item-8", "item-2", *exclude} & set(ids(slots))
     pinned = {pin.row for pin in asked.pinned(may, limit)}
     assert pinned <= set(rows)
