@@ -5,6 +5,7 @@ Exact search over 12,000 x 64 takes 0.1 ms and has no recall to lose; at a milli
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.assemble.orders import best
+from feature_repo.files import alone, whole
 from serving.types import Filter, Floats, Rows
 
 _effort: Any = faiss.SearchParametersHNSW  # type: ignore[attr-defined]  # its stubs are older
@@ -55,11 +57,17 @@ class Exact:
 class Hnsw:
     """Hierarchical navigable small world graph (Malkov and Yashunin 2016, arXiv:1603.09320) of faiss."""
 
-    def __init__(self, vectors: Floats, params: IndexParams) -> None:
+    def __init__(self, vectors: Floats, params: IndexParams, file: Path | None = None) -> None:
+        """`file`: where the graph is kept, made by the first process that asks and mapped by all."""
         self._ef_search = params.ef_search
-        self._index = faiss.IndexHNSWFlat(vectors.shape[1], params.m, faiss.METRIC_INNER_PRODUCT)
-        self._index.hnsw.efConstruction = params.ef_construction
-        self._index.add(np.ascontiguousarray(vectors, np.float32))
+        if file is None:
+            self._index = _graph(vectors, params)
+            return
+        with alone(file.with_suffix(".lock")):
+            if not file.exists():
+                with whole(file) as draft:
+                    faiss.write_index(_graph(vectors, params), str(draft))
+        self._index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
 
     def search(self, query: Floats, k: int, may: Filter | None = None) -> tuple[Rows, Floats]:
         """See Exact.search. Where few of the nearest may be shown it looks once more, REFILL times as far."""
@@ -82,9 +90,22 @@ class Hnsw:
 Index = Exact | Hnsw  # what a release is searched with; built when it is loaded, immutable afterwards
 
 
-def build(vectors: Floats, params: IndexParams) -> Index:
-    """The index of `vectors` float32 (N, d) that the size of the catalogue asks for."""
-    return Exact(vectors) if len(vectors) < params.exact_below else Hnsw(vectors, params)
+def build(vectors: Floats, params: IndexParams, place: Path | None = None) -> Index:
+    """The index of `vectors` float32 (N, d) that the size of the catalogue asks for.
+
+    A graph takes minutes for a million items: with a `place` it is kept beside it and built once.
+    """
+    if len(vectors) < params.exact_below:
+        return Exact(vectors)
+    name = f".m{params.m}.ef{params.ef_construction}.graph"
+    return Hnsw(vectors, params, place.with_name(place.name + name) if place else None)
+
+
+def _graph(vectors: Floats, params: IndexParams) -> Any:
+    graph = faiss.IndexHNSWFlat(vectors.shape[1], params.m, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = params.ef_construction
+    graph.add(np.ascontiguousarray(vectors, np.float32))
+    return graph
 
 
 def top(rows: Rows, score: npt.NDArray[Any], may: Filter, k: int) -> list[int]:

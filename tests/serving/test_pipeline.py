@@ -141,15 +141,16 @@ def test_an_order_of_one_source_is_its_quota_and_no_trees(release: Bundle, items
     order = settings("covisit", release.retrieve, release.diversify, UNWEIGHTED)
     alone = replace(release, ranker=Untrained(), retrieve=order.retrieve, diversify=order.diversify)
     served = recommend(request, alone, visitor, items)
-    past, mask = history(visitor, items), served.eligible.mask
+    past = history(visitor, items)
     scores = Scored(order.retrieve, release.models, user_vector(release.models, visitor, past), past)
-    best = [items.ids[row] for row in top(scores.covisit, mask, 12)]
+    best = [items.ids[row] for row in top(*scores.summed("covisit"), served.eligible.may, 12)]
     assert [slot.item_id for slot in served.slots] == best
     assert {slot.source for slot in served.slots} == {"covisit"}
 
 
 def test_an_item_before_its_first_day_of_sale_is_not_eligible(items: ItemMatrix) -> None:
-    items.available_from[7] = NOW + DAY_US
+    unknown = {name: [None] for name in ("price", "margin", "stock", "category_path", "brand")}
+    items = items.listed(np.array([7]), {**unknown, "available_from": [NOW + DAY_US]})
     request = Request("homepage_hero")
     mask = eligibility(request, visitor_of(request, NOW, None, None), items).mask
     later = eligibility(request, visitor_of(request, NOW + 2 * DAY_US, None, None), items).mask
@@ -162,21 +163,21 @@ def test_candidates_are_distinct_eligible_and_fill_k_where_the_catalogue_can(
 ) -> None:
     request = Request("homepage_hero")
     visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
-    mask = eligibility(request, visitor, items).mask
+    may, mask = (found := eligibility(request, visitor, items)).may, found.mask
     params = replace(release.retrieve, k=40)
-    found = retrieve(params, release.models, visitor, history(visitor, items), items, mask)
+    found = retrieve(params, release.models, visitor, history(visitor, items), items, may)
     assert len(found.rows) == len(set(found.rows.tolist())) == 40
     assert mask[found.rows].all()
-    everything = retrieve(release.retrieve, release.models, visitor, history(visitor, items), items, mask)
+    everything = retrieve(release.retrieve, release.models, visitor, history(visitor, items), items, may)
     assert set(everything.rows.tolist()) == set(np.flatnonzero(mask).tolist())
 
 
 def test_no_source_brings_more_than_its_quota(release: Bundle, items: ItemMatrix) -> None:
     request = Request("homepage_hero")
     visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
-    mask = eligibility(request, visitor, items).mask
+    may = eligibility(request, visitor, items).may
     params = replace(release.retrieve, k=20, quotas={"ease": 4, "covisit": 3, "tower": 2, "popular": 50})
-    found = retrieve(params, release.models, visitor, history(visitor, items), items, mask)
+    found = retrieve(params, release.models, visitor, history(visitor, items), items, may)
     assert [found.source.count(name) for name in params.quotas] == [4, 3, 2, 11]
 
 
