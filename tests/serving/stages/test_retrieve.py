@@ -1,4 +1,4 @@
-"""What sources bring without scoring the catalogue is what they would bring if they did, and lists stay full."""
+"""Sources that do not score the catalogue bring what they would if they did, and lists stay full."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from serving.pipeline import Bundle, recommend, visitor_of
 from serving.release import bundle
 from serving.stages.eligibility import eligibility
 from serving.stages.fitted import user_vector
-from serving.stages.index import Hnsw, IndexParams
+from serving.stages.index import Exact, Hnsw, IndexParams
 from serving.stages.odds import SOURCE
 from serving.stages.retrieve import Sources
 from serving.stages.steering import Steering
@@ -121,7 +121,7 @@ def test_a_list_is_full_and_near_when_95_percent_of_a_category_are_sold_out(
     centres = rng.normal(size=(2, 64))
     units = centres[np.arange(N) % 2] + rng.normal(scale=0.3, size=(N, 64))
     units = (units / np.linalg.norm(units, axis=1, keepdims=True)).astype(np.float32)
-    models = replace(models, item_vectors=units, index=Hnsw(units, GRAPH) if graph else models.index)
+    models = replace(models, item_vectors=units, index=Hnsw(units, GRAPH) if graph else Exact(units))
     items, mine = matrix(table), np.arange(0, N, 2)
     left = rng.choice(mine, len(mine) // 20, replace=False)
     gone = np.setdiff1d(mine, left)
