@@ -99,8 +99,8 @@ def collect(queries: int, path: Path) -> None:
 
     def answer(known: Known) -> tuple[np.ndarray, list[int]]:
         query, request, visitor, matrix = known
-        past, mask = history(visitor, matrix), eligibility(request, visitor, matrix, blend.bought_days).mask
-        found = retrieve(blend, models, visitor, past, matrix, mask)
+        past, may = history(visitor, matrix), eligibility(request, visitor, matrix, blend.bought_days).may
+        found = retrieve(blend, models, visitor, past, matrix, may)
         own = assemble(visitor, past, matrix, found.rows, found.scores)
         more = np.empty((len(found.rows), len(POOL) + len(RELATIVE)), np.float32)
         compare(Meeting(visitor, past, matrix, found.rows, found.scores), *pools, more)

@@ -6,6 +6,7 @@ A surface with a craft of its own (serving/surfaces) brings other candidates and
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from feature_repo.assemble.matrix import ItemMatrix
@@ -18,11 +19,11 @@ from serving.stages.odds import UNWEIGHTED, Clicks
 from serving.stages.rank import Ranker, Untrained, rank
 from serving.stages.retrieve import Retrieve, Scored, Sources, retrieve
 from serving.stages.shelf import AS_RANKED, every_one, shelved
-from serving.stages.steering import UNSTEERED, Mask, Pin, Steering, weighed
+from serving.stages.steering import UNSTEERED, Pin, Steering, weighed
 from serving.surfaces.anchored import asked
 from serving.surfaces.arrangement import arranged, gather
 from serving.surfaces.craft import Surfaces
-from serving.types import Candidates, Ranked, Request, Slot
+from serving.types import Candidates, Filter, Ranked, Request, Slot
 
 
 @dataclass(frozen=True)
@@ -99,20 +100,20 @@ def recommend(
     """Fill `request.limit` slots; fewer only where the catalogue has no more that may be shown."""
     took = Laps()
     past = history(visitor, matrix)
-    eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days, steering.allowed)
-    pins = steering.pinned(eligible.mask, request.limit)
+    eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days, steering)
+    pins = steering.pinned(eligible.may, request.limit)
     took.lap("filter")
     params, models, clicks = bundle.retrieve, bundle.models, bundle.clicks
     pinned = [pin.row for pin in pins]
     craft = bundle.surfaces.of(request.surface)
-    question = asked(craft, request, visitor, past, models, matrix, eligible.mask)
+    question = asked(craft, request, visitor, past, models, matrix, eligible.may)
     if question:
         shopper = Sources(params, models, visitor, past, matrix, question.allowed[0])
         candidates = gather(question, shopper, params.k, request.limit, pinned)
     else:
         if (quotas := clicks.quotas(past, params.quotas)) is not params.quotas:
             params = replace(params, quotas=quotas)
-        candidates = retrieve(params, models, visitor, past, matrix, eligible.mask, pinned)
+        candidates = retrieve(params, models, visitor, past, matrix, eligible.may, pinned)
     took.lap("retrieve")
     own = question is not None and question.craft.order == "own"
     ranker, weights = (Untrained(), UNWEIGHTED) if own else (bundle.ranker, clicks)
@@ -120,7 +121,7 @@ def recommend(
     took.lap("rank")
     ranked = weighed(ranked, steering.factor)
     diversity, drawn = bundle.diversify, draw(request, visitor)
-    standing: tuple[Mask, ...] = (eligible.mask,)
+    standing: tuple[Filter, ...] = (eligible.may,)
     if question:  # its filters are its diversity, and a draw would break them
         ranked, diversity, drawn = arranged(question, ranked), AS_RANKED, None
         standing = question.allowed
@@ -137,9 +138,9 @@ def reorder(
     What the rules do not allow comes last; a pinned product moves to its slot if it is listed.
     """
     took = Laps()
-    mask = on_sale(matrix, visitor.now)
+    may = Filter(partial(on_sale, matrix, visitor.now))
     rows = matrix.rows_of(list(dict.fromkeys(request.items)))
-    rows = rows[mask[rows]]
+    rows = rows[may.of(rows)]
     took.lap("filter")
     past = history(visitor, matrix)
     user = user_vector(bundle.models, visitor, past, matrix.newborns)
@@ -150,4 +151,4 @@ def reorder(
     ranked = weighed(rank(bundle.ranker, candidates, visitor, past, matrix, *weights), steering.factor)
     took.lap("rank")
     slots, pins = every_one(ranked, matrix, steering)
-    return Served(slots, candidates, ranked, Eligibility(mask, {}), took, pins=pins)
+    return Served(slots, candidates, ranked, Eligibility(may, {}, len(matrix)), took, pins=pins)

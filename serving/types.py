@@ -1,10 +1,31 @@
 """What flows through the pipeline: a request, candidates, slots, an answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from feature_repo.assemble.visitor import Floats, Rows, Scores
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Filter(NamedTuple):
+    """Which rows of the catalogue may stand in a list; nobody asks of all of them.
+
+    of: rows (n,) -> bool (n,)
+    within: ascending, all rows that may, and perhaps some that may not, where these are few; None: too many
+    """
+
+    of: Callable[[Rows], Mask]
+    within: Rows | None = None
+
+    def both(self, other: "Filter") -> "Filter":
+        """What either lets stand."""
+        parts = [one.within for one in (self, other) if one.within is not None]
+        return Filter(lambda rows: self.of(rows) & other.of(rows), min(parts, key=len, default=None))
 
 
 @dataclass(frozen=True, slots=True)

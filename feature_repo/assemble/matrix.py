@@ -23,12 +23,15 @@ from feature_repo.assemble.catalogue_columns import (
     tagged,
     texts,
 )
+from feature_repo.assemble.orders import Groups, Order
+from feature_repo.clock import HOUR_US
 from feature_repo.features.catalogue import SHOWN
 from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
 from feature_repo.folds.parts import Counts
 
 Floats = npt.NDArray[np.float32]
 
+NEVER = np.iinfo(np.int64).max
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}
 
@@ -56,9 +59,11 @@ class ItemMatrix:
     """Catalogue and activity columns, all of length N, aligned to `ids`.
 
     price, margin, stock: float64, NaN for unknown · available_from: int64 us, 0 for unknown
+    on_sale_from: the same, NEVER for what is sold out
     department, category: int32 codes of the first below the root and of the whole path, 0 for unknown
     brand: int32, 0 for unknown · price_band: int32, 1..5 by quintile of the catalogue, 0 for unknown
-    categories, brands: code -> text, "" for 0 · tags: tag -> its rows, empty in a catalogue without tags
+    departments, categories, brands: code -> text, "" for 0
+    tags: tag -> its rows, empty in a catalogue without tags
     activity[name]: int64 or float64, as declared by the fold `item_activity`
     shown[name]: title, brand, ... as the catalogue has them, for answers; absent where it was not read
 
@@ -77,9 +82,7 @@ class ItemMatrix:
             c.name: np.zeros(len(self.ids), np.int64 if c.dtype == "int64" else np.float64)
             for c in ITEM_ACTIVITY.columns
         }
-        self._popularity: Doubles | None = None
-        self._exposure: Doubles | None = None
-        self._span: tuple[int, int] | None = None
+        self._forget()
         self.newborns = Newborns.of((), ())
         self.price, self.margin = numbers(catalogue["price"]), numbers(catalogue["margin"])
         self.stock, self.available_from = numbers(catalogue["stock"]), instants(catalogue["available_from"])
@@ -97,16 +100,26 @@ class ItemMatrix:
         """How many rows are the release's own; the others are newborns."""
         return len(self.ids) - len(self.newborns.born)
 
+    def _forget(self) -> None:
+        """What was computed of the activity and the catalogue, and is kept."""
+        self._popularity: Doubles | None = None
+        self._exposure: Doubles | None = None
+        self._span: tuple[int, int] | None = None
+        self._bestselling: Order | None = None
+        self._young: tuple[int, Rows] | None = None
+
     def _code(self) -> None:
         paths = self._words["category_path"]
         self.categories, self.category = coded(paths, self.own)
-        _, self.department = coded([department(path) for path in paths], self.own)
+        self.departments, self.department = coded([department(path) for path in paths], self.own)
         self.brands, self.brand = coded(self._words["brand"], self.own)
+        self._groups: dict[str, Groups] = {}
 
     def _derive(self) -> None:
         with np.errstate(divide="ignore"):
             self.price_log = np.where(self.price > 0, np.log(self.price), np.nan)
         self.price_band = bands(self.price, self.price[: self.own])
+        self.on_sale_from = np.where(self.stock <= 0, NEVER, self.available_from)
 
     def popularity(self) -> Doubles:
         """Contacts as a share of the greatest, (N,); computed again only after `apply`.
@@ -130,6 +143,39 @@ class ItemMatrix:
             self._exposure = seen / mean if (mean := float(seen.mean()) if len(seen) else 0.0) else seen + 1.0
         return self._exposure
 
+    def bestselling(self) -> Order:
+        """What is not sold out by falling popularity; kept as `popularity` is."""
+        if self._bestselling is None:
+            rows = np.flatnonzero(~(self.stock <= 0))
+            self._bestselling = Order(rows, self.popularity()[rows])
+        return self._bestselling
+
+    def grouped(self, name: str) -> Groups:
+        """The rows of each code of `category` or `department`."""
+        if name not in self._groups:
+            self._groups[name] = Groups(getattr(self, name), int(getattr(self, name).max(initial=0)))
+        return self._groups[name]
+
+    def younger(self, than: int) -> Rows:
+        """Ascending rows of what is on sale, or was first touched, later than `than` (us)."""
+        if self._young is None or not 0 <= than - self._young[0] < HOUR_US:
+            since = than - than % HOUR_US
+            self._young = since, np.flatnonzero(self.born() > since)
+        rows = self._young[1]
+        return rows[self.born(rows) > than]
+
+    def born(self, rows: Rows | slice = slice(None)) -> Rows:
+        return np.maximum(self.available_from[rows], self.activity["first_ts"][rows])
+
+    def warm(self, like: Self) -> Self:
+        """This snapshot, with all computed that requests share, as they asked it of the one before."""
+        self.popularity(), self.exposure(), next(self.bestselling().parts(), None)
+        for name in like._groups:
+            self.grouped(name)
+        if like._young is not None:
+            self.younger(like._young[0])
+        return self
+
     def _first_known(self, *names: str) -> Doubles:
         """The first of these counts that is not 0 everywhere, at the newest instant; else zeros."""
         counts = (self.count(name, self.newest()) for name in names)
@@ -137,7 +183,7 @@ class ItemMatrix:
 
     def apply(self, rows: Rows, values: Mapping[str, npt.ArrayLike]) -> None:
         """Overwrite the activity of `rows` (n,) by `values`, one array of length n per fold column."""
-        self._popularity = self._exposure = self._span = None
+        self._forget()
         for name in ACTIVITY:
             self.activity[name][rows] = values[name]
 
@@ -171,6 +217,7 @@ class ItemMatrix:
         if other._words != self._words:
             other._code()
         other._derive()
+        other._bestselling = other._young = None
         return other
 
     def with_newborns(
@@ -186,7 +233,7 @@ class ItemMatrix:
         other.ids = [*self.ids[:n], *ids]
         other.row = {item: i for i, item in enumerate(other.ids)}
         other.newborns = newborns
-        for name in ("price", "margin", "stock", "available_from", "price_log"):
+        for name in ("price", "margin", "stock", "available_from", "on_sale_from", "price_log"):
             setattr(other, name, np.concatenate([getattr(self, name)[:n], getattr(tail, name)]))
         other._words = {name: [*words[:n], *tail._words[name]] for name, words in self._words.items()}
         other.shown = {name: [*held[:n], *tail.shown[name]] for name, held in self.shown.items()}
@@ -197,7 +244,7 @@ class ItemMatrix:
         }
         for name, column in other.activity.items():
             column[n:][kept] = self.activity[name][before[kept]]
-        other._popularity = other._exposure = other._span = None
+        other._forget()
         return other
 
     def as_of(self, now: int) -> Self:
@@ -220,8 +267,7 @@ class ItemMatrix:
         if self._span is None:
             at = self.activity["at"]
             touched = at[at > 0]
-            never = np.iinfo(np.int64).max
-            self._span = int(touched.min(initial=never)), int(touched.max(initial=0))
+            self._span = int(touched.min(initial=NEVER)), int(touched.max(initial=0))
         return self._span
 
     def count(self, name: str, now: int, rows: Rows | slice = slice(None)) -> Doubles:

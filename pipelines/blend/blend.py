@@ -76,9 +76,9 @@ def ask(queries: Sequence[Query], models: Models, shipped: Retrieve, processes: 
             for item, ts in zip(user["bought_items"], user["bought_ts"], strict=True)
             if item in row
         }
-        past, mask = history(visitor, matrix), eligibility(request, visitor, matrix, 0.0).mask
+        past, may = history(visitor, matrix), eligibility(request, visitor, matrix, 0.0).may
         more = replace(shipped, k=shipped.k + len(bought))  # so many may be barred by a window
-        sources = Sources(more, models, visitor, past, matrix, mask)
+        sources = Sources(more, models, visitor, past, matrix, may)
         wanted = frozenset(row[item] for item in query.relevant if item in row)
         return Asked(
             {name: sources.best(name) for name in shipped.quotas}, wanted, len(query.relevant), bought

@@ -190,11 +190,9 @@ def _ask(
 
     def answer(known: Known) -> Listed:
         query, request, visitor, matrix = known
-        past, mask = (
-            history(visitor, matrix),
-            eligibility(request, visitor, matrix, retrieve.bought_days).mask,
-        )
-        sources = Sources(retrieve, models, visitor, past, matrix, mask)
+        past = history(visitor, matrix)
+        may = eligibility(request, visitor, matrix, retrieve.bought_days).may
+        sources = Sources(retrieve, models, visitor, past, matrix, may)
         drawn, varied, pulled = draw(request, visitor), [], []
         rows = {}
         for name, order in made.items():

@@ -50,11 +50,12 @@ def load_models(fit: str) -> Models:
             step = f"run `endcap {TABLES[name]} --fit {fit}`"
             raise DataError(path, f"cannot be read: {error}", next_step=step) from error
 
-    vectors = read("item_vectors.npy", np.load)
+    params = load("index", IndexParams)
+    vectors, factors = read("item_vectors.npy", np.load), read("als_items.npy", np.load).astype(np.float32)
     return Models(
         ids=read_catalogue().item_ids,
         item_vectors=vectors,
-        index=build(vectors, load("index", IndexParams)),
+        index=build(vectors, params),
         tower=read("user_tower.onnx", UserTower),
         covisit=read("covisit.npz", read_table),
         next=read("next.npz", read_table),
@@ -63,5 +64,6 @@ def load_models(fit: str) -> Models:
         carted=read("carted.npz", read_table),
         links=read("links.npz", read_table),
         attraction=read("attraction.npy", np.load),
-        als_items=read("als_items.npy", np.load).astype(np.float32),
+        als_items=factors,
+        factors=build(factors, params),
     )

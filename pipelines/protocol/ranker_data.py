@@ -76,8 +76,8 @@ def recomputed_examples(
     def example(known: Known) -> Example | None:
         query, request, visitor, matrix = known
         past = history(visitor, matrix)
-        mask = eligibility(request, visitor, matrix, blend.bought_days).mask
-        found = retrieve(blend, models, visitor, past, matrix, mask)
+        may = eligibility(request, visitor, matrix, blend.bought_days).may
+        found = retrieve(blend, models, visitor, past, matrix, may)
         items = [matrix.ids[row] for row in found.rows]
         label = np.array([query.kinds.get(item, 0) for item in items], np.int8)
         if not label.any():

@@ -8,6 +8,7 @@ window is judged with the rest.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -47,15 +48,15 @@ from serving.pipeline import Bundle, recommend
 from serving.stages import forest
 from serving.stages.diversify import Diversify
 from serving.stages.eligibility import eligibility
-from serving.stages.fitted import als_scores, user_vector
-from serving.stages.index import top
 from serving.stages.odds import Clicks
 from serving.stages.rank import Untrained
-from serving.stages.retrieve import EVERY, Scored
+from serving.stages.retrieve import Sources
 from serving.surfaces.craft import Surfaces
+from serving.types import Filter
 
 K = 12
 BASELINES = ("popularity", "covisit", "als", "ease", "tower")
+SOURCES = {"popularity": "popular"}  # of a baseline, where it is called otherwise
 COLD_DAYS = 7
 NAMES = (
     "ndcg_at_12",
@@ -182,19 +183,11 @@ def _asked(candidate: Bundle, known: Known, relevant: frozenset[int], mask: npt.
     _, request, visitor, matrix = known
     served = recommend(request, candidate, visitor, matrix)
     brought = len(relevant.intersection(served.candidates.rows.tolist()))
-    past = history(visitor, matrix)
-    allowed = mask & eligibility(request, visitor, matrix, 0.0).mask
-    user = user_vector(candidate.models, visitor, past)
-    scores = Scored(candidate.retrieve, candidate.models, user, past)
-    by_name: dict[str, npt.NDArray[Any]] = {
-        "popularity": matrix.popularity() + EVERY,
-        "covisit": scores.covisit,
-        "als": als_scores(candidate.models.als_items, past.rows),
-        "ease": scores.ease,
-        "tower": scores.tower + 2.0,  # a cosine: none is below -1
-    }
+    may = eligibility(request, visitor, matrix, 0.0).may.both(Filter(lambda rows: mask[rows]))
+    best = replace(candidate.retrieve, k=K), candidate.models, visitor, history(visitor, matrix), matrix, may
+    sources = Sources(*best)
     rows = {OURS: _places([matrix.row[slot.item_id] for slot in served.slots])}
-    rows |= {name: _places(top(score, allowed, K)) for name, score in by_name.items()}
+    rows |= {name: _places(sources.best(SOURCES.get(name, name))) for name in BASELINES}
     return Answer(rows, relevant, brought / len(known.query.relevant), _slices(known, relevant))
 
 

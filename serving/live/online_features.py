@@ -133,9 +133,7 @@ class OnlineFeatures:
     def _ready(self, matrix: ItemMatrix) -> ItemMatrix:
         """Without outdated activity, and with what all requests share computed: none has to."""
         fresh = matrix.as_of(changes.applied_ts(self._redis))
-        fresh.popularity()
-        fresh.exposure()
-        return fresh
+        return fresh.warm(getattr(self, "matrix", fresh))
 
     def _held(
         self, view: OnlineView, items: Sequence[str]

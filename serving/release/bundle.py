@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from scipy import sparse
 
 from feature_repo import params
 from feature_repo.assemble.schema import schema_hash
@@ -29,6 +30,7 @@ from feature_repo.files import whole, write_json
 from feature_repo.places import BUNDLES, at
 from serving.errors import BundleError
 from serving.pipeline import Bundle
+from serving.release.shared import Arrays, place, shared
 from serving.release.state import Release
 from serving.stages import forest
 from serving.stages.diversify import Diversify
@@ -68,6 +70,7 @@ SETTINGS = (
     "surfaces",
 )  # what else decides an answer; the digest covers it
 DIGEST = re.compile("[0-9a-f]{16}")
+_PARTS = ("data", "indices", "indptr")  # of a table
 _AGAIN = "build it again with `endcap bundle`"
 
 
@@ -154,29 +157,19 @@ def load(path: Path) -> Bundle:
     """Verify and load the bundle at `path`; takes a second, so not on the event loop. Raises BundleError."""
     manifest = verify(path)
     ids = _read(path / "item_ids.json", lambda file: orjson.loads(file.read_bytes()))
-    vectors = _read(path / "item_vectors.npy", np.load)
-    tables = {name: _read(path / f"{name}.npz", read_table) for name in TABLES}
-    als = _read(path / "als_items.npy", np.load)
-    attraction = _read(path / "attraction.npy", np.load)
-    n = manifest["items"]
-    for name, rows in (
-        ("item_ids.json", ids),
-        ("item_vectors.npy", vectors),
-        ("als_items.npy", als),
-        ("attraction.npy", attraction),
-    ):
-        _expect(path / name, "size", n, len(rows))
-    _expect(path / "attraction.npy", "size", n, len(attraction))
-    for name, table in tables.items():
-        _expect(path / f"{name}.npz", "size", (n, n), table.shape)
+    _expect(path / "item_ids.json", "size", manifest["items"], len(ids))
+    arrays, graphs = _arrays(path, manifest)
+    vectors, als = arrays["item_vectors"], arrays["als_items"]
+    sizes = params.load("index", IndexParams)
     models = Models(
         ids=ids,
-        item_vectors=np.ascontiguousarray(vectors, np.float32),
+        item_vectors=vectors,
         tower=_read(path / "user_tower.onnx", UserTower),
-        index=build(vectors, params.load("index", IndexParams)),
-        attraction=attraction,
-        als_items=np.ascontiguousarray(als, np.float32),
-        **tables,
+        index=build(vectors, sizes, graphs / "item_vectors"),
+        attraction=arrays["attraction"],
+        als_items=als,
+        factors=build(als, sizes, graphs / "als_items"),
+        **{name: _table(arrays, name) for name in TABLES},
     )
     bundle = Bundle(
         models=models,
@@ -190,6 +183,31 @@ def load(path: Path) -> Bundle:
     )
     _try_out(path, bundle)
     return bundle
+
+
+def _arrays(path: Path, manifest: Mapping[str, Any]) -> tuple[Arrays, Path]:
+    """Vectors, attraction and the tables' parts, and the folder for what is made of them."""
+    rows = ("item_vectors.npy", "als_items.npy", "attraction.npy")
+    names, n = (*rows, *(f"{name}.npz" for name in TABLES)), manifest["items"]
+
+    def read() -> Arrays:
+        found = {name[:-4]: _read(path / name, np.load) for name in rows}
+        for name in rows:
+            _expect(path / name, "size", n, len(found[name[:-4]]))
+        found = {name: np.ascontiguousarray(values, np.float32) for name, values in found.items()}
+        for name in TABLES:
+            table = _read(path / f"{name}.npz", read_table)
+            _expect(path / f"{name}.npz", "size", (n, n), table.shape)
+            found |= {f"{name}.{part}": getattr(table, part) for part in _PARTS}
+        return found
+
+    key = _sha256("".join(manifest["files"][name] for name in names).encode())[:24]
+    return shared(key, read), place(key)
+
+
+def _table(arrays: Arrays, name: str) -> sparse.csr_matrix:
+    n = len(arrays["attraction"])
+    return sparse.csr_matrix(tuple(arrays[f"{name}.{part}"] for part in _PARTS), shape=(n, n))
 
 
 def _try_out(path: Path, bundle: Bundle) -> None:

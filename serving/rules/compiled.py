@@ -15,8 +15,8 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.clock import DAY_US, HOUR_US, micros
 from feature_repo.events import SURFACES
 from serving.rules.document import Document, Range, Rule, Where
-from serving.stages.steering import Cap, Mask, Pin, Steering
-from serving.types import Request, Rows
+from serving.stages.steering import FEW, Cap, Pin, Steering
+from serving.types import Mask, Request, Rows
 
 KEPT_BYTES = 32 << 20  # of masks and factors that are kept, and LEAST_KEPT sets whatever they weigh
 LEAST_KEPT = 16
@@ -106,6 +106,7 @@ class Compiled:
             self.version,
             ids,
             None if allowed.all() else allowed,
+            np.flatnonzero(allowed) if np.count_nonzero(allowed) <= FEW else None,
             factor if weighs else None,
             by if weighs else None,
             None if only is None else self._rules[only].id,

@@ -10,8 +10,7 @@ from feature_repo.errors import shorten
 from feature_repo.events import SURFACES
 from serving.rules.compiled import Compiled, ranges, selected
 from serving.rules.document import Document, Fault, Rule, Where
-from serving.stages.steering import Mask
-from serving.types import Context, Request
+from serving.types import Context, Mask, Request
 
 FULL = 12  # products that a surface needs for a list
 NEAR = 5  # allowed values that are named

@@ -8,8 +8,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from serving.stages.eligibility import eligibility, on_sale
-from serving.stages.index import top
-from serving.stages.retrieve import EVERY
+from serving.stages.retrieve import foremost
 from serving.stages.shelf import AS_RANKED, every_one, shelved, slots_of
 from serving.stages.steering import UNSTEERED, Steering, weighed
 from serving.types import Floats, Ranked, Request, Rows, Slot
@@ -24,17 +23,16 @@ def bestsellers(
 
     The rules hold as for every list, on views as relevance.
     """
-    eligible = eligibility(request, visitor, matrix, allowed=steering.allowed)
-    popular = matrix.popularity()
+    may, popular = eligibility(request, visitor, matrix, steering=steering).may, matrix.popularity()
     if steering.asks_nothing:
-        found = top(popular + EVERY, eligible.mask, request.limit)
+        found = foremost(matrix.bestselling(), popular, may, request.limit)
         return slots_of([(row, popular[row], "popular") for row in found], matrix)
-    pins = steering.pinned(eligible.mask, request.limit)
-    best = top(popular + EVERY, eligible.mask, max(WEIGHED, request.limit))
-    rows = np.array(list(dict.fromkeys([*best, *(pin.row for pin in pins)])), np.int64)
+    pins = steering.pinned(may, request.limit)
+    first = foremost(matrix.bestselling(), popular, may, max(WEIGHED, request.limit))
+    rows = np.array(list(dict.fromkeys([*first, *(pin.row for pin in pins)])), np.int64)
     ranked = Ranked(rows, popular[rows].astype(np.float32), ("popular",) * len(rows), _no_values(rows))
     ranked = weighed(ranked, steering.factor)
-    return shelved(AS_RANKED, ranked, matrix, request.limit, None, (eligible.mask,), steering, pins)[0]
+    return shelved(AS_RANKED, ranked, matrix, request.limit, None, (may,), steering, pins)[0]
 
 
 def listed(
@@ -45,7 +43,7 @@ def listed(
     The rules hold as in `reorder`, on the place in that order as relevance.
     """
     rows = matrix.rows_of(list(dict.fromkeys(request.items)))
-    rows = rows[on_sale(matrix, visitor.now)[rows]]
+    rows = rows[on_sale(matrix, visitor.now, rows)]
     place = np.arange(len(rows), 0, -1, dtype=np.float32)
     ranked = weighed(Ranked(rows, place, ("listed",) * len(rows), _no_values(rows)), steering.factor)
     slots, __ = every_one(ranked, matrix, steering)
@@ -60,10 +58,14 @@ def rail(
     steering: Steering = UNSTEERED,
 ) -> tuple[Slot, ...]:
     """The last rung: `popular` items on sale, less what the request itself names or a rule bars."""
-    barred, mask = {*request.items, *request.cart, *request.exclude}, on_sale(matrix, visitor.now)
+    rows = matrix.rows_of(popular)
+    rows = rows[on_sale(matrix, visitor.now, rows)]
     if steering.allowed is not None:
-        mask &= steering.allowed
-    sold = (item for item in popular if item in matrix.row and mask[matrix.row[item]])
+        rows = rows[steering.allowed[rows]]
+    barred, sold = (
+        {*request.items, *request.cart, *request.exclude},
+        (matrix.ids[row] for row in rows.tolist()),
+    )
     chosen = [item for item in sold if item not in barred][: request.limit]
     return tuple(Slot(item, slot, 0.0, "popular") for slot, item in enumerate(chosen))
 

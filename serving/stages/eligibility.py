@@ -3,30 +3,36 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.clock import DAY_US
-from serving.types import Request
+from serving.stages.steering import UNSTEERED, Steering
+from serving.types import Filter, Mask, Request, Rows
 
 EVER = 365.0  # days: as long as a shopper's purchases are kept
 
 
 @dataclass(frozen=True, slots=True)
 class Eligibility:
-    """`mask` bool (N,), true where an item may be shown; `removed` item -> reason for this shopper's own."""
+    """`may`: which rows may be shown, of `items` in all; `removed` item -> reason for this shopper's own."""
 
-    mask: npt.NDArray[np.bool_]
+    may: Filter
     removed: dict[str, str]
+    items: int
+
+    @property
+    def mask(self) -> Mask:
+        """Of the whole catalogue, bool (N,): for reports, not for requests."""
+        return self.may.of(np.arange(self.items))
 
 
-def on_sale(matrix: ItemMatrix, now: int) -> npt.NDArray[np.bool_]:
-    """bool (N,), false for what is sold out, deleted or not yet sold; for every list, whatever made it.
+def on_sale(matrix: ItemMatrix, now: int, rows: Rows) -> Mask:
+    """Of rows (n,) bool (n,), false for what is sold out, deleted or not yet sold; for every list.
 
     An unknown stock counts as in stock: a shop that does not tell is not an empty shop.
     """
-    return (matrix.available_from <= now) & ~(matrix.stock <= 0)
+    return np.asarray(matrix.on_sale_from[rows] <= now)
 
 
 def eligibility(
@@ -34,17 +40,13 @@ def eligibility(
     visitor: Visitor,
     matrix: ItemMatrix,
     bought_days: float = EVER,
-    allowed: npt.NDArray[np.bool_] | None = None,
+    steering: Steering = UNSTEERED,
 ) -> Eligibility:
     """Nothing that is not on sale, in the cart, just bought, named by the page, or excluded.
 
-    And only what the shop's rules have `allowed`, bool (N,).
-
-    Just bought is what was bought in this visit, or within `bought_days` in an earlier one.
+    And only what the shop's rules allow. Just bought is what was bought in this visit, or within
+    `bought_days` in an earlier one.
     """
-    mask = on_sale(matrix, visitor.now)
-    if allowed is not None:
-        mask &= allowed
     removed: dict[str, str] = {}
     for reason, items in (
         ("excluded by the request", request.exclude),
@@ -53,10 +55,20 @@ def eligibility(
         ("just bought", (*visitor.session["bought_items"], *bought_within(visitor, bought_days))),
     ):
         for item in items:
-            if (row := matrix.row.get(item)) is not None:
-                mask[row] = False
+            if item in matrix.row:
                 removed.setdefault(item, reason)
-    return Eligibility(mask, removed)
+    barred = np.sort(matrix.rows_of(list(removed)))
+
+    def of(rows: Rows) -> Mask:
+        mask = on_sale(matrix, visitor.now, rows)
+        if steering.allowed is not None:
+            mask &= steering.allowed[rows]
+        if len(barred):
+            place = np.minimum(barred.searchsorted(rows), len(barred) - 1)
+            mask &= barred[place] != rows
+        return mask
+
+    return Eligibility(Filter(of, steering.few), removed, len(matrix))
 
 
 def bought_within(visitor: Visitor, days: float) -> list[str]:

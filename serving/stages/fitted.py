@@ -1,12 +1,17 @@
 """The retrieval models of one fit, and where a shopper stands among their items."""
 
+import threading
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from feature_repo.assemble.matrix import Newborns
+from feature_repo.assemble.orders import Order
 from feature_repo.assemble.visitor import History, Visitor
 from feature_repo.events import HISTORY
 from feature_repo.features.context import encode_context
@@ -23,7 +28,7 @@ class Models:
 
     ids: list[str]
     item_vectors: Floats  # (N, d), L2-normalised
-    index: Index  # over item_vectors, exact or HNSW by the catalogue's size
+    index: Index  # over item_vectors, exact or not by the catalogue's size
     tower: UserTower
     covisit: sparse.csr_matrix  # (N, N), row = item of the history, columns = items scored
     next: sparse.csr_matrix  # (N, N), a column of the ranker; as a source it found less
@@ -33,6 +38,82 @@ class Models:
     links: sparse.csr_matrix  # (N, N)
     attraction: Floats  # (N,), log of how often an item is clicked against others in its places
     als_items: Floats  # (N, f)
+    factors: Index  # over als_items
+
+    @cached_property
+    def attractive(self) -> Order:
+        """Items that attract more than an average one does, the most first."""
+        rows = np.flatnonzero(self.attraction > 0)
+        return Order(rows, self.attraction[rows])
+
+    def units(self, rows: Rows, newborns: Newborns = NOBODY) -> Floats:
+        """Vectors of the models' own rows and of those that came after the fit, L2-normalised: (n, d)."""
+        own = self.item_vectors
+        if not len(newborns.born):
+            return own[rows]
+        found, late = own[np.minimum(rows, len(own) - 1)], rows >= len(own)
+        found[late] = newborns.units[rows[late] - len(own)]
+        return found
+
+
+_place = threading.local()  # .of int32: of each catalogue row its place in what a thread adds up just now
+
+
+def placed(rows: Rows | npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int32]:
+    """int32 (>= size,) in which every one of `rows`, below `size`, has its last place among them.
+
+    What other rows have is of earlier calls: nothing of the size of the catalogue is cleared or made anew.
+    """
+    if getattr(_place, "of", _NONE).size < size:
+        _place.of = np.zeros(size, np.int32)
+    of: npt.NDArray[np.int32] = _place.of
+    of[rows] = np.arange(len(rows), dtype=np.int32)
+    return of
+
+
+_NONE = np.zeros(0, np.int32)
+
+
+class Addends(NamedTuple):
+    """What rows of an item-item table (N, N) add to items: `items` (e,), some of them several times."""
+
+    items: npt.NDArray[np.int32]
+    values: npt.NDArray[Any]  # (e,)
+    size: int  # N
+
+    @classmethod
+    def of(cls, table: sparse.csr_matrix, rows: Rows, weights: npt.NDArray[Any]) -> "Addends":
+        """weights[-k] * table[rows[-k]] of the newest rows; those beyond the table add nothing."""
+        size = table.shape[0]
+        rows = rows[-len(weights) :]
+        weights = weights[len(weights) - len(rows) :]
+        own = rows < size
+        rows, weights = rows[own], weights[own]
+        begin, end = table.indptr[rows], table.indptr[rows + 1]
+        if len(rows) == 1:
+            span = slice(begin[0], end[0])
+            return cls(table.indices[span], table.data[span] * weights[0], size)
+        many = end - begin
+        ends = np.cumsum(many)
+        entries = np.arange(many.sum()) + np.repeat(begin - ends + many, many)
+        return cls(table.indices[entries], table.data[entries] * np.repeat(weights, many), size)
+
+    def summed(self) -> tuple[Rows, npt.NDArray[Any]]:
+        """Ascending rows that anything was added to, int64 (r,), and their sums, float64 (r,)."""
+        if not len(self.items):
+            return np.zeros(0, np.int64), np.zeros(0)
+        last = placed(self.items, self.size)[self.items] == np.arange(len(self.items))
+        rows = np.sort(self.items[last])
+        return rows.astype(np.int64), np.bincount(placed(rows, self.size)[self.items], self.values, len(rows))
+
+    def at(self, rows: Rows) -> Floats:
+        """The sums of distinct `rows` (n,): float32 (n,), 0 where nothing was added."""
+        if not len(rows):
+            return np.zeros(0, np.float32)
+        n = len(rows)
+        place = np.minimum(placed(rows, max(self.size, int(rows.max()) + 1))[self.items], n - 1)
+        place[rows[place] != self.items] = n
+        return np.bincount(place, self.values, n + 1)[:n].astype(np.float32)
 
 
 def read_table(file: Path) -> sparse.csr_matrix:
@@ -54,11 +135,6 @@ def user_vector(models: Models, visitor: Visitor, past: History, newborns: Newbo
         late = np.flatnonzero(rows >= len(models.ids))
         unknown[0, start + late] = newborns.vectors[rows[late] - len(models.ids)]
     return models.tower.user_vector(items, stamps, contacts, context, unknown)
-
-
-def als_scores(item_factors: Floats, rows: Rows) -> Floats:
-    """Scores of every item for a history `rows` (h,): float32 (N,)."""
-    return item_factors @ fold_in(item_factors, rows)
 
 
 def fold_in(item_factors: Floats, rows: Rows) -> Floats:

@@ -1,19 +1,26 @@
-"""The K catalogue vectors nearest to a query: exact where that is fast, HNSW above.
+"""The K catalogue vectors nearest to a query that may be shown: exact where that is fast, HNSW above.
 
 Exact search over 12,000 x 64 takes 0.1 ms and has no recall to lose; at a million it takes 24 ms and HNSW
 0.4 ms. So the size of the catalogue chooses, by `exact_below`.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.errors import ParamsError
-from serving.stages.steering import Mask
-from serving.types import Floats, Rows
+from feature_repo.assemble.orders import best
+from feature_repo.files import alone, whole
+from serving.types import Filter, Floats, Rows
+
+_effort: Any = faiss.SearchParametersHNSW  # type: ignore[attr-defined]  # its stubs are older
+OVERFETCH, REFILL = (
+    2,
+    8,
+)  # of k: what is looked at, and again so many times as much where too few may be shown
 
 
 @dataclass(frozen=True)
@@ -23,65 +30,92 @@ class IndexParams:
     exact_below: int  # items; from here on HNSW
     m: int  # links per node and layer
     ef_construction: int  # candidates while a node is linked
-    ef_search: int  # candidates while a query is answered, at least K
+    ef_search: int  # candidates while a query is answered; as many as are asked for where these are more
 
 
 class Exact:
     """One matrix product and a partial sort."""
 
     def __init__(self, vectors: Floats) -> None:
-        self._vectors = np.ascontiguousarray(vectors, np.float32)
+        self._vectors = vectors
 
-    def search(self, query: Floats, k: int) -> tuple[Rows, Floats]:
-        """Rows int64 (k,) and inner products float32 (k,), best first; fewer where the catalogue is smaller.
+    def search(self, query: Floats, k: int, may: Filter | None = None) -> tuple[Rows, Floats]:
+        """Rows int64 (k,) and inner products float32 (k,), best first; fewer where no more may be shown.
 
         query float32 (d,). Equal products come in ascending order of row.
         """
         scores: Floats = self._vectors @ query
-        k = min(k, len(scores))
-        worst = np.partition(scores, len(scores) - k)[len(scores) - k] if k else np.inf
-        rows = np.flatnonzero(scores >= worst)  # ascending, ties at the border included
-        rows = rows[np.argsort(-scores[rows], kind="stable")][:k]
-        return rows, scores[rows]
+        asked = k if may is None else OVERFETCH * k
+        while True:
+            rows = best(scores, asked)
+            shown = rows if may is None else rows[may.of(rows)][:k]
+            if len(shown) == k or len(rows) == len(scores):
+                return shown, scores[shown]
+            asked *= REFILL
 
 
 class Hnsw:
     """Hierarchical navigable small world graph (Malkov and Yashunin 2016, arXiv:1603.09320) of faiss."""
 
-    def __init__(self, vectors: Floats, params: IndexParams) -> None:
+    def __init__(self, vectors: Floats, params: IndexParams, file: Path | None = None) -> None:
+        """`file`: where the graph is kept, made by the first process that asks and mapped by all."""
         self._ef_search = params.ef_search
-        self._index = faiss.IndexHNSWFlat(vectors.shape[1], params.m, faiss.METRIC_INNER_PRODUCT)
-        self._index.hnsw.efConstruction = params.ef_construction
-        self._index.hnsw.efSearch = params.ef_search
-        self._index.add(np.ascontiguousarray(vectors, np.float32))
+        if file is None:
+            self._index = _graph(vectors, params)
+            return
+        with alone(file.with_suffix(".lock")):
+            if not file.exists():
+                with whole(file) as draft:
+                    faiss.write_index(_graph(vectors, params), str(draft))
+        self._index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
 
-    def search(self, query: Floats, k: int) -> tuple[Rows, Floats]:
-        """See Exact.search. Raises ParamsError when k exceeds ef_search: recall would fall off unseen."""
-        if k > self._ef_search:
-            raise ParamsError(
-                f"index.ef_search: {self._ef_search} is below the {k} asked for; raise it to {k} or more"
+    def search(self, query: Floats, k: int, may: Filter | None = None) -> tuple[Rows, Floats]:
+        """See Exact.search. Where few of the nearest may be shown it looks once more, REFILL times as far."""
+        for asked in (k,) if may is None else (OVERFETCH * k, OVERFETCH * REFILL * k):
+            effort = _effort(efSearch=max(self._ef_search, asked))
+            near, found = self._index.search(
+                np.ascontiguousarray(query[None], np.float32), asked, params=effort
             )
-        scores, rows = self._index.search(np.ascontiguousarray(query[None], np.float32), k)
-        found = rows[0] >= 0
-        rows, scores = rows[0][found].astype(np.int64), scores[0][found]
-        order = np.lexsort((rows, -scores))
+            rows, scores = found[0].astype(np.int64), near[0]
+            shown = rows >= 0
+            if may is not None:
+                shown &= may.of(rows)
+            if np.count_nonzero(shown) >= k:
+                break
+        rows, scores = rows[shown], scores[shown]
+        order = np.lexsort((rows, -scores))[:k]
         return rows[order], scores[order]
 
 
 Index = Exact | Hnsw  # what a release is searched with; built when it is loaded, immutable afterwards
 
 
-def build(vectors: Floats, params: IndexParams) -> Index:
-    """The index of `vectors` float32 (N, d), L2-normalised, that the size of the catalogue asks for."""
-    return Exact(vectors) if len(vectors) < params.exact_below else Hnsw(vectors, params)
+def build(vectors: Floats, params: IndexParams, place: Path | None = None) -> Index:
+    """The index of `vectors` float32 (N, d) that the size of the catalogue asks for.
+
+    A graph takes minutes for a million items: with a `place` it is kept beside it and built once.
+    """
+    if len(vectors) < params.exact_below:
+        return Exact(vectors)
+    name = f".m{params.m}.ef{params.ef_construction}.graph"
+    return Hnsw(vectors, params, place.with_name(place.name + name) if place else None)
 
 
-def top(score: npt.NDArray[Any], eligible: Mask, k: int) -> list[int]:
-    """Rows of the `k` best eligible scores above 0, best first; equal scores in order of row."""
-    rows = np.flatnonzero(eligible & (score > 0))
-    values = score[rows]
-    if k < len(rows):
-        best = np.sort(np.argpartition(values, -k)[-k:])
-        rows, values = rows[best], values[best]
-    ordered: list[int] = rows[np.argsort(-values, kind="stable")].tolist()
+def _graph(vectors: Floats, params: IndexParams) -> Any:
+    graph = faiss.IndexHNSWFlat(vectors.shape[1], params.m, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = params.ef_construction
+    graph.add(np.ascontiguousarray(vectors, np.float32))
+    return graph
+
+
+def top(rows: Rows, score: npt.NDArray[Any], may: Filter, k: int) -> list[int]:
+    """Of ascending `rows` (n,) those with the `k` best scores above 0 that may be shown, best first.
+
+    Equal scores come in order of row.
+    """
+    kept = score > 0
+    rows, score = rows[kept], score[kept]
+    kept = may.of(rows)
+    rows, score = rows[kept], score[kept]
+    ordered: list[int] = rows[best(score, k)].tolist()
     return ordered

@@ -54,11 +54,6 @@ UNWEIGHTED = Clicks(0, dict.fromkeys(PHASES, 1.0), dict.fromkeys(PHASES, 0.0))  
 NONE = np.zeros(0, np.float32)  # of a release that knows no attraction
 
 
-def pulls(attraction: Floats, items: int) -> Floats:
-    """float32 (items,): a release's own, and 0, as for an average item, for those that came after its fit."""
-    return np.pad(attraction, (0, items - len(attraction)))
-
-
 def pull_of(attraction: Floats, rows: Rows) -> Floats:
     """Those of `rows` (n,): float32 (n,); what it costs does not grow with the catalogue."""
     found, own = np.zeros(len(rows), np.float32), rows < len(attraction)

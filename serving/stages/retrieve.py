@@ -1,4 +1,4 @@
-"""Candidates: every source scores the catalogue, quotas blend the sources into K = 120 rows.
+"""Candidates: every source brings its best, quotas blend them into K = 120 rows; only these are scored.
 
 Sources, each asked only while the list is not full, in the order of `quotas`, which every shop learns of its
 own (pipelines/blend):
@@ -15,6 +15,10 @@ own (pipelines/blend):
 
 Newborns, items that came after the fit, are rows behind those of the models: the towers know them by their
 vectors, the tables give them 0, and what counts views or days sees them like any other.
+
+What a question costs does not grow with the catalogue (benchmarks/latency.py): an index finds the nearest
+vectors, tables are summed where they have entries, orders are kept with the snapshot, filters look at what a
+source brings and ask for more where too few may be shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,18 +31,17 @@ import numpy.typing as npt
 from scipy import sparse
 
 from feature_repo.assemble.matrix import ItemMatrix, Newborns
+from feature_repo.assemble.orders import Order, best
 from feature_repo.assemble.visitor import History, Scores, Visitor
 from feature_repo.clock import DAY_US
 from serving.stages.eligibility import EVER
-from serving.stages.fitted import NOBODY, Models, fold_in, user_vector
+from serving.stages.fitted import NOBODY, Addends, Models, fold_in, user_vector
 from serving.stages.index import top
-from serving.stages.odds import SOURCE, pulls
-from serving.stages.steering import PINNED, Mask
-from serving.types import Candidates, Floats, Rows
+from serving.stages.odds import SOURCE
+from serving.stages.steering import FEW, PINNED
+from serving.types import Candidates, Filter, Floats, Rows
 
-OVERFETCH = 2  # the index knows nothing of eligibility
 NEWEST = np.array([0.36, 0.6, 1.0])  # weights of the newest contacts, of those that came directly before
-EVERY = 1e-9  # added to a popularity share, so that an item without views may come last
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Retrieve:
 
 
 class Sources:
-    """Every source of one question, each asked when its rows are wanted; `scores` of the whole catalogue."""
+    """Every source of one question, each asked when its rows are wanted; `may`: what it may bring."""
 
     def __init__(
         self,
@@ -64,49 +67,72 @@ class Sources:
         visitor: Visitor,
         past: History,
         matrix: ItemMatrix,
-        eligible: Mask,
+        may: Filter,
     ) -> None:
         self._params, self._models, self._visitor, self._past = params, models, visitor, past
-        self._matrix, self._eligible = matrix, eligible
-
-    @cached_property
-    def _user(self) -> Floats:
-        return user_vector(self._models, self._visitor, self._past, self._matrix.newborns)
+        self._matrix, self._may = matrix, may
 
     @cached_property
     def scores(self) -> "Scored":
-        """What the models make of the catalogue."""
-        return Scored(self._params, self._models, self._user, self._past, self._matrix.newborns)
+        """What the models make of any rows."""
+        models, past, matrix = self._models, self._past, self._matrix
+        user = user_vector(models, self._visitor, past, matrix.newborns)
+        return Scored(self._params, models, user, past, matrix.newborns)
 
     def best(self, source: str) -> list[int]:
-        """Eligible rows that `source` brings, best first, at most k."""
-        params, models, matrix, eligible = self._params, self._models, self._matrix, self._eligible
+        """Rows that may be shown and that `source` brings, best first, at most k."""
+        params, matrix, may, k = self._params, self._matrix, self._may, self._params.k
         if source == "shown":
             shown = matrix.rows_of(self._visitor.session["shown_items"])[::-1]
-            return [row for row in shown.tolist() if eligible[row]]
+            return shown[may.of(shown)].tolist()
         if source == "reorder":
             rows = matrix.rows_of(self._visitor.user["bought_items"])[::-1]
             often = matrix.count("purchases_30d", self._visitor.now, rows)
-            return [row for row in rows[np.argsort(-often, kind="stable")].tolist() if eligible[row]]
+            rows = rows[np.argsort(-often, kind="stable")]
+            return rows[may.of(rows)].tolist()
         if source == "popular":
-            return top(matrix.popularity() + EVERY, eligible, params.k)
+            return foremost(matrix.bestselling(), matrix.popularity(), may, k)
         if source == SOURCE:
-            return top(pulls(models.attraction, len(matrix)), eligible, params.k)
-        if source == "tower":
-            rows, near = models.index.search(self._user, OVERFETCH * params.k)
-            if matrix.own < len(matrix):  # few: all of them beside what the index found
-                rows = np.concatenate([rows, np.arange(matrix.own, len(matrix))])
-                near = np.concatenate([near, self.scores.tower[matrix.own :]])
-                rows = rows[np.argsort(-near, kind="stable")]
-            nearest: list[int] = rows[eligible[rows]][: params.k].tolist()
-            return nearest
-        if source == "als":
-            return top(self.scores.als, eligible, params.k)
+            return foremost(self._models.attractive, self._models.attraction, may, k)
+        if source in ("tower", "als"):
+            return self._nearest(source)
         if source == "fresh":
-            born = np.maximum(matrix.available_from, matrix.activity["first_ts"])
-            young = eligible & (born > self._visitor.now - params.fresh_days * DAY_US)
-            return top(self.scores.tower + 2.0, young, params.k)
-        return top(getattr(self.scores, source), eligible, params.k)
+            young = matrix.younger(int(self._visitor.now - params.fresh_days * DAY_US))
+            if len(young) > FEW:  # then the newest, or the price would grow with the catalogue
+                young = np.sort(young[best(matrix.born(young), FEW)])
+            return top(young, self.scores.tower(young) + 2.0, may, k)
+        return top(*self.scores.summed(source), may, k)
+
+    def _nearest(self, source: str) -> list[int]:
+        """By the tower those nearest to the shopper; by the factors those with a score above 0."""
+        models, matrix, may, k, scores = self._models, self._matrix, self._may, self._params.k, self.scores
+        if may.within is not None:
+            near = scores.tower(may.within) + 2.0 if source == "tower" else scores.als(may.within)
+            return top(may.within, near, may, k)
+        if source == "als":
+            rows, near = models.factors.search(scores.taste, k, may)
+            return rows[near > 0].tolist()
+        rows, near = models.index.search(scores.user, k, may)
+        if matrix.own < len(matrix):  # few: all of them beside what the index found
+            late = np.arange(matrix.own, len(matrix))
+            late = late[may.of(late)]
+            near = np.concatenate([near, scores.tower(late)])
+            rows = np.concatenate([rows, late])[np.argsort(-near, kind="stable")][:k]
+        return rows.tolist()
+
+
+def foremost(order: Order, values: npt.NDArray[Any], may: Filter, k: int) -> list[int]:
+    """The first `k` rows of `order`, which is by `values` (N,), that may be shown."""
+    if may.within is not None:
+        rows = may.within[may.of(may.within)]
+        rows = rows[rows < len(values)]
+        return rows[best(values[rows], k)].tolist()
+    found: list[int] = []
+    for rows in order.parts():
+        found += rows[may.of(rows)].tolist()
+        if len(found) >= k:
+            break
+    return found[:k]
 
 
 def retrieve(
@@ -115,14 +141,14 @@ def retrieve(
     visitor: Visitor,
     past: History,
     matrix: ItemMatrix,
-    eligible: Mask,
+    may: Filter,
     pinned: Sequence[int] = (),
 ) -> Candidates:
-    """At most `params.k` distinct eligible rows, the quotas' order first, then the most viewed.
+    """At most `params.k` distinct rows that may be shown, the quotas' order first, then the most viewed.
 
     Behind them what is `pinned` and no source brought, so that it has a score and values of its own.
     """
-    return fill(params.quotas, params.k, Sources(params, models, visitor, past, matrix, eligible), pinned)
+    return fill(params.quotas, params.k, Sources(params, models, visitor, past, matrix, may), pinned)
 
 
 def fill(quotas: Mapping[str, int], k: int, sources: Sources, pinned: Sequence[int] = ()) -> Candidates:
@@ -148,58 +174,58 @@ def fill(quotas: Mapping[str, int], k: int, sources: Sources, pinned: Sequence[i
 
 
 class Scored:
-    """What every model makes of the catalogue, float32 (N + m,) each; `user` as user_vector gives it."""
+    """What every model makes of any rows (n,); `user` as user_vector gives it."""
 
     def __init__(
         self, params: Retrieve, models: Models, user: Floats, past: History, newborns: Newborns = NOBODY
     ) -> None:
-        self._models, self._rows = models, past.rows
-        self._own, self._items = len(models.ids), len(models.ids) + len(newborns.born)
-        newest_first = np.arange(len(past.rows))[::-1]
-        place = np.where(past.current, 1.0, params.earlier_weight)
-        self.tower: Floats = models.item_vectors @ user
-        if len(newborns.born):
-            self.tower = np.concatenate([self.tower, newborns.units @ user])
-        self.covisit = self._sum(models.covisit, params.covisit_decay**newest_first * place)
-        self.ease = self._sum(models.ease, params.ease_decay**newest_first * place)
+        self._params, self._models, self._past, self._newborns = params, models, past, newborns
+        self.user = user
+
+    def tower(self, rows: Rows) -> Floats:
+        return self._models.units(rows, self._newborns) @ self.user
 
     @cached_property
     def taste(self) -> Floats:
         """The history folded into the space of the factors: float32 (f,)."""
-        return fold_in(self._models.als_items, self._rows[self._rows < self._own])
+        rows = self._past.rows
+        return fold_in(self._models.als_items, rows[rows < len(self._models.ids)])
+
+    def als(self, rows: Rows) -> Floats:
+        factors = self._models.als_items
+        if not len(self._newborns.born):
+            return np.asarray(factors[rows] @ self.taste)
+        own = rows < len(factors)
+        return np.asarray(factors[rows * own] @ self.taste * own)
 
     @cached_property
-    def als(self) -> Floats:
-        scores: Floats = np.zeros(self._items, np.float32)
-        scores[: self._own] = self._models.als_items @ self.taste
-        return scores
+    def covisit(self) -> Addends:
+        """Co-visits, the newest contact weighing most."""
+        return self._decayed(self._models.covisit, self._params.covisit_decay)
+
+    @cached_property
+    def ease(self) -> Addends:
+        """Item-item weights over the history."""
+        return self._decayed(self._models.ease, self._params.ease_decay)
+
+    def summed(self, table: str) -> tuple[Rows, Floats]:
+        """Ascending rows that stand beside the history in `covisit` or `ease`, and their scores."""
+        rows, sums = getattr(self, table).summed()
+        return rows, sums.astype(np.float32)
+
+    def _decayed(self, table: sparse.csr_matrix, decay: float) -> Addends:
+        place = np.where(self._past.current, 1.0, self._params.earlier_weight)
+        return Addends.of(table, self._past.rows, decay ** np.arange(len(place))[::-1] * place)
 
     def of(self, rows: Rows, place: npt.NDArray[Any] | None = None) -> Scores:
-        """The scores of `rows` (n,), which stand at `place` (n,) of the order of retrieval."""
-        own = rows < self._own if self._own < self._items else True
-        als = self._models.als_items[rows * own] @ self.taste * own
+        """The scores of distinct `rows` (n,), which stand at `place` (n,) of the order of retrieval."""
+        models, past = self._models, self._past.rows
         return Scores(
-            tower=self.tower[rows],
-            covisit=self.covisit[rows],
-            ease=self.ease[rows],
-            covisit_last=self._sum(self._models.covisit, NEWEST[-1:])[rows],
-            next=self._sum(self._models.next, NEWEST)[rows],
-            als=als,
+            tower=self.tower(rows),
+            covisit=self.covisit.at(rows),
+            ease=self.ease.at(rows),
+            covisit_last=Addends.of(models.covisit, past, NEWEST[-1:]).at(rows),
+            next=Addends.of(models.next, past, NEWEST).at(rows),
+            als=self.als(rows),
             place=np.full(len(rows), np.nan) if place is None else place,
         )
-
-    def _sum(self, table: sparse.csr_matrix, weights: npt.NDArray[Any]) -> Floats:
-        """sum_k weights[-k] * table[rows[-k]], of the newest contacts: float32 (N + m,)."""
-        rows = self._rows[-len(weights) :]
-        weights = weights[len(weights) - len(rows) :]
-        if self._own < self._items:
-            own = rows < self._own
-            rows, weights = rows[own], weights[own]
-        begin, end = table.indptr[rows], table.indptr[rows + 1]
-        spans = [slice(*ends) for ends in zip(begin.tolist(), end.tolist(), strict=True)]
-        if not spans:
-            return np.zeros(self._items, np.float32)
-        items = np.concatenate([table.indices[span] for span in spans])
-        values = np.concatenate([table.data[span] for span in spans])
-        values = values * np.repeat(weights, end - begin)
-        return np.bincount(items, values, self._items).astype(np.float32)

@@ -6,8 +6,8 @@ import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
 from serving.stages.diversify import TAIL, Diversify, diversify
-from serving.stages.steering import UNSTEERED, Mask, Pin, Room, Steering, topped_up, with_pins
-from serving.types import Ranked, Slot
+from serving.stages.steering import UNSTEERED, Pin, Room, Steering, topped_up, with_pins
+from serving.types import Filter, Ranked, Slot
 
 # No diversity of its own, and no draw.
 AS_RANKED = Diversify(trade_off=0, category_weight=0, tail_share=0, tail_below=0)
@@ -19,14 +19,14 @@ def shelved(
     matrix: ItemMatrix,
     limit: int,
     drawn: float | None,
-    standing: Sequence[Mask],
+    standing: Sequence[Filter],
     steering: Steering,
     pins: Sequence[Pin],
 ) -> tuple[tuple[Slot, ...], float]:
     """At most `limit` slots, and the propensity of the last one.
 
     `drawn` as serving.stages.diversify.draw gives it; `pins` are those that this shopper may be shown. Where
-    caps leave gaps, more is brought of `standing`, one mask (N,) after the other.
+    caps leave gaps, more is brought of `standing`, one filter after the other.
     """
     steered = bool(pins or steering.caps)
     room = Room(steering.caps, [pin.row for pin in pins]) if steered else None
@@ -36,9 +36,8 @@ def shelved(
     rows: list[int] = ranked.rows[shelf.places].tolist()
     tail = rows[-1] if shelf.tail else -1
     if room is not None:
-        for mask in standing if steering.caps else ():
-            if (missing := limit - len(pins) - len(rows)) > 0:
-                rows += topped_up(matrix, mask, room, missing)
+        for may in standing if steering.caps else ():
+            rows += topped_up(matrix, may, room, limit - len(pins) - len(rows))
         rows = with_pins(rows, pins, limit)
     place = {row: at for at, row in enumerate(ranked.rows.tolist())}
     entries = []
@@ -57,12 +56,12 @@ def every_one(
     rows: list[int] = ranked.rows.tolist()
     pins: list[Pin] = []
     if not steering.asks_nothing:
-        allowed = np.zeros(len(matrix), np.bool_)
-        allowed[rows] = True if steering.allowed is None else steering.allowed[rows]
-        pins = steering.pinned(allowed, len(rows))
+        allowed = ranked.rows if steering.allowed is None else ranked.rows[steering.allowed[ranked.rows]]
+        shown = set(allowed.tolist())
+        pins = steering.pinned(Filter(lambda asked: np.isin(asked, allowed)), len(rows))
         pinned = {pin.row for pin in pins}
         free = [row for row in rows if row not in pinned]
-        rows = with_pins(sorted(free, key=lambda row: not allowed[row]), pins, len(rows))
+        rows = with_pins(sorted(free, key=lambda row: row not in shown), pins, len(rows))
     place = {row: at for at, row in enumerate(ranked.rows.tolist())}
     entries = [(row, ranked.score[place[row]], ranked.source[place[row]]) for row in rows]
     return slots_of(entries, matrix, steering, pins), tuple(pins)

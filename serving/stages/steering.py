@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.assemble.matrix import ItemMatrix
-from serving.types import Floats, Ranked, Rows
+from serving.types import Filter, Floats, Mask, Ranked, Rows
 
 PINNED = "pin"  # the source of a product that no source brought but a rule
-Mask = npt.NDArray[np.bool_]
+FEW = 4096  # rows that a filter leaves: looked at one by one, not met by chance among all
 
 
 class Pin(NamedTuple):
@@ -46,6 +46,7 @@ class Steering:
     version: int = 0
     rules: tuple[str, ...] = ()
     allowed: Mask | None = None  # (N,)
+    few: Rows | None = None  # the rows that `allowed` leaves, where these are at most FEW
     factor: Floats | None = None  # (N,)
     by: npt.NDArray[np.int16] | None = None  # (N,)
     only: str | None = None
@@ -57,12 +58,15 @@ class Steering:
         """No rule holds for the list."""
         return not self.rules
 
-    def pinned(self, eligible: Mask, limit: int) -> list[Pin]:
+    def pinned(self, may: Filter, limit: int) -> list[Pin]:
         """The pins that this list can show; of two for a slot, or of a product for two, the first."""
+        if not self.pins:
+            return []
+        eligible = may.of(np.array([pin.row for pin in self.pins], np.int64)).tolist()
         found: dict[int, Pin] = {}
         rows: set[int] = set()
-        for pin in self.pins:
-            if pin.slot < limit and pin.slot not in found and pin.row not in rows and eligible[pin.row]:
+        for pin, shown in zip(self.pins, eligible, strict=True):
+            if shown and pin.slot < limit and pin.slot not in found and pin.row not in rows:
                 found[pin.slot] = pin
                 rows.add(pin.row)
         return list(found.values())
@@ -127,16 +131,16 @@ def weighed(ranked: Ranked, factor: Floats | None) -> Ranked:
     return Ranked(ranked.rows[order], ranked.score[order], source, ranked.matrix[order], relevance[order])
 
 
-def topped_up(matrix: ItemMatrix, eligible: Mask, room: Room, missing: int) -> list[int]:
+def topped_up(matrix: ItemMatrix, may: Filter, room: Room, missing: int) -> list[int]:
     """At most `missing` more rows that `room` has, the most viewed first: caps may bar what was retrieved."""
     found: list[int] = []
-    rows: Rows = np.flatnonzero(eligible)
-    for row in rows[np.argsort(-matrix.popularity()[rows], kind="stable")].tolist():
-        if len(found) == missing:
-            break
-        if room.has(row):
-            room.take(row)
-            found.append(row)
+    for rows in matrix.bestselling().parts() if missing > 0 else ():
+        for row in rows[may.of(rows)].tolist():
+            if room.has(row):
+                room.take(row)
+                found.append(row)
+                if len(found) == missing:
+                    return found
     return found
 
 

@@ -12,19 +12,19 @@ A source brings nothing that the filters of the surface bar.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.orders import best
 from feature_repo.assemble.visitor import History, Visitor
-from serving.stages.fitted import Models
+from serving.stages.fitted import Addends, Models
+from serving.stages.retrieve import foremost
+from serving.stages.steering import FEW
 from serving.surfaces.craft import Craft
-from serving.types import Request, Rows
+from serving.types import Filter, Mask, Request, Rows
 
-Mask = npt.NDArray[np.bool_]
 _TABLES = {"coviews": "covisit"}
 MOST_ANCHORS = 20  # the newest of a cart: what a request costs must not grow with what it names
 
@@ -37,88 +37,104 @@ class Anchored:
     anchors: Rows
     models: Models
     matrix: ItemMatrix
-    eligible: Mask
+    eligible: Filter
 
     @cached_property
-    def allowed(self) -> tuple[Mask, ...]:
-        """Who may stand in the list while the first 0, 1, ... filters of `relax` give way: bool (N,) each."""
-        masks = [self.eligible]
-        for name in reversed(self.craft.relax):
-            passed = {"kind": self._of_kind, "price": self._in_range}.get(name)
-            masks.append(masks[-1] if passed is None else masks[-1] & passed())
-        return tuple(reversed(masks))
+    def allowed(self) -> tuple[Filter, ...]:
+        """What may stand in the list while the first 0, 1, ... filters of `relax` give way."""
+        found = [self.eligible]
+        for one in self._filters:
+            found.append(found[-1] if one is None else found[-1].both(one))
+        return tuple(reversed(found))
+
+    def standing(self, rows: Rows) -> list[Mask]:
+        """Which of `rows` (n,) every filter of `allowed` lets stand: bool (n,) each."""
+        found = [self.eligible.of(rows)]
+        for one in self._filters:
+            found.append(found[-1] if one is None else found[-1] & one.of(rows))
+        return found[::-1]
+
+    @cached_property
+    def _filters(self) -> list[Filter | None]:
+        """The last of `relax` first; one that counts what stands in the list is no filter of rows."""
+        made = {"kind": self._of_kind, "price": self._in_range}
+        return [made[name]() if name in made else None for name in reversed(self.craft.relax)]
 
     def per_kind(self, level: int) -> int:
         """At most so many of one kind; 0: any number."""
         return self.craft.per_kind if "per_kind" in self.craft.relax[level:] else 0
 
-    def wanting(self, rows: Rows, level: int) -> Mask:
+    def wanting(self, rows: Rows, level: int) -> Filter:
         """Who could stand beside `rows`, which do: of no kind that has all the places it may have."""
-        mask, kinds = self.allowed[level], self.matrix.category
+        may, kinds = self.allowed[level], self.matrix.category
         if most := self.per_kind(level):
-            full = np.bincount(kinds[rows], minlength=int(kinds.max(initial=0)) + 1) >= most
+            full = np.bincount(kinds[rows], minlength=len(self.matrix.categories)) >= most
             full[0] = False
-            mask = mask & ~full[kinds]
-        return mask
+            may = may.both(Filter(lambda asked: ~full[kinds[asked]]))
+        return may
 
-    def _of_kind(self) -> Mask:
-        same = _one_of(self.matrix.category, self.anchors)
-        if self.craft.kind == "other":
-            return ~same
-        return same if same.any() else ~same  # a shop that tells no categories has one kind
+    def _of_kind(self) -> Filter:
+        own, kinds = self._codes("category"), self.matrix.category
+        if self.craft.kind == "other" or not len(own):  # a shop that tells no categories has one kind
+            return Filter(lambda rows: ~_one_of(own, kinds[rows]))
+        within = self.matrix.grouped("category").of(own)
+        return Filter(lambda rows: _one_of(own, kinds[rows]), within if len(within) <= FEW else None)
 
-    def _in_range(self) -> Mask:
+    def _in_range(self) -> Filter:
         price = self.matrix.price
         dearest = np.nanmax(price[self.anchors], initial=0.0)
         low, high = (bound * dearest for bound in self.craft.price)
-        return ~((price < low) | (price > high)) if dearest else np.ones(len(price), np.bool_)
+        if not dearest:
+            return Filter(lambda rows: np.ones(len(rows), np.bool_))
+        return Filter(lambda rows: ~((price[rows] < low) | (price[rows] > high)))
 
-    def best(self, source: str, mask: Mask, most: int) -> Rows:
-        """At most `most` rows of `mask` that `source` brings, best first, none twice."""
+    def _codes(self, name: str) -> Rows:
+        """The anchors' own, ascending; not 0, the unknown one, which is nobody's."""
+        found = set(getattr(self.matrix, name)[self.anchors].tolist()) - {0}
+        return np.array(sorted(found), np.int64)
+
+    def best(self, source: str, may: Filter, most: int) -> Rows:
+        """At most `most` rows that may stand and that `source` brings, best first, none twice."""
         if source == "content":
-            rows = np.flatnonzero(mask)
-            value = self._vectors(rows) @ self._vectors(self.anchors).mean(axis=0)
-        elif source == "bestsellers":
-            rows = np.flatnonzero(mask)
-            near = _one_of(self.matrix.department, self.anchors)[rows]
-            value = self.matrix.popularity()[rows] + 2.0 * near  # a popularity is at most 1
-        else:
-            rows, value = self._summed(getattr(self.models, _TABLES.get(source, source)))
-            kept = mask[rows] & (value > 0)
-            rows, value = rows[kept], value[kept]
-        if most < len(rows):
-            best = np.sort(np.argpartition(-value, most - 1)[:most])
-            rows, value = rows[best], value[best]
-        return rows[np.argsort(-value, kind="stable")]
+            return self._nearest(may, most)
+        if source == "bestsellers":
+            return np.array(self._sold(may, most), np.int64)
+        table = getattr(self.models, _TABLES.get(source, source))
+        rows, value = Addends.of(table, self.anchors, np.ones(len(self.anchors))).summed()
+        rows, value = rows[value > 0], value[value > 0]
+        kept = may.of(rows)
+        return rows[kept][best(value[kept], most)]
 
-    def _vectors(self, rows: Rows) -> npt.NDArray[np.float32]:
-        """Of the models' own rows and of those that came after the fit, L2-normalised: float32 (n, d)."""
-        own, units = self.models.item_vectors, self.matrix.newborns.units
-        old = rows < len(own)
-        if old.all():
-            return own[rows]
-        found = np.empty((len(rows), own.shape[1]), np.float32)
-        found[old], found[~old] = own[rows[old]], units[rows[~old] - len(own)]
+    def _nearest(self, may: Filter, most: int) -> Rows:
+        models, newborns = self.models, self.matrix.newborns
+        query = models.units(self.anchors, newborns).mean(axis=0)
+        if may.within is None:
+            found, near = models.index.search(query, most, may)
+            late = np.arange(self.matrix.own, len(self.matrix))
+        else:
+            found, near, late = np.zeros(0, np.int64), np.zeros(0, np.float32), may.within
+        late = late[may.of(late)]
+        rows = np.concatenate([found, late])
+        return rows[best(np.concatenate([near, models.units(late, newborns) @ query]), most)]
+
+    def _sold(self, may: Filter, most: int) -> list[int]:
+        """The most viewed of the anchors' departments, then of the others."""
+        order, popular, codes = self.matrix.bestselling(), self.matrix.popularity(), self.matrix.department
+        own = self._codes("department")
+        inside = self.matrix.grouped("department").of(own)
+        near = Filter(lambda rows: _one_of(own, codes[rows]), inside if len(inside) <= FEW else None)
+        found = foremost(order, popular, may.both(near), most) if len(own) else []
+        if len(found) < most:
+            far = may.both(Filter(lambda rows: ~_one_of(own, codes[rows])))
+            found += foremost(order, popular, far, most - len(found))
         return found
 
-    def _summed(self, table: sparse.csr_matrix) -> tuple[Rows, npt.NDArray[Any]]:
-        """Ascending rows that stand beside any anchor in `table`, and the sums of their values."""
-        known = self.anchors[self.anchors < table.shape[0]]
-        spans = [slice(table.indptr[row], table.indptr[row + 1]) for row in known.tolist()]
-        if not spans:
-            return np.empty(0, np.int64), np.empty(0)
-        items, place = np.unique(np.concatenate([table.indices[span] for span in spans]), return_inverse=True)
-        return items.astype(np.int64), np.bincount(
-            place, np.concatenate([table.data[span] for span in spans])
-        )
 
-
-def _one_of(codes: npt.NDArray[np.int32], anchors: Rows) -> Mask:
-    """Which items have the code of an anchor, (N,); an unknown code, 0, is nobody's."""
-    wanted = np.zeros(int(codes.max(initial=0)) + 1, np.bool_)
-    wanted[codes[anchors]] = True
-    wanted[0] = False
-    found: Mask = wanted[codes]
+def _one_of(wanted: Rows, codes: npt.NDArray[np.int32]) -> Mask:
+    """Which of `codes` (n,) are among the ascending `wanted`, bool (n,)."""
+    if len(wanted) < 2:
+        return codes == wanted[0] if len(wanted) else np.zeros(len(codes), np.bool_)
+    found: Mask = wanted[np.minimum(wanted.searchsorted(codes), len(wanted) - 1)] == codes
     return found
 
 
@@ -129,7 +145,7 @@ def asked(
     past: History,
     models: Models,
     matrix: ItemMatrix,
-    eligible: Mask,
+    eligible: Filter,
 ) -> Anchored | None:
     """The question of a surface that has a craft and something to start from, else None.
 

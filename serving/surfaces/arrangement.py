@@ -1,6 +1,6 @@
 """A surface's candidates and its list: filters hold as long as the catalogue lets them, no slot is empty."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ from serving.stages.retrieve import Sources
 from serving.stages.steering import PINNED
 from serving.surfaces.anchored import Anchored
 from serving.surfaces.craft import ANCHORED
-from serving.types import Candidates, Ranked, Rows
+from serving.types import Candidates, Mask, Ranked, Rows
 
 MORE = 8  # times the slots: the best of these fill most lists, and sorting a whole catalogue is slow
 DAMPING = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009)
@@ -41,24 +41,32 @@ def gather(
     names = list(quotas)
     ordered, source_of = rows[order], [names[at] for at in brought[first[order]].tolist()]
     filler = "content" if question.craft.kind == "same" else "bestsellers"
-    steps = (
-        (level, most)
-        for level in range(len(question.allowed))
-        for most in (MORE * limit, len(question.matrix))
-    )
-    for level, most in steps:
-        standing = _standing(question, ordered, level)
+    for level, most in _steps(len(question.allowed), MORE * limit, len(question.matrix)):
+        standing = _standing(question, ordered, level, question.allowed[level].of(ordered))
         if len(standing) >= limit:
             break
         more = question.best(filler, question.wanting(ordered[standing], level), most)
-        every = np.concatenate([ordered, more[~np.isin(more, ordered)]])
-        standing = _standing(question, every, level)[:limit]
+        there = set(ordered.tolist())
+        new = np.array([row for row in more.tolist() if row not in there], np.int64)
+        every = np.concatenate([ordered, new])
+        standing = _standing(question, every, level, question.allowed[level].of(every))[:limit]
         ordered = np.concatenate([ordered, every[standing[standing >= len(ordered)]]])
         source_of += [filler] * (len(ordered) - len(source_of))
     pins = [row for row in pinned if row not in set(ordered.tolist())]
     rows = np.concatenate([ordered, np.array(pins, np.int64)])
     brought_by = (*source_of, *[PINNED] * len(pins))
     return Candidates(rows, brought_by, shopper.scores.of(rows, np.arange(len(rows))))
+
+
+def _steps(levels: int, first: int, items: int) -> Iterator[tuple[int, int]]:
+    """Of every level how many rows are looked at: `first`, then MORE times as many, up to all."""
+    for level in range(levels):
+        most = first
+        while True:
+            yield level, min(most, items)
+            if most >= items:
+                break
+            most *= MORE
 
 
 def arranged(question: Anchored, ranked: Ranked) -> Ranked:
@@ -74,20 +82,25 @@ def lay(question: Anchored, ranked: Ranked, limit: int) -> list[int]:
     best that stand as one filter of `relax` after the other gives way.
     """
     chosen: list[int] = []
+    allowed = question.standing(ranked.rows)
     for level in range(len(question.craft.relax) + 1):
         left = np.ones(len(ranked.rows), np.bool_)
         left[chosen] = False
         first = np.array([*chosen, *np.flatnonzero(left).tolist()], np.int64)
-        standing = _standing(question, ranked.rows[first], level, len(chosen))
+        standing = _standing(question, ranked.rows[first], level, allowed[level][first], len(chosen))
         chosen = first[standing][:limit].tolist()
         if len(chosen) == limit:
             break
     return chosen
 
 
-def _standing(question: Anchored, rows: Rows, level: int, settled: int = 0) -> npt.NDArray[np.int64]:
-    """Places in `rows`, ascending, that may stand in one list; the first `settled` do in any case."""
-    allowed = question.allowed[level][rows]
+def _standing(
+    question: Anchored, rows: Rows, level: int, allowed: Mask, settled: int = 0
+) -> npt.NDArray[np.int64]:
+    """Places in `rows`, ascending, that may stand in one list; the first `settled` do in any case.
+
+    `allowed`: those that the filters of `level` let stand, bool (n,).
+    """
     allowed[:settled] = True
     places = np.flatnonzero(allowed)
     if most := question.per_kind(level):

@@ -23,12 +23,12 @@ from serving.release import bundle
 from serving.stages.bestsellers import bestsellers
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.eligibility import eligibility
-from serving.stages.fitted import als_scores, user_vector
+from serving.stages.fitted import fold_in, user_vector
 from serving.stages.index import top
-from serving.stages.odds import SOURCE, UNWEIGHTED, Clicks, pull_of, pulls
+from serving.stages.odds import SOURCE, UNWEIGHTED, Clicks, pull_of
 from serving.stages.rank import Untrained
 from serving.stages.retrieve import NEWEST, Scored, retrieve
-from serving.types import Ranked, Request
+from serving.types import Filter, Ranked, Request
 
 NOW = 1_700_000_000_000_000
 N = 60
@@ -141,15 +141,16 @@ def test_an_order_of_one_source_is_its_quota_and_no_trees(release: Bundle, items
     order = settings("covisit", release.retrieve, release.diversify, UNWEIGHTED)
     alone = replace(release, ranker=Untrained(), retrieve=order.retrieve, diversify=order.diversify)
     served = recommend(request, alone, visitor, items)
-    past, mask = history(visitor, items), served.eligible.mask
+    past = history(visitor, items)
     scores = Scored(order.retrieve, release.models, user_vector(release.models, visitor, past), past)
-    best = [items.ids[row] for row in top(scores.covisit, mask, 12)]
+    best = [items.ids[row] for row in top(*scores.summed("covisit"), served.eligible.may, 12)]
     assert [slot.item_id for slot in served.slots] == best
     assert {slot.source for slot in served.slots} == {"covisit"}
 
 
 def test_an_item_before_its_first_day_of_sale_is_not_eligible(items: ItemMatrix) -> None:
-    items.available_from[7] = NOW + DAY_US
+    unknown = {name: [None] for name in ("price", "margin", "stock", "category_path", "brand")}
+    items = items.listed(np.array([7]), {**unknown, "available_from": [NOW + DAY_US]})
     request = Request("homepage_hero")
     mask = eligibility(request, visitor_of(request, NOW, None, None), items).mask
     later = eligibility(request, visitor_of(request, NOW + 2 * DAY_US, None, None), items).mask
@@ -162,21 +163,21 @@ def test_candidates_are_distinct_eligible_and_fill_k_where_the_catalogue_can(
 ) -> None:
     request = Request("homepage_hero")
     visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
-    mask = eligibility(request, visitor, items).mask
+    may, mask = (found := eligibility(request, visitor, items)).may, found.mask
     params = replace(release.retrieve, k=40)
-    found = retrieve(params, release.models, visitor, history(visitor, items), items, mask)
+    found = retrieve(params, release.models, visitor, history(visitor, items), items, may)
     assert len(found.rows) == len(set(found.rows.tolist())) == 40
     assert mask[found.rows].all()
-    everything = retrieve(release.retrieve, release.models, visitor, history(visitor, items), items, mask)
+    everything = retrieve(release.retrieve, release.models, visitor, history(visitor, items), items, may)
     assert set(everything.rows.tolist()) == set(np.flatnonzero(mask).tolist())
 
 
 def test_no_source_brings_more_than_its_quota(release: Bundle, items: ItemMatrix) -> None:
     request = Request("homepage_hero")
     visitor = visitor_of(request, NOW, None, session(("product_viewed", "item-3")))
-    mask = eligibility(request, visitor, items).mask
+    may = eligibility(request, visitor, items).may
     params = replace(release.retrieve, k=20, quotas={"ease": 4, "covisit": 3, "tower": 2, "popular": 50})
-    found = retrieve(params, release.models, visitor, history(visitor, items), items, mask)
+    found = retrieve(params, release.models, visitor, history(visitor, items), items, may)
     assert [found.source.count(name) for name in params.quotas] == [4, 3, 2, 11]
 
 
@@ -189,28 +190,30 @@ def test_an_item_item_score_is_the_sum_of_its_rows_weighed_by_recency(
     models = release.models
     scores = Scored(release.retrieve, models, user_vector(models, visitor, past), past)
     table, decay = models.covisit.toarray(), release.retrieve.covisit_decay
-    np.testing.assert_allclose(scores.covisit, table[8] + decay * table[3], rtol=1e-5)
     every = scores.of(np.arange(len(items)))
+    np.testing.assert_allclose(every.covisit, table[8] + decay * table[3], rtol=1e-5)
+    rows, summed = scores.summed("covisit")
+    assert rows.tolist() == np.flatnonzero(every.covisit).tolist()
+    assert summed.tolist() == every.covisit[rows].tolist()
     np.testing.assert_allclose(every.covisit_last, table[8], rtol=1e-5)
     after = models.next.toarray()
     np.testing.assert_allclose(every.next, after[8] + NEWEST[-2] * after[3], rtol=1e-5)
-    np.testing.assert_allclose(every.als, als_scores(models.als_items, past.rows), rtol=1e-5)
+    np.testing.assert_allclose(every.als, models.als_items @ fold_in(models.als_items, past.rows), rtol=1e-5)
     assert np.isnan(every.place).all()  # no retrieval, no place in its order
 
 
 def test_folding_in_one_item_ranks_its_nearest_factors_first() -> None:
     factors = np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32)
-    assert np.argsort(-als_scores(factors, np.array([0]))).tolist() == [0, 1, 2]
+    assert np.argsort(-(factors @ fold_in(factors, np.array([0])))).tolist() == [0, 1, 2]
 
 
 @given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=30), st.integers(1, 40), st.data())
 def test_top_is_the_head_of_a_stable_sort(values: list[float], k: int, data: st.DataObject) -> None:
     score = np.array(values)
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
-    rows = top(score, mask, k)
+    rows = top(np.arange(len(values)), score, Filter(lambda rows: mask[rows]), k)
     allowed = [i for i in range(len(values)) if mask[i] and score[i] > 0]
-    assert [score[i] for i in rows] == sorted((score[i] for i in allowed), reverse=True)[:k]
-    assert set(rows) <= set(allowed)
+    assert rows == sorted(allowed, key=lambda i: -score[i])[:k]
 
 
 def ranked(score: list[float]) -> Ranked:
@@ -265,4 +268,3 @@ def test_a_contact_changes_the_next_list(release: Bundle, items: ItemMatrix) -> 
 def test_an_item_that_came_after_the_fit_has_the_attraction_of_an_average_one() -> None:
     attraction = np.array([0.5, -0.5], np.float32)
     assert pull_of(attraction, np.array([1, 2, 0])).tolist() == [-0.5, 0.0, 0.5]
-    assert pulls(attraction, 3).tolist() == [0.5, -0.5, 0.0]

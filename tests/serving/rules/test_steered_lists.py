@@ -109,13 +109,13 @@ def test_no_rules_leave_a_slot_empty_doubled_or_forbidden_while_products_may_be_
         slots = bestsellers(request, visitor, ITEMS, asked)
     else:
         slots = recommend(request, varied, visitor, ITEMS, asked).slots
-    may = eligibility(request, visitor, ITEMS, allowed=asked.allowed).mask
+    eligible = eligibility(request, visitor, ITEMS, steering=asked)
     rows = [ITEMS.row[item] for item in ids(slots)]
     assert [slot.slot for slot in slots] == list(range(len(slots)))
     assert len(set(rows)) == len(rows) <= limit
-    assert may[rows].all()
+    assert eligible.mask[rows].all()
     assert not {"item-8", "item-2", *exclude} & set(ids(slots))
-    pinned = {pin.row for pin in asked.pinned(may, limit)}
+    pinned = {pin.row for pin in asked.pinned(eligible.may, limit)}
     assert pinned <= set(rows)
     for cap in asked.caps:
         used = Counter(int(cap.codes[row]) for row in rows)
@@ -127,7 +127,7 @@ def test_no_rules_leave_a_slot_empty_doubled_or_forbidden_while_products_may_be_
             counts = ((cap, sum(cap.codes[other] == cap.codes[row] for other in rows)) for cap in asked.caps)
             return all(n < cap.slots for cap, n in counts)
 
-        assert not [row for row in np.flatnonzero(may).tolist() if row not in rows and fits(row)]
+        assert not [row for row in np.flatnonzero(eligible.mask).tolist() if row not in rows and fits(row)]
 
 
 def test_a_pin_stands_in_its_slot_and_names_its_rule_and_what_it_pushes_moves_on(release: Bundle) -> None:

@@ -11,7 +11,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy import sparse
 from shops.retrieval_contract import ITEMS, RetrievalContract, Scorer, checkerboard, contacts_of
 
-from serving.stages.fitted import als_scores
+from serving.stages import fitted
 from training.collaborative.als import AlsParams, fit_als, tried, whitened
 from training.dataset import Contacts, session_matrix
 
@@ -62,7 +62,8 @@ def test_whitened_factors_fold_in_to_the_same_scores_without_a_constant(history:
     alpha, strength = 40.0, 3.0
     rows = np.array(history, dtype=np.int64)
     exact = factors @ fold_in(factors, rows, alpha, strength)
-    served = als_scores(whitened(factors, alpha, strength), rows)
+    white = whitened(factors, alpha, strength)
+    served = white @ fitted.fold_in(white, rows)
     assert served * alpha / (alpha - 1) == pytest.approx(exact, rel=1e-3, abs=1e-4)
 
 
