@@ -4,8 +4,8 @@
 
 A rung is given while `wait` is within its limit. What a request owes is the price of its rung, measured as it
 is paid. A burst may queue up to these limits. A queue that has not been empty for `standing_ms` is no burst
-but too much traffic: waiting gains nothing then, and the limits are `strained` times as long. That is how CoDel
-tells the two apart (Nichols and Jacobson 2012; by the time since the queue was empty: Maurer 2015).
+but too much traffic: waiting gains nothing then, and the limits are `strained` times as long. CoDel tells the
+two apart so (Nichols and Jacobson 2012; by the time since the queue was empty: Maurer 2015).
 """
 
 import time

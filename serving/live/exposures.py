@@ -144,8 +144,8 @@ def exposure(
     `version` is that of the rollout state which assigned the arm: steps are told apart by it, not by time.
     `propensity`: the chance that the last slot holds what it holds; `tail`: it is the long tail's.
     `served_from`: the rung that made it, `degraded` why it is not live; of a list that too much traffic made
-    cheap `version` is None, for it is no arm's doing. `rules`: the version of the shop's rules; `by_rule`: per
-    slot the id of its rule, where any slot has one.
+    cheap `version` is None, for it is no arm's doing. `rules`: the version of the shop's rules; `by_rule`:
+    per slot the id of its rule, where any slot has one.
     """
     shown = {"unit": request.user_id or request.session_id, "items": [slot.item_id for slot in answer.items]}
     drawn = {"tail": any(slot.source == TAIL for slot in answer.items[-1:]), "propensity": propensity}

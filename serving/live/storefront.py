@@ -1,7 +1,7 @@
 """One question, one list: the rung that its age allows, the arm, the stored rows in time, the pipeline.
 
-The rung is chosen before anything is read (serving/cascade/admission.py); where a part fails the next one makes
-the list (serving/cascade/rungs.py).
+The rung is chosen before anything is read (serving/cascade/admission.py); where a part fails the next one
+makes the list (serving/cascade/rungs.py).
 """
 
 import asyncio

@@ -4,8 +4,8 @@ endcap:rails:of:<digest>  `Rail` as JSON, of a shopper, or of a visit without on
 endcap:rails:shared       hash: `at_us`, and `rails`, `Shared` as JSON
 endcap:rails:job          hash: `at_us`, when `endcap rails --watch` last looked, by Redis' clock
 
-The first two expire at `rails.max_age_s`. A rail is served while it is younger than that and its release is the
-one that answers; whoever reads it checks both, so that a Redis that keeps it too long changes nothing.
+The first two expire at `rails.max_age_s`. A rail is served while it is younger than that and its release is
+the one that answers; whoever reads it checks both, so that a Redis that keeps it too long changes nothing.
 """
 
 from collections.abc import Mapping
