@@ -1,4 +1,4 @@
-"""Makes rails as the service makes lists: the champion, rows and items as Redis has them, the rules that hold.
+"""Makes rails as the service makes lists: the champion, rows and items of Redis, the rules that hold.
 
 Of the rules only what they bar is in a rail: pins, caps and weights are applied when it is served, by those
 that hold by then.

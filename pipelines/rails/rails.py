@@ -1,7 +1,7 @@
 """`endcap rails`: lists for the moments in which none can be made, kept in Redis (serving/rails/rail.py).
 
-For every shopper, or visit without one, who was shown a list within `rails.seen_hours`; for pairs of device and
-country; for categories. Whose rail holds all that is known already, and is young, keeps it.
+For every shopper, or visit without one, who was shown a list within `rails.seen_hours`; for pairs of device
+and country; for categories. Whose rail holds all that is known already, and is young, keeps it.
 """
 
 import logging
@@ -96,7 +96,8 @@ def made(redis: Redis, maker: Maker, params: RailParams, onwards: Callable[[], N
     cohorts = sum(map(len, shared.cohorts.values()))
     return (
         f"rails of {len(found):,} shoppers ({fresh:,} made anew{told}), {cohorts:,} of cohorts, "
-        f"{len(shared.categories):,} of categories, by {maker.release.digest}, in {time.monotonic() - began:.1f} s"
+        f"{len(shared.categories):,} of categories, by {maker.release.digest}, "
+        f"in {time.monotonic() - began:.1f} s"
     )
 
 

@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 
 def lately(redis: Redis, now: int, params: RailParams) -> dict[str, Seen]:
-    """Unit -> who, the newest first: at most `params.shoppers` of the last `params.seen_hours` before `now` (us)."""
+    """Unit -> who, newest first, at most `params.shoppers`, seen in `params.seen_hours` before `now` (us)."""
     found: dict[str, Seen] = {}
     last = "+"
     while True:

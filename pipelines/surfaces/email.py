@@ -101,7 +101,7 @@ def fill(
     beforehand = rails_of(found, release, now)
 
     def answer(known: Known) -> tuple[Slot, ...]:
-        if items := beforehand.get(known.query.number):
+        if items := beforehand.get(known.query.id):
             asked = known.request, release, known.visitor, known.matrix, UNSTEERED
             return of_rail(items, SHOPPER_RAIL, *asked)
         return recommend(known.request, release, known.visitor, known.matrix).slots
@@ -111,8 +111,9 @@ def fill(
 
 
 def rails_of(found: Sequence[tuple[str, str, Due]], release: Bundle, now: int) -> dict[int, list[str]]:
-    """Place in `found` -> what `endcap rails` made for this very e-mail, where it is of this release and fresh at
-    `now` (us). Nothing where no Redis answers.
+    """Place in `found` -> what `endcap rails` made for this e-mail, of this release and fresh at `now` (us).
+
+    Nothing where no Redis answers.
     """
     params, ready = load("rails", RailParams), dict[int, list[str]]()
     with client(retry=ONCE, socket_timeout=CONNECT_S) as redis:

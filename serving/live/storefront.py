@@ -22,7 +22,7 @@ from serving.cascade.admission import Admission, Place, Rung
 from serving.cascade.board import Board
 from serving.cascade.rungs import LIVE, PRECOMPUTED, RANK, RECOMMEND, Rungs, Task
 from serving.live.complaints import Complaints
-from serving.live.deadline import TimelyRows
+from serving.live.deadline import TimelyRows, within
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
 from serving.live.seen import Seen, age_ms, apart, warnings
@@ -154,7 +154,7 @@ class Storefront:
 
     async def _rail(self, request: Request, bundle: str, now: int) -> Rail | None:
         try:
-            async with asyncio.timeout(self._params.feature_deadline_ms / 1000):
+            async with within(self._params.feature_deadline_ms / 1000):
                 return await self._rails.of(request, bundle, now) if self._rails else None
         except Exception as error:
             self._complain("rail", error)
