@@ -3,8 +3,8 @@
     endcap up && python benchmarks/overload.py
 
 The knee is what two clients get who ask again as soon as they are answered: all of it live. Then requests
-start by the clock at four times that rate, as in benchmarks/load.py, and afterwards one at a time until two in
-a row are live again. Loopback only. The client needs a core of its own: else its delay is in every figure.
+start by the clock at four times that rate, as in benchmarks/load.py, and afterwards one at a time until two
+in a row are live again. Loopback only. The client needs a core of its own: else its delay is in every figure.
 """
 
 from __future__ import annotations

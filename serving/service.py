@@ -27,7 +27,7 @@ from feature_repo.online.newborns import NewbornParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url, token  # noqa: E402
 from serving import lifeline  # noqa: E402
-from serving.cascade.admission import Admission, Cascade  # noqa: E402
+from serving.cascade.queueing import Admission, Cascade  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
@@ -44,7 +44,7 @@ from serving.params import Serving, replaying  # noqa: E402
 from serving.payloads.terms import Terms  # noqa: E402
 from serving.rails.rail import RailParams  # noqa: E402
 from serving.rails.shared import SharedRails  # noqa: E402
-from serving.rails.shopper import ShopperRails  # noqa: E402
+from serving.rails.shopper_rails import ShopperRails  # noqa: E402
 from serving.release.health import ArmHealth  # noqa: E402
 from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402

@@ -17,7 +17,7 @@ from feature_repo.online.connection import beside_requests
 from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load, root
 from feature_repo.ports import redis_url
-from pipelines.rails.visitors import Seen, contexts
+from pipelines.rails.audience import Seen, contexts
 from pipelines.surfaces.due import EmailParams, due
 from serving import pipeline
 from serving.live.online_features import OnlineFeatures

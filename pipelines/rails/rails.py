@@ -19,8 +19,8 @@ from feature_repo.errors import EndcapError
 from feature_repo.online.connection import client, connect
 from feature_repo.params import load
 from feature_repo.terminal import progress
+from pipelines.rails.audience import lately
 from pipelines.rails.maker import Maker
-from pipelines.rails.visitors import lately
 from serving.rails.rail import RailParams, beat, key_of
 from serving.release import state
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from serving import pipeline
-from serving.cascade.admission import Rung
 from serving.cascade.board import Board
+from serving.cascade.queueing import Rung
 from serving.cascade.shortened import by_vector, of_rail
 from serving.pipeline import Bundle, Served
 from serving.rails.rail import Rail

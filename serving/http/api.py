@@ -20,8 +20,8 @@ from starlette.routing import Route
 
 from feature_repo.errors import UnavailableError
 from serving import prometheus
-from serving.cascade.admission import ARRIVED
 from serving.cascade.board import as_told
+from serving.cascade.queueing import ARRIVED
 from serving.errors import RequestError
 from serving.http.assets import ASSETS, HEADERS, cached, etag
 from serving.http.connections import ARRIVAL, READ_ON, Arrival

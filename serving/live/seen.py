@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
-from serving.cascade.admission import Rung
+from serving.cascade.queueing import Rung
 from serving.pipeline import Bundle
 from serving.rails.rail import Rail
 from serving.stages.steering import Steering

@@ -1,6 +1,6 @@
 """One question, one list: the rung that its age allows, the arm, the stored rows in time, the pipeline.
 
-The rung is chosen before anything is read (serving/cascade/admission.py); where a part fails the next one
+The rung is chosen before anything is read (serving/cascade/queueing.py); where a part fails the next one
 makes the list (serving/cascade/rungs.py).
 """
 
@@ -18,8 +18,8 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from serving import pipeline, prometheus
-from serving.cascade.admission import Admission, Place, Rung
 from serving.cascade.board import Board
+from serving.cascade.queueing import Admission, Place, Rung
 from serving.cascade.rungs import LIVE, PRECOMPUTED, RANK, RECOMMEND, Rungs, Task
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows, within
@@ -31,7 +31,7 @@ from serving.params import Serving
 from serving.pipeline import Served
 from serving.rails.rail import Rail
 from serving.rails.shared import SharedRails
-from serving.rails.shopper import ShopperRails
+from serving.rails.shopper_rails import ShopperRails
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign

@@ -31,7 +31,7 @@ from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
 from feature_repo.online.connection import wires
 from feature_repo.params import load
-from serving.cascade.admission import Admission, Cascade
+from serving.cascade.queueing import Admission, Cascade
 from serving.compat.doors import routes as compat_routes
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
@@ -43,7 +43,7 @@ from serving.params import Serving
 from serving.payloads.terms import Terms
 from serving.rails.rail import RailParams
 from serving.rails.shared import SharedRails
-from serving.rails.shopper import ShopperRails
+from serving.rails.shopper_rails import ShopperRails
 from serving.release import state
 from serving.release.health import ArmHealth
 from serving.release.loaded import Releases

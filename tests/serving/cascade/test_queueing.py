@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.params import load
-from serving.cascade.admission import ARRIVED, Admission, Cascade, Rung
+from serving.cascade.queueing import ARRIVED, Admission, Cascade, Rung
 
 PARAMS = load("cascade", Cascade)
 
