@@ -73,6 +73,7 @@ JOBS: dict[str, dict[str, str]] = {
         "stream": "pipelines.stream.stream",
         "dead": "pipelines.stream.dead",
         "embed": "pipelines.newborn.embed",
+        "rails": "pipelines.rails.rails",
         "email": "pipelines.surfaces.email",
         "replay": "pipelines.parity.replay",
         "demo": "pipelines.demo.demo",

@@ -24,6 +24,23 @@ STAGE_SECONDS = Histogram(
     buckets=(0.0001, 0.00015, 0.0002, 0.0003, 0.0004, 0.0006, 0.0008, *LATENCY_BUCKETS[1:]),
 )
 DEGRADED = Counter("endcap_degraded_total", "Answers made with less than everything", ["reason"])
+REQUEST_AGE = Histogram(
+    "endcap_request_age_seconds",
+    "From a request's last byte to the choice of its rung",
+    buckets=LATENCY_BUCKETS,
+)
+RUNG_SECONDS = Gauge(
+    "endcap_rung_seconds",
+    "What a list of a rung costs, running mean",
+    ["rung"],
+    multiprocess_mode="mostrecent",
+)
+RAILS_REFUSED = Counter(
+    "endcap_rails_refused_total", "Rails that were asked for and not served", ["of", "why"]
+)
+RAILS_AGE = Gauge(
+    "endcap_rails_age_seconds", "Age of the rails of cohorts and categories", multiprocess_mode="mostrecent"
+)
 EMPTY_SLOTS = Counter("endcap_empty_slots_total", "Slots asked for and not filled", ["surface"])
 REFUSED = Counter("endcap_refused_total", "Requests refused", ["route", "status"])
 EVENTS = Counter("endcap_events_total", "Events posted", ["outcome"])

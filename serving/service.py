@@ -22,11 +22,12 @@ from starlette.exceptions import HTTPException  # noqa: E402
 
 from feature_repo.eventlog.keys import StreamParams  # noqa: E402
 from feature_repo.eventlog.open import open_writer  # noqa: E402
-from feature_repo.online.connection import beside_requests, of_requests  # noqa: E402
+from feature_repo.online.connection import QUICK_S, beside_requests, of_requests, wires  # noqa: E402
 from feature_repo.online.newborns import NewbornParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url, token  # noqa: E402
 from serving import lifeline  # noqa: E402
+from serving.cascade.queueing import Admission, Cascade  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
@@ -38,8 +39,12 @@ from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
 from serving.live.shadow import Shadow  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
+from serving.live.wire import Wire  # noqa: E402
 from serving.params import Serving, replaying  # noqa: E402
 from serving.payloads.terms import Terms  # noqa: E402
+from serving.rails.rail import RailParams  # noqa: E402
+from serving.rails.shared import SharedRails  # noqa: E402
+from serving.rails.shopper_rails import ShopperRails  # noqa: E402
 from serving.release.health import ArmHealth  # noqa: E402
 from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
@@ -85,11 +90,16 @@ class Endcap:
         vigil = Vigil(self._blocking)
         rulebook = Rulebook(self._blocking, self._releases.snapshots)
         shadow = Shadow(rulebook, self._exposures, PARAMS.rules_shadow_share)
+        admission, rails = Admission(load("cascade", Cascade)), load("rails", RailParams)
+        shared = SharedRails(self._blocking, rails)
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
             guarded=vigil.guarded,
             rulebook=rulebook,
             shadow=shadow,
+            admission=admission,
+            rails=ShopperRails(Wire(wires(url), QUICK_S).ask, rails),
+            shared=shared,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
@@ -109,6 +119,10 @@ class Endcap:
         async def lag() -> None:
             pulse.beat("consumers", await ingress.publish_lag())
 
+        async def ages() -> None:
+            admission.publish()
+            await pulse.publish()
+
         # Every one has a heartbeat and a limit under its name; the guard's own age is the vigil's to judge.
         jobs: Iterable[tuple[str, float, Job]] = (
             ("release", PARAMS.poll_s, self._releases.poll),
@@ -118,7 +132,8 @@ class Endcap:
             ("health", HEALTH_S, health.publish),
             ("lag", LAG_S, lag),
             ("disk", DISK_S, disk.look),
-            ("ages", AGES_S, pulse.publish),
+            ("rails", rails.look_s, shared.poll),
+            ("ages", AGES_S, ages),
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]
         running.append(self._exposures.run(partial(pulse.beat, "exposures")))

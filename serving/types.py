@@ -118,10 +118,11 @@ class Answer:
     items: tuple[Slot, ...]
     arm: str
     bundle: str
-    served_from: str  # live, precomputed or fallback
+    served_from: str  # the rung: live, or what serving.cascade.rungs names
     degraded: str | None
     feature_age_ms: int | None
     took_ms: float
     warnings: tuple[str, ...] = ()
     debug: dict[str, Any] | None = None
     products: tuple[dict[str, Any], ...] = ()  # of each slot what Request.fields asks for
+    json: bytes = b""  # of `items`, where it is at hand

@@ -1,4 +1,4 @@
-"""The processes of a shop on one machine: Redis, consumers, new items, service, console, the guard."""
+"""The processes of a shop on one machine: Redis, consumers, new items, service, rails, console, the guard."""
 
 import json
 import os
@@ -38,6 +38,8 @@ from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
 from serving.http.listing import CATALOGUE_KEY
+from serving.rails import rail
+from serving.rails.rail import RailParams
 from serving.release.looks import guard_age_s
 
 # The kernel has every write before Redis answers, so kill -9 loses nothing. `everysec` answers before that
@@ -47,7 +49,7 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
 DISABLED = ("CONFIG", "DEBUG", "MODULE", "SAVE", "BGSAVE", "SHUTDOWN", "MIGRATE", "REPLICAOF", "SLAVEOF")
 EMPTYING = ("FLUSHALL", "FLUSHDB")
 REDIS_CONF = "redis.conf"
-NAMES = ("redis", "stream", "embed", "service", "console", "guard")  # in the order of starting
+NAMES = ("redis", "stream", "embed", "service", "rails", "console", "guard")  # in the order of starting
 EVERY = (*NAMES, "storefront")  # the demo shop runs where it is named
 GUARD_AGE_S = 10.0  # a guard that looked so lately lives; it looks every half second
 Names = Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(EVERY)}.")]
@@ -76,6 +78,8 @@ def programs(params: StackParams, folder: Path) -> dict[str, Program]:
     found["stream"] = Program("stream", command, lambda: consumers_read(url, stream.partitions), env=env)
     silent_s = load("newborns", NewbornParams).silent_s
     found["embed"] = Program("embed", (*endcap, "embed"), lambda: embed_looks(url, silent_s), env=env)
+    made = load("rails", RailParams).silent_s
+    found["rails"] = Program("rails", (*endcap, "rails", "--watch"), lambda: rails_made(url, made), env=env)
     for name, job, port, page in (
         ("service", "serve", params.service_port, "readyz"),
         ("console", "console", params.console_port, ""),
@@ -143,6 +147,16 @@ def embed_looks(url: str, silent_s: float) -> bool:
     try:
         with client(url, socket_timeout=1) as redis:
             age_s = newborns.age_s(redis)
+    except RedisError:
+        return False
+    return age_s is not None and age_s < silent_s
+
+
+def rails_made(url: str, silent_s: float) -> bool:
+    """True while somebody makes rails."""
+    try:
+        with client(url, socket_timeout=1) as redis:
+            age_s = rail.age_s(redis)
     except RedisError:
         return False
     return age_s is not None and age_s < silent_s
@@ -218,7 +232,7 @@ def waits_for_a_release(livez: str, url: str) -> bool:
 
 
 def up(names: Names = None) -> int:
-    """Start Redis, stream consumers, embed, service, console and guard, and wait until they answer."""
+    """Start Redis, stream consumers, embed, service, rails, console and guard, and wait until they answer."""
     asked = tuple(names) if names else NAMES
     bring_up(asked)
     status()

@@ -10,13 +10,14 @@ data/email/<instant>.parquet   a row per e-mail: surface, user_id, session_id, s
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import typer
+from redis import RedisError
 
 from feature_repo.clock import HOUR_US, instant, micros
 from feature_repo.errors import DataError, ParamsError
@@ -24,13 +25,18 @@ from feature_repo.events import PRODUCT_TYPES, TIMESTAMP
 from feature_repo.features.catalogue import said_at
 from feature_repo.files import write_parquet
 from feature_repo.offline.timeline import historical
+from feature_repo.online.connection import CONNECT_S, ONCE, client
 from feature_repo.params import load
 from feature_repo.places import CANDIDATE, EMAIL, EVENTS, RAW, at, existing
 from pipelines.protocol.known import Known, answers, asked_at
 from pipelines.protocol.queries import Query, QueryParams
 from pipelines.surfaces.due import Due, EmailParams, due
+from serving.cascade.rungs import SHOPPER_RAIL
+from serving.cascade.shortened import of_rail
 from serving.pipeline import Bundle, recommend
+from serving.rails.rail import RailParams, decode, key_of, stale, unit
 from serving.release import bundle as releases
+from serving.stages.steering import UNSTEERED
 from serving.types import Context, Slot
 
 TEXTS = pa.list_(pa.string())
@@ -92,11 +98,37 @@ def fill(
         query = Query(number, now, user, session, (), frozenset(), Context(), one.surface, page, cart)
         asked.append(query)
 
+    beforehand = rails_of(found, release, now)
+
     def answer(known: Known) -> tuple[Slot, ...]:
+        if items := beforehand.get(known.query.id):
+            asked = known.request, release, known.visitor, known.matrix, UNSTEERED
+            return of_rail(items, SHOPPER_RAIL, *asked)
         return recommend(known.request, release, known.visitor, known.matrix).slots
 
     processes = load("queries", QueryParams).processes
     return list(answers(asked, release.models.ids, limit, "email", answer, processes))
+
+
+def rails_of(found: Sequence[tuple[str, str, Due]], release: Bundle, now: int) -> dict[int, list[str]]:
+    """Place in `found` -> what `endcap rails` made for this e-mail, of this release and fresh at `now` (us).
+
+    Nothing where no Redis answers.
+    """
+    params, ready = load("rails", RailParams), dict[int, list[str]]()
+    with client(retry=ONCE, socket_timeout=CONNECT_S) as redis:
+        for number, (user, session, one) in enumerate(found):
+            try:
+                raw: Any = redis.get(key_of(f"{unit(user, session)}"))
+            except RedisError:
+                return ready
+            rail = decode(raw) if raw else None
+            if rail is None or stale(rail, release.digest, now, params.max_age_s):
+                continue
+            anchors, items = rail.mails.get(one.surface, ((), ()))
+            if list(anchors) == list(one.items):
+                ready[number] = list(items)
+    return ready
 
 
 def _moment(now: str | None) -> int:

@@ -20,9 +20,11 @@ from starlette.routing import Route
 
 from feature_repo.errors import UnavailableError
 from serving import prometheus
+from serving.cascade.board import as_told
+from serving.cascade.queueing import ARRIVED
 from serving.errors import RequestError
 from serving.http.assets import ASSETS, HEADERS, cached, etag
-from serving.http.connections import READ_ON
+from serving.http.connections import ARRIVAL, READ_ON, Arrival
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.listing import ItemDoor, parse_changes
 from serving.http.openapi import document_bytes
@@ -201,15 +203,14 @@ async def read_body(http: HttpRequest, limit: int) -> bytes:
 def answer_bytes(answer: Answer) -> bytes:
     """The JSON body: the answer's fields, `warnings` and `debug` only where there is something to say."""
     body = {name: getattr(answer, name) for name in Answer.__slots__}
-    told = body.pop("products")
-    slots = [
-        {"item_id": slot.item_id, "slot": slot.slot, "score": slot.score, "source": slot.source}
-        | ({"rule": slot.rule} if slot.rule else {})
-        for slot in answer.items  # orjson takes twice as long for a dataclass
-    ]
-    body["items"] = slots
-    for slot, more in zip(slots, told, strict=True) if told else ():
-        slot |= more
+    told, encoded = body.pop("products"), body.pop("json")
+    if encoded and not told:
+        body["items"] = orjson.Fragment(encoded)
+    else:
+        slots = [as_told(slot) for slot in answer.items]
+        for slot, more in zip(slots, told, strict=True) if told else ():
+            slot |= more
+        body["items"] = slots
     if not answer.warnings:
         del body["warnings"]
     if answer.debug is None:
@@ -235,6 +236,7 @@ def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[R
     """The one place where errors become answers; a 500 is a defect of ours, never a client's doing."""
 
     async def endpoint(http: HttpRequest) -> Response:
+        ARRIVED.set(http.scope.get(ARRIVAL, Arrival()).at)
         try:
             desk: Desk | None = getattr(http.app.state, "desk", None)
             if desk is None:

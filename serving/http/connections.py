@@ -7,6 +7,8 @@ its place. A connection costs no timer: one look a second finds those whose time
 import logging
 import resource
 import threading
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn.config
@@ -22,9 +24,18 @@ SPARE_FILES = 512  # of the process: Redis, the release, and what is accepted be
 EVICTED_SHARE = 16  # one in so many goes when there is no place left: sorting then costs little per newcomer
 AGAIN_S = 60.0
 
+ARRIVAL = "endcap.arrival"  # in a request's ASGI scope
+
 DRAINING = threading.Event()  # the worker was told to end: what waits for something gives up
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Arrival:
+    """When a request had arrived whole, on time.perf_counter's clock; None before."""
+
+    at: float | None = None
 
 
 def install(params: Serving) -> None:
@@ -111,6 +122,8 @@ class Connection(HttpToolsProtocol):
         self._due = self.loop.time() + self.params.request_timeout_s
         self._receiving = self._in_head = True
         self._head = self._bytes = 0
+        self._arrival = Arrival()
+        self.scope[ARRIVAL] = self._arrival  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -125,6 +138,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._receiving = False
+        self._arrival.at = time.perf_counter()
         self._due = self.loop.time() + self.params.idle_timeout_s if self.cycle.response_complete else None
 
     def on_response_complete(self) -> None:

@@ -1,6 +1,12 @@
-"""The shopper's stored rows in time, or none: a list without history is better than a late one."""
+"""The shopper's stored rows in time, or none: a list without history is better than a late one.
+
+The deadline is Redis'. While the worker itself is late, an answer may lie there unread: where the deadline is
+noticed too late, the worker gets as long again to read what has come.
+"""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from serving.live.complaints import Complaints
 from serving.params import Serving
@@ -8,6 +14,31 @@ from serving.release.loaded import Features
 from serving.types import NO_ROWS, Request, VisitorRows
 
 UNAVAILABLE = "features_unavailable"
+NOTICED_S = 0.005  # a timer that fires so late tells of the worker, not of Redis
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """As asyncio.timeout, and as long again as the worker noticed it late, once. Raises TimeoutError."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+
+    def judge() -> None:
+        late_s = loop.time() - due
+        if late_s > NOTICED_S:
+            timers.append(loop.call_later(min(late_s, seconds), end))
+        else:
+            end()
+
+    def end() -> None:
+        limit.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as limit:
+        timers = [loop.call_later(seconds, judge)]
+        try:
+            yield
+        finally:
+            timers[-1].cancel()
 
 
 class TimelyRows:
@@ -26,7 +57,7 @@ class TimelyRows:
         if clock() < self._shut_until:
             return NO_ROWS, UNAVAILABLE
         try:
-            async with asyncio.timeout(self._params.feature_deadline_ms / 1000):
+            async with within(self._params.feature_deadline_ms / 1000):
                 rows = await features.read(request.user_id, request.session_id, now)
         except Exception as error:  # whatever it is, the answer is made without rows
             self._misses += 1

@@ -143,13 +143,17 @@ def exposure(
 
     `version` is that of the rollout state which assigned the arm: steps are told apart by it, not by time.
     `propensity`: the chance that the last slot holds what it holds; `tail`: it is the long tail's.
-    `rules`: the version of the shop's rules; `by_rule`: per slot the id of its rule, where any slot has one.
+    `served_from`: the rung that made it, `degraded` why it is not live; of a list that too much traffic made
+    cheap `version` is None, for it is no arm's doing. `rules`: the version of the shop's rules; `by_rule`:
+    per slot the id of its rule, where any slot has one.
     """
     shown = {"unit": request.user_id or request.session_id, "items": [slot.item_id for slot in answer.items]}
     drawn = {"tail": any(slot.source == TAIL for slot in answer.items[-1:]), "propensity": propensity}
     by_rule = [slot.rule for slot in answer.items]
     ruled = {"rules": rules} | ({"by_rule": by_rule} if any(by_rule) else {})
-    return _who(request, answer, ts) | shown | {"version": version} | drawn | ruled
+    made = {"version": version, "served_from": answer.served_from}
+    made |= {"degraded": answer.degraded} if answer.degraded else {}
+    return _who(request, answer, ts) | shown | made | drawn | ruled
 
 
 def sample(

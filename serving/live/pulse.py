@@ -6,6 +6,7 @@
     report      what this worker serves, last told     disk     room for what Redis writes, last looked at
     vigil       the canary's guard, last looked at     ages     these metrics
     rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
+    rails       lists made beforehand, last looked for
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -32,6 +33,7 @@ class Liveness:
     rules: float
     shadow: float
     vigil: float
+    rails: float
     ages: float
 
 

@@ -1,26 +1,18 @@
-"""What an answer is made of: the task, what was seen of the shopper, and what is told beside the list."""
+"""What an answer is made of: what was seen of the shopper, and what is told beside the list."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
-from serving import pipeline
-from serving.pipeline import Bundle, Served
-from serving.stages import bestsellers
+from serving.cascade.queueing import Rung
+from serving.pipeline import Bundle
+from serving.rails.rail import Rail
 from serving.stages.steering import Steering
-from serving.types import Answer, Request, Slot, VisitorRows
+from serving.types import Answer, Request, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names
-
-
-class Task(NamedTuple):
-    """What a route asks for: the stages with models, the list without, whether `limit` slots are promised."""
-
-    stages: Callable[[Request, Bundle, Visitor, ItemMatrix, Steering], Served]
-    without_models: Callable[[Request, Visitor, ItemMatrix, Steering], tuple[Slot, ...]]
-    fills: bool
 
 
 class Seen(NamedTuple):
@@ -34,10 +26,8 @@ class Seen(NamedTuple):
     rows: VisitorRows
     degraded: str | None
     read_s: float  # how long it took to read
-
-
-RECOMMEND = Task(pipeline.recommend, bestsellers.bestsellers, fills=True)
-RANK = Task(pipeline.reorder, bestsellers.listed, fills=False)  # orders what it knows of the given items
+    rung: Rung
+    rail: Rail | None = None  # the shopper's, where that is the rung
 
 
 def warnings(request: Request, matrix: ItemMatrix, replay: bool) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
-"""One question, one list: the arm, the stored rows in time, the pipeline, and the ladder when a part fails.
+"""One question, one list: the rung that its age allows, the arm, the stored rows in time, the pipeline.
 
-live         the release of the shopper's arm, with the stored rows (without them: degraded)
-precomputed  bestsellers: the holdout's list
-fallback     bestsellers, else the bundle's popularity rail: the pipeline raised
+The rung is chosen before anything is read (serving/cascade/queueing.py); where a part fails the next one
+makes the list (serving/cascade/rungs.py).
 """
 
 import asyncio
@@ -16,28 +15,31 @@ import numpy as np
 from redis.asyncio import Redis
 
 from feature_repo.assemble.matrix import ItemMatrix
-from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from serving import pipeline, prometheus
+from serving.cascade.board import Board
+from serving.cascade.queueing import Admission, Place, Rung
+from serving.cascade.rungs import LIVE, PRECOMPUTED, RANK, RECOMMEND, Rungs, Task
 from serving.live.complaints import Complaints
-from serving.live.deadline import TimelyRows
+from serving.live.deadline import TimelyRows, within
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
-from serving.live.seen import RANK, RECOMMEND, Seen, Task, age_ms, apart, warnings
+from serving.live.seen import Seen, age_ms, apart, warnings
 from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
-from serving.pipeline import Bundle, Served
+from serving.pipeline import Served
+from serving.rails.rail import Rail
+from serving.rails.shared import SharedRails
+from serving.rails.shopper_rails import ShopperRails
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
 from serving.rules.rulebook import Rulebook
-from serving.stages import bestsellers
 from serving.stages.steering import UNSTEERED, Steering
-from serving.types import NO_ROWS, Answer, Request, Slot
+from serving.types import NO_ROWS, Answer, Request
 
-Filled = tuple[tuple[Slot, ...], str, Served | None]  # slots, served_from, how they came about
-FALLBACK, PIPELINE_FAILED, OVERLOADED = "fallback", "pipeline_failed", "overloaded"
+PIPELINE_FAILED, OVERLOADED = "pipeline_failed", "overloaded"
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,9 @@ class Storefront:
         guarded: Callable[[int], bool] = lambda version: True,
         rulebook: Rulebook | None = None,
         shadow: Shadow | None = None,
+        admission: Admission | None = None,
+        rails: ShopperRails | None = None,
+        shared: SharedRails | None = None,
     ) -> None:
         """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
 
@@ -68,6 +73,8 @@ class Storefront:
         self._rulebook = None if replay else rulebook
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
+        self._admission, self._rails, self._board = admission, rails, Board()
+        self._rungs = Rungs(self._complain, shared)
         self._in_flight = 0
         self._draw = random.Random().random  # which answers are sampled; no answer depends on it
 
@@ -107,9 +114,11 @@ class Storefront:
         current = self._releases.current
         if current is None:
             raise UnavailableError("no release is loaded yet")
+        admission = None if self._replay else self._admission
+        place = admission.enter(len(requests)) if admission else Place(Rung.LIVE, 0.0, 0.0, 1)
         self._in_flight += 1
         try:
-            seen = await self._see(requests[0], current)
+            seen = await self._see(requests[0], current, place)
             # Of all lists at once: rules that change meanwhile are not of this page.
             steered = [self._steering(request, seen.matrix, seen.now) for request in requests]
             answers: list[Answer] = []
@@ -121,30 +130,48 @@ class Storefront:
             return answers
         finally:
             self._in_flight -= 1
+            if admission:
+                admission.leave(place)
 
-    async def _see(self, request: Request, current: Current) -> Seen:
+    async def _see(self, request: Request, current: Current, place: Place) -> Seen:
         """The one reading of the shopper, whom all lists of a page share."""
         started = time.perf_counter()
         arm, (bundle, features), version = self._arm(current, request.user_id or request.session_id)
         if self._replay:
             await self._catch_up()
         now = await self.now(request)
-        busy = self._in_flight > self._params.max_in_flight
-        rows, degraded = (NO_ROWS, OVERLOADED) if busy else await self._rows.read(features, request, now)
+        rung = Rung.BESTSELLERS if self._in_flight > self._params.max_in_flight else place.rung
+        rows, degraded, rail = NO_ROWS, None, None
+        if rung <= Rung.SHOPPER:
+            rows, degraded = await self._rows.read(features, request, now)
+        if rung is Rung.SHOPPER and degraded is None:
+            rail = await self._rail(request, bundle.digest, now)
+        if rung > Rung.LIVE:
+            degraded, version = OVERLOADED, None  # how much was asked at once says nothing of an arm
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
-        return Seen(arm, bundle, version, now, matrix, rows, degraded, time.perf_counter() - started)
+        read_s = time.perf_counter() - started
+        return Seen(arm, bundle, version, now, matrix, rows, degraded, read_s, rung, rail)
+
+    async def _rail(self, request: Request, bundle: str, now: int) -> Rail | None:
+        try:
+            async with within(self._params.feature_deadline_ms / 1000):
+                return await self._rails.of(request, bundle, now) if self._rails else None
+        except Exception as error:
+            self._complain("rail", error)
+            return None
 
     def _fill(self, request: Request, task: Task, seen: Seen, steering: Steering) -> Answer:
-        started = time.perf_counter() - seen.read_s
-        arm, bundle, version, now, matrix, rows, degraded, read_s = seen
+        began = time.perf_counter()
+        arm, bundle, version, now, matrix, rows, degraded, read_s, rung, rail = seen
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
         asked = task, request, bundle, visitor, matrix, steering
-        if degraded == OVERLOADED:
-            slots, served_from, served = self._ladder(*asked)
-        else:
-            slots, served_from, served = self._slots(arm, *asked)
-            degraded = PIPELINE_FAILED if served_from == FALLBACK else degraded
+        slots, served_from, served, json = self._rungs.fill(rung, arm == HOLDOUT, rail, self._board, *asked)
+        if rung is Rung.LIVE and served_from not in (LIVE, PRECOMPUTED):
+            degraded = PIPELINE_FAILED
         ended = time.perf_counter()
+        if self._admission and arm != HOLDOUT:
+            self._admission.paid(rung, ended - began)
+        took_s = ended - began + read_s
         answer = Answer(
             request_id=os.urandom(16).hex(),
             surface=request.surface,
@@ -154,10 +181,11 @@ class Storefront:
             served_from=served_from,
             degraded=degraded,
             feature_age_ms=age_ms(rows, visitor, matrix),
-            took_ms=round((ended - started) * 1000, 3),
+            took_ms=round(took_s * 1000, 3),
             warnings=warnings(request, matrix, self._replay),
             debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
             products=products(slots, request.fields, matrix) if request.fields else (),
+            json=json,
         )
         rules, propensity = steering.version, served.propensity if served else 1.0
         self._exposures.add(exposure(request, answer, now, version, propensity, rules))
@@ -168,10 +196,10 @@ class Storefront:
             self._shadow.offer(Asked(request, answer, bundle, visitor, matrix, rules))
         stage_seconds = {"features": read_s, **(served.seconds if served else {})}
         missing = request.limit - len(slots) if task.fills else 0
-        prometheus.count(answer, ended - started, stage_seconds, missing)
+        prometheus.count(answer, took_s, stage_seconds, missing)
         capped = bool(steering.caps)  # then a short list may be what the rules ask for
         short = task.fills and not capped and served is not None and self._short(request, answer, served)
-        self._health.note(arm, ended - started, error=degraded == PIPELINE_FAILED, empty=short)
+        self._health.note(arm, took_s, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
     def _arm(self, current: Current, unit: str | None) -> tuple[str, Loaded, int | None]:
@@ -200,41 +228,6 @@ class Storefront:
         except Exception as error:  # a list without them is better than none
             self._complain("rules", error)
             return UNSTEERED
-
-    def _slots(
-        self,
-        arm: str,
-        task: Task,
-        request: Request,
-        bundle: Bundle,
-        visitor: Visitor,
-        matrix: ItemMatrix,
-        steering: Steering,
-    ) -> Filled:
-        try:
-            if arm == HOLDOUT:
-                return task.without_models(request, visitor, matrix, steering), "precomputed", None
-            served = task.stages(request, bundle, visitor, matrix, steering)
-            return served.slots, "live", served
-        except Exception as error:
-            self._complain("pipeline", error)
-        return self._ladder(task, request, bundle, visitor, matrix, steering)
-
-    def _ladder(
-        self,
-        task: Task,
-        request: Request,
-        bundle: Bundle,
-        visitor: Visitor,
-        matrix: ItemMatrix,
-        steering: Steering,
-    ) -> Filled:
-        try:
-            return task.without_models(request, visitor, matrix, steering), FALLBACK, None
-        except Exception as error:
-            self._complain("bestsellers", error)
-        popular = bundle.rails["popular"]
-        return bestsellers.rail(popular, request, visitor, matrix, steering), FALLBACK, None
 
     @staticmethod
     def _short(request: Request, answer: Answer, served: Served) -> bool:

@@ -34,6 +34,7 @@ THINGS = (
     "rules",
     "shadow",
     "vigil",
+    "rails",
     "ages",
 )
 PATIENCE_S = 60

@@ -29,15 +29,21 @@ from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.redis_writer import RedisWriter
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
+from feature_repo.online.connection import wires
 from feature_repo.params import load
+from serving.cascade.queueing import Admission, Cascade
 from serving.compat.doors import routes as compat_routes
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
 from serving.http.origins import Cors
 from serving.live.exposures import ExposureLog
 from serving.live.storefront import Storefront
+from serving.live.wire import Wire
 from serving.params import Serving
 from serving.payloads.terms import Terms
+from serving.rails.rail import RailParams
+from serving.rails.shared import SharedRails
+from serving.rails.shopper_rails import ShopperRails
 from serving.release import state
 from serving.release.health import ArmHealth
 from serving.release.loaded import Releases
@@ -85,6 +91,7 @@ class Shop:
     health: ArmHealth
     redis: redis.Redis
     home: Path
+    shared: SharedRails
 
     def post(self, path: str, body: Any) -> Any:
         """The response to a JSON body, or to raw bytes."""
@@ -147,9 +154,14 @@ def user_row(*events: tuple[str, str], session: str = "s0") -> dict[str, Any]:
 
 @contextmanager
 def open_shop(
-    home: Path, bundle: Path, url: str, replay: bool = False, holdout: float = 0.0
+    home: Path,
+    bundle: Path,
+    url: str,
+    replay: bool = False,
+    holdout: float = 0.0,
+    cascade: Mapping[str, float] | None = None,
 ) -> Iterator[Shop]:
-    """The routes over the Redis at `url`, `bundle` as champion."""
+    """The routes over the Redis at `url`, `bundle` as champion, with limits of `cascade` changed."""
     params = load("serving", Serving)
     blocking = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=2)
     background = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=2)
@@ -158,14 +170,21 @@ def open_shop(
     releases = Releases(blocking, lambda ids, space: features)
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
-    storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
+    rails = load("rails", RailParams)
+    shared = SharedRails(blocking, rails)
+    storefront = Storefront(
+        *(releases, background, exposures, health, params, holdout, replay),
+        admission=Admission(replace(load("cascade", Cascade), **(cascade or {}))),
+        rails=ShopperRails(Wire(wires(url), 2.0).ask, rails),
+        shared=shared,
+    )
     cors = replace(load("cors", Cors), origins=(PAGE,))
     app = build_app(cors, compat_routes(load("compat", Terms)))
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
     ingress = Ingress(background, writer, params, replay=replay)
     app.state.desk = Desk(storefront, ingress, params)
     with TestClient(app) as client:
-        shop = Shop(client, features, releases, storefront, exposures, health, blocking, home)
+        shop = Shop(client, features, releases, storefront, exposures, health, blocking, home, shared)
         shop.run(releases.poll)
         yield shop
         shop.run(background.aclose)

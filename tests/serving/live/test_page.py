@@ -104,7 +104,7 @@ def test_a_list_that_fails_steps_down_by_itself(shop: Shop, monkeypatch: pytest.
     monkeypatch.setattr(pipeline, "rank", fails)
     lists = page(shop, [TWO[0], {"surface": "pdp_fbt", "items": ["item-1"]}, TWO[1]])
     told = [(one["served_from"], one["degraded"], len(one["items"])) for one in lists]
-    assert told == [("live", None, 12), ("fallback", "pipeline_failed", 12), ("live", None, 6)]
+    assert told == [("live", None, 12), ("vector", "pipeline_failed", 12), ("live", None, 6)]
     shown = [item for one in lists for item in items(one)]
     assert len(shown) == len(set(shown))
 

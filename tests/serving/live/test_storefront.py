@@ -13,6 +13,7 @@ from shops.storefront import HERO, Shop, ask, items, make_home, metric, open_sho
 from feature_repo.assemble.matrix import ACTIVITY
 from feature_repo.assemble.vectorize import COLUMNS
 from serving import pipeline
+from serving.cascade import shortened
 from serving.stages import bestsellers
 
 
@@ -157,7 +158,7 @@ def test_beyond_the_limit_of_requests_at_once_the_answer_is_bestsellers_not_a_qu
     assert ask(shop)["served_from"] == "live"
 
 
-def test_a_broken_pipeline_is_covered_by_bestsellers(
+def test_a_broken_pipeline_is_covered_by_the_session_vector(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:
@@ -168,7 +169,7 @@ def test_a_broken_pipeline_is_covered_by_bestsellers(
     before = metric("endcap_degraded_total", reason="pipeline_failed")
     answers = [ask(shop, exclude=["item-0"]) for _ in range(3)]
     for answer in answers:
-        assert (answer["served_from"], answer["degraded"]) == ("fallback", "pipeline_failed")
+        assert (answer["served_from"], answer["degraded"]) == ("vector", "pipeline_failed")
         assert len(answer["items"]) == 12 and not {"item-0", "item-8", "item-9"} & set(items(answer))
     assert metric("endcap_degraded_total", reason="pipeline_failed") == before + 3
     assert (
@@ -182,7 +183,7 @@ def test_when_even_bestsellers_fail_the_rail_of_the_bundle_answers(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a defect")
 
-    for module in (pipeline, bestsellers):
+    for module in (pipeline, bestsellers, shortened):
         monkeypatch.setattr(module, "eligibility", broken)
     answer = ask(shop, exclude=["item-59"])
     assert items(answer)[:3] == ["item-58", "item-57", "item-56"] and answer["served_from"] == "fallback"

@@ -1,0 +1,1 @@
+"""What a request that has waited still gets: rungs, their prices, lists without a ranker."""
