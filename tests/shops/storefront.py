@@ -40,7 +40,7 @@ from serving.params import Serving
 from serving.payloads.terms import Terms
 from serving.release import state
 from serving.release.health import ArmHealth
-from serving.release.loaded import Releases
+from serving.release.loaded import Ready, Releases
 from serving.types import VisitorRows
 
 PAGE = "https://shop.example"  # an origin that is allowed
@@ -69,7 +69,7 @@ class StillFeatures:
     def load_items(self) -> None:
         pass
 
-    def refresh(self) -> int:
+    def refresh(self, ready: Ready) -> int:
         return 0
 
 
