@@ -118,16 +118,20 @@ class Client:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                answer = http.post("/v1/events", json={"events": batch})
-                if answer.status_code == 202:
-                    assert answer.json()["rejected"] == []
+                if self._send(http, batch):
                     return
-                assert answer.status_code == 503, answer.text
             except httpx.TransportError:
                 pass
             self.resent += 1
             assert time.monotonic() < deadline, "no answer for a long time"
             time.sleep(0.1)
+
+    def _send(self, http: httpx.Client, batch: list[dict[str, Any]]) -> bool:
+        """Whether all were accepted; else none may have been."""
+        answer = http.post("/v1/events", json={"events": batch})
+        assert answer.status_code in (202, 503), answer.text
+        assert answer.status_code == 503 or answer.json()["rejected"] == []
+        return answer.status_code == 202
 
     def _event(self, rng: np.random.Generator, number: int) -> dict[str, Any]:
         """The `number`-th: visitors log in after two batches, one in four never; one in ten is late."""
