@@ -97,7 +97,10 @@ def main(
         texts = load("text", TextParams).batch
         newcomers = Newcomers(redis, open_store().project, load("newborns", NewbornParams), texts, open_texts)
         found = compare(there, *history, expected, params, newcomers.look)
-    report = {"bundle": bundle.verify(path)["digest"], "item_changes": len(history[1]), **found.report()}
+    ids = set(bundle.load(path).models.ids)
+    born = sorted({item for one in expected for item in one.candidates} - ids)
+    told = {"bundle": bundle.verify(path)["digest"], "item_changes": len(history[1]), "born": born}
+    report = told | found.report()
     failures = found.failures(params.min_equal, params.min_answered)
     report["passed"] = not failures
     write_json(at(report_file), report)

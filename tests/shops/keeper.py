@@ -20,6 +20,7 @@ import orjson
 import pyarrow.parquet as pq
 from shops.stream import wait_until
 
+from feature_repo.clock import micros
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.words import DELETED, FIELDS, Words, deleted, newest, row_of, tell
 from feature_repo.offline import item_log
@@ -152,9 +153,7 @@ def _assert_logged(home: Path, keeper: Keeper) -> None:
         )
     twice = [content for content, found in entries.items() if len(found) > 1]
     assert not twice, f"applied more than once: {twice[:3]}"
-    logged = {
-        (item, round(ts.timestamp() * 1e6), _plain(orjson.loads(said))) for item, ts, _, said in entries
-    }
+    logged = {(item, micros(ts), _plain(orjson.loads(said))) for item, ts, _, said in entries}
     accepted = {(item, ts, _plain(fields)) for item, told in keeper.said.items() for ts, fields in told}
     assert accepted, "nothing was said"
     assert not accepted - logged, f"accepted, and not in the log: {sorted(accepted - logged)[:3]}"

@@ -41,6 +41,7 @@ from serving.payloads.terms import Terms
 from serving.release import state
 from serving.release.health import ArmHealth
 from serving.release.loaded import Ready, Releases
+from serving.rules.rulebook import Rulebook
 from serving.types import VisitorRows
 
 PAGE = "https://shop.example"  # an origin that is allowed
@@ -85,6 +86,7 @@ class Shop:
     health: ArmHealth
     redis: redis.Redis
     home: Path
+    rulebook: Rulebook
 
     def post(self, path: str, body: Any) -> Any:
         """The response to a JSON body, or to raw bytes."""
@@ -155,17 +157,20 @@ def open_shop(
     background = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=2)
     state.install(blocking, release_of(home, bundle), act())
     features = StillFeatures(tiny_bundle.matrix(pq.read_table(bundle / "catalogue.parquet")))
-    releases = Releases(blocking, lambda ids, space: features)
+    rulebook = Rulebook(blocking, lambda: releases.snapshots())
+    releases = Releases(blocking, lambda ids, space: features, ready=rulebook.ready)
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
-    storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
+    storefront = Storefront(
+        *(releases, background, exposures, health, params, holdout, replay), rulebook=rulebook
+    )
     cors = replace(load("cors", Cors), origins=(PAGE,))
     app = build_app(cors, compat_routes(load("compat", Terms)))
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
     ingress = Ingress(background, writer, params, replay=replay)
     app.state.desk = Desk(storefront, ingress, params)
     with TestClient(app) as client:
-        shop = Shop(client, features, releases, storefront, exposures, health, blocking, home)
+        shop = Shop(client, features, releases, storefront, exposures, health, blocking, home, rulebook)
         shop.run(releases.poll)
         yield shop
         shop.run(background.aclose)

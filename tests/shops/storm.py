@@ -235,6 +235,7 @@ def storm_shop(folder: Path, patch: pytest.MonkeyPatch, registry: Path, seed: in
     (home / "run/cache").unlink()  # this shop compiles for itself
     params = yaml.safe_load((home / "params.yaml").read_text())
     params["serving"]["workers"] = 2
+    params["stack"]["ready_timeout_s"] = 300  # a busy machine is no fault of the shop
     (home / "params.yaml").write_text(yaml.safe_dump(params))
     found = Storm(home, service_url(), random.Random(seed))
     try:
