@@ -1,7 +1,8 @@
 """A shop of its own for the length of a comparison: Redis, stream consumers and service, from the candidate.
 
 They run in a temporary project folder, which shares the data and has its own run/ and logs, on free loopback
-ports, and are stopped in any case. Nobody is in the holdout there, deadlines are long, and every answer is logged.
+ports, and are stopped in any case. Nobody is in the holdout there, deadlines are long, and every answer is
+logged.
 """
 
 import os

@@ -86,7 +86,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def change_items(home: Path) -> None:
-    """Of the test span: prices move, two products sell out, one is deleted, two are born, one of them goes."""
+    """In the test span: prices move, two products sell out, two are born, one of them and another go."""
     start = micros(shop().test_from)
     events = pq.read_table(home / "data/raw/events.parquet", columns=["event_ts", "item_id"]).to_pandas()
     instants = np.sort(events["event_ts"].astype("datetime64[us, UTC]").astype("int64"))

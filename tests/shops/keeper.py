@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from shops.stream import wait_until
 
 from feature_repo.clock import micros
+from feature_repo.eventlog.keys import SAID
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.words import DELETED, FIELDS, Words, deleted, newest, row_of, tell
 from feature_repo.offline import item_log
@@ -130,7 +131,11 @@ class Keeper:
 
 
 def assert_kept(redis: Any, home: Path, keepers: Iterable[Keeper]) -> None:
-    """Every accepted change stands in the row and in the log, and was applied once; `redis` is at rest."""
+    """Every accepted change stands in the row and in the log, and was applied once.
+
+    Whoever calls has waited until the consumers were through.
+    """
+    wait_until(lambda: redis.xlen(SAID) == 0, 60)  # all is written down
     for keeper in keepers:
         if keeper.error:
             raise keeper.error
