@@ -116,7 +116,7 @@ def change_items(home: Path) -> None:
         }
         for number, (at, item, said) in enumerate(told)
     ]
-    (home / ITEM_LOG).mkdir(parents=True)
+    (home / ITEM_LOG).mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(notes, schema=item_log.SCHEMA), home / ITEM_LOG / "0.0-9.0.parquet")
 
 

@@ -312,7 +312,7 @@ def test_neither_other_rules_nor_a_newborn_hold_the_loop(shop: Shop) -> None:
     told |= {name: [None] for name in ("price", "margin", "stock", "available_from", "tags")}
     try:
         for number in range(4):
-            where = [{"category": f"Home/Bags/Kind {i % 15}", "price": {"low": i}} for i in range(100)]
+            where = [{"category": f"Home/Bags/Kind {i % 15}", "price": {"from": i}} for i in range(100)]
             rules = [{"id": f"r{i}", "do": {"block": {"where": one}}} for i, one in enumerate(where)]
             text = json.dumps({"rules": [*rules, {"id": f"n{number}", "do": {"floor": {"stock": 1}}}]})
             published.publish(shop.redis, parse(text.encode()), act(), published.read(shop.redis))

@@ -194,6 +194,7 @@ def test_rules_are_compiled_for_a_newborn_before_a_request_meets_it(
     assert compiling[before:] == [thread]
     asyncio.run(book.poll())  # a look between two arrivals changes nothing
     assert book.steering(HERO, grown, 0).allowed is allowed and len(compiling) == before + 1
+    assert len(book._held.book.compiled) == 1, "nothing is kept of items that are no more"
 
 
 def test_where_redis_has_lost_the_rules_those_that_were_loaded_hold_on(redis: Redis) -> None:
