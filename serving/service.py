@@ -83,12 +83,13 @@ class Endcap:
         # No retries inside a request: the deadline is short and the ladder is the answer to a failure.
         self._redis, self._blocking = of_requests(url), beside_requests(url)
         self._pulse = pulse = Pulse(load("liveness", Liveness))
-        self._releases = Releases(self._blocking, partial(_online_features, url), PARAMS.worker_silent_s)
+        rulebook = Rulebook(self._blocking, lambda: self._releases.snapshots())
+        opening = partial(_online_features, url)
+        self._releases = Releases(self._blocking, opening, PARAMS.worker_silent_s, rulebook.ready)
         self._exposures = ExposureLog(self._redis, PARAMS)
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
         vigil = Vigil(self._blocking)
-        rulebook = Rulebook(self._blocking, self._releases.snapshots)
         shadow = Shadow(rulebook, self._exposures, PARAMS.rules_shadow_share)
         admission, rails = Admission(load("cascade", Cascade)), load("rails", RailParams)
         shared = SharedRails(self._blocking, rails)

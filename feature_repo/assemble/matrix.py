@@ -65,7 +65,8 @@ class ItemMatrix:
     departments, categories, brands: code -> text, "" for 0
     tags: tag -> its rows, empty in a catalogue without tags
     activity[name]: int64 or float64, as declared by the fold `item_activity`
-    shown[name]: title, brand, ... as the catalogue has them, for answers; absent where it was not read
+    shown[name]: title, brand, ... as the catalogue has them, for answers; absent where it was not read, and
+    without the price, which would cost a copy of a list per new price
 
     newborns: of the last rows, behind the `own` ones that the release knows
     `updated`, `listed`, `with_newborns` and `as_of` leave this matrix as it is and share with it what did not
@@ -86,7 +87,7 @@ class ItemMatrix:
         self.newborns = Newborns.of((), ())
         self.price, self.margin = numbers(catalogue["price"]), numbers(catalogue["margin"])
         self.stock, self.available_from = numbers(catalogue["stock"]), instants(catalogue["available_from"])
-        self.shown = {name: list(catalogue[name]) for name in SHOWN if name in catalogue}
+        self.shown = {n: list(catalogue[n]) for n in SHOWN if n in catalogue and n != "price"}
         self._words = {name: texts(catalogue[name]) for name in ("category_path", "brand")}
         self.tags = tagged(catalogue.get("tags", ()))
         self._code()
@@ -206,15 +207,14 @@ class ItemMatrix:
             column = getattr(self, name).copy()
             column[rows] = values
             setattr(other, name, column)
-        other._words = {name: column.copy() for name, column in self._words.items()}
-        for name, column in other._words.items():
-            for row, text in zip(rows.tolist(), texts(catalogue[name]), strict=True):
-                column[row] = text
-        other.shown = {name: column.copy() for name, column in self.shown.items()}
-        for name in other.shown.keys() & catalogue.keys():
-            for row, word in zip(rows.tolist(), catalogue[name], strict=True):
-                other.shown[name][row] = word
-        if other._words != self._words:
+        other._words = {
+            name: _moved(held, rows, texts(catalogue[name])) for name, held in self._words.items()
+        }
+        other.shown = {
+            name: _moved(held, rows, catalogue[name]) if name in catalogue else held
+            for name, held in self.shown.items()
+        }
+        if any(other._words[name] is not held for name, held in self._words.items()):
             other._code()
         other._derive()
         other._bestselling = other._young = None
@@ -279,3 +279,13 @@ class ItemMatrix:
     def rows_of(self, items: Sequence[str]) -> Rows:
         """Rows of the known ones among `items`, in their order: int64 (<= len(items),)."""
         return np.array([self.row[item] for item in items if item in self.row], np.int64)
+
+
+def _moved(held: list[Any], rows: Rows, values: Iterable[Any]) -> list[Any]:
+    """`held` with `values` at `rows`; itself where it says so already: prices move, titles hardly ever."""
+    other = held
+    for row, value in zip(rows.tolist(), values, strict=True):
+        if other[row] != value:
+            other = held.copy() if other is held else other
+            other[row] = value
+    return other

@@ -45,13 +45,20 @@ class Statement(NamedTuple):
 
 
 def read(folder: Path) -> dict[str, list[Statement]]:
-    """Item -> what was said of it live, each statement once, in the order of the log."""
+    """Item -> what was said of it live, each statement once, in the order of the log.
+
+    What is told again, by a client that got no answer or by a replay, was learned when it was told first; of
+    words of one instant the last counts.
+    """
     tables = [pq.read_table(file, schema=SCHEMA) for file in folder.glob("*.parquet")]
     notes = pa.concat_tables(tables).to_pylist() if tables else []
     found: defaultdict[str, dict[tuple[int, int, str], Statement]] = defaultdict(dict)
     for note in sorted(notes, key=lambda note: tuple(map(int, note["entry"].split("-")))):
-        content = micros(note["event_ts"]), micros(note["created_ts"]), note["said"]
-        found[note["item_id"]].setdefault(content, Statement(*content[:2], orjson.loads(note["said"])))
+        ts, created, said = micros(note["event_ts"]), micros(note["created_ts"]), note["said"]
+        content = ts, created if ts == FIRST else 0, said  # whole rows are told apart by when they were said
+        before = found[note["item_id"]].pop(content, None)
+        learned = before.created if before else created
+        found[note["item_id"]][content] = Statement(ts, learned, orjson.loads(said))
     return {item: [*told.values()] for item, told in found.items()}
 
 

@@ -5,13 +5,12 @@ an item of the catalogue      for ever; `endcap materialize` lets one go that le
 any other item                `stream.unlisted_hours` from its last event on: anybody can make up an id
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from feature_repo.clock import DAY_S, HOUR_S
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.folds.fold import Fold
-from feature_repo.online.rows import OnlineView, read_rows, write_newer
 
 LISTED = "endcap:items:listed"  # set: the items of the catalogue
 GONE_S = 2 * 365 * DAY_S  # a release knows an item for some time after it left the catalogue
@@ -36,25 +35,3 @@ def expire(pipe: Any, declared: Fold, keys: Sequence[bytes], unlisted_hours: int
         return
     for key in keys:
         pipe.expire(key, 2 * declared.max_age_days * DAY_S)
-
-
-def list_items(redis: Any, view: OnlineView, items: Iterable[str], said: int) -> list[str]:
-    """`items` are now the whole catalogue, as it was said at `said` (us); those that left it.
-
-    One that left has no stock any more, for a release may still know it, and goes after GONE_S.
-    """
-    known = set(items)
-    left = sorted({raw.decode() for raw in redis.smembers(LISTED)} - known)
-    held = zip(left, read_rows(redis, view, left), strict=True) if left else ()
-    sold_out = [(item, said, {**found[1], "stock": 0}) for item, found in held if found and found[0] <= said]
-    write_newer(redis, view, sold_out)
-    with redis.pipeline(transaction=True) as pipe:
-        for item, _, _ in sold_out:
-            pipe.expire(view.key(item), GONE_S)
-            pipe.srem(LISTED, item)
-        for item in known:
-            pipe.persist(view.key(item))
-        if known:
-            pipe.sadd(LISTED, *known)
-        pipe.execute()
-    return [item for item, _, _ in sold_out]

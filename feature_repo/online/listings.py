@@ -11,11 +11,13 @@ import orjson
 from redis.exceptions import WatchError
 
 from feature_repo.features.catalogue import ITEM_CATALOGUE
-from feature_repo.features.words import Words, deleted, newest, row_of, tell, whole
+from feature_repo.features.words import DELETED, Words, deleted, newest, row_of, tell, whole
+from feature_repo.files import chunks
 from feature_repo.online.lifetimes import GONE_S, LISTED
 from feature_repo.online.rows import OnlineView
 
 WORDS = f"endcap:words:{ITEM_CATALOGUE.name}".encode()
+READ = 1_000  # rows that are watched at once
 Said = tuple[str, int, Mapping[str, Any]]  # item, instant (us), row of `item_catalogue`
 
 
@@ -64,31 +66,54 @@ def write_words(pipe: Any, view: OnlineView, item: str, words: Words, exported: 
 
 
 def write_said(redis: Any, view: OnlineView, rows: Iterable[Said]) -> list[str]:
-    """Take in what an export says, each row at its instant; the items whose row or stamp moved.
+    """Take in what an export says, each row at its instant; the items whose row or stamp moved."""
+    said = {item: (ts, whole(row)) for item, ts, row in rows}
+    return _write(redis, view, said, exported=True)
+
+
+def delist(redis: Any, view: OnlineView, items: Iterable[str], said: int) -> list[str]:
+    """`items` are all that an export of the instant `said` (us) names: what else was listed is deleted then.
+
+    Whatever was said of one later holds. Returns those that left.
+    """
+    known = set(items)
+    left = sorted({raw.decode() for raw in redis.smembers(LISTED)} - known)
+    told = {item: (said, {DELETED: True}) for item in left}
+    parts = (dict(part) for part in chunks(list(told.items()), READ))
+    return [item for part in parts for item in _write(redis, view, part)]
+
+
+def _write(
+    redis: Any, view: OnlineView, said: Mapping[str, tuple[int, Mapping[str, Any]]], exported: bool = False
+) -> list[str]:
+    """Take in fields that were said of items at an instant each; the items whose row or stamp moved.
 
     Beside consumers at work: a row that one changes between reading and writing is read again.
     """
-    rows = list(rows)
+    if not said:
+        return []
     with redis.pipeline(transaction=True) as pipe:
         while True:
             try:
-                pipe.watch(*(view.key(item) for item, _, _ in rows))
-                moved = _told(redis, view, rows)
+                pipe.watch(*(view.key(item) for item in said))
+                moved = _told(redis, view, said)
                 pipe.multi()
                 for item, words, _ in moved:
-                    write_words(pipe, view, item, words, exported=True)
+                    write_words(pipe, view, item, words, exported)
                 pipe.execute()
                 return [item for item, _, other in moved if other]
             except WatchError:
                 continue
 
 
-def _told(redis: Any, view: OnlineView, rows: Sequence[Said]) -> list[tuple[str, Words, bool]]:
+def _told(
+    redis: Any, view: OnlineView, said: Mapping[str, tuple[int, Mapping[str, Any]]]
+) -> list[tuple[str, Words, bool]]:
     """(item, words, whether its row becomes another one) of those of which something new is said."""
     moved = []
-    held = read_words(redis, view, [item for item, _, _ in rows])
-    for (item, ts, row), (words, _) in zip(rows, held, strict=True):
+    held = read_words(redis, view, [*said])
+    for (item, (ts, fields)), (words, _) in zip(said.items(), held, strict=True):
         before = row_of(words) if words else None
-        if tell(words, ts, whole(row)):
+        if tell(words, ts, fields):
             moved.append((item, words, row_of(words) != before))
     return moved

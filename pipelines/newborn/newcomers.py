@@ -12,11 +12,13 @@ import numpy as np
 
 from feature_repo.errors import EndcapError
 from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.words import Words, row_of
 from feature_repo.files import chunks
 from feature_repo.online import changes, newborns
 from feature_repo.online.lifetimes import LISTED
+from feature_repo.online.listings import read_words
 from feature_repo.online.newborns import Newborn, NewbornParams
-from feature_repo.online.rows import OnlineView, read_rows
+from feature_repo.online.rows import OnlineView
 from feature_repo.params import root
 from pipelines.newborn.item_tower import ItemTower, catalogue_of
 from serving.release import state
@@ -42,6 +44,11 @@ class Found(NamedTuple):
     item: str
     ts: int
     row: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, item: str, words: Words) -> "Found":
+        """By what was said of it: it is as old as the oldest word that holds, whoever looks when."""
+        return cls(item, min(ts for ts, _ in words.values()), row_of(words))
 
 
 class Newcomers:
@@ -132,29 +139,24 @@ class Newcomers:
     def _found(self, items: Sequence[str]) -> tuple[list[Found], list[str]]:
         """Those of the catalogue with their rows, and the others."""
         listed = self._redis.smismember(LISTED, items)
-        rows = read_rows(self._redis, self._catalogue, items)
+        told = read_words(self._redis, self._catalogue, items)
         found = [
-            Found(item, *held) for item, held, yes in zip(items, rows, listed, strict=True) if yes and held
+            Found.of(item, words)
+            for item, (words, _), yes in zip(items, told, listed, strict=True)
+            if yes and words
         ]
         names = {one.item for one in found}
         return found, [item for item in items if item not in names]
 
     def _make(self, tower: ItemTower, wanted: Sequence[tuple[Found, bytes, int]]) -> None:
-        catalogue = catalogue_of([one.item for one, _, _ in wanted], [one.row for one, _, _ in wanted])
-        vectors = tower.vectors(catalogue, self._encoded(tower, spec_texts(catalogue)))
+        if self._texts is None and tower.encoder:
+            self._texts = self._open_texts()
+        vectors = vectors_of(tower, [one for one, _, _ in wanted], self._texts, self._batch)
         made = {
             one.item: Newborn(born, digest, vector)
             for (one, digest, born), vector in zip(wanted, vectors, strict=True)
         }
         newborns.write(self._redis, tower.space, made, (), self._params.keep_hours)
-
-    def _encoded(self, tower: ItemTower, texts: Sequence[str]) -> np.ndarray:
-        """float32 (n, 384); zeros where the release was fitted with another encoder, or with none."""
-        if self._texts is None and tower.encoder:
-            self._texts = self._open_texts()
-        if self._texts is not None and self._texts.digest == tower.encoder:
-            return self._texts.encoder.encode(texts, self._batch)
-        return np.zeros((len(texts), WIDTH), np.float32)
 
     def _tell(self, left_out: int) -> None:
         if left_out and not self.left_out:
@@ -164,3 +166,12 @@ class Newcomers:
                 *(left_out, self._params.most),
             )
         self.left_out = left_out
+
+
+def vectors_of(tower: ItemTower, found: Sequence[Found], texts: Texts | None, batch: int) -> np.ndarray:
+    """float32 (n, d). Without text where the release was fitted with another encoder, or with none."""
+    catalogue = catalogue_of([one.item for one in found], [one.row for one in found])
+    text = np.zeros((len(found), WIDTH), np.float32)
+    if texts is not None and texts.digest == tower.encoder:
+        text = texts.encoder.encode(spec_texts(catalogue), batch)
+    return tower.vectors(catalogue, text)

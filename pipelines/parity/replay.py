@@ -12,7 +12,8 @@ Writes data/reports/replay.json and .png, standalone parity.json and .png (the D
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,16 +30,21 @@ from redis import Redis
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
+from feature_repo.features.store import open_store
 from feature_repo.features.words import COLUMNS, DELETED
 from feature_repo.files import chunks, write_json
 from feature_repo.offline import item_log
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
+from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import Shop, load, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, IMPRESSIONS, ITEM_LOG, PARITY, REPLAY, at, existing
 from feature_repo.ports import service_url, token
 from feature_repo.terminal import progress
+from pipelines.newborn.embed import open_texts
+from pipelines.newborn.newcomers import Newcomers
 from pipelines.parity.agreement import Expected, Parity
+from pipelines.parity.births import Births
 from pipelines.parity.standalone import standalone
 from pipelines.parity.summary import draw, show
 from pipelines.protocol.known import known_at
@@ -47,6 +53,7 @@ from serving.http.listing import CATALOGUE_KEY
 from serving.live.exposures import stored
 from serving.pipeline import recommend
 from serving.release import bundle, state
+from training.two_tower.text import TextParams
 
 CHANGES = 40  # of items at once; each may hold kilobytes of text
 ATTEMPTS = 5  # at an answer that came without features because the machine was busy
@@ -86,12 +93,14 @@ def main(
     if not expected:
         raise DataError(EVENTS, "has no query point after the cut", next_step="move the cut")
     history = events_until(expected[-1].query.now), changes_until(expected[-1].query.now)
-    if alone:
-        with standalone() as started:
-            found = compare(started, *history, expected, params)
-    else:
-        found = compare(url or service_url(), *history, expected, params)
-    report = {"bundle": bundle.verify(path)["digest"], **found.report()}
+    with standalone() if alone else nullcontext(url or service_url()) as there, connect() as redis:
+        texts = load("text", TextParams).batch
+        newcomers = Newcomers(redis, open_store().project, load("newborns", NewbornParams), texts, open_texts)
+        found = compare(there, *history, expected, params, newcomers.look)
+    ids = set(bundle.load(path).models.ids)
+    born = sorted({item for one in expected for item in one.candidates} - ids)
+    told = {"bundle": bundle.verify(path)["digest"], "item_changes": len(history[1]), "born": born}
+    report = told | found.report()
     failures = found.failures(params.min_equal, params.min_answered)
     report["passed"] = not failures
     write_json(at(report_file), report)
@@ -108,7 +117,9 @@ def offline_answers(path: Path, limit: int) -> list[Expected]:
     points = make_queries(events, shop().test_from, None, None, np.random.default_rng(0))[:limit]
     release = bundle.load(path)
     answers = []
+    births = Births.of(path, points[0].now - 1) if points else None
     for query, request, visitor, matrix in known_at(points, release.models.ids, 12):
+        matrix = births.joined(matrix, query.now) if births else matrix
         served = recommend(request, release, visitor, matrix)
         items = [slot.item_id for slot in served.slots]
         candidates = [matrix.ids[row] for row in served.ranked.rows]
@@ -123,8 +134,9 @@ def compare(
     said: list[dict[str, Any]],
     expected: list[Expected],
     params: Replay,
+    embed: Callable[[], object],
 ) -> Parity:
-    """Post events and changes of items, and ask, in the order of event time.
+    """Post events and changes of items, and ask, in the order of event time; `embed` gives new items vectors.
 
     Raises EndcapError when the service refuses one.
     """
@@ -141,6 +153,7 @@ def compare(
             until = bisect_left(said, answer.query.now, lo=told, key=lambda change: change["event_ts"])
             for items in chunks(said[told:until], CHANGES):
                 _post(client, "items", items)
+                embed()
             told = until
             answered, again = _ask(client, answer)
             found.asked_again += again

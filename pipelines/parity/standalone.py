@@ -1,10 +1,12 @@
 """A shop of its own for the length of a comparison: Redis, stream consumers and service, from the candidate.
 
-They run in a temporary project folder, which shares the data and has its own run/, on free loopback ports,
-and are stopped in any case. Nobody is in the holdout there, deadlines are long, and every answer is logged.
+They run in a temporary project folder, which shares the data and has its own run/ and logs, on free loopback
+ports, and are stopped in any case. Nobody is in the holdout there, deadlines are long, and every answer is
+logged.
 """
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -20,7 +22,7 @@ import yaml
 from feature_repo.features.store import open_store
 from feature_repo.online.connection import connect
 from feature_repo.params import home, load, root, shop
-from feature_repo.places import CANDIDATE, DATA, at
+from feature_repo.places import CANDIDATE, DATA, ITEM_LOG, at
 from feature_repo.ports import HOST, PORTS, embedded_redis_url, service_url, variable
 from pipelines.local import stack
 from pipelines.stream.materialize import MaterializeParams, materialize
@@ -63,7 +65,12 @@ def _make(home: Path) -> None:
     for section, values in CHANGED.items():
         params[section] |= values
     (home / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    (home / DATA).symlink_to(at(DATA))
+    (home / ITEM_LOG).parent.mkdir(parents=True)
+    for child in at(DATA).iterdir():
+        if child.name != ITEM_LOG.parent.name:
+            (home / DATA / child.name).symlink_to(child)
+    if at(ITEM_LOG).exists():  # its consumers write down what it is told again
+        shutil.copytree(at(ITEM_LOG), home / ITEM_LOG)
 
 
 def _release() -> None:

@@ -32,8 +32,8 @@ from feature_repo.offline import item_log
 from feature_repo.offline.history import FILES
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
-from feature_repo.online.lifetimes import expire, list_items
-from feature_repo.online.listings import write_said, write_words
+from feature_repo.online.lifetimes import expire
+from feature_repo.online.listings import delist, write_said, write_words
 from feature_repo.online.rows import OnlineView, write_newer
 from feature_repo.params import load, shop
 from feature_repo.places import ITEM_LOG, ITEMS, RAW, at, existing, feature_file
@@ -184,7 +184,7 @@ def _write(
                 bar.update(len(rows))
         if view is catalogue and len(table):
             at_us = pc.max(table[EVENT_TIMESTAMP].cast(pa.int64())).as_py()
-            count += len(list_items(redis, view, table[declared.key].to_pylist(), at_us))
+            count += len(delist(redis, view, table[declared.key].to_pylist(), at_us))
         written[declared.name] = count
     redis.incr(changes.CATALOGUE)
     changes.raise_applied_ts(redis, newest)

@@ -23,6 +23,7 @@ from feature_repo.online.connection import QUICK_S, beside_requests, wires
 from feature_repo.online.rows import OnlineView, read_rows
 from serving.live.newborn_rows import NewbornRows
 from serving.live.wire import Wire
+from serving.release.loaded import Ready, at_once
 from serving.types import VisitorRows
 
 LOADED = 500  # items per read while nobody is served
@@ -88,10 +89,11 @@ class OnlineFeatures:
         matrix = self._newborns.grown(matrix, None, self._said)
         self.matrix = self._ready(matrix.updated(*self._changed(matrix, matrix.ids[matrix.own :])))
 
-    def refresh(self) -> int:
+    def refresh(self, ready: Ready = at_once) -> int:
         """Put a snapshot with what was announced since the last call in place; how many rows were read.
 
-        Reads in small parts with pauses: a request in another thread hardly waits. Callers take turns.
+        It is put there inside `ready`. Reads in small parts with pauses: a request in another thread hardly
+        waits. Callers take turns.
         """
         with self._turn:
             seen, items, listings = changes.since(self._redis, self._seen)
@@ -103,7 +105,9 @@ class OnlineFeatures:
                 rows = matrix.rows_of(listed)
                 born = np.concatenate([np.zeros(matrix.own, np.int64), matrix.newborns.born])[rows]
                 fresh = fresh.listed(rows, self._said(listed, born.tolist()))
-            self.matrix, self._seen = self._ready(fresh), seen
+            fresh = self._ready(fresh)
+            with ready(fresh):
+                self.matrix, self._seen = fresh, seen
         return len(known)
 
     def _said(self, items: Sequence[str], born: Sequence[int]) -> dict[str, list[Any]]:

@@ -14,7 +14,7 @@ def products(slots: Sequence[Slot], names: Sequence[str], matrix: ItemMatrix) ->
     For example ({"title": "Kelmora pan", "price": 12.9},). The snapshot that made the list is read, so that a
     price is not of another moment than the list.
     """
-    columns = [(name, matrix.shown.get(name)) for name in names]
+    columns = [(name, matrix.price if name == "price" else matrix.shown.get(name)) for name in names]
     rows = (matrix.row.get(slot.item_id) for slot in slots)
     return tuple(
         {name: None if row is None or column is None else _known(column[row]) for name, column in columns}
@@ -24,4 +24,6 @@ def products(slots: Sequence[Slot], names: Sequence[str], matrix: ItemMatrix) ->
 
 def _known(value: object) -> object:
     """As JSON has it: a missing number is null."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float):  # numpy's is one, too
+        return None if math.isnan(value) else float(value)
+    return value

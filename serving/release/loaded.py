@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
 from redis import Redis
@@ -51,8 +52,16 @@ class Features(Protocol):
     def load_items(self) -> None:
         """Read the whole item matrix."""
 
-    def refresh(self) -> int:
-        """Put a snapshot with the rows that changed since in place; how many were read."""
+    def refresh(self, ready: "Ready") -> int:
+        """Put a snapshot with the rows that changed since in place, inside `ready`; how many were read."""
+
+
+Ready = Callable[[ItemMatrix], AbstractContextManager[None]]  # what others make of a snapshot beforehand
+
+
+def at_once(_: ItemMatrix) -> AbstractContextManager[None]:
+    """Nobody makes anything of it."""
+    return nullcontext()
 
 
 class Loaded(NamedTuple):
@@ -74,9 +83,15 @@ class Releases:
     """Follows the rollout state of Redis; `current` is None until the first release is loaded."""
 
     def __init__(
-        self, redis: Redis, open_features: Callable[[list[str], str], Features], silent_s: float = 10.0
+        self,
+        redis: Redis,
+        open_features: Callable[[list[str], str], Features],
+        silent_s: float = 10.0,
+        ready: Ready = at_once,
     ) -> None:
+        """Items that no request has seen yet are put in place inside `ready`, in a thread."""
         self._redis, self._open_features, self._silent_s = redis, open_features, silent_s
+        self._ready = ready
         self._held: dict[str, Loaded] = {}  # digest -> what may be pointed to at once
         self._refused: dict[str, tuple[float, str]] = {}  # digest -> when, on the loop's clock, and why
         self._acted: RolloutState | None = None  # what the last poll that came to an end was asked for
@@ -156,7 +171,6 @@ class Releases:
         finally:
             self._loading = ""
         self._refused.pop(wanted.digest, None)
-        self._held[wanted.digest] = found
         prometheus.SWAPS.labels("loaded").inc()
         prometheus.RANKERS.labels(type(found.bundle.ranker).__name__).inc()
         return found
@@ -182,6 +196,12 @@ class Releases:
         )
 
     def _open(self, wanted: Release) -> Loaded:
+        found = self._opened(wanted)
+        with self._ready(found.features.matrix):
+            self._held[wanted.digest] = found
+        return found
+
+    def _opened(self, wanted: Release) -> Loaded:
         path = root() / wanted.path
         found = bundle.load(path)
         if found.digest != wanted.digest:
@@ -204,7 +224,7 @@ class Releases:
     async def refresh(self) -> None:
         """Read the items that changed, once per embedding space."""
         for features in self._features():
-            prometheus.ITEM_ROWS.inc(await asyncio.to_thread(features.refresh))
+            prometheus.ITEM_ROWS.inc(await asyncio.to_thread(features.refresh, self._ready))
 
 
 def _others(wanted: RolloutState) -> Iterator[Release]:

@@ -129,7 +129,8 @@ def _commit(redis: Redis, seen: Published, changed: Published, what: str, act: A
             if read(pipe) != seen:
                 raise WatchError
             held: Any = pipe.hkeys(VERSIONS)
-            old = sorted((int(key) for key in held), reverse=True)[KEPT - 1 :]
+            room = KEPT - (changed.version != seen.version)  # a shadow is no version
+            old = sorted((int(key) for key in held), reverse=True)[room:]
             told = {"rules_version": changed.version, "shadow": changed.shadow_name}
             pipe.multi()
             values = {"version": changed.version, "reverts_to": changed.reverts_to}

@@ -1,12 +1,14 @@
 """What a worker holds of the rules: one version, compiled for every catalogue, swapped whole.
 
-A request takes its Steering once, so no answer mixes two versions. Compiling is done in a thread, before the
-swap; a request compiles only where a catalogue has just got other rows. Only the event loop swaps.
+A request takes its Steering once, so no answer mixes two versions. Rules are compiled in a thread,
+before they or the items change: no request has to. What a worker holds is one tuple, replaced in turns.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from redis import Redis
@@ -21,7 +23,6 @@ from serving.stages.steering import UNSTEERED, Steering
 from serving.types import Request
 
 MEND = "`endcap rules publish FILE --why TEXT`; the rules that were loaded hold on"
-MOST = 8  # catalogues of which compiled rules are held
 
 
 class Book(NamedTuple):
@@ -32,7 +33,7 @@ class Book(NamedTuple):
     compiled: tuple[Compiled, ...] = ()
 
     def ready(self, matrices: Sequence[ItemMatrix], now: int) -> "Book":
-        """Compiled for `matrices`; what fits already is kept."""
+        """Compiled for `matrices` alone; what fits already is kept."""
         if not self.document.rules:
             return self
         found = []
@@ -50,8 +51,34 @@ class Book(NamedTuple):
         return next((one for one in own if one.fits(matrix, now)), own[-1] if own else None)
 
 
+class Held(NamedTuple):
+    """The rules that hold, what is only tried out beside them, and the record that both are of."""
+
+    seen: Published = Published()
+    book: Book = Book(0, NOTHING)
+    tried: Book = Book(0, NOTHING)
+
+    def following(self, found: Published) -> "Held":
+        """What is held once Redis says `found`. Raises RulesError."""
+        seen, book, tried = self
+        if found != seen:
+            document, shadow = documents(found)
+            if (found.version, found.document) != (seen.version, seen.document):
+                book = Book(found.version, document)
+            if found.shadow != seen.shadow:
+                tried = Book(found.version, shadow or NOTHING)
+        return Held(found, book, tried)
+
+    def ready(self, matrices: Sequence[ItemMatrix], now: int) -> "Held":
+        return self._replace(book=self.book.ready(matrices, now), tried=self.tried.ready(matrices, now))
+
+
 class Rulebook:
-    """Follows `endcap:rules`; `steering` answers for a request, `tried` for what is only tried out."""
+    """Follows `endcap:rules`; `steering` answers for a request, `tried` for what is only tried out.
+
+    `matrices`: the items that requests may be answered from now. Who is about to put others in their place
+    does so within `ready`.
+    """
 
     def __init__(
         self,
@@ -60,47 +87,50 @@ class Rulebook:
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._redis, self._matrices, self._clock = redis, matrices, clock
-        self._seen = Published()
-        self._book, self._tried = Book(0, NOTHING), Book(0, NOTHING)
+        self._held = Held()
+        self._turn = threading.Lock()  # of those who compile; requests read without
 
     async def poll(self) -> None:
         """Look once, compile, swap. Raises redis' errors, RulesError for a document of another program.
 
         UnavailableError where Redis has lost the rules: those that were loaded hold on.
         """
-        self._seen, self._book, self._tried = await asyncio.to_thread(self._looked)
+        await asyncio.to_thread(self._look)
 
-    def _looked(self) -> tuple[Published, Book, Book]:
-        seen, book, tried = self._seen, self._book, self._tried
+    def _look(self) -> None:
         found = read(self._redis)
-        if found.version == 0 and seen.version:
+        if found.version == 0 and self._held.seen.version:
             raise UnavailableError(EMPTY, next_step=MEND)
-        if found != seen:
-            document, shadow = documents(found)
-            if (found.version, found.document) != (seen.version, seen.document):
-                book = Book(found.version, document)
-            if found.shadow != seen.shadow:
-                tried = Book(found.version, shadow or NOTHING)
-        matrices, now = self._matrices(), self._clock()
-        return found, book.ready(matrices, now), tried.ready(matrices, now)
+        with self._turn:
+            self._held = self._held.following(found).ready(self._matrices(), self._clock())
+
+    @contextmanager
+    def ready(self, matrix: ItemMatrix) -> Iterator[None]:
+        """Compile for a snapshot with other items, which is put in place inside; called in a thread.
+
+        Other prices and stock of the same items are compiled by the next look.
+        """
+        with self._turn:
+            if self._held.book.of(matrix, 0) is None:
+                self._held = self._held.ready([*self._matrices(), matrix], self._clock())
+            yield
 
     @property
     def shadow_name(self) -> str:
         """Of what is tried out beside the lists, "" for nothing."""
-        return self._seen.shadow_name
+        return self._held.seen.shadow_name
 
     def steering(self, request: Request, matrix: ItemMatrix, now: int) -> Steering:
         """What the rules that hold ask of the list for `request` at `now` (us)."""
-        book = self._book
+        book = self._held.book
         if not book.document.rules:
             return Steering(book.version) if book.version else UNSTEERED
         compiled = book.of(matrix, now)
-        if compiled is None:
+        if compiled is None:  # items that nobody got ready: better late than without rules
             compiled = Compiled(book.document, matrix, now, book.version)
-            self._book = book._replace(compiled=(*book.compiled, compiled)[-MOST:])
         return compiled.steering(request, now)
 
     def tried(self, request: Request, matrix: ItemMatrix, now: int) -> Steering | None:
         """The same of what is tried out; None where nothing is, or not for these items yet."""
-        compiled = self._tried.of(matrix, now) if self._seen.shadow else None
+        compiled = self._held.tried.of(matrix, now) if self._held.seen.shadow else None
         return compiled.steering(request, now) if compiled else None

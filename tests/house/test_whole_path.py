@@ -177,6 +177,7 @@ def test_a_replay_over_http_gives_the_offline_lists_and_values(home: Path, live:
     assert found["equal_slots"] == found["slots"] > 500
     assert found["unequal_values"] == {}
     assert found["values"] > 500 * 28
+    assert found["item_changes"] == 10 and found["born"] == ["born", "born for an hour"]
 
 
 def test_an_undisturbed_shop_shows_no_drift_and_what_is_planted_is_named(

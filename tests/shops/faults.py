@@ -20,13 +20,15 @@ import numpy as np
 import psutil
 from redis import Redis
 from redis.exceptions import RedisError
-from shops.service import READY_S, free_port, stop
+from shops.keeper import Keeper
+from shops.service import CATALOGUE_KEY, READY_S, free_port, stop
 from shops.small import KINDS, SHARES
 
 from feature_repo.clock import DAY_US
 from feature_repo.eventlog.keys import LEASE
 from pipelines.local.stack import DURABLE, consumers_read, redis_server
 
+KEEPERS = 2
 CLIENTS, BATCH, ENOUGH = 3, 20, 15  # a client posts at least so many batches
 PATIENCE_S = 120.0  # for what was killed to come back, on a machine that is busy with other things
 SHOPPERS, ITEMS = 12, 15  # of a client; of a round
@@ -118,16 +120,20 @@ class Client:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                answer = http.post("/v1/events", json={"events": batch})
-                if answer.status_code == 202:
-                    assert answer.json()["rejected"] == []
+                if self._send(http, batch):
                     return
-                assert answer.status_code == 503, answer.text
             except httpx.TransportError:
                 pass
             self.resent += 1
             assert time.monotonic() < deadline, "no answer for a long time"
             time.sleep(0.1)
+
+    def _send(self, http: httpx.Client, batch: list[dict[str, Any]]) -> bool:
+        """Whether all were accepted; else none may have been."""
+        answer = http.post("/v1/events", json={"events": batch})
+        assert answer.status_code in (202, 503), answer.text
+        assert answer.status_code == 503 or answer.json()["rejected"] == []
+        return answer.status_code == 202
 
     def _event(self, rng: np.random.Generator, number: int) -> dict[str, Any]:
         """The `number`-th: visitors log in after two batches, one in four never; one in ten is late."""
@@ -147,12 +153,17 @@ class Client:
         }
 
 
-def faulty_round(shop: FaultShop, number: int, kills: list[str], pause_s: float) -> list[Client]:
-    """Clients post while `kills` happen, in a random order and at random moments."""
+def faulty_round(
+    shop: FaultShop, number: int, kills: list[str], pause_s: float
+) -> tuple[list[Client], list[Keeper]]:
+    """Clients and keepers post while `kills` happen, in a random order and at random moments."""
     dice = random.Random(number)
     clients = [Client(shop, f"round {number} client {i}", 100 * number + i) for i in range(CLIENTS)]
+    keepers = [
+        Keeper(shop.url, CATALOGUE_KEY, f"round {number} kept {i}", 100 * number + i) for i in range(KEEPERS)
+    ]
     enough = threading.Event()
-    threads = [threading.Thread(target=client.run, args=(enough,)) for client in clients]
+    threads = [threading.Thread(target=one.run, args=(enough,)) for one in (*clients, *keepers)]
     for thread in threads:
         thread.start()
     try:
@@ -167,7 +178,7 @@ def faulty_round(shop: FaultShop, number: int, kills: list[str], pause_s: float)
     for client in clients:
         if client.error:
             raise client.error
-    return clients
+    return clients, keepers
 
 
 @contextmanager
@@ -177,6 +188,7 @@ def fault_shop(folder: Path) -> Iterator[FaultShop]:
     server = _start_redis(folder, redis_port)
     url = f"redis://127.0.0.1:{redis_port}/0"
     env = {**os.environ, "ENDCAP_HOME": str(folder), "REDIS_URL": url, "OMP_NUM_THREADS": "1"}
+    env["ENDCAP_CATALOGUE_TOKEN"] = CATALOGUE_KEY
     endcap = [sys.executable, "-m", "pipelines"]
     started = [server]
     try:

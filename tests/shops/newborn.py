@@ -33,9 +33,10 @@ def arrive(redis: Redis, *items: str, ts: int | None = None, **fields: Any) -> N
     changes.announce_listings(redis, items)
 
 
-def leave(redis: Redis, items: Sequence[str]) -> None:
+def leave(redis: Redis, items: Sequence[str], ts: int | None = None) -> None:
     """They left it."""
+    at = time.time_ns() // 1000 if ts is None else ts
     for item, (words, _) in zip(items, read_words(redis, VIEW, items), strict=True):
-        tell(words, time.time_ns() // 1000, {DELETED: True})
+        tell(words, at, {DELETED: True})
         write_words(redis, VIEW, item, words)
     changes.announce_listings(redis, items)

@@ -46,7 +46,8 @@ from serving.rails.shared import SharedRails
 from serving.rails.shopper_rails import ShopperRails
 from serving.release import state
 from serving.release.health import ArmHealth
-from serving.release.loaded import Releases
+from serving.release.loaded import Ready, Releases
+from serving.rules.rulebook import Rulebook
 from serving.types import VisitorRows
 
 PAGE = "https://shop.example"  # an origin that is allowed
@@ -75,7 +76,7 @@ class StillFeatures:
     def load_items(self) -> None:
         pass
 
-    def refresh(self) -> int:
+    def refresh(self, ready: Ready) -> int:
         return 0
 
 
@@ -92,6 +93,7 @@ class Shop:
     redis: redis.Redis
     home: Path
     shared: SharedRails
+    rulebook: Rulebook
 
     def post(self, path: str, body: Any) -> Any:
         """The response to a JSON body, or to raw bytes."""
@@ -167,7 +169,8 @@ def open_shop(
     background = redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), socket_timeout=2)
     state.install(blocking, release_of(home, bundle), act())
     features = StillFeatures(tiny_bundle.matrix(pq.read_table(bundle / "catalogue.parquet")))
-    releases = Releases(blocking, lambda ids, space: features)
+    rulebook = Rulebook(blocking, lambda: releases.snapshots())
+    releases = Releases(blocking, lambda ids, space: features, ready=rulebook.ready)
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
     rails = load("rails", RailParams)
@@ -177,6 +180,7 @@ def open_shop(
         admission=Admission(replace(load("cascade", Cascade), **(cascade or {}))),
         rails=ShopperRails(Wire(wires(url), 2.0).ask, rails),
         shared=shared,
+        rulebook=rulebook,
     )
     cors = replace(load("cors", Cors), origins=(PAGE,))
     app = build_app(cors, compat_routes(load("compat", Terms)))
@@ -184,7 +188,9 @@ def open_shop(
     ingress = Ingress(background, writer, params, replay=replay)
     app.state.desk = Desk(storefront, ingress, params)
     with TestClient(app) as client:
-        shop = Shop(client, features, releases, storefront, exposures, health, blocking, home, shared)
+        shop = Shop(
+            client, features, releases, storefront, exposures, health, blocking, home, shared, rulebook
+        )
         shop.run(releases.poll)
         yield shop
         shop.run(background.aclose)

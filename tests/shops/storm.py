@@ -17,18 +17,29 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
+import pytest
 import redis
-from shops.release import write_candidate
+import yaml
+from shops.release import open_home, write_candidate
+from shops.service import free_port
 from shops.stand import damaged
 
+from feature_repo.clock import micros
+from feature_repo.events import EARLIEST
+from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
+from feature_repo.online import changes
 from feature_repo.online.connection import client
+from feature_repo.online.listings import write_said
+from feature_repo.online.rows import OnlineView
 from feature_repo.params import shop
-from feature_repo.ports import redis_url
+from feature_repo.ports import redis_url, service_url
 from pipelines.local import process, stack
 from serving.release import state
 
 ITEMS = 60  # of the catalogue
+CAUGHT_UP_S = 10.0  # until what was said of items is in every worker again
 AGAIN_S = 20.0  # until a killed worker answers again, trees compiled anew included
 
 
@@ -86,6 +97,10 @@ class Storm:
     def explained(self, when: float) -> bool:
         """Whether an answer may have failed then: the service was hit, and workers take AGAIN_S to start."""
         return any(f.of_service and f.began - 1 < when < (f.ended or when) + AGAIN_S for f in self.faults)
+
+    def delayed(self, when: float) -> bool:
+        """Whether an answer may rest on items of before: tasks of the killed are taken over late."""
+        return any(f.began - 1 < when < (f.ended or when) + CAUGHT_UP_S for f in self.faults)
 
 
 def kill(name: str) -> Callable[[Storm], None]:
@@ -167,6 +182,7 @@ FAULTS: dict[str, Callable[[Storm], None]] = {
     "kill service": kill("service"),
     "kill stream": kill("stream"),
     "kill guard": kill("guard"),
+    "kill embed": kill("embed"),
     "kill consumer": hit("stream", CONSUMER),
     "kill worker": hit("service", WORKER),
     "freeze consumer": hit("stream", CONSUMER, 6.0),
@@ -206,3 +222,43 @@ def manage(storm: Storm, enough: threading.Event) -> None:
         else:
             run(storm, "status")
         enough.wait(dice.uniform(0, 4))
+
+
+@contextmanager
+def storm_shop(folder: Path, patch: pytest.MonkeyPatch, registry: Path, seed: int) -> Iterator[Storm]:
+    """A shop as `endcap up` starts it, with one release of ITEMS items and two workers."""
+    home = open_home(folder, patch, registry, "")
+    patch.delenv("REDIS_URL")
+    patch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("REDIS", "SERVICE", "CONSOLE"):
+        patch.setenv(f"ENDCAP_{name}_PORT", str(free_port()))
+    (home / "run/cache").unlink()  # this shop compiles for itself
+    params = yaml.safe_load((home / "params.yaml").read_text())
+    params["serving"]["workers"] = 2
+    params["stack"]["ready_timeout_s"] = 300  # a busy machine is no fault of the shop
+    (home / "params.yaml").write_text(yaml.safe_dump(params))
+    found = Storm(home, service_url(), random.Random(seed))
+    try:
+        stack.bring_up(("redis",))
+        parts = write_candidate(home, "first", items=ITEMS)
+        with found.redis() as there:
+            stock = catalogue_rows(parts / "catalogue.parquet").to_pylist()
+            names = [column.name for column in ITEM_CATALOGUE.columns]
+            held = [(row["item_id"], micros(EARLIEST), {name: row[name] for name in names}) for row in stock]
+            write_said(there, OnlineView(ITEM_CATALOGUE, "endcap"), held)
+            changes.mark(there)
+        run(found, "promote", "--direct")
+        stack.bring_up()
+        yield found
+    finally:
+        stack.take_down()
+
+
+def ailing(storm: Storm) -> str:
+    """What a release engineer or a load balancer would see; empty where all is well."""
+    code, told = run(storm, "status")
+    try:
+        ready = httpx.get(f"{storm.url}/readyz", timeout=2)
+    except httpx.TransportError as error:
+        return f"{told}\n/readyz: {error}"
+    return told * bool(code) or ready.text * (ready.status_code != 200)

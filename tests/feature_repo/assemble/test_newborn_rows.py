@@ -92,3 +92,25 @@ def test_a_newborn_has_the_price_band_of_the_release_s_own_catalogue() -> None:
         ["dear", "cheap"], newborns(2), columns([{**line, "price": p} for p in (900.0, 0.5)])
     )
     assert grown.price_band[10:].tolist() == [5, 1]
+
+
+def test_a_new_price_shares_what_it_does_not_change_and_a_new_title_copies_no_other_column() -> None:
+    line = {"margin": 0.1, "stock": 3, "available_from": 5, "category_path": "Home/Bags", "brand": "a"}
+    lines = [{**line, "price": float(price)} for price in range(1, 11)]
+    titles = {"title": [f"title {i}" for i in range(10)], "url": ["/"] * 10}
+    before = ItemMatrix([f"own {i}" for i in range(10)], columns(lines) | titles)
+    said = columns([{**line, "price": 50.0}, {**line, "price": 60.0}])
+    dearer = before.listed(np.array([2, 3]), said | {"title": ["title 2", "title 3"], "url": ["/", "/"]})
+    assert dearer.price[[2, 3]].tolist() == [50.0, 60.0] and before.price[2] == 3.0
+    assert (
+        dearer.price_band.tolist()
+        == ItemMatrix(before.ids, columns(lines) | {"price": dearer.price}).price_band.tolist()
+    )
+    for name in ("title", "url"):
+        assert dearer.shown[name] is before.shown[name]
+    assert dearer.category is before.category and dearer.brand is before.brand
+    called = before.listed(np.array([2]), columns(lines[2:3]) | {"title": ["Mug"], "url": ["/"]})
+    assert called.shown["title"][2] == "Mug" and before.shown["title"][2] == "title 2"
+    assert called.shown["url"] is before.shown["url"] and called.category is before.category
+    moved = before.listed(np.array([2]), columns([{**lines[2], "category_path": "Home/Toys"}]))
+    assert moved.categories != before.categories and moved.category[2] != before.category[2]

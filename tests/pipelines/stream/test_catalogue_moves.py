@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from redis import Redis
+from shops.newborn import arrive, leave
 from shops.small import ITEMS, open_home, random_events, write_raw
 
 from feature_repo.clock import DAY_S, DAY_US, instant, micros
@@ -20,7 +21,7 @@ from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS
 from feature_repo.offline.build import main as features
 from feature_repo.online import changes
-from feature_repo.online.lifetimes import GONE_S
+from feature_repo.online.lifetimes import GONE_S, LISTED
 from feature_repo.online.rows import OnlineView, read_rows
 from feature_repo.places import feature_file
 from pipelines.stream.materialize import materialize
@@ -130,6 +131,36 @@ def test_an_item_that_left_the_catalogue_is_sold_out_and_goes_in_the_end(redis: 
     export(home, lambda rows: rows.append({**rows[0], "item_id": ITEMS[2], "stock": 5}))
     assert again(redis)["item_catalogue"] == 1
     assert redis.ttl(view.key(ITEMS[2])) == -1 and held(redis, ITEMS[2])[1]["stock"] == 5
+
+
+def listed(redis: Redis, item: str) -> bool:
+    """Whether it is in the catalogue, and its row stays."""
+    stays = redis.ttl(OnlineView(ITEM_CATALOGUE, "endcap").key(item)) == -1
+    assert bool(redis.sismember(LISTED, item)) == stays
+    return stays
+
+
+def test_an_item_that_was_deleted_live_comes_back_by_a_later_export_alone(redis: Redis, home: Path) -> None:
+    leave(redis, [ITEMS[3]], ts=EVENTS[-1]["event_ts"] + DAY_US // 2)
+    assert not listed(redis, ITEMS[3])
+    export(home, sell_out)  # of before it was deleted, and it names the item
+    assert again(redis)["item_catalogue"] == 1
+    assert not listed(redis, ITEMS[3]) and held(redis, ITEMS[3])[1]["stock"] == 0
+    export(home, lambda rows: None, later_us=DAY_US)
+    assert again(redis)["item_catalogue"] == 1
+    assert listed(redis, ITEMS[3]) and held(redis, ITEMS[3])[1]["stock"] == 3
+
+
+def test_an_export_takes_away_what_it_does_not_name_and_nothing_that_came_later(
+    redis: Redis, home: Path
+) -> None:
+    end = EVENTS[-1]["event_ts"]
+    arrive(redis, "of yesterday", ts=end - DAY_US)
+    arrive(redis, "of tomorrow", ts=end + DAY_US)
+    export(home, sell_out)
+    assert again(redis)["item_catalogue"] == 2
+    assert not listed(redis, "of yesterday") and held(redis, "of yesterday")[1]["stock"] == 0
+    assert listed(redis, "of tomorrow") and held(redis, "of tomorrow")[1]["stock"] == 9
 
 
 def test_every_row_has_a_lifetime_or_is_of_the_catalogue(redis: Redis) -> None:

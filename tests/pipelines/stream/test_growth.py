@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -29,19 +30,25 @@ from feature_repo.eventlog.open import open_writer
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS
 from feature_repo.offline.build import main as features
-from feature_repo.online import changes
+from feature_repo.online import changes, newborns
+from feature_repo.online.newborns import Newborn
 from feature_repo.online.rows import OnlineView
 from feature_repo.params import load
+from pipelines.stream import notes
 from pipelines.stream.consumer import Consumer
 from pipelines.stream.materialize import materialize
 from serving.http.ingress import Ingress
+from serving.http.listing import ItemDoor
 from serving.live.exposures import ExposureLog
 from serving.params import Serving
 from serving.release import looks, state
+from serving.rules import published
+from serving.rules.document import parse
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
 DAYS, EVENTS, STRANGE, ANSWERS, KEPT = 7, 120, 30, 150, 200  # a day
 DAY_MS = DAY_US // 1000
+BORN, VERSIONS, FILES = 8, 5, 3  # new items a day, versions of rules, files of the log of items
 SLACK = 110  # entries of a node, by which Redis may keep more of a stream than it was told
 HISTORY = random_events(seed=5, count=300)
 PARTITIONS = 4
@@ -64,6 +71,8 @@ def week(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
         home = open_home(tmp_path_factory.mktemp("week"), patch)
         patch.setenv("REDIS_URL", redis_server)
         patch.setattr(changes, "CHANGED_KEPT", KEPT)
+        patch.setattr(published, "KEPT", VERSIONS)
+        patch.setattr(notes, "MOST_SMALL", FILES)
         write_raw(home, HISTORY)
         features()
         materialize(redis, open_store(), instant(HISTORY[-1]["event_ts"] + 1), 100, fresh=True)
@@ -76,6 +85,7 @@ def week(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
             for arm in ("champion", "challenger", "holdout"):
                 state.publish_health(redis, arm, requests=9, errors=0, empty=0, p99_ms=3.0)
             looks.record_look(redis, {"day": day})
+            keep_shop(redis, day)
             if day < DAYS - 1:
                 pass_a_day(redis)
         yield redis, home
@@ -84,7 +94,7 @@ def week(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
 
 async def open_day(url: str, day: int) -> None:
     """Events through the door, as many of made-up visits and items besides, and answers."""
-    params = replace(load("serving", Serving), exposures_kept=KEPT, served_kept=KEPT)
+    params = replace(load("serving", Serving), exposures_kept=KEPT, served_kept=KEPT, rules_shadow_kept=KEPT)
     async with AsyncRedis.from_url(url) as redis:
         door = Ingress(redis, open_writer(redis, stream_params(), params.seen_ttl_s), params)
         now = START + (20 + day) * DAY_US
@@ -105,11 +115,34 @@ async def open_day(url: str, day: int) -> None:
             event["event_ts"] = instant(event.get("event_ts", now)).isoformat()
         receipt = await door.accept(posted, door.clock(now + DAY_US, now + DAY_US))
         assert receipt.accepted == len(posted), receipt.rejected
+        said = [
+            {"item_id": f"born {day} {i}", "title": "A mug", "price": 9.5, "stock": 3} for i in range(BORN)
+        ]
+        said += [{"item_id": str(item), "price": 5.0 + day} for item in ITEMS]
+        said += [{"item_id": f"born {day - 1} {i}", "deleted": True} for i in range(BORN) if day]
+        told = await ItemDoor(door, None).accept(said, door.clock(now + DAY_US, now + DAY_US))
+        assert told.accepted == len(said), told.rejected
         log = ExposureLog(redis, params)
         for number in range(ANSWERS):
             log.add({"request_id": f"{day} {number}", "items": ITEMS})
             log.add_sample({"request_id": f"{day} {number}"}, np.zeros((1, len(COLUMNS)), np.float32))
+            log.add_pair({"request_id": f"{day} {number}"})
         assert await log.flush()
+
+
+def keep_shop(redis: Redis, day: int) -> None:
+    """Another release every other day, with vectors of what was born since; other rules three times a day."""
+    vectors = [Newborn(day, b"8 bytes.", np.ones(4, np.float32)) for _ in range(BORN)]
+    born = {f"born {day} {i}": vector for i, vector in enumerate(vectors)}
+    newborns.write(
+        redis, f"space {day // 2}", born, [f"born {day - 1} {i}" for i in range(BORN)], keep_hours=24
+    )
+    newborns.beat(redis)
+    for number in range(3):
+        rule = {"id": f"day-{day}-{number}", "do": {"at_most": {"per": "brand", "slots": 2}}}
+        document = parse(orjson.dumps({"rules": [rule]}))
+        found = published.publish(redis, document, act(), published.read(redis))
+        published.set_shadow(redis, document, act(), found)
 
 
 def apply_all(url: str) -> None:
@@ -161,13 +194,19 @@ def test_every_key_stands_in_the_table_and_within_its_bound(week: tuple[Redis, P
     assert 0 < sum(redis.scard(key) for key in found["endcap:done:*:*"]) <= 2 * 3 * every
     assert KEPT <= entries("endcap:exposures") <= KEPT + SLACK
     assert KEPT <= entries("endcap:served") <= KEPT + SLACK
-    assert entries("endcap:looks") == DAYS and entries("endcap:audit") == 1
+    assert entries("endcap:looks") == DAYS and entries("endcap:audit") == 1 + 6 * DAYS
     assert len(found["endcap:health:*"]) == 3
     assert redis.zcard("endcap:items:changed") <= KEPT
-    assert redis.scard("endcap:items:listed") == len(ITEMS) + 1
+    assert redis.scard("endcap:items:listed") == len(ITEMS) + 1 + BORN
+    assert 0 < redis.zcard("endcap:items:listings") <= KEPT
+    assert redis.xlen("endcap:items:said") == 0
+    assert 0 < len(found["endcap:newborns:*"]) <= 2
+    assert all(redis.hlen(key) <= BORN for key in found["endcap:newborns:*"])
+    assert redis.hlen("endcap:rules:versions") == VERSIONS and len(found["endcap:rules"]) == 1
+    assert KEPT <= entries("endcap:rules:shadow") <= KEPT + SLACK
     assert 0 < len(found["session_id*"]) <= 5 * (20 + STRANGE + 1) + 20
     assert 0 < len(found["user_id*"]) <= 16
-    assert len(ITEMS) < len(found["item_id*"]) <= len(ITEMS) + 1 + 3 * STRANGE
+    assert len(ITEMS) < len(found["item_id*"]) <= len(ITEMS) + 1 + 3 * STRANGE + DAYS * BORN
 
 
 def test_every_key_expires_or_has_an_owner(week: tuple[Redis, Path]) -> None:
@@ -179,6 +218,8 @@ def test_every_key_expires_or_has_an_owner(week: tuple[Redis, Path]) -> None:
         "endcap:looks",
         "endcap:audit",
         "endcap:dead",
+        "endcap:rules",
+        "endcap:embed",
     )
     single = ("endcap:health", "endcap:rollout", "endcap:stream", "endcap:items", "endcap:applied_ts")
     view = next(OnlineView(fold, "endcap") for fold in FOLDS if fold.key == "item_id")
@@ -198,6 +239,7 @@ def test_every_file_stands_in_the_table(week: tuple[Redis, Path]) -> None:
     _, home = week
     patterns = [*table("file"), "params.yaml"]
     files = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
+    assert 0 < len(list((home / "data/logs/items").glob("*.parquet"))) <= FILES + 1
     assert files and [file for file in files if not any(fnmatchcase(file, p) for p in patterns)] == []
 
 

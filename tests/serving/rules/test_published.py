@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 from redis import Redis
 from shops.tiny_bundle import catalogue, matrix
 
-from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.matrix import ItemMatrix, Newborns
 from feature_repo.errors import UnavailableError
+from feature_repo.events import ITEM_NAMES
 from serving.release.state import Act, read_audit
 from serving.rules import published
+from serving.rules.compiled import Compiled
 from serving.rules.document import Document, parse
 from serving.rules.published import NoSuchVersion, Published, RulesConflict
 from serving.rules.rulebook import Rulebook
@@ -100,6 +103,7 @@ def test_only_the_newest_versions_are_kept(redis: Redis, monkeypatch: pytest.Mon
     monkeypatch.setattr(published, "KEPT", 3)
     for brand in "12345":
         publish(redis, brand)
+    published.set_shadow(redis, blocking("6"), act(), published.read(redis))  # no version, so none goes
     assert sorted(redis.hkeys(published.VERSIONS)) == [b"3", b"4", b"5"]  # type: ignore[type-var]
 
 
@@ -149,6 +153,49 @@ def test_a_catalogue_that_nobody_compiled_for_yet_has_the_rules_all_the_same(red
     said: dict[str, Any] = {name: catalogue(60)[name].to_pylist() for name in COLUMNS}
     moved = items.listed(np.arange(60), said | {"available_from": [None] * 60})
     assert book.steering(HERO, moved, 0).rules == ("no-1",)  # masks of a moment ago, until the next look
+
+
+@pytest.fixture
+def compiling(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Who compiled, time after time."""
+    found: list[threading.Thread] = []
+    compile_ = Compiled.__init__
+
+    def noted(self: Compiled, *args: Any) -> None:
+        found.append(threading.current_thread())
+        compile_(self, *args)
+
+    monkeypatch.setattr(Compiled, "__init__", noted)
+    return found
+
+
+def test_rules_are_compiled_for_a_newborn_before_a_request_meets_it(
+    redis: Redis, compiling: list[threading.Thread]
+) -> None:
+    items = [matrix(catalogue(60))]
+    book = Rulebook(redis, lambda: items)
+    publish(redis, "1")
+    asyncio.run(book.poll())
+    said = {name: ["brand 1"] if name == "brand" else [None] for name in ITEM_NAMES}
+    vectors = Newborns.of([5], [np.ones(4, np.float32)])
+    grown = items[0].with_newborns(["newborn"], vectors, said)
+
+    def arrive() -> None:
+        with book.ready(grown):
+            assert book.steering(HERO, items[0], 0).rules == ("no-1",)  # for who asked before
+            items[0] = grown
+
+    thread = threading.Thread(target=arrive)
+    before, seen = len(compiling), items[0]
+    thread.start()
+    thread.join()
+    allowed = book.steering(HERO, grown, 0).allowed
+    assert allowed is not None and len(allowed) == 61 and not allowed[60]
+    assert book.steering(HERO, seen, 0).rules == ("no-1",)
+    assert compiling[before:] == [thread]
+    asyncio.run(book.poll())  # a look between two arrivals changes nothing
+    assert book.steering(HERO, grown, 0).allowed is allowed and len(compiling) == before + 1
+    assert len(book._held.book.compiled) == 1, "nothing is kept of items that are no more"
 
 
 def test_where_redis_has_lost_the_rules_those_that_were_loaded_hold_on(redis: Redis) -> None:
