@@ -100,5 +100,5 @@ def test_a_job_without_a_return_value_is_done_and_typer_exit_is_respected() -> N
 def test_status_is_readable_by_machines() -> None:
     ended = endcap("status", "--json")
     rows = json.loads(ended.stdout)
-    assert [row["name"] for row in rows][-5:] == ["stream", "embed", "service", "console", "guard"]
+    assert [row["name"] for row in rows][-6:] == ["stream", "embed", "rails", "service", "console", "guard"]
     assert ended.returncode == int(any(row["state"] != "ready" for row in rows))
