@@ -6,6 +6,7 @@
     report      what this worker serves, last told     disk     room for what Redis writes, last looked at
     vigil       the canary's guard, last looked at     ages     these metrics
     rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
+    signing     keys of request ids, last read
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -27,6 +28,7 @@ class Liveness:
     health: float
     exposures: float
     lag: float
+    signing: float
     disk: float
     report: float
     rules: float

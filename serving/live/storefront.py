@@ -7,7 +7,6 @@ fallback     bestsellers, else the bundle's popularity rail: the pipeline raised
 
 import asyncio
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,8 @@ from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from serving import pipeline, prometheus
+from serving.access.rates import Toll
+from serving.access.signatures import Signatures
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
@@ -54,6 +55,7 @@ class Storefront:
         params: Serving,
         holdout_share: float,
         replay: bool,
+        signatures: Signatures,
         guarded: Callable[[int], bool] = lambda version: True,
         rulebook: Rulebook | None = None,
         shadow: Shadow | None = None,
@@ -64,30 +66,31 @@ class Storefront:
         """
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
-        self._guarded, self._shadow = guarded, shadow
+        self._guarded, self._shadow, self._signatures = guarded, shadow, signatures
         self._rulebook = None if replay else rulebook
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._in_flight = 0
         self._draw = random.Random().random  # which answers are sampled; no answer depends on it
 
-    async def recommend(self, request: Request) -> Answer:
+    async def recommend(self, request: Request, toll: Toll | None = None) -> Answer:
         """`request.limit` slots, fewer only where the catalogue has no more eligible items.
 
-        Raises UnavailableError before the first release is loaded, and nothing else.
+        Raises UnavailableError before the first release is loaded, RequestError 429 where the `toll` is more
+        than the caller may ask for, and nothing else.
         """
-        return (await self._answer((request,), RECOMMEND))[0]
+        return (await self._answer((request,), RECOMMEND, toll))[0]
 
-    async def page(self, requests: Sequence[Request]) -> list[Answer]:
+    async def page(self, requests: Sequence[Request], toll: Toll | None = None) -> list[Answer]:
         """A list each, as of `recommend`, in their order, with one reading of the one shopper who asks.
 
         No product is in two of them, nor in any if the page names it: the first list has the first choice.
         """
-        return await self._answer(requests, RECOMMEND)
+        return await self._answer(requests, RECOMMEND, toll)
 
-    async def rank(self, request: Request) -> Answer:
+    async def rank(self, request: Request, toll: Toll | None = None) -> Answer:
         """`request.items` in the shopper's order; the holdout's order is the storefront's own."""
-        return (await self._answer((request,), RANK))[0]
+        return (await self._answer((request,), RANK, toll))[0]
 
     async def now(self, request: Request | None = None) -> int:
         """us since 1970: the wall clock; in a replay `as_of`, else the newest event in the features."""
@@ -103,13 +106,13 @@ class Storefront:
                 return int(applied)
         return time.time_ns() // 1000
 
-    async def _answer(self, requests: Sequence[Request], task: Task) -> list[Answer]:
+    async def _answer(self, requests: Sequence[Request], task: Task, toll: Toll | None) -> list[Answer]:
         current = self._releases.current
         if current is None:
             raise UnavailableError("no release is loaded yet")
         self._in_flight += 1
         try:
-            seen = await self._see(requests[0], current)
+            seen = await self._see(requests[0], current, toll)
             # Of all lists at once: rules that change meanwhile are not of this page.
             steered = [self._steering(request, seen.matrix, seen.now) for request in requests]
             answers: list[Answer] = []
@@ -122,7 +125,7 @@ class Storefront:
         finally:
             self._in_flight -= 1
 
-    async def _see(self, request: Request, current: Current) -> Seen:
+    async def _see(self, request: Request, current: Current, toll: Toll | None) -> Seen:
         """The one reading of the shopper, whom all lists of a page share."""
         started = time.perf_counter()
         arm, (bundle, features), version = self._arm(current, request.user_id or request.session_id)
@@ -130,7 +133,11 @@ class Storefront:
             await self._catch_up()
         now = await self.now(request)
         busy = self._in_flight > self._params.max_in_flight
-        rows, degraded = (NO_ROWS, OVERLOADED) if busy else await self._rows.read(features, request, now)
+        rows, degraded = (
+            (NO_ROWS, OVERLOADED) if busy else await self._rows.read(features, request, now, toll)
+        )
+        if toll is not None:
+            toll.settle(rows.charged)
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
         return Seen(arm, bundle, version, now, matrix, rows, degraded, time.perf_counter() - started)
 
@@ -146,7 +153,10 @@ class Storefront:
             degraded = PIPELINE_FAILED if served_from == FALLBACK else degraded
         ended = time.perf_counter()
         answer = Answer(
-            request_id=os.urandom(16).hex(),
+            request_id=self._signatures.sign(
+                *(time.time_ns() // 1000, arm, request.surface, request.session_id, request.user_id),
+                [slot.item_id for slot in slots],
+            ),
             surface=request.surface,
             items=slots,
             arm=arm,
