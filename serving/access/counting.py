@@ -3,7 +3,7 @@
 An impression or a click that names a list counts if the list was served (signatures.py), to this shopper,
 with the item in it, not too long ago, and for the first time. Whatever is counted is counted at most as often
 as people do it: per visit and hour, and per address. What is decided here is written on the event
-(`uncounted`: the reason) and goes through the log with it: the stream, the backfill and the guard see the same.
+(`uncounted`: the reason) and goes through the log with it: stream, backfill and guard see the same.
 """
 
 import hashlib
@@ -18,13 +18,14 @@ from feature_repo.clock import SECOND_US
 from feature_repo.events import PRODUCT_TYPES, UNCOUNTED, identity
 from serving import prometheus
 from serving.access.rates import Toll
-from serving.access.signatures import Signatures
+from serving.access.signatures import FOREIGN, FORGED, LATE, NOT_SHOWN, UNSIGNED, Signatures
 
 SCRIPT = Path(__file__).with_name("counted.lua").read_text().encode()
 LISTS, VISITS, CLIENTS = "endcap:counted:list:", "endcap:counted:visit:", "endcap:counted:client:"
 SHOWN = ("impression", "click")  # what happens to a slot of a list
 REPEATED, TOO_FAST = "repeated", "faster_than_people"
 REASONS = (None, REPEATED, TOO_FAST)  # by the digit of counted.lua
+WHY_NOT = (UNSIGNED, FORGED, LATE, FOREIGN, NOT_SHOWN, REPEATED, TOO_FAST)
 HOUR_S = 3_600
 Ask = Callable[[Sequence[bytes]], Awaitable[list[Any]]]  # as serving.live.wire.Wire.ask
 CHUNK = 50  # events per script call: Redis answers nobody else meanwhile

@@ -98,7 +98,7 @@ class Signatures:
         listed = items if len(items) <= MOST_SLOTS else ()
         shown = b"".join([_print(item, key, salt, WIDE) for item in listed])
         said = bytes((day & 0xFF, kind)) + expires.to_bytes(4) + salt + who + shown
-        return base64.urlsafe_b64encode(said + _mac(said, key)).rstrip(b"=").decode()
+        return _written(said + _mac(said, key))
 
     def judge(self, event: Mapping[str, Any], now: int) -> Ticket | str:
         """What the event's request id says of its list, or why it says nothing of it, at `now` (us)."""
@@ -141,6 +141,10 @@ def _mac(said: bytes, key: bytes) -> bytes:
     return hashlib.blake2b(said, digest_size=MAC, key=key, person=b"request id").digest()
 
 
+def _written(said: bytes) -> str:
+    return base64.urlsafe_b64encode(said).rstrip(b"=").decode()
+
+
 def _unpacked(request_id: str) -> bytes | None:
     """The bytes of an id of this form; None for another."""
     if not len(request_id) * 3 // 4 >= HEAD + MAC or len(request_id) > LONGEST or not request_id.isascii():
@@ -149,4 +153,5 @@ def _unpacked(request_id: str) -> bytes | None:
         said = base64.b64decode(request_id + "=" * (-len(request_id) % 4), b"-_", validate=True)
     except (binascii.Error, ValueError):
         return None
-    return said if len(said) >= HEAD + MAC else None
+    # Written in one way alone: else the same list could be clicked on under four names.
+    return said if len(said) >= HEAD + MAC and _written(said) == request_id else None

@@ -146,7 +146,7 @@ class Ingress:
 
         Raises RequestError 429 where the `source` tells more than it may, UnavailableError when the log does
         not take the events in time, or too many wait to be applied: the client keeps them and sends all
-        again, which is safe for events that carry an event_id. Without a source nobody asks whether they count.
+        again, which is safe with an event_id. Without a source nobody asks whether they count.
         """
         self.require_room(prometheus.EVENTS, len(raw))
         good: list[dict[str, Any]] = []
