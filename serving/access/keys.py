@@ -115,15 +115,15 @@ class Keys:
             raise RequestError("origin", sent.origin, allowed, status=403, next_step=step)
         return caller
 
-    def require_secret(self, caller: Caller, field: str) -> None:
+    def require_secret(self, caller: Caller, field: str, value: object) -> None:
         """RequestError unless the shop's own server asks: 403 where there is no secret key, else 401."""
         if caller.trusted:
             return
         if SECRET not in self._kinds:
             allowed = "with the secret key, and none is configured"
-            raise RequestError(field, "without", allowed, status=403, next_step=HOW)
+            raise RequestError(field, value, allowed, status=403, next_step=HOW)
         step = "leave it out, or send Authorization: Bearer and the secret key from a server"
-        raise RequestError(field, "without", "with the secret key", status=401, next_step=step)
+        raise RequestError(field, value, "with the secret key", status=401, next_step=step)
 
     def admit_items(self, sent: Sent) -> None:
         """RequestError unless the header holds the catalogue or the secret key."""

@@ -154,9 +154,9 @@ def admitted(http: HttpRequest, desk: Desk, *requests: Request) -> Toll:
     """What these lists are charged to, once the caller may have them; RequestError 401 or 403."""
     caller = caller_of(http, desk)
     for request in requests:
-        for field, asked in (("debug", request.debug), ("as_of", request.as_of is not None)):
-            if asked:
-                desk.keys.require_secret(caller, field)
+        for field in ("debug", "as_of"):
+            if value := getattr(request, field):
+                desk.keys.require_secret(caller, field, value)
     shopper = requests[0].user_id or requests[0].session_id
     return desk.gate.lists(caller, shopper, address(http), len(requests))
 

@@ -14,7 +14,7 @@ from feature_repo.eventlog.keys import ITEMS as ITEM_GROUP
 from feature_repo.eventlog.keys import VISITORS, stream_key
 from feature_repo.params import load
 from monitoring.experiment.attribution import Feedback, FeedbackParams
-from pipelines.stream.apply import FOLDS_OF, Arrival, apply, parse, unstored, wanted
+from pipelines.stream.apply import FOLDS_OF, Arrival, Entity, Held, apply, parse, unstored, wanted
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,14 @@ def clicked(answer: dict[str, Any], at: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def logged(redis: Redis) -> list[bytes]:
-    return [entry[b"event"] for p in range(4) for _, entry in redis.xrange(stream_key(p))]
+    entries: list[Any] = [entry for p in range(4) for _, entry in redis.xrange(stream_key(p))]  # type: ignore[union-attr]
+    return [entry[b"event"] for entry in entries]
 
 
 def counts(raws: list[bytes], item: str) -> dict[str, Any]:
     """The item's row after the stream applied these entries."""
-    folds, states = FOLDS_OF[ITEM_GROUP], {}
+    folds = FOLDS_OF[ITEM_GROUP]
+    states: dict[Entity, Held] = {}
     events = [one.event for one in map(parse, raws) if isinstance(one, Arrival)]
     states |= {entity: unstored(entity) for entity in wanted(folds, states, events)}
     apply(folds, states, events)

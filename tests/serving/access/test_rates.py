@@ -91,8 +91,8 @@ def test_while_redis_is_away_each_worker_counts_for_itself_and_tells(shop: Shop)
 
 def test_over_http_it_is_429_with_the_seconds_to_wait(shop: Shop) -> None:
     app = shop.client.app
-    desk = app.state.desk  # type: ignore[attr-defined]
-    app.state.desk = type(desk)(  # type: ignore[attr-defined]
+    desk = app.state.desk
+    app.state.desk = type(desk)(
         desk.storefront, desk.ingress, desk.params, desk.keys, TollGate(Rates(GATE, GATE))
     )
     answers = [shop.client.post("/v1/recommend", json=HERO) for _ in range(4)]
