@@ -31,10 +31,10 @@ from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url  # noqa: E402
 from serving import lifeline  # noqa: E402
 from serving.access.counting import Verdicts  # noqa: E402
-from serving.access.keys import Keys  # noqa: E402
+from serving.access.credentials import Keys  # noqa: E402
 from serving.access.policy import Access  # noqa: E402
-from serving.access.rates import TollGate  # noqa: E402
 from serving.access.signatures import Signatures  # noqa: E402
+from serving.access.tolls import TollGate  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402

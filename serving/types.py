@@ -45,7 +45,7 @@ class VisitorRows(NamedTuple):
     session: Mapping[str, Any] | None
     user_ts: int = 0  # instant of the row, us; 0 without one
     session_ts: int = 0
-    charged: int | None = None  # what serving.access.rates had asked by the way; None: no answer
+    charged: int | None = None  # what serving.access.tolls had asked by the way; None: no answer
 
 
 NO_ROWS = VisitorRows(None, None)

@@ -151,9 +151,7 @@ class Feedback:
                 self._show(Exposure.parse(record))
             elif record.get("unit"):
                 self._visitors.seen_earlier(record["unit"])
-        for event in events:
-            if event.get(UNCOUNTED) is not None:  # the door found it to be no evidence
-                continue
+        for event in (one for one in events if not one.get(UNCOUNTED)):  # what the door found no evidence
             for _, name in _people_of(event):
                 self._visitors.visit(name)
             if (

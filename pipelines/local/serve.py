@@ -8,7 +8,7 @@ import typer
 from feature_repo.params import load, root, shop
 from feature_repo.ports import HOST, redis_url, stack_params
 from pipelines.local.process import Program, require_free
-from serving.access.keys import Keys
+from serving.access.credentials import Keys
 from serving.access.policy import Access
 from serving.params import Serving
 

@@ -17,8 +17,8 @@ from redis.exceptions import RedisError
 from feature_repo.clock import SECOND_US
 from feature_repo.events import PRODUCT_TYPES, UNCOUNTED, identity
 from serving import prometheus
-from serving.access.rates import Toll
 from serving.access.signatures import FOREIGN, FORGED, LATE, NOT_SHOWN, UNSIGNED, Signatures
+from serving.access.tolls import Toll
 
 SCRIPT = Path(__file__).with_name("counted.lua").read_text().encode()
 LISTS, VISITS, CLIENTS = "endcap:counted:list:", "endcap:counted:visit:", "endcap:counted:client:"

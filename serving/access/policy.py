@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from serving.access.counting import Counting
-from serving.access.keys import KeyRules
-from serving.access.rates import Rates
+from serving.access.credentials import KeyRules
 from serving.access.signatures import Signing
+from serving.access.tolls import Rates
 
 
 @dataclass(frozen=True)

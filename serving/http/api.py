@@ -23,8 +23,8 @@ from feature_repo.errors import UnavailableError
 from feature_repo.events import is_id
 from serving import prometheus
 from serving.access.counting import Source
-from serving.access.keys import PARAMETER, Caller, Keys
-from serving.access.rates import Toll, TollGate
+from serving.access.credentials import PARAMETER, Caller, Keys
+from serving.access.tolls import Toll, TollGate
 from serving.errors import RequestError
 from serving.http.assets import ASSETS, HEADERS, cached, etag
 from serving.http.callers import address, shown
@@ -272,13 +272,6 @@ def _list(http: HttpRequest, desk: Desk, answer: Answer) -> Response:
     return Response(answer_bytes(answer), headers=headers, media_type=JSON)
 
 
-def error_headers(error: RequestError) -> dict[str, str]:
-    """What the status of a refusal asks for."""
-    retry = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
-    named = {401: {"WWW-Authenticate": "Bearer"}, 405: {"Allow": error.allowed}}
-    return named.get(error.status, {}) | retry
-
-
 def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[Response]]:
     """The one place where errors become answers; a 500 is a defect of ours, never a client's doing."""
 
@@ -289,7 +282,9 @@ def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[R
                 raise UnavailableError("the service is starting")
             return await handler(http, desk)
         except RequestError as error:
-            headers = error_headers(error)
+            wait = {"Retry-After": str(error.retry_after_s)}
+            told = {401: {"WWW-Authenticate": "Bearer"}, 405: {"Allow": error.allowed}, 429: wait}
+            headers = told.get(error.status)
             found = Response(error.body(), error.status, headers, media_type=JSON)
         except UnavailableError as error:
             retry = {"Retry-After": str(error.retry_after_s)}

@@ -6,7 +6,7 @@ import binascii
 from starlette.requests import Request as HttpRequest
 
 from feature_repo.ports import bearer
-from serving.access.keys import PARAMETER, Sent
+from serving.access.credentials import PARAMETER, Sent
 from serving.http.requests import query_pairs
 
 IN_ADDRESS = f"{PARAMETER}=".encode()

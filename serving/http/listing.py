@@ -85,7 +85,7 @@ def _stored(name: str, value: Any) -> Any:
 
 
 class ItemDoor:
-    """The door for changes of the catalogue; serving.access.keys says whom it is open to."""
+    """The door for changes of the catalogue; serving.access.credentials says whom it is open to."""
 
     def __init__(self, ingress: Ingress) -> None:
         self._ingress = ingress

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from feature_repo.ports import CATALOGUE, PUBLISHABLE, SECRET
-from serving.access.keys import PARAMETER
+from serving.access.credentials import PARAMETER
 from serving.http import schemas
 from serving.http.schemas import Schema
 from serving.params import Serving

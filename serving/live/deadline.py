@@ -2,7 +2,7 @@
 
 import asyncio
 
-from serving.access.rates import Toll
+from serving.access.tolls import Toll
 from serving.live.complaints import Complaints
 from serving.params import Serving
 from serving.release.loaded import Features

@@ -19,8 +19,8 @@ from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from serving import pipeline, prometheus
-from serving.access.rates import Toll
 from serving.access.signatures import Signatures
+from serving.access.tolls import Toll
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample

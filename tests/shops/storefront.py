@@ -32,10 +32,10 @@ from feature_repo.folds.fold import Event
 from feature_repo.online.connection import wires
 from feature_repo.params import load
 from serving.access.counting import Verdicts
-from serving.access.keys import KeyRules, Keys
+from serving.access.credentials import KeyRules, Keys
 from serving.access.policy import Access
-from serving.access.rates import TollGate
 from serving.access.signatures import Signatures
+from serving.access.tolls import TollGate
 from serving.compat.doors import routes as compat_routes
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from feature_repo.errors import ParamsError
 from serving import prometheus
-from serving.access.keys import Caller
+from serving.access.credentials import Caller
 from serving.errors import RequestError
 
 SCRIPT = Path(__file__).with_name("tolls.lua").read_text().encode()

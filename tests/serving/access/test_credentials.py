@@ -12,7 +12,7 @@ from shops.storefront import HERO, SECRET, SECRET_KEY, Shop, give_keys, make_hom
 
 from feature_repo.errors import ParamsError
 from feature_repo.ports import tokens, tokens_file
-from serving.access.keys import KeyRules, Keys
+from serving.access.credentials import KeyRules, Keys
 
 DE, AT, OLD = "publishable-key-of-de", "publishable-key-of-at", "publishable-old-of-de"
 PAGE, OTHER = "https://shop.example", "https://other.example"

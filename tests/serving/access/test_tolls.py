@@ -9,8 +9,8 @@ from redis import Redis
 from shops.storefront import HERO, Shop, ask, make_home, metric, open_shop
 
 from feature_repo.errors import ParamsError
-from serving.access.keys import Caller
-from serving.access.rates import BUCKET, PLACE, Bucket, LocalRates, Rate, Rates, RatesOf, TollGate
+from serving.access.credentials import Caller
+from serving.access.tolls import BUCKET, PLACE, Bucket, LocalRates, Rate, Rates, RatesOf, TollGate
 from serving.errors import RequestError
 
 SLOW = Rate(per_s=1.0, burst=3)
