@@ -146,8 +146,7 @@ async def items(http: HttpRequest, desk: Desk) -> Response:
 
 def caller_of(http: HttpRequest, desk: Desk) -> Caller:
     """Who asks; RequestError 401 or 403. A door of another system has found it out already."""
-    found: Caller | None = getattr(http.state, "caller", None)
-    return found or desk.keys.caller(shown(http))
+    return getattr(http.state, "caller", None) or desk.keys.caller(shown(http))
 
 
 def admitted(http: HttpRequest, desk: Desk, *requests: Request) -> Toll:
@@ -282,9 +281,9 @@ def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[R
                 raise UnavailableError("the service is starting")
             return await handler(http, desk)
         except RequestError as error:
-            wait = {"Retry-After": str(error.retry_after_s)}
-            told = {401: {"WWW-Authenticate": "Bearer"}, 405: {"Allow": error.allowed}, 429: wait}
-            headers = told.get(error.status)
+            told = {401: ("WWW-Authenticate", "Bearer"), 405: ("Allow", error.allowed)}
+            told[429] = "Retry-After", str(error.retry_after_s)
+            headers = dict([told[error.status]]) if error.status in told else None
             found = Response(error.body(), error.status, headers, media_type=JSON)
         except UnavailableError as error:
             retry = {"Retry-After": str(error.retry_after_s)}
