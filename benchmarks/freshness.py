@@ -36,7 +36,7 @@ from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from feature_repo.online.rows import OnlineView
-from feature_repo.ports import redis_url, token
+from feature_repo.ports import SECRET, redis_url, token
 from feature_repo.quiet import hush
 
 GIVE_UP_S = 5.0
@@ -69,7 +69,7 @@ class Visits:
 
     async def shown(self, session_id: str) -> bool:
         body = {"surface": "homepage_hero", "session_id": session_id, "limit": 1, "debug": True}
-        _, answer = await self._pool.ask("/v1/recommend", orjson.dumps(body))
+        _, answer = await self._pool.ask("/v1/recommend", orjson.dumps(body), self._key)
         debug = orjson.loads(answer).get("debug")  # the holdout's answers have none
         if debug is None:
             raise LookupError
@@ -97,7 +97,8 @@ class Visits:
     async def log_prices(self) -> dict[str, float]:
         """Item -> logarithm of its price, of those that are shown to nobody in particular."""
         body = {"surface": "homepage_hero", "limit": 100, "debug": True}
-        debug = orjson.loads((await self._pool.ask("/v1/recommend", orjson.dumps(body)))[1])["debug"]
+        _, answer = await self._pool.ask("/v1/recommend", orjson.dumps(body), self._key)
+        debug = orjson.loads(answer)["debug"]
         at = debug["columns"].index("price_log")
         return {item: values[at] for item, values in debug["features"].items()}
 
@@ -200,7 +201,7 @@ async def main() -> None:
     args = parser.parse_args()
     if args.seconds > 60 or max(args.rate, args.events) > 2_000 or args.probes > 20:
         parser.error("at most 60 s, 2,000 recommendations and events a second, 20 probes a second")
-    visits = Visits(args.url, await some_items(args.url), token("catalogue"))
+    visits = Visits(args.url, await some_items(args.url), token(SECRET))
     feast, clear = stock()
     await feast(-1)  # its first call reads the registry
     gc.collect()

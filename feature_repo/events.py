@@ -103,6 +103,7 @@ ITEM_SCHEMA = pa.schema(
 
 NAMES = tuple(SCHEMA.names)  # pyarrow makes a list of them anew each time
 _NAMES = frozenset(NAMES)
+UNCOUNTED = "uncounted"  # beside the canonical fields in the log: why the event counts for nothing
 _CONTENT = tuple(name for name in NAMES if name not in ("event_ts", "created_ts"))
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}\Z")
 # Limits of the check at the door; pipelines/ingest/quarantine.py turns the same ones into SQL.

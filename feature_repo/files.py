@@ -64,12 +64,17 @@ def secret(file: Path) -> str:
 
 
 def secrets_in(file: Path, *names: str) -> None:
-    """Make `file` a JSON object with a random text under each of `names`, mode 0600, unless it is there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        new = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        os.write(new, orjson.dumps({name: secrets.token_urlsafe(32) for name in names}))
-        os.close(new)
+    """Have a random text under each of `names` in the JSON object `file`, mode 0600; what is there stays.
+
+    Several processes may do so at once. Raises DataError for a file that is no JSON object.
+    """
+    with alone(file.with_name(f"{file.name}.lock")):
+        held = read_json(file, "remove it, `endcap up` makes another") if file.exists() else {}
+        if missing := [name for name in names if name not in held]:
+            held |= {name: secrets.token_urlsafe(32) for name in missing}
+            with whole(file) as draft:
+                draft.touch(mode=0o600)
+                draft.write_bytes(orjson.dumps(held, option=orjson.OPT_INDENT_2))
 
 
 def sweep(folder: Path, idle_s: float = DRAFT_IDLE_S) -> list[Path]:

@@ -5,8 +5,10 @@ And what opens them: run/<shop>/redis.password, and the keys of callers in run/<
 
 import hmac
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from feature_repo.errors import ParamsError
@@ -15,6 +17,10 @@ from feature_repo.params import load, shop
 
 HOST = "127.0.0.1"  # whoever wants other machines to reach a port puts a proxy in front of it
 PORTS = ("redis_port", "service_port", "console_port", "storefront_port")
+SECRET, PUBLISHABLE, CATALOGUE = "secret", "publishable", "catalogue"  # in tokens.json, what each opens
+MOST_VALID = 2  # of a name at a time: the key that comes and the one that goes
+_LEAST = 16
+_KEY = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_LEAST},256}}")  # what a header takes as Bearer
 
 
 @dataclass(frozen=True)
@@ -87,30 +93,72 @@ def without_password(url: str) -> str:
 
 
 def tokens_file() -> Path:
-    """JSON, name -> token: the keys of the active shop's callers, mode 0600; `endcap up` makes it."""
+    """JSON, the keys of the active shop's callers, mode 0600; `endcap up` makes it. docs/operations.md."""
     return shop().run_dir() / "tokens.json"
 
 
 def token(name: str) -> str | None:
-    """$ENDCAP_<NAME>_TOKEN, else what tokens_file() has under `name`; None where neither says one.
+    """The key that jobs of ours send: the first of `tokens`; None where there is none."""
+    return next((keys[0] for keys in tokens(name).values()), None)
 
-    Raises ParamsError for a file that others may read, or that is none of ours.
+
+def authorization(name: str) -> dict[str, str]:
+    """The header by which a job of ours shows the key `name`; none where there is no such key."""
+    key = token(name)
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def tokens(name: str) -> dict[str, tuple[str, ...]]:
+    """Label -> the keys that are valid at this time, of $ENDCAP_<NAME>_TOKEN, else of tokens_file().
+
+    "T" and ["new", "old"] are keys without a label; {"de": "T", "at": ["new", "old"]} have one each. In the
+    environment the two are separated by a comma. Raises ParamsError for a file that others may read, or that
+    is none of ours.
+
+    >>> os.environ["ENDCAP_DOCTEST_TOKEN"] = "new,old"; tokens("doctest")
+    {'': ('new', 'old')}
     """
-    if given := os.environ.get(f"ENDCAP_{name.upper()}_TOKEN"):
-        return given
-    file = tokens_file()
+    variable, file = f"ENDCAP_{name.upper()}_TOKEN", tokens_file()
+    if given := os.environ.get(variable):
+        return {"": _valid(variable, given.split(","))}
     if not file.exists():
-        return None
+        return {}
+    require_private(file)
+    found = read_json(file, "remove it, `endcap up` makes another").get(name)
+    labelled = found if isinstance(found, dict) else {} if found is None else {"": found}
+    return {label: _valid(f"{file}: {name}", keys) for label, keys in labelled.items()}
+
+
+def require_private(file: Path) -> None:
+    """Raise ParamsError for a secret that others on this machine may read."""
     if mode := file.stat().st_mode & 0o077:
         raise ParamsError(f"{file}: mode {mode:03o} lets others in; allowed: 600. Next: chmod 600 {file}")
-    found = read_json(file, "remove it, `endcap up` makes another").get(name)
-    return found if isinstance(found, str) and found else None
+
+
+def _valid(where: str, keys: Any) -> tuple[str, ...]:
+    keys = [keys] if isinstance(keys, str) else keys
+    right = isinstance(keys, list) and 1 <= len(keys) <= MOST_VALID
+    if not right or not all(isinstance(key, str) and _KEY.fullmatch(key) for key in keys):
+        raise ParamsError(
+            f"{where}: not a key; allowed: a text of {_LEAST} or more letters, digits and -._~+/=, or two of "
+            "them while the older one is being replaced"
+        )
+    return tuple(keys)
 
 
 def opens(authorization: str, wanted: str) -> bool:
     """Whether `authorization` is Bearer and the token; how long it takes tells nothing of the token."""
+    return hmac.compare_digest(bearer(authorization).encode(), wanted.encode())
+
+
+def bearer(authorization: str) -> str:
+    """The token of the header; empty where it has none.
+
+    >>> bearer("Bearer abc"), bearer("Basic abc")
+    ('abc', '')
+    """
     scheme, _, given = authorization.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), wanted.encode())
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def service_url() -> str:

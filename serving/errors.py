@@ -1,7 +1,7 @@
 """What serving refuses: a client's request (HTTP 4xx) and a bundle that must not be served.
 
 EndcapError
-├── RequestError       400 not JSON, 401 and 403 not allowed, 413 too large, 422 a field is wrong
+├── RequestError       400 not JSON, 401 and 403 not allowed, 413 too large, 422 a wrong field, 429 too often
 └── BundleError        a release that does not fit its manifest or this program
 """
 
@@ -21,9 +21,17 @@ class RequestError(EndcapError):
     """
 
     def __init__(
-        self, field: str, value: object, allowed: str, *, status: int = 422, next_step: str | None = None
+        self,
+        field: str,
+        value: object,
+        allowed: str,
+        *,
+        status: int = 422,
+        next_step: str | None = None,
+        retry_after_s: int | None = None,
     ) -> None:
         self.field, self.value, self.allowed, self.status = field, shorten(value), allowed, status
+        self.retry_after_s = retry_after_s
         self.next_step = next_step or f"change {field}"
         super().__init__(f"{field}: {self.value} is not allowed; allowed: {allowed}. Next: {self.next_step}.")
 

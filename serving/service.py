@@ -8,9 +8,12 @@ own metrics are off: they label by raw path, so any client could fill the memory
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 from feature_repo.quiet import hush
 
@@ -25,14 +28,18 @@ from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.online.connection import QUICK_S, beside_requests, of_requests, wires  # noqa: E402
 from feature_repo.online.newborns import NewbornParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
-from feature_repo.ports import redis_url, token  # noqa: E402
+from feature_repo.ports import redis_url  # noqa: E402
 from serving import lifeline  # noqa: E402
+from serving.access.counting import Verdicts  # noqa: E402
+from serving.access.credentials import Keys  # noqa: E402
+from serving.access.policy import Access  # noqa: E402
+from serving.access.signatures import Signatures  # noqa: E402
+from serving.access.tolls import TollGate  # noqa: E402
 from serving.cascade.queueing import Admission, Cascade  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
-from serving.http.listing import CATALOGUE_KEY, ItemDoor  # noqa: E402
 from serving.http.origins import Cors  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
@@ -52,14 +59,19 @@ from serving.release.vigil import Vigil  # noqa: E402
 from serving.rules.rulebook import Rulebook  # noqa: E402
 
 PARAMS = load("serving", Serving)
+ACCESS = load("access", Access)
+KEYS = Keys.read(ACCESS.keys)  # a file that others may read ends the start here
 HEALTH_S = LAG_S = AGES_S = DISK_S = 1.0
+SIGNING_S = 10.0
 NO_RELEASE = (
     "no release is loaded. Next: `endcap promote` in a new shop; `endcap restore` where one was served, "
     "for then Redis has lost it"
 )
 Job = Callable[[], Awaitable[None]]
 log = logging.getLogger(__name__)
-app = build_app(load("cors", Cors), compat_routes(load("compat", Terms)))
+CORS = load("cors", Cors)
+ORIGINS = dict.fromkeys((*CORS.origins, *chain(*ACCESS.keys.origins.values())))
+app = build_app(replace(CORS, origins=tuple(ORIGINS)), compat_routes(load("compat", Terms)))
 install(PARAMS)
 
 
@@ -93,8 +105,10 @@ class Endcap:
         shadow = Shadow(rulebook, self._exposures, PARAMS.rules_shadow_share)
         admission, rails = Admission(load("cascade", Cascade)), load("rails", RailParams)
         shared = SharedRails(self._blocking, rails)
+        signatures = Signatures(ACCESS.signing)
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
+            signatures=signatures,
             guarded=vigil.guarded,
             rulebook=rulebook,
             shadow=shadow,
@@ -104,8 +118,14 @@ class Endcap:
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
-        ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying())
-        app.state.desk = Desk(storefront, ingress, PARAMS, ItemDoor(ingress, token(CATALOGUE_KEY)))
+        verdicts = Verdicts(Wire(wires(url), QUICK_S).ask, signatures, ACCESS.counting)
+        ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying(), verdicts)
+
+        async def sign() -> None:
+            await asyncio.to_thread(signatures.follow, self._blocking, time.time_ns() // 1000)
+
+        await _attempt("signing", sign, pulse)
+        app.state.desk = Desk(storefront, ingress, PARAMS, KEYS, TollGate(ACCESS.rates))
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
         # A worker that starts while Redis does leaves the requests to the others until it has its release.
         late = asyncio.get_running_loop().time() + PARAMS.start_patience_s
@@ -134,6 +154,7 @@ class Endcap:
             ("lag", LAG_S, lag),
             ("disk", DISK_S, disk.look),
             ("rails", rails.look_s, shared.poll),
+            ("signing", SIGNING_S, sign),
             ("ages", AGES_S, ages),
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]

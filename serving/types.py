@@ -66,6 +66,7 @@ class VisitorRows(NamedTuple):
     session: Mapping[str, Any] | None
     user_ts: int = 0  # instant of the row, us; 0 without one
     session_ts: int = 0
+    charged: int | None = None  # what serving.access.tolls had asked by the way; None: no answer
 
 
 NO_ROWS = VisitorRows(None, None)

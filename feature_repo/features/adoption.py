@@ -81,7 +81,7 @@ def adopt(connection: duckdb.DuckDBPyConnection, chunk: int) -> int:
     found = list(adopted(_triples(reader)))
     names = ("event_id", "known_at", "created", "place", *Event._fields)
     kinds = dict.fromkeys(names, pa.string()) | dict.fromkeys(names[1:4], pa.int64())
-    kinds |= {"ts": pa.int64(), "position": pa.int32(), "consent": pa.bool_()}
+    kinds |= {"ts": pa.int64(), "position": pa.int32(), "consent": pa.bool_(), "counted": pa.bool_()}
     rows = [(a.event_id, a.at, a.created, place, *a.event) for place, a in enumerate(found)]
     columns = list(zip(*rows, strict=True)) or [()] * len(names)
     arrays = [pa.array(values, kind) for values, kind in zip(columns, kinds.values(), strict=True)]

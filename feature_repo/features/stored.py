@@ -67,6 +67,7 @@ ITEM_ACTIVITY = Fold(
     key="item_id",
     max_age_days=365,
     doc="What all shoppers did with one item.",
+    evidence=True,
     parts=(
         Counts(
             Decayed("views_24h", DAY_US, VIEW, "views", column="views_24h"),

@@ -29,7 +29,8 @@ DEFAULTS: Mapping[str, Any] = {
 class Event(NamedTuple):
     """What folds read of a canonical event; `ts` in microseconds since 1970, UTC.
 
-    `user_id` is None for an anonymous event, and for one without consent.
+    `user_id` is None for an anonymous event, and for one without consent. `counted` is False for one that is
+    no evidence: made up, repeated, faster than people.
     """
 
     ts: int
@@ -43,6 +44,7 @@ class Event(NamedTuple):
     country: str | None = None
     channel: str | None = None
     consent: bool = True
+    counted: bool = True
 
 
 class Column(NamedTuple):
@@ -100,7 +102,8 @@ class Part:
 class Fold:
     """One entity's stored row. A row older than `max_age_days` is served as absent; 0: never too old.
 
-    What is absent is gone: the next event starts the row anew, in the stream and in the backfill.
+    What is absent is gone: the next event starts the row anew, in the stream and in the backfill. A row that
+    all shoppers share is `evidence`: what is not counted does not reach it.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Fold:
     max_age_days: int
     doc: str
     parts: tuple[Part, ...]
+    evidence: bool = False
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -130,6 +134,10 @@ class Fold:
     def new(self) -> State:
         """The state of an entity without events."""
         return {name: value for part in self.parts for name, value in part.new().items()}
+
+    def reads(self, event: Event) -> bool:
+        """Whether any part does."""
+        return event.type in self.types and (event.counted or not self.evidence)
 
     def outlived(self, earlier: int, later: int) -> bool:
         """True if a row that stands at `earlier` is too old at `later` (us)."""

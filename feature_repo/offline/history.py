@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from feature_repo.events import SCHEMA, TIMESTAMP
+from feature_repo.events import SCHEMA, TIMESTAMP, UNCOUNTED
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.stored import USER_HISTORY
 from feature_repo.files import chunks, write_parquet
@@ -102,7 +103,7 @@ def raw_events(raw: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
     files = [existing(raw / name, "ingest", *SCHEMA.names) for name in FILES]
     connection = connect(memory_limit=memory)
     rest = [name for name in Event._fields if name not in ("ts", "user_id")]
-    union = " UNION ALL ".join(f"SELECT * FROM read_parquet('{_quoted(file)}')" for file in files)
+    union = " UNION ALL ".join(map(_selected, files))
     connection.execute(
         f"CREATE VIEW events AS SELECT event_id, epoch_us(event_ts) AS ts, epoch_us(created_ts) AS created,"
         f" CASE WHEN consent THEN user_id END AS user_id, {', '.join(rest)} FROM ({union})"
@@ -113,10 +114,17 @@ def raw_events(raw: Path, memory: str) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.close()
 
 
+def _selected(file: Path) -> str:
+    """SQL: the canonical columns and `counted`: an export of the log may carry what the door found."""
+    counted = f"{UNCOUNTED} IS NULL" if UNCOUNTED in pq.read_schema(file).names else "true"
+    return f"SELECT {', '.join(SCHEMA.names)}, {counted} AS counted FROM read_parquet('{_quoted(file)}')"
+
+
 def of_fold(fold: Fold) -> str:
     """SQL condition: the events that `fold` reads."""
     types = ", ".join(f"'{kind}'" for kind in sorted(fold.types))
-    return f"type IN ({types}) AND {fold.key} IS NOT NULL AND item_id IS NOT NULL"
+    evidence = " AND counted" if fold.evidence else ""
+    return f"type IN ({types}) AND {fold.key} IS NOT NULL AND item_id IS NOT NULL{evidence}"
 
 
 def sorted_facts(connection: duckdb.DuckDBPyConnection, fold: Fold, chunk: int) -> Iterator[Fact]:

@@ -19,7 +19,7 @@ from operator import add
 from typing import Any, Self
 
 from feature_repo.clock import DAY_US, SECOND_US
-from feature_repo.events import identity
+from feature_repo.events import UNCOUNTED, identity
 from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.visitors import Belief, Crowd, Visitors, drop
 
@@ -151,7 +151,7 @@ class Feedback:
                 self._show(Exposure.parse(record))
             elif record.get("unit"):
                 self._visitors.seen_earlier(record["unit"])
-        for event in events:
+        for event in (one for one in events if not one.get(UNCOUNTED)):  # what the door found no evidence
             for _, name in _people_of(event):
                 self._visitors.visit(name)
             if (

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
 from feature_repo.events import is_id
+from feature_repo.ports import PUBLISHABLE, SECRET, authorization, token
 from pipelines.demo.pictures import picture
 
 HERE = Path(__file__).parent
@@ -73,6 +74,7 @@ def build_app(items: pa.Table, service: str, known: Sequence[str] = ()) -> Starl
         visit = _cookie(request, VISIT) or secrets.token_hex(12)
         shown: dict[str, Any] = {
             "service": service,
+            "key": token(PUBLISHABLE) or "",
             "visit": visit,
             "user": _cookie(request, USER),
             "known": known,
@@ -177,7 +179,8 @@ async def _ordered(service: str, asked: dict[str, Any]) -> dict[str, int]:
     """Item -> its place as /v1/rank orders them; empty where it does not answer in time."""
     try:
         async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
-            answer = (await client.post(f"{service}/v1/rank", json=asked)).raise_for_status()
+            headers = authorization(SECRET)
+            answer = (await client.post(f"{service}/v1/rank", json=asked, headers=headers)).raise_for_status()
     except httpx.HTTPError:
         return {}
     return {slot["item_id"]: slot["slot"] for slot in answer.json()["items"]}

@@ -17,7 +17,7 @@ import typer
 
 from feature_repo.params import Shop, load, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, ITEMS, at
-from feature_repo.ports import console_url, service_url, storefront_url
+from feature_repo.ports import SECRET, authorization, console_url, service_url, storefront_url
 from feature_repo.terminal import progress
 from pipelines.demo import window
 from pipelines.demo.canaries import DemoParams, canary, misset
@@ -56,7 +56,9 @@ def _logs(chosen: Shop) -> Path:
 def sample_answer(who: str) -> dict[str, Any]:
     """What the service recommends to `who` on the homepage."""
     asked = urllib.parse.urlencode({"surface": "homepage_hero", "user_id": who})
-    with urllib.request.urlopen(f"{service_url()}/v1/recommend?{asked}", timeout=10) as answer:
+    url = f"{service_url()}/v1/recommend?{asked}"
+    request = urllib.request.Request(url, headers=authorization(SECRET))
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
 
 

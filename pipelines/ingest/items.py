@@ -16,10 +16,9 @@ import typer
 
 from feature_repo.errors import EndcapError, UnavailableError
 from feature_repo.params import load
-from feature_repo.ports import service_url, token, tokens_file
+from feature_repo.ports import CATALOGUE, service_url, token, tokens_file
 from feature_repo.terminal import console, progress, table
 from pipelines.ingest.offers import Offer, read_offers
-from serving.http.listing import CATALOGUE_KEY
 from serving.http.requests import MAX_PARTS, PARTS
 from serving.params import Serving
 
@@ -37,7 +36,7 @@ def main(
     tries: Annotated[int, typer.Option(help="How often a batch is sent before it is given up.", min=1)] = 8,
 ) -> int:
     """Send a file of items to the running shop; 1 where a row was refused."""
-    key = token(CATALOGUE_KEY)
+    key = token(CATALOGUE)
     if key is None:
         raise EndcapError(
             f"catalogue key: neither $ENDCAP_CATALOGUE_TOKEN nor {tokens_file()} has one. Next: `endcap up`, "

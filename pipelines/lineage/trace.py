@@ -18,7 +18,7 @@ from pipelines.lineage.ancestry import ancestry
 from serving.release import state as control
 
 WIDTH = 80
-REQUEST_ID, DIGEST = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{4,16}")
+REQUEST_ID, DIGEST = re.compile("[A-Za-z0-9_-]{32,256}"), re.compile("[0-9a-f]{4,16}")
 SAID = {"request_id", "ts", "surface", "arm", "version", "bundle", "user_id", "session_id", "unit", "items"}
 
 
@@ -43,7 +43,7 @@ def trace(redis: Redis, request_id: str) -> dict[str, Any]:
     """
     if not REQUEST_ID.fullmatch(request_id):
         raise DataError(
-            "request_id", f"{shorten(request_id)} is none", next_step="give the 32 hex digits of an answer"
+            "request_id", f"{shorten(request_id)} is none", next_step="give it as the answer has it"
         )
     found = answers.find(redis, request_id)
     if found is None:

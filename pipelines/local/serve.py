@@ -8,6 +8,8 @@ import typer
 from feature_repo.params import load, root, shop
 from feature_repo.ports import HOST, redis_url, stack_params
 from pipelines.local.process import Program, require_free
+from serving.access.credentials import Keys
+from serving.access.policy import Access
 from serving.params import Serving
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -31,6 +33,7 @@ def main(
         os.environ["ENDCAP_REPLAY"] = "1"
     home.mkdir(parents=True, exist_ok=True)
     port, setting = port or stack_params().service_port, "--port or ENDCAP_SERVICE_PORT"
+    Keys.read(load("access", Access).keys)  # what is wrong with a key is told here, not by each worker
     require_free(Program("service", (), lambda: True, port, setting))
     from pipelines.local import supervisor  # BentoML reads the environment when it is imported
 

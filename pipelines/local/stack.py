@@ -23,7 +23,10 @@ from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load, root, shop
 from feature_repo.places import RUN, at
 from feature_repo.ports import (
+    CATALOGUE,
     HOST,
+    PUBLISHABLE,
+    SECRET,
     StackParams,
     embedded_redis_url,
     password_file,
@@ -37,7 +40,6 @@ from pipelines.local.condition import RELEASE, ages, embedding, missing
 from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
-from serving.http.listing import CATALOGUE_KEY
 from serving.rails import rail
 from serving.rails.rail import RailParams
 from serving.release.looks import guard_age_s
@@ -188,7 +190,7 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
             write_redis_conf(params, folder)
             process.cut(process.log_file(folder, "redis"), params.log_bytes)
         if "service" in names:
-            secrets_in(tokens_file(), CATALOGUE_KEY)
+            secrets_in(tokens_file(), PUBLISHABLE, SECRET, CATALOGUE)
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")

@@ -39,7 +39,7 @@ from feature_repo.online.connection import connect
 from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import Shop, load, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, IMPRESSIONS, ITEM_LOG, PARITY, REPLAY, at, existing
-from feature_repo.ports import service_url, token
+from feature_repo.ports import SECRET, authorization, service_url
 from feature_repo.terminal import progress
 from pipelines.newborn.embed import open_texts
 from pipelines.newborn.newcomers import Newcomers
@@ -49,7 +49,6 @@ from pipelines.parity.standalone import standalone
 from pipelines.parity.summary import draw, show
 from pipelines.protocol.known import known_at
 from pipelines.protocol.queries import make_queries, product_events
-from serving.http.listing import CATALOGUE_KEY
 from serving.live.exposures import stored
 from serving.pipeline import recommend
 from serving.release import bundle, state
@@ -143,7 +142,7 @@ def compare(
     found = Parity(params.tolerance)
     sent = told = 0
     bar = progress(total=len(history), desc="replay", unit=" events")
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=60, headers=authorization(SECRET)) as client:
         for answer in expected:
             until = bisect_left(history, answer.query.now, lo=sent, key=lambda event: event["event_ts"])
             for events in chunks(history[sent:until], params.batch):
@@ -208,8 +207,7 @@ def _kept(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _post(client: httpx.Client, route: str, events: list[dict[str, Any]]) -> None:
-    headers = {"authorization": f"Bearer {token(CATALOGUE_KEY)}"} if route == "items" else {}
-    answer = client.post(f"/v1/{route}?wait=1", content=orjson.dumps({route: events}), headers=headers)
+    answer = client.post(f"/v1/{route}?wait=1", content=orjson.dumps({route: events}))
     body = answer.json()
     if answer.status_code != 202 or body["rejected"] or not body.get("applied"):
         raise EndcapError(

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 
 from feature_repo import params
+from feature_repo.ports import PUBLISHABLE, authorization
 from pipelines.simulate.observed import Observed
 from pipelines.simulate.shopper import Manners, Shopper
 from pipelines.simulate.world import World
@@ -53,7 +54,11 @@ def drive(
     async def open_doors() -> None:
         limits = httpx.Limits(max_connections=workers, max_keepalive_connections=workers)
         async with httpx.AsyncClient(
-            base_url=url, timeout=habits.timeout_s, limits=limits, trust_env=False
+            base_url=url,
+            timeout=habits.timeout_s,
+            limits=limits,
+            trust_env=False,
+            headers=authorization(PUBLISHABLE),
         ) as client:
             await asyncio.gather(*(serve_queue(client) for _ in range(workers)))
 

@@ -14,7 +14,7 @@ import orjson
 from feature_repo.clock import instant
 from feature_repo.errors import EventError
 from feature_repo.eventlog.keys import ITEMS, VISITORS
-from feature_repo.events import check_event, identity
+from feature_repo.events import UNCOUNTED, check_event, identity
 from feature_repo.features.adoption import credited
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event, Fold, State
@@ -65,6 +65,7 @@ def parse(raw: bytes) -> Arrival | Change:
         raise EventError("event", fields, "a JSON object")
     if change := parse_change(fields):
         return change
+    uncounted = fields.pop(UNCOUNTED, None)
     ts = fields.get("event_ts")
     if type(ts) is not int or not 0 <= ts < LATEST_US:
         raise EventError("event_ts", ts, "a whole number, microseconds since 1970")
@@ -81,6 +82,7 @@ def parse(raw: bytes) -> Arrival | Change:
         country=fields.get("country"),
         channel=fields.get("channel"),
         consent=fields.get("consent", True),
+        counted=uncounted is None,
     )
     created = fields.get("created_ts")
     return Arrival(identity(fields), event, created if type(created) is int else 0)
@@ -97,7 +99,7 @@ def touched(folds: Sequence[Fold], event: Event) -> list[Entity]:
     return [
         (fold.name, key)
         for fold in folds
-        if event.type in fold.types and (key := getattr(event, fold.key)) is not None
+        if fold.reads(event) and (key := getattr(event, fold.key)) is not None
     ]
 
 
@@ -162,5 +164,5 @@ def steps(
             visit = SESSION_CONTEXT.resumed(held.state, held.ts, event.ts)
             for given in credited(visit, event):
                 yield (fold.name, str(given.user_id)), given
-        elif event.type in fold.types:
+        elif fold.reads(event):
             yield (fold.name, getattr(event, fold.key)), event

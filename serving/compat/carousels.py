@@ -13,7 +13,7 @@ from starlette.responses import Response
 from feature_repo.events import SURFACES
 from serving.compat.receipts import JSON
 from serving.errors import RequestError
-from serving.http.api import Desk, Handler, read_body
+from serving.http.api import Desk, Handler, admitted, read_body
 from serving.http.requests import MAX_LIMIT, build, parse_json, parse_object, query_pairs
 from serving.payloads.payload import fields, first, listed
 from serving.payloads.terms import Terms
@@ -51,7 +51,7 @@ def _gorse_user(surface: str) -> Handler:
         n, offset = _page(http)
         user = http.path_params.get("user_id")
         asked = {"surface": surface, "user_id": user, "session_id": user, "limit": n + offset}
-        answer = await desk.storefront.recommend(build(asked, desk.params.max_items))
+        answer = await _list(http, desk, asked)
         slots = answer.items[offset:]
         scored = user is None or http.headers.get("x-api-version") == "2"
         return _told(_scores(slots) if scored else [slot.item_id for slot in slots], answer)
@@ -65,7 +65,7 @@ def _gorse_session(surface: str) -> Handler:
         rows = [fields(one) for one in listed(parse_json(await read_body(http, desk.params.max_body_bytes)))]
         items = list(dict.fromkeys(found for row in rows if (found := first(row.get("ItemId")))))
         asked = {"surface": surface, "items": items, "limit": n + offset}
-        answer = await desk.storefront.recommend(build(asked, desk.params.max_items))
+        answer = await _list(http, desk, asked)
         return _told(_scores(answer.items[offset:]), answer)
 
     return handler
@@ -76,7 +76,7 @@ def _gorse_beside(surface: str) -> Handler:
         n, offset = _page(http)
         user = dict(query_pairs(http.scope["query_string"])).get("user-id")
         asked = {"surface": surface, "items": [http.path_params["item_id"]], "limit": n + offset}
-        answer = await desk.storefront.recommend(build({**asked, "user_id": user}, desk.params.max_items))
+        answer = await _list(http, desk, {**asked, "user_id": user})
         return _told(_scores(answer.items[offset:]), answer)
 
     return handler
@@ -88,7 +88,7 @@ def _metarank_recommend(terms: Terms) -> Handler:
         items = body.get("items")
         usual = terms.lists.beside_items if items else terms.lists.for_user
         asked = {"surface": _surface(http, usual), "items": items, "limit": body.get("count", DEFAULT_N)}
-        answer = await desk.storefront.recommend(build({**asked, **_ids(body)}, desk.params.max_items))
+        answer = await _list(http, desk, {**asked, **_ids(body)})
         return _told(_metarank(answer, answer.items), answer)
 
     return handler
@@ -104,7 +104,8 @@ def _metarank_rank(terms: Terms) -> Handler:
         if not items:
             raise RequestError("items", given, 'a list of objects as {"id": "item1"}')
         asked = {"surface": _surface(http, terms.lists.ranked), "items": items}
-        answer = await desk.storefront.rank(build({**asked, **_ids(body)}, desk.params.max_items))
+        request = build({**asked, **_ids(body)}, desk.params.max_items)
+        answer = await desk.storefront.rank(request, admitted(http, desk, request))
         known = {slot.item_id for slot in answer.items}
         least = min((slot.score for slot in answer.items), default=0.0)
         others = [item for item in dict.fromkeys(items) if item not in known]
@@ -112,6 +113,11 @@ def _metarank_rank(terms: Terms) -> Handler:
         return _told(_metarank(answer, answer.items + last), answer)
 
     return handler
+
+
+async def _list(http: HttpRequest, desk: Desk, asked: Mapping[str, Any]) -> Answer:
+    request = build(asked, desk.params.max_items)
+    return await desk.storefront.recommend(request, admitted(http, desk, request))
 
 
 def _surface(http: HttpRequest, usual: str) -> str:

@@ -16,7 +16,8 @@ from serving import prometheus
 from serving.compat import carousels, goods
 from serving.compat.receipts import ANSWERS, REFUSALS, Taken, picture
 from serving.errors import RequestError
-from serving.http.api import Desk, Handler, guarded, read_body
+from serving.http.api import Desk, Handler, guarded, read_body, source_of
+from serving.http.callers import shown_elsewhere
 from serving.http.requests import parse_instant, parse_json, query_pairs
 from serving.payloads import gorse, insights, measurement, metarank, pixels, retail, snowplow, tracks, ubi
 from serving.payloads.payload import Dropped, System, moment
@@ -66,6 +67,7 @@ _ANY = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
     async def admitted(http: HttpRequest, desk: Desk) -> Response:
         try:
+            http.state.caller = desk.keys.caller(shown_elsewhere(http), foreign=True)
             return await handler(http, desk)
         except RequestError as error:
             if system not in REFUSALS:
@@ -82,7 +84,7 @@ def _events(system: str, read: System, terms: Terms) -> Handler:
             body = _from_query(http)
         else:
             body = parse_json(await unpacked(http, desk.params.max_body_bytes), halves=True)
-        taken = await take(body, system, read, terms, desk)
+        taken = await take(http, body, system, read, terms, desk)
         if system == "metarank":
             taken.accepted += await goods.metarank_items(http, desk, body)
         return picture() if http.method == "GET" else ANSWERS[system](taken)
@@ -97,7 +99,7 @@ def _from_query(http: HttpRequest) -> Any:
     return pairs if whole is None else parse_json(whole.encode("utf-8", "surrogatepass"), halves=True)
 
 
-async def take(body: Any, system: str, read: System, terms: Terms, desk: Desk) -> Taken:
+async def take(http: HttpRequest, body: Any, system: str, read: System, terms: Terms, desk: Desk) -> Taken:
     """Translate a body and post its events. Raises RequestError 413 for more than `terms.max_events` of ours,
     UnavailableError where they cannot be kept: sent again, each counts once.
     """
@@ -123,7 +125,8 @@ async def take(body: Any, system: str, read: System, terms: Terms, desk: Desk) -
     if events:
         now = await desk.storefront.now()
         clock = desk.ingress.clock(now, time.time_ns() // 1000, _sent_at(read, body))
-        receipt = await desk.ingress.accept(events, clock)
+        source = source_of(http, desk, http.state.caller, events)
+        receipt = await desk.ingress.accept(events, clock, source)
         for fault in receipt.rejected:
             taken.rejected.append({"index": sources[fault["index"]], "error": fault["error"]})
         refused = {fault["index"] for fault in taken.rejected}

@@ -15,6 +15,7 @@ from serving import prometheus
 from serving.compat.receipts import JSON
 from serving.errors import RequestError
 from serving.http.api import Desk, Handler, read_body
+from serving.http.callers import shown_elsewhere
 from serving.http.listing import ItemDoor
 from serving.http.requests import parse_json
 from serving.payloads import gorse, metarank
@@ -74,13 +75,11 @@ async def changed(http: HttpRequest, desk: Desk, items: list[dict[str, Any]]) ->
     """How many changes were accepted. Raises as POST /v1/items does."""
     if not items:
         return 0
-    door = desk.catalogue or ItemDoor(desk.ingress, None)
-    key = http.headers.get("x-api-key")
-    door.admit(f"Bearer {key}" if key else http.headers.get("authorization", ""))
+    desk.keys.admit_items(shown_elsewhere(http))
     if len(items) > (most := desk.params.max_changes):
         raise RequestError("items", f"{len(items)} items", f"at most {most} at once", next_step="send less")
     clock = desk.ingress.clock(await desk.storefront.now(), time.time_ns() // 1000)
-    return (await door.accept(items, clock)).accepted
+    return (await ItemDoor(desk.ingress).accept(items, clock)).accepted
 
 
 def _affected(rows: int) -> Response:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,11 +20,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from feature_repo.errors import UnavailableError
+from feature_repo.events import is_id
 from serving import prometheus
+from serving.access.counting import Source
+from serving.access.credentials import PARAMETER, Caller, Keys
+from serving.access.tolls import Toll, TollGate
 from serving.cascade.board import as_told
 from serving.cascade.queueing import ARRIVED
 from serving.errors import RequestError
 from serving.http.assets import ASSETS, HEADERS, cached, etag
+from serving.http.callers import address, shown
 from serving.http.connections import ARRIVAL, READ_ON, Arrival
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.listing import ItemDoor, parse_changes
@@ -33,7 +39,7 @@ from serving.http.requests import parse_page, parse_query, parse_rank, parse_rec
 from serving.live.complaints import Complaints
 from serving.live.storefront import Storefront
 from serving.params import Serving
-from serving.types import Answer
+from serving.types import Answer, Request
 
 JSON = "application/json"
 METHODS = {
@@ -60,7 +66,8 @@ class Desk:
     storefront: Storefront
     ingress: Ingress
     params: Serving
-    catalogue: ItemDoor | None = None
+    keys: Keys
+    gate: TollGate
 
 
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
@@ -91,48 +98,81 @@ def build_app(cors: Cors, more: Sequence[Route] = ()) -> Starlette:
 async def recommend(http: HttpRequest, desk: Desk) -> Response:
     body = await read_body(http, desk.params.max_body_bytes)
     request = parse_recommend(body, desk.params.max_items)
-    return _list(http, desk, await desk.storefront.recommend(request))
+    toll = admitted(http, desk, request)
+    return _list(http, desk, await desk.storefront.recommend(request, toll))
 
 
 async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
-    request = parse_query(query_pairs(http.scope["query_string"]), desk.params.max_items)
-    return _list(http, desk, await desk.storefront.recommend(request))
+    pairs = [pair for pair in query_pairs(http.scope["query_string"]) if pair[0] != PARAMETER]
+    request = parse_query(pairs, desk.params.max_items)
+    toll = admitted(http, desk, request)
+    if http.method == "HEAD":  # a list that nobody sees is none that was shown
+        return Response(headers=NOT_KEPT, media_type=JSON)
+    return _list(http, desk, await desk.storefront.recommend(request, toll))
 
 
 async def page(http: HttpRequest, desk: Desk) -> Response:
     body = await read_body(http, desk.params.max_body_bytes)
     requests = parse_page(body, desk.params.max_items, desk.params.max_surfaces)
-    lists = map(answer_bytes, await desk.storefront.page(requests))
+    toll = admitted(http, desk, *requests)
+    lists = map(answer_bytes, await desk.storefront.page(requests, toll))
     return Response(b'{"surfaces":[' + b",".join(lists) + b"]}", headers=NOT_KEPT, media_type=JSON)
 
 
 async def rank(http: HttpRequest, desk: Desk) -> Response:
     body = await read_body(http, desk.params.max_body_bytes)
     request = parse_rank(body, desk.params.max_items)
-    return _list(http, desk, await desk.storefront.rank(request))
+    toll = admitted(http, desk, request)
+    return _list(http, desk, await desk.storefront.rank(request, toll))
 
 
 async def events(http: HttpRequest, desk: Desk) -> Response:
     wait = _waits(http)
     body = await read_body(http, desk.params.max_body_bytes)
+    caller = caller_of(http, desk)
     raw, sent_at = parse_events(body, desk.params.max_events)
     now = await desk.storefront.now()
-    receipt = await desk.ingress.accept(raw, desk.ingress.clock(now, time.time_ns() // 1000, sent_at))
+    clock = desk.ingress.clock(now, time.time_ns() // 1000, sent_at)
+    receipt = await desk.ingress.accept(raw, clock, source_of(http, desk, caller, raw))
     return _told(desk, receipt, wait)
 
 
 async def items(http: HttpRequest, desk: Desk) -> Response:
     wait = _waits(http)
     body = await read_body(http, desk.params.max_body_bytes)
-    door = desk.catalogue or ItemDoor(desk.ingress, None)
-    door.admit(http.headers.get("authorization", ""))
+    desk.keys.admit_items(shown(http))
     raw = parse_changes(body, desk.params.max_changes)
     clock = desk.ingress.clock(await desk.storefront.now(), time.time_ns() // 1000)
-    return _told(desk, await door.accept(raw, clock), wait)
+    return _told(desk, await ItemDoor(desk.ingress).accept(raw, clock), wait)
+
+
+def caller_of(http: HttpRequest, desk: Desk) -> Caller:
+    """Who asks; RequestError 401 or 403. A door of another system has found it out already."""
+    return getattr(http.state, "caller", None) or desk.keys.caller(shown(http))
+
+
+def admitted(http: HttpRequest, desk: Desk, *requests: Request) -> Toll:
+    """What these lists are charged to, once the caller may have them; RequestError 401 or 403."""
+    caller = caller_of(http, desk)
+    for request in requests:
+        for field in ("debug", "as_of"):
+            if value := getattr(request, field):
+                desk.keys.require_secret(caller, field, value)
+    shopper = requests[0].user_id or requests[0].session_id
+    return desk.gate.lists(caller, shopper, address(http), len(requests))
+
+
+def source_of(http: HttpRequest, desk: Desk, caller: Caller, raw: Sequence[Any]) -> Source:
+    """Where these events come from; what is wrong with one is not judged here."""
+    named = (one.get("session_id") for one in raw if isinstance(one, dict))
+    visits = {visit for visit in named if is_id(visit)}
+    shopper = visits.pop() if len(visits) == 1 else None
+    own = None if caller.trusted else address(http)
+    return Source(desk.gate.events(caller, shopper, own, len(raw)), own)
 
 
 def _waits(http: HttpRequest) -> bool:
-    asked = query_pairs(http.scope["query_string"])
+    asked = [pair for pair in query_pairs(http.scope["query_string"]) if pair[0] != PARAMETER]
     for name, value in asked:
         if name != "wait":
             raise RequestError(name, value, "the parameter wait", next_step="drop it")
@@ -243,7 +283,9 @@ def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[R
                 raise UnavailableError("the service is starting")
             return await handler(http, desk)
         except RequestError as error:
-            headers = {401: {"WWW-Authenticate": "Bearer"}, 405: {"Allow": error.allowed}}.get(error.status)
+            told = {401: ("WWW-Authenticate", "Bearer"), 405: ("Allow", error.allowed)}
+            told[429] = "Retry-After", str(error.retry_after_s)
+            headers = dict([told[error.status]]) if error.status in told else None
             found = Response(error.body(), error.status, headers, media_type=JSON)
         except UnavailableError as error:
             retry = {"Retry-After": str(error.retry_after_s)}

@@ -13,6 +13,9 @@
   const base = own.base || (script ? new URL(script.src).origin : location.origin);
   const FIELDS = ["title", "price", "brand", "category_path", "image_path", "url"];
   const PATIENCE_MS = Number(own.patience) || 3000, SEEN_SHARE = 0.5, GATHER_MS = 500, MOST = 100;
+  const key = own.key ? "key=" + encodeURIComponent(own.key) : "";
+  // In the address: a header would need a preflight, and a beacon has none.
+  const keyed = (path) => base + path + (key && (path.includes("?") ? "&" : "?") + key);
   const waiting = [];
   let timer = 0;
 
@@ -53,7 +56,7 @@
     timer = 0;
     while (waiting.length) {
       const body = JSON.stringify({ sent_at: Date.now() * 1000, events: waiting.splice(0, MOST) });
-      const to = base + "/v1/events";
+      const to = keyed("/v1/events");
       if (!(navigator.sendBeacon && navigator.sendBeacon(to, body)))
         fetch(to, { method: "POST", body, keepalive: true, mode: "no-cors" }).catch(() => {});
     }
@@ -63,7 +66,7 @@
     const ended = new AbortController();
     const clock = setTimeout(() => ended.abort(), PATIENCE_MS);
     try {
-      const answer = await fetch(base + path, {
+      const answer = await fetch(keyed(path), {
         method: "POST", body: JSON.stringify(question), signal: ended.signal, credentials: "omit",
       });
       if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);

@@ -8,8 +8,9 @@
 import asyncio
 import logging
 import uuid
+from collections import Counter as Counts
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -23,6 +24,7 @@ from feature_repo.eventlog.contract import EventWriter, Written
 from feature_repo.eventlog.keys import order
 from feature_repo.events import NAMES, check_event, is_id
 from serving import prometheus
+from serving.access.counting import Source, Verdicts
 from serving.errors import RequestError
 from serving.http.requests import parse_instant, parse_object
 from serving.http.waiting import Waiters
@@ -43,12 +45,14 @@ class Receipt:
     duplicates: int | None  # None where nothing is known as sent before
     rejected: tuple[dict[str, Any], ...]
     last: Mapping[int, str]
+    uncounted: Mapping[str, int] = field(default_factory=dict)  # reason -> how many of the accepted
 
     def body(self, applied: bool | None = None) -> bytes:
         """JSON; `applied` only for ?wait=1: whether the accepted events are in the features."""
         found: dict[str, Any] = {"accepted": self.accepted}
         found |= {} if self.duplicates is None else {"duplicates": self.duplicates}
         found["rejected"] = self.rejected
+        found |= {"uncounted": self.uncounted} if self.uncounted else {}
         return orjson.dumps(found if applied is None else {**found, "applied": applied})
 
 
@@ -116,7 +120,10 @@ class Ingress:
         params: Serving,
         disk: Disk | None = None,
         replay: bool = False,
+        verdicts: Verdicts | None = None,
     ) -> None:
+        """In a replay every event counts, as it did when it happened."""
+        self._verdicts = None if replay else verdicts
         self._disk, self._replay = disk, replay
         self.writer, self._params = writer, params
         self.waiters = Waiters(redis, params.max_waiters)
@@ -134,11 +141,12 @@ class Ingress:
             return Clock(now, learned, 0, now + self._params.replay_ahead_s * SECOND_US, shift)
         return Clock(now, learned, now - self._params.late_days * DAY_US, now + skew, shift)
 
-    async def accept(self, raw: Sequence[Any], clock: Clock) -> Receipt:
+    async def accept(self, raw: Sequence[Any], clock: Clock, source: Source | None = None) -> Receipt:
         """Check each event and write the good ones.
 
-        Raises UnavailableError when the log does not take the events in time, or too many wait to be applied:
-        the client keeps them and sends all again, which is safe for events that carry an event_id.
+        Raises RequestError 429 where the `source` tells more than it may, UnavailableError when the log does
+        not take the events in time, or too many wait to be applied: the client keeps them and sends all
+        again, which is safe with an event_id. Without a source nobody asks whether they count.
         """
         self.require_room(prometheus.EVENTS, len(raw))
         good: list[dict[str, Any]] = []
@@ -150,6 +158,9 @@ class Ingress:
                 good.append(canonical(event, clock))
             except EventError as error:
                 rejected.append({"index": index, "event_id": named(event, "event_id"), "error": str(error)})
+        reasons: Counts[str] = Counts()
+        if self._verdicts and source and good:
+            reasons.update(filter(None, await self._verdicts.stamp(good, source, clock.now)))
         written = await self.stored(self.writer.write, good, prometheus.EVENTS)
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
@@ -157,7 +168,7 @@ class Ingress:
         for outcome, count in counts.items():
             if count:
                 prometheus.EVENTS.labels(outcome).inc(count)
-        return Receipt(len(good), duplicates, tuple(rejected), newest_of(written))
+        return Receipt(len(good), duplicates, tuple(rejected), newest_of(written), reasons)
 
     def require_room(self, count: Counter, many: int) -> None:
         """Raise UnavailableError while the disk has none; `count` learns of the `many` that are refused."""

@@ -2,7 +2,7 @@
 
 202 {accepted, rejected: [{index, item_id, field, value, allowed}]}
 422 the same, where none was accepted
-401 without the catalogue key, 403 where none is configured
+401 without the catalogue or the secret key, 403 where none is configured
 503 with Retry-After, as for events; saying all of it again says the same
 """
 
@@ -14,7 +14,6 @@ from feature_repo.clock import instant
 from feature_repo.errors import EventError, shorten
 from feature_repo.eventlog.keys import ITEM_CHANGE
 from feature_repo.features.item_check import check_item
-from feature_repo.ports import opens
 from serving import prometheus
 from serving.errors import RequestError
 from serving.http.ingress import Clock, Ingress, Receipt, named, newest_of, whole_texts
@@ -22,8 +21,6 @@ from serving.http.requests import parse_instant, parse_object
 
 PAUSE = 10  # items checked before others have their turn; one may name hundreds of accessories
 NAMED = 80  # characters of a field's name that are told
-CATALOGUE_KEY = "catalogue"  # in tokens.json
-HOW = "`endcap up` makes one in run/<shop>/tokens.json, or set ENDCAP_CATALOGUE_TOKEN; then start the service"
 
 
 def parse_changes(body: bytes, most: int) -> list[Any]:
@@ -88,21 +85,10 @@ def _stored(name: str, value: Any) -> Any:
 
 
 class ItemDoor:
-    """The door for changes of the catalogue; `key` opens it, without one it stays shut."""
+    """The door for changes of the catalogue; serving.access.credentials says whom it is open to."""
 
-    def __init__(self, ingress: Ingress, key: str | None) -> None:
-        self._ingress, self._key = ingress, key
-
-    def admit(self, authorization: str) -> None:
-        """RequestError unless the header holds the key."""
-        if self._key is None:
-            raise RequestError(
-                "authorization", "no catalogue key is configured", "one that is", status=403, next_step=HOW
-            )
-        if not opens(authorization, self._key):
-            told = "another token" if authorization else None
-            allowed = "Bearer and the catalogue key"
-            raise RequestError("authorization", told, allowed, status=401, next_step="send the catalogue key")
+    def __init__(self, ingress: Ingress) -> None:
+        self._ingress = ingress
 
     async def accept(self, raw: Sequence[Any], clock: Clock) -> Receipt:
         """Check each change and write the good ones; errors as Ingress.accept."""

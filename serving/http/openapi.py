@@ -5,6 +5,8 @@ from typing import Any
 
 import orjson
 
+from feature_repo.ports import CATALOGUE, PUBLISHABLE, SECRET
+from serving.access.credentials import PARAMETER
 from serving.http import schemas
 from serving.http.schemas import Schema
 from serving.params import Serving
@@ -23,12 +25,20 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 WHY = {
     "400": "no JSON object, or a key twice",
-    "401": "another key than the catalogue's, or none",
-    "403": "no catalogue key is configured",
+    "401": "no key where one is asked for, or an unknown one",
+    "403": "a key that does not open this, or not from there; or none is configured",
     "413": "the body is too large",
     "422": "a field is wrong; it is named, with what is allowed",
+    "429": "too often; Retry-After says when to ask again",
     "503": "no release yet, or events cannot be stored right now; Retry-After says when to try again",
 }
+
+KEYS = {
+    SECRET: "the shop's own servers: debug, as_of, items, and questions for any shopper at any rate",
+    PUBLISHABLE: "pages of a storefront; needed where access.keys.required is set",
+    CATALOGUE: "POST /v1/items alone",
+}
+ANYBODY: list[dict[str, list[str]]] = [{}, {"in_address": []}, {PUBLISHABLE: []}, {SECRET: []}]
 
 
 def _ref(name: str) -> Schema:
@@ -45,7 +55,8 @@ def _refusals(*statuses: str) -> Schema:
         found[status] = {"description": WHY[status], "content": _content(_ref("refusal"))}
     if "503" in found:
         found["503"]["content"] = _content(_ref("unavailable"))
-        found["503"]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    for status in {"429", "503"} & {*found}:
+        found[status]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
     return found
 
 
@@ -58,7 +69,8 @@ def _posted(path: str, what: str, schema: Schema, answers: Schema) -> Schema:
         "operationId": name,
         "summary": what,
         "requestBody": body,
-        "responses": answers | _refusals("400", "413", "422", "503"),
+        "responses": answers | _refusals("400", "401", "403", "413", "422", "429", "503"),
+        "security": ANYBODY,
     }
 
 
@@ -103,7 +115,8 @@ def document(params: Serving) -> dict[str, Any]:
         "operationId": "recommend_by_query",
         "summary": "The same as a GET, which a cache in front may keep",
         "parameters": _query(params),
-        "responses": one | _refusals("422", "503"),
+        "responses": one | _refusals("401", "403", "422", "429", "503"),
+        "security": ANYBODY,
     }
     events = _posted("/v1/events", "Tell what the shopper did", schemas.events(params), told)
     events["responses"]["422"]["content"] = _content({"anyOf": [_ref("refusal"), _ref("receipt")]})
@@ -111,7 +124,6 @@ def document(params: Serving) -> dict[str, Any]:
     items = _posted(
         "/v1/items", "Tell what the shop has, with the catalogue key", schemas.changes(params), said
     )
-    items["responses"] |= _refusals("401", "403")
     items["responses"]["422"]["content"] = _content({"anyOf": [_ref("refusal"), _ref("listing_receipt")]})
     paths = {
         "/v1/recommend": {
@@ -126,7 +138,9 @@ def document(params: Serving) -> dict[str, Any]:
         },
         "/v1/rank": {"post": _posted("/v1/rank", "Order a given list", schemas.rank(params), one)},
         "/v1/events": {"post": events | {"parameters": [wait]}},
-        "/v1/items": {"post": items | {"parameters": [wait], "security": [{"catalogue": []}]}},
+        "/v1/items": {
+            "post": items | {"parameters": [wait], "security": [{"catalogue": []}, {"secret": []}]}
+        },
         "/livez": {"get": _plain("livez", "The process lives")},
         "/readyz": {
             "get": _plain("readyz", "A release is loaded and nothing that answers rest on is too old")
@@ -142,7 +156,9 @@ def document(params: Serving) -> dict[str, Any]:
         "unavailable": schemas.unavailable(),
     }
     info = {"title": "Endcap", "version": "1", "description": "Recommendations for an online shop."}
-    keys = {"catalogue": {"type": "http", "scheme": "bearer"}}
+    keys = {name: {"type": "http", "scheme": "bearer", "description": what} for name, what in KEYS.items()}
+    public = "a publishable key where no header can be sent"
+    keys["in_address"] = {"type": "apiKey", "in": "query", "name": PARAMETER, "description": public}
     parts = {"schemas": components, "securitySchemes": keys}
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": parts}
 

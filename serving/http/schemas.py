@@ -26,6 +26,7 @@ from feature_repo.features.item_check import (
     MAX_DESCRIPTION,
     MAX_STOCK,
 )
+from serving.access.counting import WHY_NOT
 from serving.http.requests import CONTEXT_FIELDS, FIELDS, FIRST_US, LAST_US, MAX_LIMIT, PER_LIST
 from serving.params import Serving
 
@@ -84,9 +85,9 @@ def fields(params: Serving) -> dict[str, Schema]:
         "limit": whole("how many slots", 1, MAX_LIMIT) | {"default": DEFAULT_LIMIT},
         "debug": {
             "type": "boolean",
-            "description": "adds the model inputs of every slot, and who was left out",
+            "description": "adds the model inputs of every slot, and who was left out; with the secret key",
         },
-        "as_of": instant("asks as of then; only where the service replays"),
+        "as_of": instant("asks as of then; only where the service replays, with the secret key"),
         "fields": told | {"description": "what each slot carries of the catalogue besides"},
     }
     assert set(found) == set(FIELDS)
@@ -233,7 +234,8 @@ def receipt() -> Schema:
     }
     rejected = {"type": "array", "items": object_of(why, *why)}
     found = counts | {"rejected": rejected}
-    return object_of(found | {"applied": {"type": "boolean"}}, *found)
+    reasons = object_of({name: {"type": "integer", "minimum": 1} for name in WHY_NOT})
+    return object_of(found | {"applied": {"type": "boolean"}, "uncounted": reasons}, *found)
 
 
 def refusal() -> Schema:

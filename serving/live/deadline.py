@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from serving.access.tolls import Toll
 from serving.live.complaints import Complaints
 from serving.params import Serving
 from serving.release.loaded import Features
@@ -49,21 +50,26 @@ class TimelyRows:
         self._misses = 0
         self._shut_until = 0.0
 
-    async def read(self, features: Features, request: Request, now: int) -> tuple[VisitorRows, str | None]:
-        """(the rows, None), or (NO_ROWS, UNAVAILABLE); never raises."""
-        if request.user_id is None and request.session_id is None:
+    async def read(
+        self, features: Features, request: Request, now: int, toll: Toll | None = None
+    ) -> tuple[VisitorRows, str | None]:
+        """(the rows, None), or (NO_ROWS, UNAVAILABLE); never raises. The `toll` is charged by the way."""
+        nobody = request.user_id is None and request.session_id is None
+        if nobody and toll is None:
             return NO_ROWS, None
+        missed = None if nobody else UNAVAILABLE
         clock = asyncio.get_running_loop().time
         if clock() < self._shut_until:
-            return NO_ROWS, UNAVAILABLE
+            return NO_ROWS, missed
         try:
             async with within(self._params.feature_deadline_ms / 1000):
-                rows = await features.read(request.user_id, request.session_id, now)
+                charge = toll.command if toll else None
+                rows = await features.read(request.user_id, request.session_id, now, charge)
         except Exception as error:  # whatever it is, the answer is made without rows
             self._misses += 1
             if self._misses >= self._params.breaker_misses:
                 self._shut_until = clock() + self._params.breaker_ms / 1000
             self._complain("feature read", error)
-            return NO_ROWS, UNAVAILABLE
+            return NO_ROWS, missed
         self._misses = 0
         return rows, None

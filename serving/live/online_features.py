@@ -56,20 +56,23 @@ class OnlineFeatures:
         self._seen = changes.Seen(0, 0)
         self._turn = threading.Lock()
 
-    async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
+    async def read(
+        self, user_id: str | None, session_id: str | None, now: int, charge: bytes | None = None
+    ) -> VisitorRows:
         """The rows `user_history` and `session_context`, in one round trip.
 
         None for an id that is None, for one without a row, and for a row that at `now` (us) is older than its
-        view allows.
+        view allows. `charge` is one more command that goes along.
         """
         pairs = [(self._user, user_id), (self._session, session_id)]
         asked = [(view, entity) for view, entity in pairs if entity is not None]
         commands = [view.hmget(entity) for view, entity in asked]
-        replies = await self._wire.ask(commands) if asked else []
-        found = {view: view.fresh(reply, now) for (view, _), reply in zip(asked, replies, strict=True)}
+        commands += [charge] if charge else []
+        replies = await self._wire.ask(commands) if commands else []
+        found = {view: view.fresh(reply, now) for (view, _), reply in zip(asked, replies, strict=False)}
         user_ts, user = found.get(self._user) or (0, None)
         session_ts, session = found.get(self._session) or (0, None)
-        return VisitorRows(user, session, user_ts, session_ts)
+        return VisitorRows(user, session, user_ts, session_ts, replies[-1] if charge else None)
 
     def load_items(self) -> None:
         """`matrix` of every item's catalogue and activity, through Feast; one without a row is unknown."""

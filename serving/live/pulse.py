@@ -7,6 +7,7 @@
     vigil       the canary's guard, last looked at     ages     these metrics
     rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
     rails       lists made beforehand, last looked for
+    signing     keys of request ids, last read
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -28,6 +29,7 @@ class Liveness:
     health: float
     exposures: float
     lag: float
+    signing: float
     disk: float
     report: float
     rules: float

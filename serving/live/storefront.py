@@ -6,7 +6,6 @@ makes the list (serving/cascade/rungs.py).
 
 import asyncio
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,8 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from serving import pipeline, prometheus
+from serving.access.signatures import Signatures
+from serving.access.tolls import Toll
 from serving.cascade.board import Board
 from serving.cascade.queueing import Admission, Place, Rung
 from serving.cascade.rungs import LIVE, PRECOMPUTED, RANK, RECOMMEND, Rungs, Task
@@ -56,6 +57,7 @@ class Storefront:
         params: Serving,
         holdout_share: float,
         replay: bool,
+        signatures: Signatures,
         guarded: Callable[[int], bool] = lambda version: True,
         rulebook: Rulebook | None = None,
         shadow: Shadow | None = None,
@@ -69,7 +71,7 @@ class Storefront:
         """
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
-        self._guarded, self._shadow = guarded, shadow
+        self._guarded, self._shadow, self._signatures = guarded, shadow, signatures
         self._rulebook = None if replay else rulebook
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
@@ -78,23 +80,24 @@ class Storefront:
         self._in_flight = 0
         self._draw = random.Random().random  # which answers are sampled; no answer depends on it
 
-    async def recommend(self, request: Request) -> Answer:
+    async def recommend(self, request: Request, toll: Toll | None = None) -> Answer:
         """`request.limit` slots, fewer only where the catalogue has no more eligible items.
 
-        Raises UnavailableError before the first release is loaded, and nothing else.
+        Raises UnavailableError before the first release is loaded, RequestError 429 where the `toll` is more
+        than the caller may ask for, and nothing else.
         """
-        return (await self._answer((request,), RECOMMEND))[0]
+        return (await self._answer((request,), RECOMMEND, toll))[0]
 
-    async def page(self, requests: Sequence[Request]) -> list[Answer]:
+    async def page(self, requests: Sequence[Request], toll: Toll | None = None) -> list[Answer]:
         """A list each, as of `recommend`, in their order, with one reading of the one shopper who asks.
 
         No product is in two of them, nor in any if the page names it: the first list has the first choice.
         """
-        return await self._answer(requests, RECOMMEND)
+        return await self._answer(requests, RECOMMEND, toll)
 
-    async def rank(self, request: Request) -> Answer:
+    async def rank(self, request: Request, toll: Toll | None = None) -> Answer:
         """`request.items` in the shopper's order; the holdout's order is the storefront's own."""
-        return (await self._answer((request,), RANK))[0]
+        return (await self._answer((request,), RANK, toll))[0]
 
     async def now(self, request: Request | None = None) -> int:
         """us since 1970: the wall clock; in a replay `as_of`, else the newest event in the features."""
@@ -110,7 +113,7 @@ class Storefront:
                 return int(applied)
         return time.time_ns() // 1000
 
-    async def _answer(self, requests: Sequence[Request], task: Task) -> list[Answer]:
+    async def _answer(self, requests: Sequence[Request], task: Task, toll: Toll | None) -> list[Answer]:
         current = self._releases.current
         if current is None:
             raise UnavailableError("no release is loaded yet")
@@ -118,7 +121,7 @@ class Storefront:
         place = admission.enter(len(requests)) if admission else Place(Rung.LIVE, 0.0, 0.0, 1)
         self._in_flight += 1
         try:
-            seen = await self._see(requests[0], current, place)
+            seen = await self._see(requests[0], current, place, toll)
             # Of all lists at once: rules that change meanwhile are not of this page.
             steered = [self._steering(request, seen.matrix, seen.now) for request in requests]
             answers: list[Answer] = []
@@ -133,7 +136,7 @@ class Storefront:
             if admission:
                 admission.leave(place)
 
-    async def _see(self, request: Request, current: Current, place: Place) -> Seen:
+    async def _see(self, request: Request, current: Current, place: Place, toll: Toll | None) -> Seen:
         """The one reading of the shopper, whom all lists of a page share."""
         started = time.perf_counter()
         arm, (bundle, features), version = self._arm(current, request.user_id or request.session_id)
@@ -143,11 +146,13 @@ class Storefront:
         rung = Rung.BESTSELLERS if self._in_flight > self._params.max_in_flight else place.rung
         rows, degraded, rail = NO_ROWS, None, None
         if rung <= Rung.SHOPPER:
-            rows, degraded = await self._rows.read(features, request, now)
+            rows, degraded = await self._rows.read(features, request, now, toll)
         if rung is Rung.SHOPPER and degraded is None:
             rail = await self._rail(request, bundle.digest, now)
         if rung > Rung.LIVE:
             degraded, version = OVERLOADED, None  # how much was asked at once says nothing of an arm
+        if toll is not None:
+            toll.settle(rows.charged)
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
         read_s = time.perf_counter() - started
         return Seen(arm, bundle, version, now, matrix, rows, degraded, read_s, rung, rail)
@@ -173,7 +178,10 @@ class Storefront:
             self._admission.paid(rung, ended - began)
         took_s = ended - began + read_s
         answer = Answer(
-            request_id=os.urandom(16).hex(),
+            request_id=self._signatures.sign(
+                *(time.time_ns() // 1000, arm, request.surface, request.session_id, request.user_id),
+                [slot.item_id for slot in slots],
+            ),
             surface=request.surface,
             items=slots,
             arm=arm,

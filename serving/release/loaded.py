@@ -46,8 +46,10 @@ class Features(Protocol):
 
     matrix: ItemMatrix
 
-    async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
-        """Stored rows of the shopper and of the visit."""
+    async def read(
+        self, user_id: str | None, session_id: str | None, now: int, charge: bytes | None = None
+    ) -> VisitorRows:
+        """Stored rows of the shopper and of the visit; `charge` is a command that goes along."""
 
     def load_items(self) -> None:
         """Read the whole item matrix."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,12 @@ from shops import tiny_bundle
 from shops.canary import FEEDBACK, PARAMS
 from shops.storefront import act, release_of
 
+from feature_repo.eventlog.keys import stream_key
+from feature_repo.params import load
 from monitoring.experiment.guard import Decision, Move, Step
 from monitoring.experiment.watch import Guard
+from pipelines.stream.apply import Arrival, parse
+from serving.access.policy import Access
 from serving.release import state as control
 from serving.release.router import CHALLENGER, CHAMPION, assign
 from serving.release.state import RolloutState
@@ -155,8 +160,50 @@ def test_greedy_clicks_of_own_sessions_are_an_alarm_and_no_evidence(attacker: At
     )
 
 
+def test_ten_thousand_forged_clicks_move_neither_the_verdict_nor_an_item(attacker: Attacker) -> None:
+    """Made up, bent, foreign, repeated, and without a list from ever new visits behind one address."""
+    before = attacker.lists()
+    for number in range(60):
+        attacker.ask(f"f{number}")
+    verdict = attacker.look(before + 60)
+    lists = [attacker.answers[f"f{number}"] for number in range(60)]
+    item = lists[0]["items"][0]["item_id"]
+    clicks: list[dict[str, Any]] = []
+    for number in range(2000):
+        served, own = lists[number % 60], f"f{number % 60}"
+        shown = served["items"][number % len(served["items"])]["item_id"]
+        signed = served["request_id"]
+        bent = signed[:30] + ("B" if signed[30] == "A" else "A") + signed[31:]
+        click = {"type": "click", "session_id": own, "request_id": served["request_id"], "item_id": shown}
+        clicks += [
+            click | {"request_id": f"{number:032x}"},
+            click | {"request_id": bent},
+            click | {"session_id": f"x{number}"},
+            click | {"item_id": "no-item-of-it"},
+            {"type": "click", "session_id": f"y{number}", "item_id": item},
+        ]
+    reasons: Counter[str] = Counter()
+    for start in range(0, len(clicks), 1000):
+        body = {"events": clicks[start : start + 1000]}
+        answer = attacker.http.post("/v1/events", json=body, headers={"x-forwarded-for": "203.0.113.9"})
+        assert answer.status_code == 202, answer.text
+        reasons.update(answer.json()["uncounted"])
+    assert reasons["faster_than_people"] == 2000 - load("access", Access).counting.address_deeds_of_item
+    assert sum(reasons.values()) == len(clicks) - 200, reasons
+    raws = [entry[b"event"] for p in range(4) for _, entry in attacker.redis.xrange(stream_key(p))]
+    arrived = [one.event for one in map(parse, raws) if isinstance(one, Arrival)]
+    assert sum(one.counted and one.item_id == item and one.session_id[0] == "y" for one in arrived) == 200
+    decision = attacker.look(0)
+    assert (decision.move, decision.ctr, decision.champion_ctr) == (
+        verdict.move,
+        verdict.ctr,
+        verdict.champion_ctr,
+    )
+    assert (decision.alarm, decision.srm_evidence) == (verdict.alarm, verdict.srm_evidence)
+
+
 def test_the_salt_is_in_no_answer_log_metric_or_audit(attacker: Attacker) -> None:
-    attacker.ask("d1", debug=True)
+    attacker.ask("d1")
     attacker.look(0)
     salt = control.present(attacker.redis).salt
     told = [*attacker.texts, attacker.http.get("/metrics").text, attacker.service.log.read_text()]

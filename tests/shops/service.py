@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 import yaml
-from shops.storefront import act, make_home, release_of
+from shops.storefront import CATALOGUE_KEY, SECRET_KEY, act, make_home, release_of
 
 from feature_repo.clock import micros
 from feature_repo.events import EARLIEST
@@ -32,7 +32,6 @@ from pipelines.local.stack import redis_server
 from serving.release import state
 
 READY_S = 180
-CATALOGUE_KEY = "the catalogue key"
 PROJECT = "endcap"  # feature_store.yaml
 
 
@@ -119,6 +118,7 @@ def running_service(
     store = psutil.Popen([redis_server(), *options], stdout=subprocess.DEVNULL)
     env = {
         "ENDCAP_CATALOGUE_TOKEN": CATALOGUE_KEY,
+        "ENDCAP_SECRET_TOKEN": SECRET_KEY,
         **os.environ,
         "ENDCAP_HOME": str(home),
         "REDIS_URL": redis_url,

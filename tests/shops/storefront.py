@@ -31,6 +31,11 @@ from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
 from feature_repo.online.connection import wires
 from feature_repo.params import load
+from serving.access.counting import Verdicts
+from serving.access.credentials import KeyRules, Keys
+from serving.access.policy import Access
+from serving.access.signatures import Signatures
+from serving.access.tolls import TollGate
 from serving.cascade.queueing import Admission, Cascade
 from serving.compat.doors import routes as compat_routes
 from serving.http.api import Desk, build_app
@@ -51,6 +56,8 @@ from serving.rules.rulebook import Rulebook
 from serving.types import VisitorRows
 
 PAGE = "https://shop.example"  # an origin that is allowed
+CATALOGUE_KEY, SECRET_KEY = "the-catalogue-key", "the-secret-key-of-servers"
+SECRET = {"authorization": f"Bearer {SECRET_KEY}"}
 HERO: dict[str, Any] = {"surface": "homepage_hero", "user_id": "u1", "session_id": "s1"}
 
 
@@ -65,7 +72,9 @@ class StillFeatures:
     error: Exception | None = None
     reads: int = 0
 
-    async def read(self, user_id: str | None, session_id: str | None, now: int) -> VisitorRows:
+    async def read(
+        self, user_id: str | None, session_id: str | None, now: int, charge: bytes | None = None
+    ) -> VisitorRows:
         self.reads += 1
         if self.error:
             raise self.error
@@ -99,7 +108,8 @@ class Shop:
         """The response to a JSON body, or to raw bytes."""
         if isinstance(body, bytes):
             return self.client.post(path, content=body)
-        return self.client.post(path, json=body)
+        secret = isinstance(body, dict) and (body.get("debug") or body.get("as_of"))
+        return self.client.post(path, json=body, headers=SECRET if secret else None)
 
     def run(self, job: Any, *args: Any) -> Any:
         """Call a coroutine function on the app's event loop."""
@@ -113,6 +123,13 @@ def ask(shop: Shop, path: str = "/v1/recommend", **fields: Any) -> dict[str, Any
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
+
+
+def give_keys(shop: Shop, required: bool = False, origins: Any = None, **held: Any) -> None:
+    """Have these keys and no others: kind -> label -> keys."""
+    keys = Keys(KeyRules(required, origins or {}), held)
+    app = shop.client.app
+    app.state.desk = replace(app.state.desk, keys=keys)  # type: ignore[attr-defined]
 
 
 def items(answer: dict[str, Any]) -> list[str]:
@@ -173,6 +190,8 @@ def open_shop(
     releases = Releases(blocking, lambda ids, space: features, ready=rulebook.ready)
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
+    access = load("access", Access)
+    signatures = Signatures(access.signing)
     rails = load("rails", RailParams)
     shared = SharedRails(blocking, rails)
     storefront = Storefront(
@@ -181,12 +200,15 @@ def open_shop(
         rails=ShopperRails(Wire(wires(url), 2.0).ask, rails),
         shared=shared,
         rulebook=rulebook,
+        signatures=signatures,
     )
     cors = replace(load("cors", Cors), origins=(PAGE,))
     app = build_app(cors, compat_routes(load("compat", Terms)))
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
-    ingress = Ingress(background, writer, params, replay=replay)
-    app.state.desk = Desk(storefront, ingress, params)
+    verdicts = Verdicts(Wire(wires(url), 2.0).ask, signatures, access.counting)
+    ingress = Ingress(background, writer, params, replay=replay, verdicts=verdicts)
+    keys = Keys(KeyRules(False, {}), {"secret": {"": (SECRET_KEY,)}, "catalogue": {"": (CATALOGUE_KEY,)}})
+    app.state.desk = Desk(storefront, ingress, params, keys, TollGate(access.rates))
     with TestClient(app) as client:
         shop = Shop(
             client, features, releases, storefront, exposures, health, blocking, home, shared, rulebook

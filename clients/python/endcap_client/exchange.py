@@ -13,7 +13,7 @@ TIMEOUT_S = 2.0
 TRIES = 3
 PAUSE_S = 0.1  # before the second try; doubled with each
 LONGEST_PAUSE_S = 5.0
-AGAIN = (502, 503, 504)
+AGAIN = (429, 502, 503, 504)
 
 
 class Call(NamedTuple):

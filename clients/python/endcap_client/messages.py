@@ -73,9 +73,10 @@ class Rejected(TypedDict):
 
 
 class Receipt(TypedDict):
-    """What became of a batch; `applied` only where it was waited for."""
+    """What became of a batch; `applied` only where it was waited for, `uncounted` by reason where any was."""
 
     accepted: int
     duplicates: int
     rejected: list[Rejected]
     applied: NotRequired[bool]
+    uncounted: NotRequired[dict[str, int]]

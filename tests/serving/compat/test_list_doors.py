@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from shops.storefront import Shop, ask, items, make_home, open_shop, session_row, user_row
+from shops.storefront import (
+    CATALOGUE_KEY,
+    Shop,
+    ask,
+    give_keys,
+    items,
+    make_home,
+    open_shop,
+    session_row,
+    user_row,
+)
 
 from feature_repo.eventlog.keys import stream_key
-from serving.http.listing import ItemDoor
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +140,9 @@ def listed(shop: Shop) -> list[dict[str, Any]]:
     return sorted(({"item_id": one["item_id"], **one["said"]} for one in found), key=lambda one: len(one))
 
 
-@pytest.mark.parametrize(("key", "status"), [(None, 403), ("the key", 401)])
+@pytest.mark.parametrize(("key", "status"), [(None, 403), (CATALOGUE_KEY, 401)])
 def test_items_are_refused_without_the_catalogue_key(shop: Shop, key: str | None, status: int) -> None:
-    desk = shop.client.app.state.desk  # type: ignore[attr-defined]
-    shop.client.app.state.desk = replace(desk, catalogue=ItemDoor(desk.ingress, key))  # type: ignore[attr-defined]
+    give_keys(shop, catalogue={"": (key,) if key else ()})
     for method, path, body in CHANGES:
         answer = shop.client.request(method, path, json=body, headers={"X-API-Key": "another"})
         assert answer.status_code == status
@@ -149,9 +156,7 @@ def test_items_are_refused_without_the_catalogue_key(shop: Shop, key: str | None
 
 
 def test_items_go_through_the_door_of_the_catalogue(shop: Shop) -> None:
-    desk = shop.client.app.state.desk  # type: ignore[attr-defined]
-    shop.client.app.state.desk = replace(desk, catalogue=ItemDoor(desk.ingress, "k"))  # type: ignore[attr-defined]
-    gorse, bearer = {"X-API-Key": "k"}, {"Authorization": "Bearer k"}
+    gorse, bearer = {"X-API-Key": CATALOGUE_KEY}, {"Authorization": f"Bearer {CATALOGUE_KEY}"}
     items = shop.client.post("/compat/gorse/api/items", json=[ITEM, {}], headers=gorse)
     assert items.json() == {"RowAffected": 1}
     assert shop.client.delete("/compat/gorse/api/item/old", headers=gorse).json() == {"RowAffected": 1}

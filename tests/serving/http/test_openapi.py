@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import content_type_conformance, not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
-from shops.service import CATALOGUE_KEY
+from shops.storefront import SECRET
 
 from feature_repo.params import load
 from serving.http.api import HEALTH, METHODS
@@ -38,7 +38,7 @@ ROUTES = (
     "POST /v1/events",
     "POST /v1/items",
 )
-KEY = {"authorization": f"Bearer {CATALOGUE_KEY}"}
+KEY = SECRET
 JUDGES = (
     *(not_a_server_error, response_schema_conformance),
     *(status_code_conformance, content_type_conformance),

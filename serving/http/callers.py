@@ -1,0 +1,53 @@
+"""What a request shows of its caller: a key, the page's origin, the address that it comes from."""
+
+import base64
+import binascii
+
+from starlette.requests import Request as HttpRequest
+
+from feature_repo.ports import bearer
+from serving.access.credentials import PARAMETER, Sent
+from serving.http.requests import query_pairs
+
+IN_ADDRESS = f"{PARAMETER}=".encode()
+
+
+def shown(http: HttpRequest) -> Sent:
+    """A key as Authorization: Bearer, else as ?key=. Never raises but for an address that is not UTF-8."""
+    key = bearer(http.headers.get("authorization", ""))
+    query = http.scope["query_string"]
+    in_address = dict(query_pairs(query)).get(PARAMETER, "") if IN_ADDRESS in query else ""
+    return Sent(key, in_address, http.headers.get("origin"))
+
+
+def shown_elsewhere(http: HttpRequest) -> Sent:
+    """As `shown`, or where clients of other systems carry theirs: docs/compat.md has the list."""
+    sent = shown(http)
+    named = http.headers.get("x-api-key") or http.headers.get("x-algolia-api-key") or ""
+    query = dict(query_pairs(http.scope["query_string"])) if b"=" in http.scope["query_string"] else {}
+    in_address = query.get("api_secret") or query.get("x-algolia-api-key") or ""
+    basic = _user(http.headers.get("authorization", ""))
+    return sent._replace(key=sent.key or named or basic, in_address=sent.in_address or in_address)
+
+
+def address(http: HttpRequest) -> str | None:
+    """Of the client, None for one of this machine: that is a proxy, or a job of ours.
+
+    Behind a proxy it is what that one says in X-Forwarded-For, from the addresses in FORWARDED_ALLOW_IPS.
+    """
+    client = http.scope.get("client")
+    return None if client is None or client[0] in _HERE else str(client[0])
+
+
+_HERE = ("127.0.0.1", "::1", "testclient")
+
+
+def _user(authorization: str) -> str:
+    """The name of Basic: Segment and its like have the write key there."""
+    scheme, _, packed = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(packed, validate=True).decode().partition(":")[0]
+    except (binascii.Error, ValueError):
+        return ""

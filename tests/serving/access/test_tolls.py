@@ -1,0 +1,110 @@
+"""Buckets drain steadily, in Redis and in a worker alike, and a refusal says when to come back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis import Redis
+from shops.storefront import HERO, Shop, ask, make_home, metric, open_shop
+
+from feature_repo.errors import ParamsError
+from serving.access.credentials import Caller
+from serving.access.tolls import BUCKET, PLACE, Bucket, LocalRates, Rate, Rates, RatesOf, TollGate
+from serving.errors import RequestError
+
+SLOW = Rate(per_s=1.0, burst=3)
+WIDE = Rate(per_s=1000.0, burst=1000)
+GATE = RatesOf(key=WIDE, shopper=SLOW, address=Rate(per_s=1.0, burst=2))
+ANYBODY = Caller("open")
+
+
+@pytest.fixture
+def shop(tmp_path_factory: pytest.TempPathFactory, redis_url: str, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    home = make_home(tmp_path_factory.mktemp("home"))
+    monkeypatch.setenv("ENDCAP_HOME", str(home[0]))
+    with open_shop(*home, redis_url) as opened:
+        yield opened
+
+
+def charged(redis: Redis, gate: TollGate, shopper: str | None, address: str | None = None) -> int:
+    toll = gate.lists(ANYBODY, shopper, address)
+    reply: int = redis.execute_command(*_words(toll.command))
+    return reply
+
+
+def _words(command: bytes) -> list[bytes]:
+    """The words of a command as it stands on the wire."""
+    words, at = [], command.index(b"\r\n") + 2
+    while at < len(command):
+        end = command.index(b"\r\n", at)
+        size = int(command[at + 1 : end])
+        words.append(command[end + 2 : end + 2 + size])
+        at = end + 4 + size
+    return words
+
+
+def test_a_burst_passes_and_the_next_one_is_told_when(redis_url: str) -> None:
+    gate = TollGate(Rates(GATE, GATE))
+    with Redis.from_url(redis_url) as redis:
+        assert [charged(redis, gate, "ann") for _ in range(3)] == [0, 0, 0]
+        refused = charged(redis, gate, "ann")
+        assert charged(redis, gate, "bob") == 0
+        keys = redis.keys(BUCKET + "*")
+        assert len(keys) == 3 and all(0 < redis.pttl(key) <= 3_100 for key in keys)
+        assert not [key for key in keys if b"ann" in key]  # names from outside reach no key
+    assert refused // PLACE == 2 and 0 < refused % PLACE <= 1_000
+    with pytest.raises(RequestError) as told:
+        gate.lists(ANYBODY, "ann", None).settle(refused)
+    assert (told.value.status, told.value.retry_after_s, told.value.field) == (429, 1, "shopper")
+    assert told.value.allowed == "3 at once, then 1 a second, for one shopper (lists)"
+
+
+def test_who_names_no_shopper_is_counted_by_address_and_the_shops_servers_by_their_key_alone() -> None:
+    gate = TollGate(Rates(GATE, GATE))
+    for _ in range(2):
+        gate.lists(ANYBODY, None, "203.0.113.7").settle(None)
+    with pytest.raises(RequestError, match="for one address"):
+        gate.lists(ANYBODY, None, "203.0.113.7").settle(None)
+    for _ in range(50):
+        gate.lists(Caller("secret"), "ann", "203.0.113.7").settle(None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 3)), max_size=60))
+def test_no_schedule_gets_more_than_the_burst_and_what_drained(asked: list[tuple[float, int]]) -> None:
+    now = 0.0
+    rates = LocalRates(lambda: now)
+    passed = 0
+    for pause, units in asked:
+        now += pause
+        passed += units * (rates.charge([Bucket("key", "k", SLOW)], units) == 0)
+        assert passed <= SLOW.burst + SLOW.per_s * now + 1e-6
+
+
+def test_while_redis_is_away_each_worker_counts_for_itself_and_tells(shop: Shop) -> None:
+    before = metric("endcap_rates_local_total")
+    shop.features.error = ConnectionError("away")
+    assert ask(shop)["degraded"] == "features_unavailable"
+    assert metric("endcap_rates_local_total") == before + 1
+
+
+def test_over_http_it_is_429_with_the_seconds_to_wait(shop: Shop) -> None:
+    app = shop.client.app
+    desk = app.state.desk
+    app.state.desk = type(desk)(
+        desk.storefront, desk.ingress, desk.params, desk.keys, TollGate(Rates(GATE, GATE))
+    )
+    answers = [shop.client.post("/v1/recommend", json=HERO) for _ in range(4)]
+    assert [one.status_code for one in answers] == [200, 200, 200, 429]
+    error = answers[-1].json()["error"]
+    assert answers[-1].headers["retry-after"] == "1" and error["field"] == "shopper"
+    assert "access.rates in params.yaml" in error["next"]
+    view = {"type": "product_viewed", "session_id": "s9", "item_id": "item-1"}
+    posted = [shop.client.post("/v1/events", json={"events": [view] * 3}) for _ in range(2)]
+    assert [one.status_code for one in posted] == [202, 429]
+
+
+def test_a_rate_that_nothing_passes_is_refused() -> None:
+    with pytest.raises(ParamsError, match="per_s over 0, burst from 1 to what drains in 3600 s"):
+        Rate(per_s=0.0, burst=5)
