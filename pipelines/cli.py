@@ -61,6 +61,10 @@ JOBS: dict[str, dict[str, str]] = {
         "trace": "pipelines.lineage.trace",
         "rules": "pipelines.rules.rules",
     },
+    "persons": {
+        "person": "pipelines.persons.person",
+        "erase": "pipelines.persons.erase",
+    },
     "serve": {
         "up": "pipelines.local.stack:up",
         "down": "pipelines.local.stack:down",

@@ -25,6 +25,8 @@ from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.online.connection import beside_requests, of_requests  # noqa: E402
 from feature_repo.online.newborns import NewbornParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
+from feature_repo.persons.privacy import persons as of_the_shop  # noqa: E402
+from feature_repo.persons.tombstones import follow  # noqa: E402
 from feature_repo.ports import redis_url, token  # noqa: E402
 from serving import lifeline  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
@@ -47,7 +49,7 @@ from serving.release.vigil import Vigil  # noqa: E402
 from serving.rules.rulebook import Rulebook  # noqa: E402
 
 PARAMS = load("serving", Serving)
-HEALTH_S = LAG_S = AGES_S = DISK_S = 1.0
+HEALTH_S = LAG_S = AGES_S = DISK_S = PERSONS_S = 1.0
 NO_RELEASE = (
     "no release is loaded. Next: `endcap promote` in a new shop; `endcap restore` where one was served, "
     "for then Redis has lost it"
@@ -85,15 +87,17 @@ class Endcap:
         vigil = Vigil(self._blocking)
         rulebook = Rulebook(self._blocking, self._releases.snapshots)
         shadow = Shadow(rulebook, self._exposures, PARAMS.rules_shadow_share)
+        persons = of_the_shop()
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
             guarded=vigil.guarded,
             rulebook=rulebook,
             shadow=shadow,
+            persons=persons,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
-        ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying())
+        ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying(), persons)
         app.state.desk = Desk(storefront, ingress, PARAMS, ItemDoor(ingress, token(CATALOGUE_KEY)))
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
         # A worker that starts while Redis does leaves the requests to the others until it has its release.
@@ -117,6 +121,7 @@ class Endcap:
             ("items", PARAMS.refresh_s, self._releases.refresh),
             ("health", HEALTH_S, health.publish),
             ("lag", LAG_S, lag),
+            ("erased", PERSONS_S, partial(follow, self._redis, persons)),
             ("disk", DISK_S, disk.look),
             ("ages", AGES_S, pulse.publish),
         )

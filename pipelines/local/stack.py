@@ -21,6 +21,7 @@ from feature_repo.online import newborns
 from feature_repo.online.connection import answers, client
 from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load, root, shop
+from feature_repo.persons import privacy
 from feature_repo.places import RUN, at
 from feature_repo.ports import (
     HOST,
@@ -174,6 +175,7 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
             write_redis_conf(params, folder)
             process.cut(process.log_file(folder, "redis"), params.log_bytes)
         if "service" in names:
+            privacy.persons()  # makes the key before several workers do, and tells of a lost one
             secrets_in(tokens_file(), CATALOGUE_KEY)
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):

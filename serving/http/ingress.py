@@ -22,6 +22,7 @@ from feature_repo.errors import EventError, UnavailableError, shorten
 from feature_repo.eventlog.contract import EventWriter, Written
 from feature_repo.eventlog.keys import order
 from feature_repo.events import NAMES, check_event, is_id
+from feature_repo.persons.pseudonyms import Persons
 from serving import prometheus
 from serving.errors import RequestError
 from serving.http.requests import parse_instant, parse_object
@@ -116,8 +117,9 @@ class Ingress:
         params: Serving,
         disk: Disk | None = None,
         replay: bool = False,
+        persons: Persons | None = None,
     ) -> None:
-        self._disk, self._replay = disk, replay
+        self._disk, self._replay, self._persons = disk, replay, persons or Persons()
         self.writer, self._params = writer, params
         self.waiters = Waiters(redis, params.max_waiters)
         self._complain = Complaints(log)
@@ -135,7 +137,7 @@ class Ingress:
         return Clock(now, learned, now - self._params.late_days * DAY_US, now + skew, shift)
 
     async def accept(self, raw: Sequence[Any], clock: Clock) -> Receipt:
-        """Check each event and write the good ones.
+        """Check each event and write the good ones, with pseudonyms; those of an erased person are let go.
 
         Raises UnavailableError when the log does not take the events in time, or too many wait to be applied:
         the client keeps them and sends all again, which is safe for events that carry an event_id.
@@ -143,21 +145,31 @@ class Ingress:
         self.require_room(prometheus.EVENTS, len(raw))
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
+        erased = 0
         for index, event in enumerate(raw):
             if index % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
             try:
-                good.append(canonical(event, clock))
+                entry = canonical(event, clock)
+                if self._persons.enter(entry):
+                    good.append(entry)
+                else:
+                    erased += 1
             except EventError as error:
                 rejected.append({"index": index, "event_id": named(event, "event_id"), "error": str(error)})
         written = await self.stored(self.writer.write, good, prometheus.EVENTS)
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
-        counts = {"accepted": fresh, "duplicate": duplicates, "rejected": len(rejected)}
+        counts = {
+            "accepted": fresh,
+            "duplicate": duplicates,
+            "rejected": len(rejected),
+            "erased": erased,
+        }
         for outcome, count in counts.items():
             if count:
                 prometheus.EVENTS.labels(outcome).inc(count)
-        return Receipt(len(good), duplicates, tuple(rejected), newest_of(written))
+        return Receipt(len(good) + erased, duplicates, tuple(rejected), newest_of(written))
 
     def require_room(self, count: Counter, many: int) -> None:
         """Raise UnavailableError while the disk has none; `count` learns of the `many` that are refused."""

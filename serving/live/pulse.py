@@ -6,6 +6,7 @@
     report      what this worker serves, last told     disk     room for what Redis writes, last looked at
     vigil       the canary's guard, last looked at     ages     these metrics
     rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
+    erased      who is to be left out, last read
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -31,6 +32,7 @@ class Liveness:
     report: float
     rules: float
     shadow: float
+    erased: float
     vigil: float
     ages: float
 

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from redis.asyncio import Redis
@@ -19,6 +20,7 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
+from feature_repo.persons.pseudonyms import Persons
 from serving import pipeline, prometheus
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
@@ -57,6 +59,7 @@ class Storefront:
         guarded: Callable[[int], bool] = lambda version: True,
         rulebook: Rulebook | None = None,
         shadow: Shadow | None = None,
+        persons: Persons | None = None,
     ) -> None:
         """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
 
@@ -66,6 +69,7 @@ class Storefront:
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
         self._guarded, self._shadow = guarded, shadow
         self._rulebook = None if replay else rulebook
+        self._persons = persons or Persons()
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._in_flight = 0
@@ -107,6 +111,8 @@ class Storefront:
         current = self._releases.current
         if current is None:
             raise UnavailableError("no release is loaded yet")
+        user, session = self._persons.asking(requests[0].user_id, requests[0].session_id)
+        requests = [replace(request, user_id=user, session_id=session) for request in requests]
         self._in_flight += 1
         try:
             seen = await self._see(requests[0], current)

@@ -1,0 +1,84 @@
+"""What a look through the stores finds of the erased, and the rule by which a row is theirs.
+
+A row with a user is that user's; a row without one is its visit's. Where a visit was seen with two users, its
+rows without a user are nobody's.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.persons.pseudonyms import TOKEN, Persons
+
+USERS, VISITS = ("user_id", "unit"), ("session_id",)  # columns and fields that hold ids
+EXAMPLES = 2
+
+
+@dataclass
+class Found:
+    """Rows of the erased in one place; `held` says why they stay, where they do."""
+
+    place: str
+    rows: int = 0
+    examples: list[str] = field(default_factory=list)
+    held: str = ""
+    sha256: str = ""  # of the place as it was left, where it is one file
+
+    def note(self, rows: int, *examples: str) -> None:
+        """Count `rows` more."""
+        self.rows += rows
+        self.examples += examples[: EXAMPLES - len(self.examples)]
+
+
+class Erased:
+    """Is this id, as any store has it, of somebody erased? Ids of an export are known by their pseudonym."""
+
+    def __init__(self, persons: Persons) -> None:
+        self._persons = persons
+        self._known: dict[str, bool] = {}
+
+    def has(self, name: str) -> bool:
+        if (found := self._known.get(name)) is None:
+            found = self._known[name] = self._persons.known(name).erased
+        return found
+
+    def owns(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row or an event, by its fields, is theirs."""
+        users = [row[name] for name in USERS if row.get(name)]
+        whose = users[:1] or [row[name] for name in VISITS if row.get(name)]
+        return any(isinstance(one, str) and self.has(one) for one in whose)
+
+    def owned(self, table: pa.Table) -> pa.Array:
+        """The same of each row of a table, bool (n,)."""
+        names = [name for name in (*USERS, *VISITS) if name in table.column_names]
+        masks = [self._column(table[name]) for name in names]
+        return pc.fill_null(pc.coalesce(*masks), False)
+
+    def tokens(self, text: bytes) -> list[bytes]:
+        """Their pseudonyms in a text."""
+        return [found for found in TOKEN.findall(text) if self.has(found.decode())]
+
+    def _column(self, column: pa.ChunkedArray) -> pa.Array:
+        """bool (n,), null where the id is."""
+        values = pc.dictionary_encode(column.combine_chunks())
+        known = [self.has(one) for one in values.dictionary.to_pylist()]
+        return pa.array(known, pa.bool_()).take(values.indices)
+
+
+def has_ids(schema: pa.Schema) -> bool:
+    """Whether a table holds ids of persons."""
+    names = [name for name in (*USERS, *VISITS) if name in schema.names]
+    return bool(names) and all(pa.types.is_string(schema.field(name).type) for name in names)
+
+
+def first_of(found: Iterator[Found], tell: Callable[[str], None] = lambda _: None) -> list[Found]:
+    """Those with rows, in the order of the looking."""
+    kept = []
+    for one in found:
+        if one.rows:
+            tell(one.place)
+            kept.append(one)
+    return kept
