@@ -29,7 +29,6 @@ class Retention:
     served: int
     email: int
     feedback: int
-    quarantine: int
     logs: int
 
 

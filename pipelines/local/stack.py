@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -21,7 +22,7 @@ from feature_repo.online import newborns
 from feature_repo.online.connection import answers, client
 from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load, root, shop
-from feature_repo.persons import privacy
+from feature_repo.persons import privacy, tombstones
 from feature_repo.places import RUN, at
 from feature_repo.ports import (
     HOST,
@@ -98,6 +99,7 @@ def write_redis_conf(params: StackParams, folder: Path) -> None:
         "port": params.redis_port,
         "dir": f'"{folder / "redis"}"',
         "requirepass": secret(password_file()),
+        "aof-use-rdb-preamble": "no",  # a dump keeps what was deleted of a stream; commands do not
         **dict(
             zip((name[2:] for name in DURABLE[::2]), (value or '""' for value in DURABLE[1::2]), strict=True)
         ),
@@ -185,6 +187,8 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
         first = [program for program in wanted if program.name == "redis"]
         rest = [program for program in wanted if program.name != "redis"]
         started = process.start(first, folder, params.ready_timeout_s)
+        if "service" in names and tombstones.read():  # a backup may have brought somebody back
+            subprocess.run((sys.executable, "-m", "pipelines", "erase", "--again"), check=True)
         return started + process.start(rest, folder, params.ready_timeout_s)
 
 

@@ -8,7 +8,6 @@
 Killed anywhere, the same command goes on where it stopped: each step looks at what is there.
 """
 
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +22,14 @@ from feature_repo.params import shop
 from feature_repo.persons import tombstones
 from feature_repo.persons.privacy import persons
 from feature_repo.persons.pseudonyms import Persons
+from feature_repo.terminal import reader
 from pipelines.persons import fitted, online_rows, receipt, stage_outputs, unfinished, whose
 from pipelines.persons.person import look
 from pipelines.persons.receipt import Receipt
 from pipelines.persons.sweep import Erased, Found
 from serving.release.state import Act, record
 
+LOCK = "erase.lock"
 LOOKS = 10  # before it is said that somebody writes the rows again and again
 SETTLES_S = (
     2.5  # a worker reads the tombstones every second, and what it had read before it writes within another
@@ -46,23 +47,33 @@ def main(
     to: Annotated[Path | None, typer.Option("--receipt", help="Where the receipt is written.")] = None,
     why: Annotated[str | None, typer.Option(help="By whose wish; for the receipt and the audit.")] = None,
     verify: Annotated[Path | None, typer.Option(help="A receipt: is everything still gone?")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Whoever was erased, after a backup was restored.")
+    ] = False,
 ) -> int:
     """Remove a person from every store, with a receipt; or check one."""
     if verify is not None:
         if identity is not None or to is not None or why is not None:
             raise typer.BadParameter("--verify stands alone")
         return check(verify)
+    if again:
+        with connect() as redis, alone(shop().run_dir() / LOCK):
+            for old in clean(redis):
+                stays = f", which stay: {old.held}" if old.held else ""
+                print(f"{old.place}: {old.rows:,} rows of the erased were there again{stays}")
+        return 0
     if identity is None or to is None or not (why or "").strip():
         raise typer.BadParameter("erase needs ID, --receipt FILE and --why TEXT; or --verify FILE alone")
     assert why is not None
-    with connect() as redis, alone(shop().run_dir() / "erase.lock"):
+    with connect() as redis, alone(shop().run_dir() / LOCK):
         found = erase(identity, why, redis, to)
     for one in found.places:
         print(f"{one['rows']:>9,} {one['place']}")
     for one in found.held:
         _complain(f"{one['place']}: {one['rows']} rows stay: {one['why']}")
     for one in found.fitted:
-        print(f"fitted with the person's data: {one['release']}; gone: {one['gone']}")
+        role = f" ({one['serves']})" if one["serves"] else ""
+        print(f"fitted with the person's data: {one['release']}{role}; gone with {one['gone']}")
     print(f"removed in {found.took_s:.1f} s; receipt: {to}")
     return int(bool(found.held))
 
@@ -92,9 +103,10 @@ def erase(raw: str, why: str, redis: Any, to: Path) -> Receipt:
 
 def _sweep(known: Persons, raw: str | None, redis: Any, done: Receipt, settled: float) -> None:
     """Until one look, begun when every worker knows, finds nothing that can be removed."""
+    erased = Erased(known)  # of all looks: what was found clean and has not changed is not read again
     for _ in range(LOOKS):
         begun = time.monotonic()
-        found = [one for one in look(Erased(known), raw, redis, remove=True) if one.rows]
+        found = [one for one in look(erased, raw, redis, remove=True) if one.rows]
         done.note(found)
         if all(one.held for one in found) and begun >= settled:
             return
@@ -140,7 +152,7 @@ def clean(redis: Any) -> list[Found]:
 
 
 def _complain(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(text, file=reader())
 
 
 def _writable(to: Path) -> None:

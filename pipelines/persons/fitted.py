@@ -46,8 +46,8 @@ def releases(since: datetime | None, redis: Redis) -> list[dict[str, Any]]:
         until = manifest.get("data_span", {}).get("until")
         if until is None or datetime.fromisoformat(until) <= since:
             continue
-        digest = manifest.get("digest", folder.name)
-        gone = f"a release fitted anew has its place, and {kept} newer ones are installed: `endcap promote`"
+        name = str(BUNDLES / folder.name)
+        gone = f"`endcap promote` of a release fitted anew, once {kept} newer ones are installed"
         ends = AGAIN if folder == at(CANDIDATE) else gone
-        found.append({"release": digest, "serves": serving.get(digest), "gone": ends})
+        found.append({"release": name, "serves": serving.get(folder.name), "gone": ends})
     return found

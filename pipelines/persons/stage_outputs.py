@@ -4,6 +4,7 @@ Afterwards `dvc status` is true: the import is up to date, for data/raw is what 
 made of the old data/raw names it as changed, and `dvc repro` makes it anew, models included.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,11 +32,15 @@ def look(erased: Erased, remove: bool) -> Iterator[Found]:
         if path.name.endswith(FOLDER):
             lists.append(path)
             continue
+        if erased.is_clean(path):
+            continue
         if rows := _rows(path, erased):
             yield Found(told(path), rows)
             gone.add(path.parent.name + path.name)
             if remove:
                 path.unlink()
+        else:
+            erased.found_clean(path)
     for path in lists:
         named = {one["md5"] for one in orjson.loads(path.read_bytes())}
         if named & gone and remove:
@@ -64,6 +69,7 @@ def commit() -> list[str]:
     changed = unfinished.changed()
     from dvc.repo import Repo  # takes a second to import
 
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it tells of each stage
     with Repo(str(root())) as repo:
         for stage in repo.index.stages:
             theirs = [out for out in stage.outs if _touched(str(out.fs_path), changed)]

@@ -27,10 +27,15 @@ READ = 65_536  # rows at once
 def look(erased: Erased, raw: str | None, remove: bool) -> Iterator[Found]:
     """What each file holds; with `remove` it is gone from there. `raw`: the id itself, sought in logs."""
     for path in files():
+        if path.suffix not in (".parquet", *TEXTS) or erased.is_clean(path):
+            continue
         if path.suffix == ".parquet":
-            yield _rows(path, erased, remove)
-        elif path.suffix in TEXTS:
-            yield _texts(path, erased, raw if path.suffix == ".log" else None, remove)
+            found = _rows(path, erased, remove)
+        else:
+            found = _texts(path, erased, raw if path.suffix == ".log" else None, remove)
+        if not found.rows:
+            erased.found_clean(path)
+        yield found
 
 
 def files() -> Iterator[Path]:

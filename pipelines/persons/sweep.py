@@ -4,8 +4,9 @@ A row with a user is that user's; a row without one is its visit's. Where a visi
 rows without a user are nobody's.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -39,11 +40,19 @@ class Erased:
     def __init__(self, persons: Persons) -> None:
         self._persons = persons
         self._known: dict[str, bool] = {}
+        self._clean: dict[Path, tuple[int, int]] = {}
 
     def has(self, name: str) -> bool:
         if (found := self._known.get(name)) is None:
             found = self._known[name] = self._persons.known(name).erased
         return found
+
+    def is_clean(self, path: Path) -> bool:
+        """Whether an earlier look found nothing in the file, and it is as it was."""
+        return self._clean.get(path) == _stamp(path)
+
+    def found_clean(self, path: Path) -> None:
+        self._clean[path] = _stamp(path)
 
     def owns(self, row: Mapping[str, Any]) -> bool:
         """Whether a row or an event, by its fields, is theirs."""
@@ -68,17 +77,12 @@ class Erased:
         return pa.array(known, pa.bool_()).take(values.indices)
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    told = path.stat()
+    return told.st_mtime_ns, told.st_size
+
+
 def has_ids(schema: pa.Schema) -> bool:
     """Whether a table holds ids of persons."""
     names = [name for name in (*USERS, *VISITS) if name in schema.names]
     return bool(names) and all(pa.types.is_string(schema.field(name).type) for name in names)
-
-
-def first_of(found: Iterator[Found], tell: Callable[[str], None] = lambda _: None) -> list[Found]:
-    """Those with rows, in the order of the looking."""
-    kept = []
-    for one in found:
-        if one.rows:
-            tell(one.place)
-            kept.append(one)
-    return kept

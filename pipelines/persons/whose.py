@@ -3,8 +3,9 @@
 A visit is the person's where nobody else is known in it; an id may be that of a visit where nobody is known.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from feature_repo.persons.pseudonyms import Persons
 from pipelines.persons.online_rows import entries, streams, views
 from pipelines.persons.stored_files import files
 
+Names = Callable[[str], str]  # an id -> its pseudonym
 OWNER = "owner"  # of a visit's row
 
 
@@ -37,9 +39,10 @@ def person(raw: str, persons: Persons, redis: Any) -> Person:
     if not is_id(raw):
         allowed = "a user_id or session_id: 1 to 256 characters without control characters"
         raise ParamsError(f"id: {ascii(raw)[:80]} is none; allowed: {allowed}")
-    name = persons.of(raw)
+    of = cache(persons.of)
+    name = of(raw)
     seen: dict[str, set[str]] = {}  # visit -> who is known in it
-    for user, visit in pairs(persons, redis):
+    for user, visit in pairs(of, redis):
         seen.setdefault(visit, set()).add(user)
     visits = {visit for visit, users in seen.items() if users == {name}}
     shared = name in seen and seen[name] != {name}  # a visit of somebody else's: erase that shopper
@@ -50,18 +53,18 @@ def person(raw: str, persons: Persons, redis: Any) -> Person:
     return Person(name, tuple(sorted(visits - {name})))
 
 
-def pairs(persons: Persons, redis: Any) -> Iterator[tuple[str, str]]:
+def pairs(of: Names, redis: Any) -> Iterator[tuple[str, str]]:
     """(shopper, visit) of every store that has both."""
     for path in files():
         if path.suffix == ".parquet":
-            yield from _of_table(path, persons)
+            yield from _of_table(path, of)
     for key, field in streams().items():
         for _, raw in entries(redis, key, field):
-            yield from _pair(raw, persons)
-    yield from _owners(redis, persons)
+            yield from _pair(raw, of)
+    yield from _owners(redis, of)
 
 
-def _of_table(path: Path, persons: Persons) -> Iterator[tuple[str, str]]:
+def _of_table(path: Path, of: Names) -> Iterator[tuple[str, str]]:
     """Of a table of events, or of one that says who owns a visit."""
     try:
         names = set(pq.read_schema(path).names)
@@ -73,10 +76,10 @@ def _of_table(path: Path, persons: Persons) -> Iterator[tuple[str, str]]:
     table = pq.read_table(path, columns=[user, "session_id"]).group_by([user, "session_id"]).aggregate([])
     for who, visit in zip(table[user].to_pylist(), table["session_id"].to_pylist(), strict=True):
         if who and visit:
-            yield persons.of(who), persons.of(visit)
+            yield of(who), of(visit)
 
 
-def _pair(raw: bytes, persons: Persons) -> Iterator[tuple[str, str]]:
+def _pair(raw: bytes, of: Names) -> Iterator[tuple[str, str]]:
     try:
         event = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -84,10 +87,10 @@ def _pair(raw: bytes, persons: Persons) -> Iterator[tuple[str, str]]:
     if isinstance(event, dict):
         user, visit = event.get("user_id"), event.get("session_id")
         if isinstance(user, str) and isinstance(visit, str):
-            yield persons.of(user), persons.of(visit)
+            yield of(user), of(visit)
 
 
-def _owners(redis: Any, persons: Persons) -> Iterator[tuple[str, str]]:
+def _owners(redis: Any, of: Names) -> Iterator[tuple[str, str]]:
     """Of the visits' rows."""
     for view in views():
         if OWNER in (column.name for column in view.declared.columns):
@@ -96,4 +99,4 @@ def _owners(redis: Any, persons: Persons) -> Iterator[tuple[str, str]]:
                 part = found[at : at + 1_000]
                 for visit, row in zip(part, read_rows(redis, view, part), strict=True):
                     if row and row[1][OWNER]:
-                        yield persons.of(row[1][OWNER]), persons.of(visit)
+                        yield of(row[1][OWNER]), of(visit)
