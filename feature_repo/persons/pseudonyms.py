@@ -146,6 +146,14 @@ class Persons:
         leaves = pc.fill_null(pc.coalesce(gone["user_id"], gone["session_id"]), False)
         return events.filter(pc.invert(leaves)) if self._erased else events
 
+    def refused(self, rows: pa.Table) -> pa.Table:
+        """Refused rows (columns field, value): an id in `value`, wrong as it is, becomes its pseudonym."""
+        if not self._hides:
+            return rows
+        pairs = zip(rows["field"].to_pylist(), rows["value"].to_pylist(), strict=True)
+        values = [self.of(value) if field in IDS and value else value for field, value in pairs]
+        return _with(rows, "value", pa.array(values, pa.string()))
+
     def _named(self, raw: str) -> str:
         assert self._key is not None
         body = hmac.digest(self._key, raw.encode("utf-8", "surrogatepass"), "sha256")[:BODY]

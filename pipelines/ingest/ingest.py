@@ -98,6 +98,7 @@ def ingest(
         parts, faults = {}, {}
         for part in PARTS:
             refused = intakes[part].refused(numbers[part]) if part in numbers else QUARANTINE.empty_table()
+            refused = persons.refused(refused)
             _write(scratch / "quarantine" / f"{part}.parquet", QUARANTINE, refused.to_reader(), constants)
             if part in numbers:
                 parts[part] = Part.count(extracts[part], intakes[part], numbers[part], refused)
