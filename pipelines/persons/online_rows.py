@@ -10,9 +10,9 @@ from feature_repo.eventlog.keys import DEAD, StreamParams, stream_keys
 from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.store import open_store
 from feature_repo.files import chunks
-from feature_repo.online.rows import OnlineView
+from feature_repo.online.rows import OnlineView, read_rows
 from feature_repo.params import load
-from pipelines.persons.sweep import Erased, Found
+from pipelines.persons.sweep import OWNER, Erased, Found
 from serving.live.exposures import SERVED
 from serving.release.state import EXPOSURES
 
@@ -96,9 +96,19 @@ def _is_theirs(raw: bytes, erased: Erased) -> bool:
 def _rows(redis: Any, view: OnlineView, erased: Erased, remove: bool) -> Found:
     found = Found(f"Redis {view.declared.name}")
     for page in chunks(entities(redis, view), PAGE):
-        theirs = [key for key, entity in page if erased.has(entity)]
+        owners = _owners(redis, view, [entity for _, entity in page])
+        theirs = [
+            key for (key, entity), owner in zip(page, owners, strict=True) if erased.has(owner or entity)
+        ]
         if theirs:
             found.note(len(theirs))
             if remove:
                 redis.unlink(*theirs)
     return found
+
+
+def _owners(redis: Any, view: OnlineView, found: list[str]) -> list[str]:
+    """Of each visit its owner, "" for nobody; of shoppers none."""
+    if OWNER not in (column.name for column in view.declared.columns):
+        return [""] * len(found)
+    return [row[1][OWNER] or "" if row else "" for row in read_rows(redis, view, found)]

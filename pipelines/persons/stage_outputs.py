@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from feature_repo.params import root
 from pipelines.persons import unfinished
 from pipelines.persons.stored_files import told
-from pipelines.persons.sweep import Erased, Found, has_ids
+from pipelines.persons.sweep import Erased, Found, has_ids, ids_of
 
 CACHE = Path(".dvc/cache/files/md5")
 FOLDER = ".dir"  # a folder's list of files
@@ -58,8 +58,7 @@ def _rows(path: Path, erased: Erased) -> int:
         return 0
     if not has_ids(schema):
         return 0
-    names = [name for name in schema.names if name in ("user_id", "unit", "session_id")]
-    return int(pc.sum(erased.owned(pq.read_table(path, columns=names))).as_py() or 0)
+    return int(pc.sum(erased.owned(pq.read_table(path, columns=ids_of(schema)))).as_py() or 0)
 
 
 def commit() -> list[str]:

@@ -16,10 +16,11 @@ from feature_repo.files import write_parquet
 from feature_repo.params import root, shop
 from feature_repo.places import DATA, RUN, at
 from pipelines.persons import unfinished
-from pipelines.persons.sweep import Erased, Found, has_ids
+from pipelines.persons.sweep import Erased, Found, has_ids, ids_of
 
 TEXTS = {".json", ".jsonl", ".txt", ".log", ".csv", ".html", ".yaml"}
 NOT_OURS = {"redis", "privacy", "erasing"}  # Redis' own files, which it rewrites itself; tombstones
+BEFORE, AFTER = rb"(?<![^\s\"'=(\[{,:])", rb"(?![^\s\"')\]},;:])"  # an id stands alone
 RELEASE = "manifest.json"
 READ = 65_536  # rows at once
 
@@ -60,8 +61,7 @@ def _rows(path: Path, erased: Erased, remove: bool) -> Found:
         return found
     if not has_ids(schema):
         return found
-    names = [name for name in schema.names if name in ("user_id", "unit", "session_id")]
-    mask = erased.owned(pq.read_table(path, columns=names))
+    mask = erased.owned(pq.read_table(path, columns=ids_of(schema)))
     if not (many := pc.sum(mask).as_py()):
         return found
     at_rows = pc.indices_nonzero(mask).to_pylist()[:1]
@@ -105,7 +105,7 @@ def _texts(path: Path, erased: Erased, raw: str | None, remove: bool) -> Found:
     found, text = Found(told(path)), path.read_bytes()
     held = set(erased.tokens(text))
     wanted = [re.escape(token) for token in held]
-    wanted += [rb"(?<![\w-])" + re.escape(raw.encode()) + rb"(?![\w-])"] if raw else []
+    wanted += [BEFORE + re.escape(raw.encode()) + AFTER] if raw else []
     if not wanted:
         return found
     hits = list(re.finditer(b"|".join(wanted), text))

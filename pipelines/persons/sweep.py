@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from feature_repo.persons.pseudonyms import TOKEN, Persons
 
-USERS, VISITS = ("user_id", "unit"), ("session_id",)  # columns and fields that hold ids
+OWNER = "owner"  # of a visit's row, "" for nobody
+USERS, VISITS = ("user_id", "unit", OWNER), ("session_id",)  # columns and fields that hold ids
 EXAMPLES = 2
 
 
@@ -62,8 +63,7 @@ class Erased:
 
     def owned(self, table: pa.Table) -> pa.Array:
         """The same of each row of a table, bool (n,)."""
-        names = [name for name in (*USERS, *VISITS) if name in table.column_names]
-        masks = [self._column(table[name]) for name in names]
+        masks = [self._column(table[name]) for name in ids_of(table.schema)]
         return pc.fill_null(pc.coalesce(*masks), False)
 
     def tokens(self, text: bytes) -> list[bytes]:
@@ -71,9 +71,9 @@ class Erased:
         return [found for found in TOKEN.findall(text) if self.has(found.decode())]
 
     def _column(self, column: pa.ChunkedArray) -> pa.Array:
-        """bool (n,), null where the id is."""
+        """bool (n,), null where there is no id."""
         values = pc.dictionary_encode(column.combine_chunks())
-        known = [self.has(one) for one in values.dictionary.to_pylist()]
+        known = [self.has(one) if one else None for one in values.dictionary.to_pylist()]
         return pa.array(known, pa.bool_()).take(values.indices)
 
 
@@ -82,7 +82,12 @@ def _stamp(path: Path) -> tuple[int, int]:
     return told.st_mtime_ns, told.st_size
 
 
+def ids_of(schema: pa.Schema) -> list[str]:
+    """Columns that hold ids, whose row it is the first."""
+    return [name for name in (*USERS, *VISITS) if name in schema.names]
+
+
 def has_ids(schema: pa.Schema) -> bool:
     """Whether a table holds ids of persons."""
-    names = [name for name in (*USERS, *VISITS) if name in schema.names]
+    names = ids_of(schema)
     return bool(names) and all(pa.types.is_string(schema.field(name).type) for name in names)

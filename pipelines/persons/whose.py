@@ -18,9 +18,9 @@ from feature_repo.online.rows import read_rows
 from feature_repo.persons.pseudonyms import Persons
 from pipelines.persons.online_rows import entries, streams, views
 from pipelines.persons.stored_files import files
+from pipelines.persons.sweep import OWNER
 
 Names = Callable[[str], str]  # an id -> its pseudonym
-OWNER = "owner"  # of a visit's row
 
 
 @dataclass(frozen=True)
