@@ -23,7 +23,7 @@ from feature_repo.persons import tombstones
 from feature_repo.persons.privacy import persons
 from feature_repo.persons.pseudonyms import Persons
 from feature_repo.terminal import reader
-from pipelines.persons import fitted, online_rows, receipt, stage_outputs, unfinished, whose
+from pipelines.persons import learned_from, online_rows, receipt, stage_outputs, unfinished, whose
 from pipelines.persons.person import look
 from pipelines.persons.receipt import Receipt
 from pipelines.persons.sweep import Erased, Found
@@ -88,7 +88,7 @@ def erase(raw: str, why: str, redis: Any, to: Path) -> Receipt:
     at = datetime.now(UTC).isoformat(timespec="seconds")
     done = Receipt(shop().name, at, why, names)
     known.erased = set(names)  # of this person alone: the receipt counts nobody else's rows
-    done.fitted = fitted.releases(fitted.first_event(Erased(known)), redis)
+    done.fitted = learned_from.releases(learned_from.first_event(Erased(known)), redis)
     tombstones.keep(names, redis)
     settled = time.monotonic() + SETTLES_S
     _sweep(known, raw, redis, done, settled)
