@@ -18,6 +18,7 @@ EndcapError
 ├── GateError          a release that must not be promoted            pipelines/release/bar.py
 ├── ReleaseError       a promotion or rollback that cannot be made    pipelines/release/aliases.py
 ├── RegistryError      MLflow's store cannot be read or written       pipelines/release/registry.py
+├── EraseError         rows of an erased person that come again    pipelines/persons/erase.py
 ├── StuckError         a task of the stream that no longer beats      pipelines/stream/consumer.py
 ├── StackError         a local process that does not start or stop    pipelines/local/process.py
 └── StepError          the demo did not end as it promises            pipelines/demo/story.py

@@ -64,6 +64,11 @@ JOBS: dict[str, dict[str, str]] = {
         "trace": "pipelines.lineage.trace",
         "rules": "pipelines.rules.rules",
     },
+    "persons": {
+        "person": "pipelines.persons.person",
+        "erase": "pipelines.persons.erase",
+        "retain": "pipelines.persons.retain",
+    },
     "serve": {
         "up": "pipelines.local.stack:up",
         "down": "pipelines.local.stack:down",
@@ -181,7 +186,8 @@ def run(args: Sequence[str], libraries_apart: bool = False) -> int:
     try:
         if libraries_apart and job not in FOREGROUND and args[1:2] != ["--help"]:
             with suppress(OSError):  # `status` and `down` are needed on a full or read-only disk, too
-                libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(args)}")
+                told = args[:1] if job in JOBS["persons"] else args  # a log names nobody
+                libraries_to(shop().run_dir() / "logs" / f"{job}.log", f"endcap {' '.join(told)}")
         began, stage = time.monotonic(), os.environ.pop("DVC_STAGE", "")  # not for what the job starts
         if (code := call(job, function_of(job), args[1:])) == INTERRUPTED:
             raise KeyboardInterrupt  # typer ends with the code alone

@@ -28,6 +28,8 @@ from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.online.connection import QUICK_S, beside_requests, of_requests, wires  # noqa: E402
 from feature_repo.online.newborns import NewbornParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
+from feature_repo.persons.privacy import persons as of_the_shop  # noqa: E402
+from feature_repo.persons.tombstones import follow  # noqa: E402
 from feature_repo.ports import redis_url  # noqa: E402
 from serving import lifeline  # noqa: E402
 from serving.access.counting import Verdicts  # noqa: E402
@@ -61,7 +63,7 @@ from serving.rules.rulebook import Rulebook  # noqa: E402
 PARAMS = load("serving", Serving)
 ACCESS = load("access", Access)
 KEYS = Keys.read(ACCESS.keys)  # a file that others may read ends the start here
-HEALTH_S = LAG_S = AGES_S = DISK_S = 1.0
+HEALTH_S = LAG_S = AGES_S = DISK_S = PERSONS_S = 1.0
 SIGNING_S = 10.0
 NO_RELEASE = (
     "no release is loaded. Next: `endcap promote` in a new shop; `endcap restore` where one was served, "
@@ -106,6 +108,7 @@ class Endcap:
         admission, rails = Admission(load("cascade", Cascade)), load("rails", RailParams)
         shared = SharedRails(self._blocking, rails)
         signatures = Signatures(ACCESS.signing)
+        persons = of_the_shop()
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
             signatures=signatures,
@@ -115,11 +118,12 @@ class Endcap:
             admission=admission,
             rails=ShopperRails(Wire(wires(url), QUICK_S).ask, rails),
             shared=shared,
+            persons=persons,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
         verdicts = Verdicts(Wire(wires(url), QUICK_S).ask, signatures, ACCESS.counting)
-        ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying(), verdicts)
+        ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying(), verdicts, persons)
 
         async def sign() -> None:
             await asyncio.to_thread(signatures.follow, self._blocking, time.time_ns() // 1000)
@@ -152,6 +156,7 @@ class Endcap:
             ("items", PARAMS.refresh_s, self._releases.refresh),
             ("health", HEALTH_S, health.publish),
             ("lag", LAG_S, lag),
+            ("erased", PERSONS_S, partial(follow, self._redis, persons)),
             ("disk", DISK_S, disk.look),
             ("rails", rails.look_s, shared.poll),
             ("signing", SIGNING_S, sign),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
 import subprocess
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+os.environ.setdefault("ENDCAP_PERSON_KEY", "the key of the tests")  # the same data is the same bytes
 
 # Modules that bring up whole shops, the longest first: begun last, they would keep one process busy alone.
 LONG = (

@@ -12,7 +12,11 @@ own functions, so the stock `get_online_features` reads what is written here (a 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from feast.infra.key_encoding_utils import serialize_entity_key, serialize_entity_key_prefix
+from feast.infra.key_encoding_utils import (
+    deserialize_entity_key,
+    serialize_entity_key,
+    serialize_entity_key_prefix,
+)
 from feast.infra.online_stores.helpers import _mmh3
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
@@ -48,6 +52,11 @@ class OnlineView:
         """Redis key of the entity's hash."""
         value = EntityKey(join_keys=[self.declared.key], entity_values=[Value(string_val=entity)])
         return serialize_entity_key(value, entity_key_serialization_version=3) + self._project
+
+    def entity(self, key: bytes) -> str:
+        """Whose hash it is: `key` read back."""
+        entity: str = deserialize_entity_key(key[: -len(self._project)], 3).entity_values[0].string_val
+        return entity
 
     def hmget(self, entity: str) -> bytes:
         """HMGET of the entity's row as bytes on the wire; a client takes ten times as long to pack it."""

@@ -1,7 +1,7 @@
 """The ingest job: the active shop's export becomes data/raw; what does not fit becomes data/quarantine."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from feature_repo.errors import DataError, ParamsError, shorten
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
 from feature_repo.files import write_parquet
 from feature_repo.offline.duck import connect
+from feature_repo.persons import privacy
+from feature_repo.persons.pseudonyms import Persons
 from feature_repo.places import DATA, EVENT_LOG, ITEM_LOG, at
 from pipelines.ingest.adapters.adapters import PARTS, Adapter, adapter_of
 from pipelines.ingest.adapters.cells import Extract
@@ -57,15 +59,22 @@ def main(
         at(log).mkdir(parents=True, exist_ok=True)
     refuse_stale(shop)
     newest = constants.latest if latest is None else latest.replace(tzinfo=UTC)
-    report = ingest(shop.name, adapter_of(shop), at(DATA), constants, newest)
+    report = ingest(shop.name, adapter_of(shop), at(DATA), constants, newest, privacy.persons())
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.as_text())
     return 0
 
 
 def ingest(
-    shop: str, adapter: Adapter, data: Path, constants: IngestParams, latest: datetime
+    shop: str,
+    adapter: Adapter,
+    data: Path,
+    constants: IngestParams,
+    latest: datetime,
+    persons: Persons | None = None,
 ) -> IngestReport:
     """Write raw/*.parquet, quarantine/*.parquet and reports/ingest.{json,png} under `data`.
+
+    Ids of shoppers and visits become the pseudonyms of `persons`; who is erased is left out.
 
     All is written beside its place and moved when it is complete, so a failure leaves earlier files as they
     were. Raises DataError for a file that cannot be read, and when more than `max_quarantined_share` of a
@@ -73,6 +82,7 @@ def ingest(
     running shop logged (`data`/logs) is a part of its own: pipelines/ingest/landed.py.
     """
     data.mkdir(parents=True, exist_ok=True)
+    persons = persons or Persons()
     with TemporaryDirectory(prefix=".ingest-", dir=data) as name, _connection(name, constants) as connection:
         scratch = Path(name)  # on the same file system as `data`: moves from here are atomic
         events, items = _intakes(connection, constants, latest)
@@ -95,6 +105,7 @@ def ingest(
         parts, faults = {}, {}
         for part in dict.fromkeys([*PARTS, *numbers]):
             refused = intakes[part].refused(numbers[part]) if part in numbers else QUARANTINE.empty_table()
+            refused = persons.refused(refused)
             _write(scratch / "quarantine" / f"{part}.parquet", QUARANTINE, refused.to_reader(), constants)
             if part in numbers:
                 parts[part] = Part.count(extracts[part], intakes[part], numbers[part], refused)
@@ -102,7 +113,7 @@ def ingest(
         failure = _too_many_refused(parts, extracts, faults, constants.max_quarantined_share)
         exported = f"(SELECT * FROM {events.table} WHERE part <> {numbers.get(LIVE, -1)})"
         said = exported_until(connection, exported) if live or born else None
-        outputs = {} if failure else _write_raw(scratch / "raw", events, items, constants, said)
+        outputs = {} if failure else _write_raw(scratch / "raw", events, items, constants, persons, said)
         holds = None if failure else profile(scratch / "raw")
         report = IngestReport(shop, parts, outputs, ties, holds, accepted=failure is None)
         _write_report(scratch / "reports", report)
@@ -130,7 +141,12 @@ def _intakes(
 
 
 def _write_raw(
-    folder: Path, events: Intake, items: Intake, constants: IngestParams, said: datetime | None
+    folder: Path,
+    events: Intake,
+    items: Intake,
+    constants: IngestParams,
+    persons: Persons,
+    said: datetime | None,
 ) -> dict[str, Output]:
     """The three canonical files. The type of an event decides its file, whichever file it came from.
 
@@ -139,7 +155,9 @@ def _write_raw(
     outputs, batch = {}, constants.row_group_rows
     for name, where in (("events", "type <> 'impression'"), ("impressions", "type = 'impression'")):
         rows = events.accepted("event_ts, part, file, source_row", batch, where)
-        count = _write(folder / f"{name}.parquet", SCHEMA, rows, constants)
+        tables = (persons.table(table) for table in _tables(rows, SCHEMA))
+        schema = SCHEMA.with_metadata({privacy.PRINT: persons.print})
+        count = write_parquet(folder / f"{name}.parquet", schema, tables, constants.row_group_rows)
         outputs[name] = Output.of(count, events.types(where))
     shape = as_of(ITEM_SCHEMA, said) if said else ITEM_SCHEMA
     count = _write(folder / "items.parquet", shape, items.accepted("item_id", batch), constants)
@@ -148,8 +166,11 @@ def _write_raw(
 
 def _write(path: Path, schema: pa.Schema, rows: pa.RecordBatchReader, constants: IngestParams) -> int:
     """One parquet file of `schema`: fixed row groups, hence the same bytes for the same rows; how many."""
-    tables = (pa.Table.from_batches([batch]).cast(schema) for batch in rows)
-    return write_parquet(path, schema, tables, constants.row_group_rows)
+    return write_parquet(path, schema, _tables(rows, schema), constants.row_group_rows)
+
+
+def _tables(rows: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.Table]:
+    return (pa.Table.from_batches([batch]).cast(schema) for batch in rows)
 
 
 def _too_many_refused(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -21,6 +22,7 @@ from feature_repo.online import newborns
 from feature_repo.online.connection import answers, client
 from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load, root, shop
+from feature_repo.persons import privacy, tombstones
 from feature_repo.places import RUN, at
 from feature_repo.ports import (
     CATALOGUE,
@@ -103,6 +105,7 @@ def write_redis_conf(params: StackParams, folder: Path) -> None:
         "port": params.redis_port,
         "dir": f'"{folder / "redis"}"',
         "requirepass": secret(password_file()),
+        "aof-use-rdb-preamble": "no",  # a dump keeps what was deleted of a stream; commands do not
         **dict(
             zip((name[2:] for name in DURABLE[::2]), (value or '""' for value in DURABLE[1::2]), strict=True)
         ),
@@ -190,6 +193,7 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
             write_redis_conf(params, folder)
             process.cut(process.log_file(folder, "redis"), params.log_bytes)
         if "service" in names:
+            privacy.persons()  # makes the key before several workers do, and tells of a lost one
             secrets_in(tokens_file(), PUBLISHABLE, SECRET, CATALOGUE)
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
@@ -199,6 +203,8 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
         first = [program for program in wanted if program.name == "redis"]
         rest = [program for program in wanted if program.name != "redis"]
         started = process.start(first, folder, params.ready_timeout_s)
+        if "service" in names and tombstones.read():  # a backup may have brought somebody back
+            subprocess.run((sys.executable, "-m", "pipelines", "erase", "--again"), check=True)
         return started + process.start(rest, folder, params.ready_timeout_s)
 
 

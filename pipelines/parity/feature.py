@@ -23,6 +23,7 @@ from feature_repo.offline.timeline import historical
 from feature_repo.online.changes import applied_ts
 from feature_repo.online.connection import connect
 from feature_repo.online.rows import OnlineView
+from feature_repo.persons.privacy import persons
 from feature_repo.terminal import console, table
 from pipelines.parity.culprits import equal
 
@@ -76,7 +77,8 @@ def show(out: Console, name: str, entity: str | None) -> int:
         for reading in readings:
             out.print(f"  ranker   {reading.column} ({reading.unit}): {reading.doc}")
         if entity is not None:
-            different |= _compared(out, view, columns, readings, entity)
+            key = entity if view.key == "item_id" else persons().of(entity)
+            different |= _compared(out, view, columns, readings, key)
     for reading in asked:
         out.print(f"ranker   {name} ({reading.unit}): {reading.doc}, when it is asked for")
         if entity is not None:

@@ -22,6 +22,7 @@ import yaml
 from feature_repo.features.store import open_store
 from feature_repo.online.connection import connect
 from feature_repo.params import home, load, root, shop
+from feature_repo.persons import privacy
 from feature_repo.places import CANDIDATE, DATA, ITEM_LOG, at
 from feature_repo.ports import HOST, PORTS, embedded_redis_url, service_url, variable
 from pipelines.local import stack
@@ -46,7 +47,8 @@ def standalone() -> Iterator[str]:
     ports = dict(zip(map(variable, PORTS), map(str, _free_ports(len(PORTS))), strict=True))
     with tempfile.TemporaryDirectory(prefix="endcap-replay-") as folder:
         _make(Path(folder))
-        with home(Path(folder), ENDCAP_REPLAY="1", **ports):
+        key = {privacy.VARIABLE: privacy.key()}  # it posts the pseudonyms of the data
+        with home(Path(folder), ENDCAP_REPLAY="1", **key, **ports):
             os.environ["REDIS_URL"] = embedded_redis_url()
             handler = signal.signal(signal.SIGTERM, _end)
             try:

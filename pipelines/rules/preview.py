@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from redis import Redis
 
+from feature_repo.persons.privacy import persons
 from feature_repo.terminal import PIPE
 from pipelines.rules.showroom import Showroom, lately
 from serving.rules.compiled import Compiled
@@ -22,6 +23,7 @@ def requests(
     redis: Redis, draft: Document, surface: str | None, user: str | None, session: str | None
 ) -> Iterator[tuple[str, Request]]:
     """A question per kind of list that the draft tells apart, asked by who was there lately."""
+    user, session = (one and persons().of(one) for one in (user, session))
     kinds = list(audiences(draft)) or [("homepage_hero, anonymous", Request("homepage_hero"))]
     for words, request in kinds:
         if surface not in (None, request.surface):

@@ -46,7 +46,7 @@
   }
 
   function event(fields) {
-    waiting.push({ event_id: fresh(), ts: Date.now() * 1000, ...who(), ...agreed, ...fields });
+    waiting.push({ event_id: fresh(), ts: Date.now() * 1000, ...who(), ...fields, ...agreed });
     if (fields.type !== "impression" || waiting.length >= MOST) flush();
     else timer = timer || setTimeout(flush, GATHER_MS);
   }

@@ -23,6 +23,7 @@ from feature_repo.errors import EventError, UnavailableError, shorten
 from feature_repo.eventlog.contract import EventWriter, Written
 from feature_repo.eventlog.keys import order
 from feature_repo.events import NAMES, check_event, is_id
+from feature_repo.persons.pseudonyms import Persons
 from serving import prometheus
 from serving.access.counting import Source, Verdicts
 from serving.errors import RequestError
@@ -121,10 +122,11 @@ class Ingress:
         disk: Disk | None = None,
         replay: bool = False,
         verdicts: Verdicts | None = None,
+        persons: Persons | None = None,
     ) -> None:
         """In a replay every event counts, as it did when it happened."""
         self._verdicts = None if replay else verdicts
-        self._disk, self._replay = disk, replay
+        self._disk, self._replay, self._persons = disk, replay, persons or Persons()
         self.writer, self._params = writer, params
         self.waiters = Waiters(redis, params.max_waiters)
         self._complain = Complaints(log)
@@ -142,7 +144,7 @@ class Ingress:
         return Clock(now, learned, now - self._params.late_days * DAY_US, now + skew, shift)
 
     async def accept(self, raw: Sequence[Any], clock: Clock, source: Source | None = None) -> Receipt:
-        """Check each event and write the good ones.
+        """Check each event and write the good ones, with pseudonyms; those of an erased person are let go.
 
         Raises RequestError 429 where the `source` tells more than it may, UnavailableError when the log does
         not take the events in time, or too many wait to be applied: the client keeps them and sends all
@@ -151,11 +153,16 @@ class Ingress:
         self.require_room(prometheus.EVENTS, len(raw))
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
+        erased = 0
         for index, event in enumerate(raw):
             if index % YIELD_EVERY == YIELD_EVERY - 1:
                 await asyncio.sleep(0)
             try:
-                good.append(canonical(event, clock))
+                entry = canonical(event, clock)
+                if self._persons.enter(entry):
+                    good.append(entry)
+                else:
+                    erased += 1
             except EventError as error:
                 rejected.append({"index": index, "event_id": named(event, "event_id"), "error": str(error)})
         reasons: Counts[str] = Counts()
@@ -164,11 +171,16 @@ class Ingress:
         written = await self.stored(self.writer.write, good, prometheus.EVENTS)
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
-        counts = {"accepted": fresh, "duplicate": duplicates, "rejected": len(rejected)}
+        counts = {
+            "accepted": fresh,
+            "duplicate": duplicates,
+            "rejected": len(rejected),
+            "erased": erased,
+        }
         for outcome, count in counts.items():
             if count:
                 prometheus.EVENTS.labels(outcome).inc(count)
-        return Receipt(len(good), duplicates, tuple(rejected), newest_of(written), reasons)
+        return Receipt(len(good) + erased, duplicates, tuple(rejected), newest_of(written), reasons)
 
     def require_room(self, count: Counter, many: int) -> None:
         """Raise UnavailableError while the disk has none; `count` learns of the `many` that are refused."""

@@ -8,6 +8,7 @@
     rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
     rails       lists made beforehand, last looked for
     signing     keys of request ids, last read
+    erased      who is to be left out, last read
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -34,6 +35,7 @@ class Liveness:
     report: float
     rules: float
     shadow: float
+    erased: float
     vigil: float
     rails: float
     ages: float

@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from redis.asyncio import Redis
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
+from feature_repo.persons.pseudonyms import Persons
 from serving import pipeline, prometheus
 from serving.access.signatures import Signatures
 from serving.access.tolls import Toll
@@ -64,6 +66,7 @@ class Storefront:
         admission: Admission | None = None,
         rails: ShopperRails | None = None,
         shared: SharedRails | None = None,
+        persons: Persons | None = None,
     ) -> None:
         """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
 
@@ -73,6 +76,7 @@ class Storefront:
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
         self._guarded, self._shadow, self._signatures = guarded, shadow, signatures
         self._rulebook = None if replay else rulebook
+        self._persons = persons or Persons()
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._admission, self._rails, self._board = admission, rails, Board()
@@ -119,6 +123,8 @@ class Storefront:
             raise UnavailableError("no release is loaded yet")
         admission = None if self._replay else self._admission
         place = admission.enter(len(requests)) if admission else Place(Rung.LIVE, 0.0, 0.0, 1)
+        user, session = self._persons.asking(requests[0].user_id, requests[0].session_id)
+        requests = [replace(request, user_id=user, session_id=session) for request in requests]
         self._in_flight += 1
         try:
             seen = await self._see(requests[0], current, place, toll)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.events import ITEM_SCHEMA, SCHEMA
+from feature_repo.persons.pseudonyms import Persons
 from pipelines.ingest.adapters.adapters import Canonical
 from pipelines.ingest.ingest import IngestParams, ingest
 from pipelines.ingest.report import IngestReport
@@ -50,8 +51,10 @@ def write(folder: Path, **parts: list[dict[str, Any]]) -> Path:
     return folder
 
 
-def run(export: Path, data: Path, constants: IngestParams = LOOSE) -> IngestReport:
-    return ingest("test", Canonical(export), data, constants, LATEST)
+def run(
+    export: Path, data: Path, constants: IngestParams = LOOSE, persons: Persons | None = None
+) -> IngestReport:
+    return ingest("test", Canonical(export), data, constants, LATEST, persons)
 
 
 def files(folder: Path) -> dict[str, bytes]:
