@@ -80,6 +80,7 @@ JOBS: dict[str, dict[str, str]] = {
         "feedback": "monitoring.experiment.feedback",
         "served": "pipelines.protocol.served",
         "drift": "monitoring.drift.drift",
+        "unseen": "pipelines.unseen.unseen",
         "stages": "pipelines.local.stages",
         "console": "pipelines.local.console",
     },

@@ -52,7 +52,7 @@ class Bundle:
 class Served:
     """The slots, how they came about, and the seconds that each stage took.
 
-    `propensity`: as serving.stages.diversify.Shelf has it. `pins`: the rules' that it shows.
+    `propensity`, `explored`: as serving.stages.shelf.Laid has them. `pins`: the rules' that it shows.
     """
 
     slots: tuple[Slot, ...]
@@ -62,6 +62,7 @@ class Served:
     seconds: Mapping[str, float]
     propensity: float = 1.0
     pins: tuple[Pin, ...] = ()
+    explored: bool | None = None
 
 
 class Laps(dict[str, float]):
@@ -124,9 +125,9 @@ def recommend(
     if question:  # its filters are its diversity, and a draw would break them
         ranked, diversity, drawn = arranged(question, ranked), AS_RANKED, None
         standing = question.allowed
-    slots, propensity = shelved(diversity, ranked, matrix, request.limit, drawn, standing, steering, pins)
+    laid = shelved(diversity, ranked, matrix, request.limit, drawn, standing, steering, pins)
     took.lap("diversify")
-    return Served(slots, candidates, ranked, eligible, took, propensity, tuple(pins))
+    return Served(laid.slots, candidates, ranked, eligible, took, laid.propensity, tuple(pins), laid.explored)
 
 
 def reorder(

@@ -28,6 +28,8 @@ from feature_repo.params import load  # noqa: E402
 from feature_repo.ports import redis_url, token  # noqa: E402
 from serving import lifeline  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
+from serving.explore.explorer import Explorer  # noqa: E402
+from serving.explore.offer import Explore  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
@@ -85,11 +87,14 @@ class Endcap:
         vigil = Vigil(self._blocking)
         rulebook = Rulebook(self._blocking, self._releases.snapshots)
         shadow = Shadow(rulebook, self._exposures, PARAMS.rules_shadow_share)
+        explore = load("explore", Explore)
+        explorer = Explorer(self._blocking, explore) if explore.share and not replaying() else None
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
             guarded=vigil.guarded,
             rulebook=rulebook,
             shadow=shadow,
+            explorer=explorer,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
@@ -119,6 +124,7 @@ class Endcap:
             ("lag", LAG_S, lag),
             ("disk", DISK_S, disk.look),
             ("ages", AGES_S, pulse.publish),
+            ("explore", explore.poll_s, explorer.poll if explorer else _nothing),
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]
         running.append(self._exposures.run(partial(pulse.beat, "exposures")))
@@ -150,6 +156,10 @@ def _online_features(url: str, ids: list[str], space: str) -> Features:
     from serving.live.online_features import OnlineFeatures  # imports Feast: 4 s, in the loading thread
 
     return OnlineFeatures(url, ids, space, load("newborns", NewbornParams).most)
+
+
+async def _nothing() -> None:
+    """Nothing is explored."""
 
 
 async def _every(seconds: float, name: str, job: Job, pulse: Pulse) -> None:

@@ -64,6 +64,7 @@ class Exposure:
     items: tuple[str, ...]
     at: int  # arrival, us
     propensity: float = 1.0  # of what stands in the last slot
+    explored: bool | None = None  # whether that slot explores; None where it could not have
     outcomes: dict[str, Outcome] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -74,6 +75,7 @@ class Exposure:
         bundle, items = record.get("bundle") or "", tuple(map(sys.intern, record["items"]))
         ts = int(record["ts"])
         at, propensity = record.get("arrived_ts", ts), record.get("propensity", 1.0)
+        optional |= {"explored": record.get("explored")}
         return cls(ts=ts, bundle=bundle, items=items, at=at, propensity=propensity, **needed, **optional)
 
     @property

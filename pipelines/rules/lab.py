@@ -112,8 +112,8 @@ class Answer:
         source = tuple(s for s, k in zip(ranked.source, kept, strict=True) if k) + (PINNED,) * len(more)
         values = np.zeros((len(rows), 0), np.float32)
         candidates = weighed(Ranked(rows, score, source, values), steering.factor)
-        slots, _ = shelved(diversity, candidates, matrix, limit, None, (may,), steering, pins)
-        return [slot.item_id for slot in slots]
+        laid = shelved(diversity, candidates, matrix, limit, None, (may,), steering, pins)
+        return [slot.item_id for slot in laid.slots]
 
 
 def run(redis: Redis, room: Showroom, held: Document, draft: Document, now: int, last: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@
     report      what this worker serves, last told     disk     room for what Redis writes, last looked at
     vigil       the canary's guard, last looked at     ages     these metrics
     rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
+    explore     what is on offer to be explored, last read
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -33,6 +34,7 @@ class Liveness:
     shadow: float
     vigil: float
     ages: float
+    explore: float
 
 
 class Pulse:

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from redis.asyncio import Redis
@@ -20,6 +21,7 @@ from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from serving import pipeline, prometheus
+from serving.explore.explorer import Explorer
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
@@ -57,15 +59,17 @@ class Storefront:
         guarded: Callable[[int], bool] = lambda version: True,
         rulebook: Rulebook | None = None,
         shadow: Shadow | None = None,
+        explorer: Explorer | None = None,
     ) -> None:
         """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
 
-        In a replay no rule holds: its lists are compared with those that the models alone make.
+        In a replay no rule holds and nothing is explored: its lists are compared with those that the models
+        alone make.
         """
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
         self._guarded, self._shadow = guarded, shadow
-        self._rulebook = None if replay else rulebook
+        self._rulebook, self._explorer = (None, None) if replay else (rulebook, explorer)
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._in_flight = 0
@@ -138,6 +142,8 @@ class Storefront:
         started = time.perf_counter() - seen.read_s
         arm, bundle, version, now, matrix, rows, degraded, read_s = seen
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
+        if self._explorer and task.fills and arm != HOLDOUT:
+            steering = replace(steering, offer=self._explorer.offer(request, visitor, matrix))
         asked = task, request, bundle, visitor, matrix, steering
         if degraded == OVERLOADED:
             slots, served_from, served = self._ladder(*asked)
@@ -160,7 +166,10 @@ class Storefront:
             products=products(slots, request.fields, matrix) if request.fields else (),
         )
         rules, propensity = steering.version, served.propensity if served else 1.0
-        self._exposures.add(exposure(request, answer, now, version, propensity, rules))
+        explored = served.explored if served else None
+        if explored and self._explorer:
+            self._explorer.spent(request.surface, slots[-1].item_id)
+        self._exposures.add(exposure(request, answer, now, version, propensity, rules, explored))
         if served and slots and self._draw() < self._params.served_share:
             meta = sample(request, answer, now, served, matrix, rules)
             self._exposures.add_sample(meta, served.ranked.matrix)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.assemble.matrix import ItemMatrix
+from serving.explore.offer import Offer
 from serving.types import Floats, Ranked, Rows
 
 PINNED = "pin"  # the source of a product that no source brought but a rule
@@ -51,6 +52,7 @@ class Steering:
     only: str | None = None
     caps: tuple[Cap, ...] = ()
     pins: tuple[Pin, ...] = ()
+    offer: Offer | None = None  # of no rule: what the shop wants to be shown at all
 
     @property
     def asks_nothing(self) -> bool:
