@@ -2,16 +2,17 @@
 
     endcap up && python benchmarks/unseen.py [--visits 1000] [--days 7] [--share 0.15]
 
-The release of a shop that runs answers in process, by its own request path; nothing is asked over HTTP and
-nothing is written. Shoppers come day by day for a first page, and once more for a category page; each list is
-judged by the expected clicks of its slots, by the world's own truth. Both policies meet the same shoppers. Every
-night the products that nobody was shown for 72 hours are put on offer. The days before the week, three of them,
-are without the budget for both.
+The release of a shop that runs answers in process, by its own request path and the rows of its shoppers;
+nothing is asked over HTTP and nothing is written. Shoppers come day by day for a first page and a category
+page; each list is judged by the expected clicks of its slots, by the world's own truth. Both policies meet
+the same shoppers. Every night the products that nobody was shown for 72 hours are put on offer. The three
+days before the week are without the budget for both.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
@@ -21,7 +22,6 @@ import numpy as np
 from feature_repo.assemble.matrix import COUNTERS, ItemMatrix
 from feature_repo.clock import DAY_US, HOUR_US, micros
 from feature_repo.folds.parts import POSITION_EXPONENT
-from feature_repo.online.connection import connect
 from feature_repo.params import load, root, shop
 from feature_repo.places import CANDIDATE, at
 from feature_repo.ports import redis_url
@@ -54,8 +54,8 @@ class Told(NamedTuple):
 class Shelves:
     """The shop under one policy: what was shown when, and the counts by which the long tail is told."""
 
-    def __init__(self, release: Bundle, matrix: ItemMatrix, start: int) -> None:
-        self.release, self.matrix = release, matrix
+    def __init__(self, matrix: ItemMatrix, start: int) -> None:
+        self.matrix = matrix
         self.last = np.full(len(matrix), start - UNSEEN_HOURS * HOUR_US - 1)
         self._today = np.zeros(len(matrix))
 
@@ -81,10 +81,16 @@ class Shelves:
 
 
 def week(
-    release: Bundle, matrix: ItemMatrix, world: World, start: int, args: argparse.Namespace, share: float
+    release: Bundle,
+    features: OnlineFeatures,
+    runner: asyncio.Runner,
+    world: World,
+    start: int,
+    args: argparse.Namespace,
+    share: float,
 ) -> Told:
     """BEFORE days without the budget, then `days` with `share` of the lists exploring, `per_day` at most."""
-    shelves, rng = Shelves(release, matrix, start), np.random.default_rng(args.seed)
+    shelves, rng = Shelves(features.matrix, start), np.random.default_rng(args.seed)
     people, everything, unseen = world.shoppers, np.arange(len(world.shop.item_ids)), list[int]()
     activity = people.activity / people.activity.sum()
     clicks, explored, looked = list[float](), 0, world.examination(np.arange(1, K + 1))
@@ -97,10 +103,11 @@ def week(
             who = int(rng.choice(len(people.user_ids), p=activity))
             today = np.array([world.day(datetime.fromtimestamp(now / 1e6, world.start.tzinfo))])
             leaf, style = world.intents(np.array([who]), today, rng)
+            rows = runner.run(features.read(people.user_id(who), None, now))
             for number, surface in enumerate(SURFACES):
                 context = Context(device=str(people.device[who]), country=str(people.country[who]))
                 request = Request(surface, people.user_id(who), f"{day}-{visit}", context=context, limit=K)
-                visitor = visitor_of(request, now + number, None, None)
+                visitor = visitor_of(request, now + number, rows.user, None)
                 steering, seek = UNSTEERED, draw(request, visitor, SEEK)
                 if len(offered) and left[surface] and seek is not None:
                     steering = replace(UNSTEERED, offer=Offer(share, offered, seek))
@@ -114,8 +121,8 @@ def week(
                 if live:
                     moment = Moment(surface, int(leaf[0]), int(style[0]), -1, float(today[0]))
                     chance = world.click_probability(who, everything, moment)
-                    rows = [world.row[item] for item in items]
-                    clicks.append(float((chance[rows] * looked[: len(rows)]).mean()))
+                    listed = [world.row[item] for item in items]
+                    clicks.append(float((chance[listed] * looked[: len(listed)]).mean()))
         shelves.close(now)
         unseen.append(len(shelves.unseen(now)))
     return Told(unseen, np.array(clicks), explored)
@@ -134,10 +141,10 @@ def main() -> None:
     world, release = World.load(root() / shop().source / "truth.npz"), bundle.load(at(CANDIDATE))
     features = OnlineFeatures(redis_url(), release.models.ids)
     features.load_items()
-    connect().close()
+    runner = asyncio.Runner()  # connections live in one event loop
     start = micros(datetime.fromisoformat((shop().run_dir() / "shoppers_until.txt").read_text()))
     told = {
-        name: week(release, features.matrix, world, start, args, share)
+        name: week(release, features, runner, world, start, args, share)
         for name, share in (("without", 0.0), ("with", args.share))
     }
     print(
@@ -152,9 +159,8 @@ def main() -> None:
     ctr, change = told["without"].clicks, told["with"].clicks - told["without"].clicks
     low, high = bootstrap_interval(change, np.random.default_rng(args.seed))
     print(f"expected CTR {ctr.mean():.3%}; the budget changes it by {change.mean() / ctr.mean():+.2%} of it")
-    print(
-        f"  (95 % from {low / ctr.mean():+.2%} to {high / ctr.mean():+.2%}); {told['with'].explored:,} lists explored"
-    )
+    print(f"  (95 % from {low / ctr.mean():+.2%} to {high / ctr.mean():+.2%})")
+    print(f"{told['with'].explored:,} of {len(ctr):,} lists explored")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ CANDIDATE = BUNDLES / "candidate"
 
 REPORTS = DATA / "reports"
 BLEND_PICTURE, ORDER_PICTURE = REPORTS / "blend.png", REPORTS / "order.png"
-VARIETY_PICTURE = REPORTS / "variety.png"
+VARIETY_PICTURE, CHANCES_PICTURE = REPORTS / "variety.png", REPORTS / "chances.png"
+MARGIN, MARGIN_PICTURE = REPORTS / "margin.json", REPORTS / "margin.png"
 EVALUATION = REPORTS / "evaluate.json"
 HEADLINE, PASSED = REPORTS / "headline.json", REPORTS / "passed.json"  # few and flat, in git: `dvc metrics`
 COMPARISON = REPORTS / "compare.json"

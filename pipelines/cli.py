@@ -60,6 +60,7 @@ JOBS: dict[str, dict[str, str]] = {
         "rollout": "pipelines.release.rollout",
         "trace": "pipelines.lineage.trace",
         "rules": "pipelines.rules.rules",
+        "margin": "pipelines.rules.margin",
     },
     "serve": {
         "up": "pipelines.local.stack:up",

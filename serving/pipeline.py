@@ -14,7 +14,7 @@ from feature_repo.folds.owner import visible
 from serving.stages.diversify import Diversify, draw
 from serving.stages.eligibility import Eligibility, eligibility, on_sale
 from serving.stages.fitted import Models, user_vector
-from serving.stages.odds import UNWEIGHTED, Clicks
+from serving.stages.odds import BY_RELEVANCE, UNWEIGHTED, Clicks, Profit
 from serving.stages.rank import Ranker, Untrained, rank
 from serving.stages.retrieve import Retrieve, Scored, Sources, retrieve
 from serving.stages.shelf import AS_RANKED, every_one, shelved
@@ -38,6 +38,7 @@ class Bundle:
     diversify: Diversify
     surfaces: Surfaces
     clicks: Clicks = UNWEIGHTED
+    profit: Profit = BY_RELEVANCE
     manifest: Mapping[str, Any] = field(default_factory=dict)
     rails: Mapping[str, list[str]] = field(default_factory=dict)  # "popular": item ids, best first
 
@@ -119,7 +120,7 @@ def recommend(
     ranker, weights = (Untrained(), UNWEIGHTED) if own else (bundle.ranker, clicks)
     ranked = rank(ranker, candidates, visitor, past, matrix, weights, models.attraction)
     took.lap("rank")
-    ranked = weighed(ranked, steering.factor)
+    ranked = weighed(ranked if own else bundle.profit.weigh(ranked, matrix, request.surface), steering.factor)
     diversity, drawn = bundle.diversify, draw(request, visitor)
     standing: tuple[Mask, ...] = (eligible.mask,)
     if question:  # its filters are its diversity, and a draw would break them
@@ -148,7 +149,8 @@ def reorder(
     candidates = Candidates(rows, ("listed",) * len(rows), scores)
     took.lap("retrieve")
     weights = bundle.clicks, bundle.models.attraction
-    ranked = weighed(rank(bundle.ranker, candidates, visitor, past, matrix, *weights), steering.factor)
+    ranked = rank(bundle.ranker, candidates, visitor, past, matrix, *weights)
+    ranked = weighed(bundle.profit.weigh(ranked, matrix, request.surface), steering.factor)
     took.lap("rank")
     slots, pins = every_one(ranked, matrix, steering)
     return Served(slots, candidates, ranked, Eligibility(mask, {}), took, pins=pins)

@@ -119,14 +119,19 @@ def scaled(score: Floats) -> Floats:
     return relevance
 
 
-def weighed(ranked: Ranked, factor: Floats | None) -> Ranked:
-    """The ranking by relevance times `factor` (N,), equal ones in their order; `score` stays the model's."""
-    if factor is None:
-        return ranked
-    relevance = scaled(ranked.score) * factor[ranked.rows]
+def ordered(ranked: Ranked, relevance: Floats) -> Ranked:
+    """The ranking by `relevance` (k,), equal ones in their order; `score` stays the model's."""
     order = np.argsort(-relevance, kind="stable")
     source = tuple(ranked.source[at] for at in order.tolist())
     return Ranked(ranked.rows[order], ranked.score[order], source, ranked.matrix[order], relevance[order])
+
+
+def weighed(ranked: Ranked, factor: Floats | None) -> Ranked:
+    """The ranking by relevance times `factor` (N,)."""
+    if factor is None:
+        return ranked
+    relevance = scaled(ranked.score) if ranked.relevance is None else ranked.relevance
+    return ordered(ranked, relevance * factor[ranked.rows])
 
 
 def topped_up(matrix: ItemMatrix, eligible: Mask, room: Room, missing: int) -> list[int]:
