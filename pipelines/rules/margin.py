@@ -20,9 +20,9 @@ from feature_repo.params import load, shop
 from feature_repo.picture import Figure
 from feature_repo.places import MARGIN, MARGIN_PICTURE, at
 from feature_repo.terminal import console, table
+from monitoring.fitting.relisted import Answers
+from monitoring.fitting.showroom import Showroom
 from pipelines.protocol.chosen import Margin
-from pipelines.rules.relisted import Answers
-from pipelines.rules.showroom import Showroom
 from serving.live.exposures import SERVED
 from serving.rules import published
 from serving.rules.compiled import Compiled
@@ -34,7 +34,7 @@ def main(
     json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """Draw clicks against margin over the weights of expected profit, on logged answers."""
-    from pipelines.rules import showroom  # Feast takes seconds
+    from monitoring.fitting import showroom  # Feast takes seconds
 
     redis = connect()
     report = traded(redis, showroom.opened(redis), load("margin", Margin).tried, last, time.time_ns() // 1000)

@@ -52,7 +52,7 @@ def main(
     json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """Products that nobody was shown, each with its cause; what is shown instead; what exploring costs."""
-    from pipelines.rules import showroom  # Feast takes seconds
+    from monitoring.fitting import showroom  # Feast takes seconds
     from pipelines.unseen import page, sightings
 
     params, explore = load("unseen", UnseenParams), load("explore", Explore)
@@ -79,7 +79,7 @@ def main(
 
 
 def triage(redis: Any, room: Any, now: int, hours: float, params: UnseenParams) -> dict[str, Any]:
-    """The report but for exploration and earlier runs; `room`: pipelines.rules.showroom.Showroom."""
+    """The report but for exploration and earlier runs; `room`: monitoring.fitting.showroom.Showroom."""
     from pipelines.unseen import sightings
     from pipelines.unseen.causes import CAUSES, COULD_BE_SOLD, blocking, cause, places
     from serving.rules import published

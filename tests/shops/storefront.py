@@ -31,6 +31,8 @@ from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Event
 from feature_repo.params import load
 from serving.compat.doors import routes as compat_routes
+from serving.explore.explorer import Explorer
+from serving.explore.offer import Explore
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
 from serving.http.origins import Cors
@@ -147,7 +149,12 @@ def user_row(*events: tuple[str, str], session: str = "s0") -> dict[str, Any]:
 
 @contextmanager
 def open_shop(
-    home: Path, bundle: Path, url: str, replay: bool = False, holdout: float = 0.0
+    home: Path,
+    bundle: Path,
+    url: str,
+    replay: bool = False,
+    holdout: float = 0.0,
+    explore: Explore | None = None,
 ) -> Iterator[Shop]:
     """The routes over the Redis at `url`, `bundle` as champion."""
     params = load("serving", Serving)
@@ -158,7 +165,9 @@ def open_shop(
     releases = Releases(blocking, lambda ids, space: features)
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
-    storefront = Storefront(releases, background, exposures, health, params, holdout, replay)
+    explorer = Explorer(blocking, explore) if explore else None
+    asked = releases, background, exposures, health, params, holdout, replay
+    storefront = Storefront(*asked, explorer=explorer)
     cors = replace(load("cors", Cors), origins=(PAGE,))
     app = build_app(cors, compat_routes(load("compat", Terms)))
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
@@ -167,6 +176,8 @@ def open_shop(
     with TestClient(app) as client:
         shop = Shop(client, features, releases, storefront, exposures, health, blocking, home)
         shop.run(releases.poll)
+        if explorer:
+            shop.run(explorer.poll)
         yield shop
         shop.run(background.aclose)
     blocking.close()

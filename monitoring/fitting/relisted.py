@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
-from pipelines.rules.showroom import Showroom
+from monitoring.fitting.showroom import Showroom
 from serving.live.exposures import decode
 from serving.stages.diversify import Diversify
 from serving.stages.odds import BY_RELEVANCE, Chances, Profit
