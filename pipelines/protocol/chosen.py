@@ -1,25 +1,16 @@
 """What this shop learned of its own past: quotas and window (`endcap blend`), the order (`endcap order`)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
-from feature_repo.errors import ParamsError
 from feature_repo.files import read_json
 from feature_repo.params import load
 from feature_repo.places import BLEND, ORDER, existing
 from serving.stages.diversify import Diversify
-from serving.stages.odds import Chances, Clicks, Profit
+from serving.stages.odds import Clicks
 from serving.stages.retrieve import Retrieve
 
 RANKER, OWN = "ranker", "blend"  # orders beside those of a single source, which are called like it
-
-
-@dataclass(frozen=True)
-class Margin:
-    """Section `margin` of params.yaml."""
-
-    weight: float  # of expected profit in the order of lists; 0 = none
-    tried: tuple[float, ...]  # by `endcap margin`
 
 
 class Order(NamedTuple):
@@ -58,21 +49,3 @@ def chosen(diversify: Diversify, clicks: Clicks) -> Order:
     found = read_json(existing(ORDER, "order"), "run `endcap order`", "serves", "clicks")
     weights = {name: found["clicks"][name] for name in ("ranker", "attraction")}
     return settings(found["serves"], learned(), diversify, replace(clicks, **weights))
-
-
-def profit() -> Profit:
-    """Section `margin` with the chances of a click that `endcap order` calibrated.
-
-    Raises ParamsError for a weight where there are none: expected profit is then not known.
-    """
-    found = read_json(existing(ORDER, "order"), "run `endcap order`", "serves", "clicks")
-    told = found["clicks"].get("chances") or {}
-    chances = Chances(**{name: told[name] for name in Chances.__dataclass_fields__ if name in told})
-    made = Profit(load("margin", Margin).weight, chances)
-    if made.weight and (found["serves"] != RANKER or not chances.known):
-        step = told.get("why") or "the ranker must serve, and lists be logged"
-        raise ParamsError(
-            f"margin.weight: {made.weight} is not allowed where no chance of a click is calibrated; "
-            f"allowed: 0. Next: {step}; `endcap order` learns it"
-        )
-    return made

@@ -25,7 +25,8 @@ from feature_repo.places import (
     at,
     existing,
 )
-from pipelines.protocol.chosen import RANKER, chosen, profit
+from pipelines.blend.profit import profit
+from pipelines.protocol.chosen import RANKER, chosen
 from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
 from serving.release import bundle

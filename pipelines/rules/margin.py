@@ -22,7 +22,7 @@ from feature_repo.places import MARGIN, MARGIN_PICTURE, at
 from feature_repo.terminal import console, table
 from monitoring.fitting.relisted import Answers
 from monitoring.fitting.showroom import Showroom
-from pipelines.protocol.chosen import Margin
+from pipelines.blend.profit import Margin
 from serving.live.exposures import SERVED
 from serving.rules import published
 from serving.rules.compiled import Compiled
