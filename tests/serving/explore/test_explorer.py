@@ -143,10 +143,10 @@ def answers(shop: Shop) -> list[dict[str, Any]]:
 
 
 def test_each_product_is_shown_once_by_a_worker_with_its_chance_on_the_record(shop: Shop) -> None:
-    answers(shop)
+    lacking = set(OFFERED) - set(items(answers(shop)[0])[:-1])  # what a list holds anyway is not explored
     explored = [entry for entry in told(shop) if entry.get("explored")]
-    assert {entry["items"][-1] for entry in explored} == set(OFFERED) and len(explored) == len(OFFERED)
-    for left, entry in zip((4, 3, 2, 1), explored, strict=True):
+    assert sorted(entry["items"][-1] for entry in explored) == sorted(lacking)
+    for left, entry in zip(range(len(lacking), 0, -1), explored, strict=True):
         assert entry["propensity"] == pytest.approx(ON.share / left, abs=0.2)
         assert entry["propensity"] >= ON.share / left - 1e-9
     assert "explored" not in told(shop)[-1]  # nothing is on offer any more
