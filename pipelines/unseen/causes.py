@@ -121,7 +121,7 @@ def blocking(rules: Document, lists: Iterable[List], matrix: ItemMatrix, now: in
         return {}
     masks = [(rule.id, barred(rule, matrix, now)) for rule in rules.rules]
     return {
-        matrix.ids[row]: next((name for name, mask in masks if mask[row]), "")
+        matrix.ids[row]: next((name for name, mask in masks if mask is not None and mask[row]), "")
         for row in np.flatnonzero(always).tolist()
     }
 

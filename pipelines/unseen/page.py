@@ -24,7 +24,7 @@ def write_picture(report: Mapping[str, Any], path: Path) -> None:
     at = [instant(day["day"] * DAY_US) for day in days]
     for name, told in (("tail_share", "long tail's share"), ("gini", "Gini"), ("coverage", "coverage")):
         values = [float("nan") if day[name] is None else day[name] for day in days]
-        left.plot(at, values, "o-", markersize=3, label=told)  # type: ignore[arg-type]
+        left.plot(at, values, "o-", markersize=3, label=told)
     left.set(ylim=(0, 1), title="Impressions by day, UTC")
     left.tick_params(axis="x", rotation=30)
     left.legend(frameon=False)

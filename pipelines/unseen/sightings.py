@@ -86,7 +86,7 @@ def by_day(seen: Sightings, items: list[str], tail: float) -> list[dict[str, Any
 def _of_day(day: int, counts: dict[int, Doubles], tail: float) -> dict[str, Any]:
     shown = counts[day]
     before = [counts[day - back] for back in range(1, BEFORE + 1) if day - back in counts]
-    told = {"day": day, "impressions": int(shown.sum()), "gini": gini(shown.astype(np.int64))}
+    told: dict[str, Any] = {"day": day, "impressions": int(shown.sum()), "gini": gini(shown.astype(np.int64))}
     told |= {"coverage": float((shown > 0).mean()), "tail_share": None}
     if before and sum(map(np.sum, before)):
         rare = np.argsort(np.sum(before, 0), kind="stable")[: round(tail * len(shown))]

@@ -95,7 +95,13 @@ def triage(redis: Any, room: Any, now: int, hours: float, params: UnseenParams) 
     for item in sorted(unseen):
         why, told = cause(item, room.matrix, blocked, stands[item], now, hours)
         last = instant(seen.last[item]).isoformat() if item in seen.last else None
-        one = {"item_id": item, "title": words[item], "cause": why, "told": told, "last_seen": last}
+        one: dict[str, Any] = {
+            "item_id": item,
+            "title": words[item],
+            "cause": why,
+            "told": told,
+            "last_seen": last,
+        }
         items.append(one | {"rank": stands[item].rank, "gap": stands[item].gap})
     causes = Counter(one["cause"] for one in items)
     return {
