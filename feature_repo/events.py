@@ -98,6 +98,7 @@ ITEM_SCHEMA = pa.schema(
         pa.field("available_from", TIMESTAMP),
         pa.field("gtin", pa.string()),
         pa.field("url", pa.string()),
+        pa.field("tags", pa.list_(pa.string())),
     ]
 )
 

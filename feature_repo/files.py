@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from itertools import islice
@@ -63,18 +63,30 @@ def secret(file: Path) -> str:
     return file.read_text().strip()
 
 
-def secrets_in(file: Path, *names: str) -> None:
-    """Have a random text under each of `names` in the JSON object `file`, mode 0600; what is there stays.
+def secrets_in(file: Path, *names: str, given: Mapping[str, str] | None = None) -> None:
+    """Let the JSON object in `file` hold a random text under each of `names`, mode 0600; what is there stays.
 
-    Several processes may do so at once. Raises DataError for a file that is no JSON object.
+    "console.viewer" is the name `viewer` within the object `console`. `given`: name -> text in place of a
+    random one. Raises DataError for a file that is none of ours.
     """
-    with alone(file.with_name(f"{file.name}.lock")):
+    with alone(file.with_suffix(".lock")):
         held = read_json(file, "remove it, `endcap up` makes another") if file.exists() else {}
-        if missing := [name for name in names if name not in held]:
-            held |= {name: secrets.token_urlsafe(32) for name in missing}
-            with whole(file) as draft:
-                draft.touch(mode=0o600)
-                draft.write_bytes(orjson.dumps(held, option=orjson.OPT_INDENT_2))
+        before = orjson.dumps(held)
+        for name in names:
+            *outer, last = name.split(".")
+            place = held
+            for part in outer:
+                place = place.setdefault(part, {})
+                if not isinstance(place, dict):
+                    step = "remove it, `endcap up` makes another"
+                    raise DataError(file, f"{part!r} is no JSON object", next_step=step)
+            place.setdefault(last, (given or {}).get(name) or secrets.token_urlsafe(32))
+        if (text := orjson.dumps(held)) == before:
+            return
+        with whole(file) as draft:
+            new = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(new, text)
+            os.close(new)
 
 
 def sweep(folder: Path, idle_s: float = DRAFT_IDLE_S) -> list[Path]:

@@ -35,7 +35,8 @@ CANDIDATE = BUNDLES / "candidate"
 
 REPORTS = DATA / "reports"
 BLEND_PICTURE, ORDER_PICTURE = REPORTS / "blend.png", REPORTS / "order.png"
-VARIETY_PICTURE = REPORTS / "variety.png"
+VARIETY_PICTURE, CHANCES_PICTURE = REPORTS / "variety.png", REPORTS / "chances.png"
+MARGIN, MARGIN_PICTURE = REPORTS / "margin.json", REPORTS / "margin.png"
 EVALUATION = REPORTS / "evaluate.json"
 HEADLINE, PASSED = REPORTS / "headline.json", REPORTS / "passed.json"  # few and flat, in git: `dvc metrics`
 COMPARISON = REPORTS / "compare.json"
@@ -45,6 +46,7 @@ VERDICT = REPORTS / "gate.json"
 REFERENCE = REPORTS / "reference.parquet"  # what live answers are compared with, part of a bundle
 REPLAY, PARITY = REPORTS / "replay.json", REPORTS / "parity.json"  # of the running shop, of one of its own
 DRIFT = REPORTS / "drift.json"
+UNSEEN, UNSEEN_PICTURE, UNSEEN_PAGE = (REPORTS / f"unseen.{kind}" for kind in ("json", "png", "html"))
 
 EMAIL = DATA / "email"  # a file per run of `endcap email`
 FEEDBACK = DATA / "feedback"  # what became of what was shown

@@ -93,7 +93,10 @@ def without_password(url: str) -> str:
 
 
 def tokens_file() -> Path:
-    """JSON, the keys of the active shop's callers, mode 0600; `endcap up` makes it. docs/operations.md."""
+    """JSON, name -> token, or -> an object of them: the keys of the active shop's callers, mode 0600.
+
+    `endcap up` makes it, and adds what is missing.
+    """
     return shop().run_dir() / "tokens.json"
 
 
@@ -144,6 +147,17 @@ def _valid(where: str, keys: Any) -> tuple[str, ...]:
             "them while the older one is being replaced"
         )
     return tuple(keys)
+
+
+def tokens_of(name: str) -> dict[str, str]:
+    """The tokens that tokens_file() has within the object `name`; errors as of `tokens`."""
+    file = tokens_file()
+    if not file.exists():
+        return {}
+    require_private(file)
+    found = read_json(file, "remove it, `endcap up` makes another").get(name)
+    held = found if isinstance(found, dict) else {}
+    return {one: text for one, text in held.items() if isinstance(text, str) and text}
 
 
 def opens(authorization: str, wanted: str) -> bool:

@@ -63,6 +63,7 @@ JOBS: dict[str, dict[str, str]] = {
         "refresh": "pipelines.retrain.refresh",
         "trace": "pipelines.lineage.trace",
         "rules": "pipelines.rules.rules",
+        "margin": "pipelines.rules.margin",
     },
     "persons": {
         "person": "pipelines.persons.person",
@@ -89,6 +90,7 @@ JOBS: dict[str, dict[str, str]] = {
         "feedback": "monitoring.experiment.feedback",
         "served": "pipelines.protocol.served",
         "drift": "monitoring.drift.drift",
+        "unseen": "pipelines.unseen.unseen",
         "stages": "pipelines.local.stages",
         "console": "pipelines.local.console",
     },

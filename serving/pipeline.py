@@ -15,7 +15,7 @@ from feature_repo.folds.owner import visible
 from serving.stages.diversify import Diversify, draw
 from serving.stages.eligibility import Eligibility, eligibility, on_sale
 from serving.stages.fitted import Models, user_vector
-from serving.stages.odds import UNWEIGHTED, Clicks
+from serving.stages.odds import BY_RELEVANCE, UNWEIGHTED, Clicks, Profit
 from serving.stages.rank import Ranker, Untrained, rank
 from serving.stages.retrieve import Retrieve, Scored, Sources, retrieve
 from serving.stages.shelf import AS_RANKED, every_one, shelved
@@ -39,6 +39,7 @@ class Bundle:
     diversify: Diversify
     surfaces: Surfaces
     clicks: Clicks = UNWEIGHTED
+    profit: Profit = BY_RELEVANCE
     manifest: Mapping[str, Any] = field(default_factory=dict)
     rails: Mapping[str, list[str]] = field(default_factory=dict)  # "popular": item ids, best first
 
@@ -53,7 +54,7 @@ class Bundle:
 class Served:
     """The slots, how they came about, and the seconds that each stage took.
 
-    `propensity`: as serving.stages.diversify.Shelf has it. `pins`: the rules' that it shows.
+    `propensity`, `explored`: as serving.stages.shelf.Laid has them. `pins`: the rules' that it shows.
     """
 
     slots: tuple[Slot, ...]
@@ -63,6 +64,7 @@ class Served:
     seconds: Mapping[str, float]
     propensity: float = 1.0
     pins: tuple[Pin, ...] = ()
+    explored: bool | None = None
 
 
 class Laps(dict[str, float]):
@@ -119,15 +121,15 @@ def recommend(
     ranker, weights = (Untrained(), UNWEIGHTED) if own else (bundle.ranker, clicks)
     ranked = rank(ranker, candidates, visitor, past, matrix, weights, models.attraction)
     took.lap("rank")
-    ranked = weighed(ranked, steering.factor)
+    ranked = weighed(ranked if own else bundle.profit.weigh(ranked, matrix, request.surface), steering.factor)
     diversity, drawn = bundle.diversify, draw(request, visitor)
     standing: tuple[Filter, ...] = (eligible.may,)
     if question:  # its filters are its diversity, and a draw would break them
         ranked, diversity, drawn = arranged(question, ranked), AS_RANKED, None
         standing = question.allowed
-    slots, propensity = shelved(diversity, ranked, matrix, request.limit, drawn, standing, steering, pins)
+    laid = shelved(diversity, ranked, matrix, request.limit, drawn, standing, steering, pins)
     took.lap("diversify")
-    return Served(slots, candidates, ranked, eligible, took, propensity, tuple(pins))
+    return Served(laid.slots, candidates, ranked, eligible, took, laid.propensity, tuple(pins), laid.explored)
 
 
 def reorder(
@@ -148,7 +150,8 @@ def reorder(
     candidates = Candidates(rows, ("listed",) * len(rows), scores)
     took.lap("retrieve")
     weights = bundle.clicks, bundle.models.attraction
-    ranked = weighed(rank(bundle.ranker, candidates, visitor, past, matrix, *weights), steering.factor)
+    ranked = rank(bundle.ranker, candidates, visitor, past, matrix, *weights)
+    ranked = weighed(bundle.profit.weigh(ranked, matrix, request.surface), steering.factor)
     took.lap("rank")
     slots, pins = every_one(ranked, matrix, steering)
     return Served(slots, candidates, ranked, Eligibility(may, {}, len(matrix)), took, pins=pins)

@@ -39,6 +39,8 @@ from serving.access.signatures import Signatures  # noqa: E402
 from serving.access.tolls import TollGate  # noqa: E402
 from serving.cascade.queueing import Admission, Cascade  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
+from serving.explore.explorer import Explorer  # noqa: E402
+from serving.explore.offer import Explore  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
@@ -109,6 +111,8 @@ class Endcap:
         shared = SharedRails(self._blocking, rails)
         signatures = Signatures(ACCESS.signing)
         persons = of_the_shop()
+        explore = load("explore", Explore)
+        explorer = Explorer(self._blocking, explore) if explore.share and not replaying() else None
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
             signatures=signatures,
@@ -119,6 +123,7 @@ class Endcap:
             rails=ShopperRails(Wire(wires(url), QUICK_S).ask, rails),
             shared=shared,
             persons=persons,
+            explorer=explorer,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
@@ -161,6 +166,7 @@ class Endcap:
             ("rails", rails.look_s, shared.poll),
             ("signing", SIGNING_S, sign),
             ("ages", AGES_S, ages),
+            ("explore", explore.poll_s, explorer.poll if explorer else _nothing),
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]
         running.append(self._exposures.run(partial(pulse.beat, "exposures")))
@@ -192,6 +198,10 @@ def _online_features(url: str, ids: list[str], space: str) -> Features:
     from serving.live.online_features import OnlineFeatures  # imports Feast: 4 s, in the loading thread
 
     return OnlineFeatures(url, ids, space, load("newborns", NewbornParams).most)
+
+
+async def _nothing() -> None:
+    """Nothing is explored."""
 
 
 async def _every(seconds: float, name: str, job: Job, pulse: Pulse) -> None:

@@ -88,8 +88,8 @@ class Candidates:
 class Ranked:
     """Candidates in descending order of the ranker's score; `matrix` float32 (k, 28) in the same order.
 
-    Where a rule weighs them the order is that of `relevance`, float32 (k,): the score scaled to 0..1 times
-    the rules' factors.
+    Where profit or a rule weighs them the order is that of `relevance`, float32 (k,): the score scaled to
+    0..1, blended with the profit that is expected, times the rules' factors.
     """
 
     rows: Rows

@@ -59,6 +59,21 @@ def bands(price: Doubles, catalogue: Doubles) -> npt.NDArray[np.int32]:
     return found
 
 
+def retagged(
+    tags: dict[str, Rows], before: Sequence[object], after: Sequence[object], rows: Rows
+) -> dict[str, Rows]:
+    """`tags` after the lists of `rows` (n,) became others; a tag that is in none of them keeps its array."""
+    found = dict(tags)
+    for old, new, row in zip(before, after, rows.tolist(), strict=True):
+        was, now = ({str(word) for word in words or ()} for words in (old, new))  # type: ignore[attr-defined]
+        for tag in was - now:
+            found[tag] = found[tag][found[tag] != row]
+        for tag in now - was:
+            held = found.get(tag, np.zeros(0, np.int64))
+            found[tag] = np.insert(held, np.searchsorted(held, row), row)
+    return {tag: held for tag, held in found.items() if len(held)}
+
+
 def tagged(tags: Iterable[object]) -> dict[str, Rows]:
     """Tag -> the rows that have it, from a list of texts (or None) per item."""
     found: dict[str, list[int]] = {}

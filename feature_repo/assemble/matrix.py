@@ -20,6 +20,7 @@ from feature_repo.assemble.catalogue_columns import (
     department,
     instants,
     numbers,
+    retagged,
     tagged,
     texts,
 )
@@ -89,7 +90,8 @@ class ItemMatrix:
         self.stock, self.available_from = numbers(catalogue["stock"]), instants(catalogue["available_from"])
         self.shown = {n: list(catalogue[n]) for n in SHOWN if n in catalogue and n != "price"}
         self._words = {name: texts(catalogue[name]) for name in ("category_path", "brand")}
-        self.tags = tagged(catalogue.get("tags", ()))
+        self._tags = list(catalogue.get("tags", [None] * len(self.ids)))
+        self.tags = tagged(self._tags)
         self._code()
         self._derive()
 
@@ -216,6 +218,12 @@ class ItemMatrix:
         }
         if any(other._words[name] is not held for name, held in self._words.items()):
             other._code()
+        before, after = [self._tags[row] for row in rows.tolist()], list(catalogue.get("tags", ()))
+        if after and after != before:
+            other._tags = self._tags.copy()
+            for row, tags in zip(rows.tolist(), after, strict=True):
+                other._tags[row] = tags
+            other.tags = retagged(self.tags, before, after, rows)
         other._derive()
         other._bestselling = other._young = None
         return other
@@ -237,6 +245,8 @@ class ItemMatrix:
             setattr(other, name, np.concatenate([getattr(self, name)[:n], getattr(tail, name)]))
         other._words = {name: [*words[:n], *tail._words[name]] for name, words in self._words.items()}
         other.shown = {name: [*held[:n], *tail.shown[name]] for name, held in self.shown.items()}
+        other._tags = [*self._tags[:n], *tail._tags]
+        other.tags = tagged(other._tags)
         other._code()
         other.price_band = np.concatenate([self.price_band[:n], bands(tail.price, self.price[:n])])
         other.activity = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from feature_repo.assemble.crosses import RECENCY
 from feature_repo.assemble.vectorize import READINGS
-from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.catalogue import ITEM_CATALOGUE, TAGS
 from feature_repo.features.stored import FOLDS
 from feature_repo.folds.fold import Part
 from feature_repo.folds.parts import POSITION_EXPONENT, Counts
@@ -23,7 +23,13 @@ def declared() -> dict[str, Any]:
     return {
         "columns": [[c, r.column, r.unit, r.doc, r.of] for c, group in READINGS.items() for r in group],
         "views": [
-            [view.name, view.key, view.max_age_days, view.doc, [list(column) for column in view.columns]]
+            [
+                view.name,
+                view.key,
+                view.max_age_days,
+                view.doc,
+                [list(c) for c in view.columns if c.name != TAGS],
+            ]
             for view in (*FOLDS, ITEM_CATALOGUE)
         ],
         "parts": [[fold.name, [_part(part) for part in fold.parts]] for fold in FOLDS],

@@ -23,6 +23,7 @@ from feature_repo.features.stored import FOLDS
 from feature_repo.folds.fold import Column, Fold, Part, Reading
 from feature_repo.places import EVENTS, IMPRESSIONS, ITEMS, existing
 
+TAGS = "tags"  # read by rules alone: no model and no release depends on them
 SAID = b"said"  # of the metadata of a catalogue's file: when it was, us
 
 
@@ -50,6 +51,7 @@ class Catalogue(Part):
         Column("available_from", "int64", "us", "first day of sale; 0 for unknown"),
         Column("image_path", "string", "text", "address of its picture; null for unknown"),
         Column("url", "string", "text", "address of its page; null for unknown"),
+        Column(TAGS, "list<string>", "text", "words of the shop's own, for its rules; null for unknown"),
     )
     readings = (
         Reading("price_log", "log currency", "logarithm of the price", ("price",), _column("price_log")),

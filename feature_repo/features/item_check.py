@@ -22,6 +22,8 @@ MAX_DESCRIPTION = 100_000
 ITEM_NUMBERS = {"price": MAX_PRICE, "margin": 1.0}
 MAX_STOCK = 2**31 - 1
 MAX_ACCESSORIES = 1_000
+MAX_TAGS, MAX_TAG = 100, 256
+TAG = f"texts of 1 to {MAX_TAG} characters without control characters"
 CURRENCY = "[A-Z]{3}"
 
 
@@ -64,6 +66,13 @@ def _refused(name: str, value: Any) -> str:
     if name == "accessories":
         fits = isinstance(value, list) and len(value) <= MAX_ACCESSORIES and all(map(is_id, value))
         return "" if fits else f"a list of at most {MAX_ACCESSORIES} item ids"
+    if name == "tags":
+        fits = (
+            isinstance(value, list)
+            and len(value) <= MAX_TAGS
+            and all(_is_text(one, MAX_TAG) for one in value)
+        )
+        return "" if fits else f"a list of at most {MAX_TAGS} {TAG}"
     if name == "available_from" and not (
         isinstance(value, datetime) and value.tzinfo is not None and EARLIEST <= value < LAST
     ):

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.assemble.matrix import ACTIVITY, ItemMatrix, Rows
 from feature_repo.clock import instant
-from feature_repo.features.catalogue import ITEM_CATALOGUE
+from feature_repo.features.catalogue import ITEM_CATALOGUE, TAGS
 from feature_repo.features.entities import BY_KEY
 from feature_repo.features.sources import EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
@@ -103,7 +103,9 @@ class ItemTimeline:
         """`matrix` stands at `start` (us); the rows after it are held in memory, 64 bytes each."""
         self.matrix, self.now = matrix, start
         self._activity = _Rows(ITEM_ACTIVITY.name, ACTIVITY, matrix.ids, start)
-        names = [c.name for c in ITEM_CATALOGUE.columns]
+        names = [
+            c.name for c in ITEM_CATALOGUE.columns if c.name != TAGS
+        ]  # for rules, which history has none of
         self._catalogue = _Rows(ITEM_CATALOGUE.name, names, matrix.ids, start)
 
     @classmethod

@@ -64,13 +64,15 @@ class Exposure:
     items: tuple[str, ...]
     at: int  # arrival, us
     propensity: float = 1.0  # of what stands in the last slot
+    explored: bool | None = None  # whether that slot is; None: it could not be
     outcomes: dict[str, Outcome] = field(default_factory=dict, compare=False)
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Self:
         """From a record of the stream `endcap:exposures`; fields that the join does not need are ignored."""
         needed = {name: record[name] for name in ("request_id", "arm", "surface")}
-        optional: dict[str, Any] = {name: record.get(name) for name in ("unit", "user_id", "session_id")}
+        maybe = ("unit", "user_id", "session_id", "explored")
+        optional: dict[str, Any] = {name: record.get(name) for name in maybe}
         bundle, items = record.get("bundle") or "", tuple(map(sys.intern, record["items"]))
         ts = int(record["ts"])
         at, propensity = record.get("arrived_ts", ts), record.get("propensity", 1.0)

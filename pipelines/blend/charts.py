@@ -79,6 +79,20 @@ def draw_variety(report: Mapping[str, Any], path: Path) -> None:
     _save(figure, tuple(panels), path)
 
 
+def draw_chances(report: Mapping[str, Any], shop: str, path: Path) -> None:
+    """What was told against what came true, by tenths of the shown items; nothing where nothing is told."""
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    bins = report.get("reliability", [])
+    most = max((max(told, true) for told, true, _ in bins), default=1.0)
+    axes.plot([0, most], [0, most], color=OTHER)
+    axes.plot([told for told, _, _ in bins], [true for _, true, _ in bins], "o-", color=OURS)
+    axes.set(xlabel="chance of a click, told by the other half", ylabel="share that was clicked")
+    title = f"{report['clicks']:,} clicks" if bins else "too few clicks"
+    axes.set_title(f"{shop}, validation: {title}", loc="left")
+    _save(figure, (axes,), path)
+
+
 def _save(figure: Figure, panels: tuple[Any, ...], path: Path) -> None:
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from feature_repo.assemble.visitor import history
 from feature_repo.files import write_json
 from feature_repo.params import load, shop
-from feature_repo.places import ORDER, ORDER_PICTURE, TRIAL, VARIETY_PICTURE, at, existing
-from pipelines.blend import clicks, variety
-from pipelines.blend.charts import draw_order, draw_variety
+from feature_repo.places import CHANCES_PICTURE, ORDER, ORDER_PICTURE, TRIAL, VARIETY_PICTURE, at, existing
+from pipelines.blend import chances, clicks, variety
+from pipelines.blend.charts import draw_chances, draw_order, draw_variety
 from pipelines.blend.pages import logged_pages
 from pipelines.protocol.chosen import OWN, RANKER, learned, settings
 from pipelines.protocol.known import Known, answers
@@ -57,6 +57,7 @@ class OrderParams:
     min_clicks: int  # of a phase; fewer teach nothing
     shares: tuple[float, ...]  # of the attraction that clicks speak for in a visit
     cost: float  # share of NDCG@12 that it may cost there
+    min_calibrated: int  # clicks on logged lists, below which no chance of a click is told
 
 
 class Listed(NamedTuple):
@@ -117,11 +118,14 @@ def main() -> None:
     else:  # its scores are not those that were learned from
         for name in ("returning", "visit"):
             weights["ranker"][name], weights["attraction"][name] = 1.0, 0.0
+    weights["chances"] = chances.calibrated(shown, weights, params.min_calibrated)
+    draw_chances(weights["chances"], active.name, at(CHANCES_PICTURE))
     write_json(at(ORDER), report | {"serves": serves, "told": told})
     draw_order(report | {"serves": serves}, at(ORDER_PICTURE))
     draw_variety(report | asdict(used), at(VARIETY_PICTURE))
     print(f"{ORDER}: {told}")
     print(f"{ORDER}: {clicks.told(weights)}")
+    print(f"{ORDER}: {chances.told(weights['chances'])}")
 
 
 def affordable(shares: Sequence[Mapping[str, float]], cost: float) -> float:

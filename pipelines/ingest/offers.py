@@ -89,7 +89,7 @@ def _value(name: str, value: Any) -> Any:
         return None
     if isinstance(value, date):
         return value.isoformat()
-    if name == "accessories" and isinstance(value, str):
+    if name in ("accessories", "tags") and isinstance(value, str):
         return [part.strip() for part in value.split(LIST_SEPARATOR) if part.strip()] or None
     if not isinstance(value, str):
         return int(value) if name == "stock" and isinstance(value, float) and value.is_integer() else value

@@ -14,7 +14,16 @@ import pyarrow as pa
 
 from feature_repo import events
 from feature_repo.errors import DataError
-from feature_repo.features.item_check import CURRENCY, ITEM_NUMBERS, ITEM_TEXTS, MAX_DESCRIPTION, MAX_STOCK
+from feature_repo.features.item_check import (
+    CURRENCY,
+    ITEM_NUMBERS,
+    ITEM_TEXTS,
+    MAX_DESCRIPTION,
+    MAX_STOCK,
+    MAX_TAG,
+    MAX_TAGS,
+    TAG,
+)
 from feature_repo.vocabulary.trackers import RETURN
 from pipelines.ingest.adapters.cells import READABLE, WIDE, Extract, kind_of, literal, quoted
 from pipelines.ingest.repairs import SKIPS, Repair, Rule
@@ -74,6 +83,7 @@ def item_rules(latest: datetime) -> list[Rule]:
         ),
         _whole("stock", 0, MAX_STOCK),
         Rule("accessories", "len(list_filter(accessories, lambda id: id IS NULL)) > 0", "a list of texts"),
+        _words("tags"),
         _between_instants("available_from", latest),
     ]
 
@@ -82,6 +92,12 @@ def _text(name: str, limit: int, what: str, *, needed: bool = False) -> Rule:
     fits = f"length({name}) BETWEEN 1 AND {limit} AND NOT regexp_matches({name}, '{_CONTROL}')"
     broken = f"NOT coalesce({fits}, {'false' if needed else 'true'})"
     return Rule(name, broken, f"{what} of 1 to {limit} characters without control characters")
+
+
+def _words(name: str) -> Rule:
+    fits = f"length(word) BETWEEN 1 AND {MAX_TAG} AND NOT regexp_matches(word, '{_CONTROL}')"
+    odd = f"list_filter({name}, lambda word: NOT coalesce({fits}, false))"
+    return Rule(name, f"len({name}) > {MAX_TAGS} OR len({odd}) > 0", f"a list of at most {MAX_TAGS} {TAG}")
 
 
 def _whole(name: str, low: int, high: int) -> Rule:

@@ -26,6 +26,7 @@ from feature_repo.places import (
     at,
     existing,
 )
+from pipelines.blend.profit import profit
 from pipelines.protocol.chosen import RANKER, chosen
 from pipelines.protocol.models import TABLES, fit_file
 from pipelines.protocol.queries import product_events
@@ -61,6 +62,7 @@ def main() -> None:
             "feature_service": "ranker",
             "retrieve": asdict(order.retrieve),
             "clicks": asdict(order.clicks),
+            "profit": asdict(profit()),
             "diversify": asdict(order.diversify),
             "surfaces": asdict(load("surfaces", Surfaces)),
             "serves": order.serves,

@@ -16,6 +16,7 @@ from pipelines.simulate.departments import DEPARTMENTS, STYLES
 BRANDS_PER_DEPARTMENT = 8
 BRAND_DIMENSIONS = 4
 MAX_ACCESSORIES = 4
+LAST_PIECES, PREMIUM = 10, 100.0  # on hand at most, EUR at least: tags that a merchandiser would set
 _ONSETS = ("Nor", "Vel", "Mar", "Hol", "Tas", "Bren", "Kel", "Lun", "Os", "Pax", "Rav", "Sol", "Tor", "Ul")
 _CODAS = ("dvik", "mora", "ton", "lis", "berg", "ano", "field", "quist", "ware", "by", "stad", "ley")
 
@@ -182,8 +183,15 @@ def catalogue_table(shop: Assortment, start: datetime, end: datetime, rng: np.ra
         "available_from": [start + timedelta(days=float(np.floor(day))) for day in shop.from_day],
         "gtin": [_gtin(item) for item in range(n)],
         "url": [f"/product/{item}" for item in shop.item_ids],
+        "tags": [_tags(*one) for one in zip(shop.from_day > 0, stock, shop.price >= PREMIUM, strict=True)],
     }
     return pa.table([pa.array(columns[f.name], f.type) for f in ITEM_SCHEMA], schema=ITEM_SCHEMA)
+
+
+def _tags(launched: bool, stock: int, premium: bool) -> list[str] | None:
+    """What a merchandiser would have written; made of what the catalogue holds: nothing else moves."""
+    told = {"new": launched, "last pieces": 0 < stock <= LAST_PIECES, "premium": premium}
+    return [tag for tag, holds in told.items() if holds] or None
 
 
 def _words(shop: Assortment, item: int, draw: np.ndarray) -> tuple[str, str]:

@@ -25,6 +25,8 @@ from feature_repo.features.item_check import (
     MAX_ACCESSORIES,
     MAX_DESCRIPTION,
     MAX_STOCK,
+    MAX_TAG,
+    MAX_TAGS,
 )
 from serving.access.counting import WHY_NOT
 from serving.http.requests import CONTEXT_FIELDS, FIELDS, FIRST_US, LAST_US, MAX_LIMIT, PER_LIST
@@ -167,6 +169,12 @@ def change() -> Schema:
         "currency": {"type": "string", "pattern": f"^{CURRENCY}$", "description": "ISO 4217"},
         "stock": whole("how many there are", 0, MAX_STOCK),
         "accessories": ids("products that go with it", MAX_ACCESSORIES),
+        "tags": {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1, "maxLength": MAX_TAG, "pattern": line},
+            "maxItems": MAX_TAGS,
+            "description": "words of the shop's own, for its rules",
+        },
         "available_from": instant("its first day of sale"),
     }
     said = {name: schema if name == "title" else nullable(schema) for name, schema in found.items()}

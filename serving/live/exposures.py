@@ -137,18 +137,26 @@ def decode(entries: Iterable[Any], others: Counter[str]) -> Iterator[tuple[dict[
 
 
 def exposure(
-    request: Request, answer: Answer, ts: int, version: int | None, propensity: float, rules: int = 0
+    request: Request,
+    answer: Answer,
+    ts: int,
+    version: int | None,
+    propensity: float,
+    rules: int = 0,
+    explored: bool | None = None,
 ) -> dict[str, Any]:
     """What was shown to whom by which release: the denominator of every rate. `ts` in us.
 
     `version` is that of the rollout state which assigned the arm: steps are told apart by it, not by time.
     `propensity`: the chance that the last slot holds what it holds; `tail`: it is the long tail's.
+    `explored`: whether it went to a product that nobody was shown; only where it could have.
     `served_from`: the rung that made it, `degraded` why it is not live; of a list that too much traffic made
     cheap `version` is None, for it is no arm's doing. `rules`: the version of the shop's rules; `by_rule`:
     per slot the id of its rule, where any slot has one.
     """
     shown = {"unit": request.user_id or request.session_id, "items": [slot.item_id for slot in answer.items]}
     drawn = {"tail": any(slot.source == TAIL for slot in answer.items[-1:]), "propensity": propensity}
+    drawn |= {} if explored is None else {"explored": explored}
     by_rule = [slot.rule for slot in answer.items]
     ruled = {"rules": rules} | ({"by_rule": by_rule} if any(by_rule) else {})
     made = {"version": version, "served_from": answer.served_from}

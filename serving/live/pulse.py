@@ -9,6 +9,7 @@
     rails       lists made beforehand, last looked for
     signing     keys of request ids, last read
     erased      who is to be left out, last read
+    explore     what is on offer to be explored, last read
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -39,6 +40,7 @@ class Liveness:
     vigil: float
     rails: float
     ages: float
+    explore: float
 
 
 class Pulse:

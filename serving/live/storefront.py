@@ -24,6 +24,7 @@ from serving.access.tolls import Toll
 from serving.cascade.board import Board
 from serving.cascade.queueing import Admission, Place, Rung
 from serving.cascade.rungs import LIVE, PRECOMPUTED, RANK, RECOMMEND, Rungs, Task
+from serving.explore.explorer import Explorer
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows, within
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
@@ -67,15 +68,17 @@ class Storefront:
         rails: ShopperRails | None = None,
         shared: SharedRails | None = None,
         persons: Persons | None = None,
+        explorer: Explorer | None = None,
     ) -> None:
         """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
 
-        In a replay no rule holds: its lists are compared with those that the models alone make.
+        In a replay no rule holds and nothing is explored: its lists are compared with those that the models
+        alone make.
         """
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
         self._guarded, self._shadow, self._signatures = guarded, shadow, signatures
-        self._rulebook = None if replay else rulebook
+        self._rulebook, self._explorer = (None, None) if replay else (rulebook, explorer)
         self._persons = persons or Persons()
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
@@ -175,6 +178,8 @@ class Storefront:
         began = time.perf_counter()
         arm, bundle, version, now, matrix, rows, degraded, read_s, rung, rail = seen
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
+        if self._explorer and task.fills and arm != HOLDOUT:
+            steering = replace(steering, offer=self._explorer.offer(request, visitor, matrix))
         asked = task, request, bundle, visitor, matrix, steering
         slots, served_from, served, json = self._rungs.fill(rung, arm == HOLDOUT, rail, self._board, *asked)
         if rung is Rung.LIVE and served_from not in (LIVE, PRECOMPUTED):
@@ -202,7 +207,10 @@ class Storefront:
             json=json,
         )
         rules, propensity = steering.version, served.propensity if served else 1.0
-        self._exposures.add(exposure(request, answer, now, version, propensity, rules))
+        explored = served.explored if served else None
+        if explored and self._explorer:
+            self._explorer.spent(request.surface, slots[-1].item_id)
+        self._exposures.add(exposure(request, answer, now, version, propensity, rules, explored))
         if served and slots and self._draw() < self._params.served_share:
             meta = sample(request, answer, now, served, matrix, rules)
             self._exposures.add_sample(meta, served.ranked.matrix)

@@ -36,7 +36,7 @@ from serving.stages import forest
 from serving.stages.diversify import Diversify
 from serving.stages.fitted import Models, read_table
 from serving.stages.index import IndexParams, build
-from serving.stages.odds import Clicks
+from serving.stages.odds import BY_RELEVANCE, Chances, Clicks, Profit
 from serving.stages.retrieve import Retrieve
 from serving.stages.tower import UserTower
 from serving.surfaces.craft import Surfaces
@@ -69,6 +69,7 @@ SETTINGS = (
     "diversify",
     "surfaces",
 )  # what else decides an answer; the digest covers it
+LATER = ("profit",)  # of those that an earlier bundle does without
 DIGEST = re.compile("[0-9a-f]{16}")
 _PARTS = ("data", "indices", "indptr")  # of a table
 _AGAIN = "build it again with `endcap bundle`"
@@ -85,6 +86,7 @@ def bundle_digest(manifest: Mapping[str, Any]) -> str:
     Two bundles of equal files but another diversity are two releases, hence the settings.
     """
     settings = {name: manifest[name] for name in SETTINGS}  # quotas' order counts: keys are not sorted
+    settings |= {name: manifest[name] for name in LATER if name in manifest}
     return _sha256(orjson.dumps([sorted(manifest["files"].items()), settings]))[:16]
 
 
@@ -177,6 +179,7 @@ def load(path: Path) -> Bundle:
         ranker=_read(path / "ranker.txt", forest.load),
         retrieve=Retrieve(**_settings(path, manifest, "retrieve", Retrieve)),
         clicks=Clicks(**_settings(path, manifest, "clicks", Clicks)),
+        profit=_profit(path, manifest),
         diversify=Diversify(**_settings(path, manifest, "diversify", Diversify)),
         surfaces=_surfaces(path, manifest),
         manifest=manifest,
@@ -238,6 +241,13 @@ def _settings(path: Path, manifest: Mapping[str, Any], section: str, kind: type[
     needed = sorted(f.name for f in fields(kind) if f.default is MISSING or f.name in found)
     _expect(path / "manifest.json", section, needed, sorted(found))
     return found
+
+
+def _profit(path: Path, manifest: Mapping[str, Any]) -> Profit:
+    if "profit" not in manifest:
+        return BY_RELEVANCE
+    found = _settings(path, manifest, "profit", Profit)
+    return Profit(found["weight"], Chances(**found["chances"]))
 
 
 def _surfaces(path: Path, manifest: Mapping[str, Any]) -> Surfaces:

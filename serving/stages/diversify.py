@@ -5,6 +5,7 @@ is fitted on what was shown shows the same again: in a share of the answers the 
 that hardly anybody was shown, by a draw whose chance is known and logged.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
@@ -42,11 +43,13 @@ class Shelf(NamedTuple):
 
     `tail`: the last slot is the long tail's. `propensity`: the chance, over draws, that the last slot holds
     what it holds; 1 where the long tail has no candidate. The other slots do not depend on the draw.
+    `chances`: of every place that the last slot might hold; empty where that is no matter of chance.
     """
 
     places: list[int]
     tail: bool = False
     propensity: float = 1.0
+    chances: Mapping[int, float] = {}
 
 
 def diversify(
@@ -89,16 +92,18 @@ def diversify(
         room.take(int(ranked.rows[at]))
     if not tail:
         return Shelf(chosen)
-    propensity = (1 - share) * (at == last) + share / len(tail) * (at in tail)
-    return Shelf([*chosen[:-1], at], at != last, propensity)
+    chances = dict.fromkeys(tail, share / len(tail))
+    chances[last] = chances.get(last, 0.0) + 1 - share
+    return Shelf([*chosen[:-1], at], at != last, chances[at], chances)
 
 
-def draw(request: Request, visitor: Visitor) -> float | None:
+def draw(request: Request, visitor: Visitor, purpose: bytes = b"endcap-tail") -> float | None:
     """Where this answer stands in [0, 1): below `tail_share` its last slot is the long tail's.
 
     A hash of whom is asked for, where, and of what their rows had counted by then, so that offline, online
     and in both arms of a canary the same answers are drawn; a page that is asked for again gives the same
-    list. None without any id: a list for anybody has no draw of its own.
+    list. None without any id: a list for anybody has no draw of its own. Draws of
+    two purposes, at most 16 bytes each, owe nothing to each other.
     """
     unit = request.session_id or request.user_id
     if not unit:
@@ -106,7 +111,7 @@ def draw(request: Request, visitor: Visitor) -> float | None:
     session = visitor.session
     known = (unit, visitor.surface, *visitor.anchors, session["pages"], session["at"], visitor.user["at"])
     text = "\n".join(map(str, known))  # no id holds a line break
-    digest = blake2b(text.encode(), digest_size=8, person=b"endcap-tail").digest()
+    digest = blake2b(text.encode(), digest_size=8, person=purpose).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2.0**53  # all the bits that a float holds
 
 

@@ -10,13 +10,17 @@ weights are learned from the shop's logged lists, by phase of a visit (pipelines
     visit       a contact in this visit, or items that the request names
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
+from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import History
 from feature_repo.errors import ParamsError
-from serving.types import Floats, Rows
+from serving.stages.steering import ordered, scaled
+from serving.types import Floats, Ranked, Rows
 
 PHASES = ("stranger", "returning", "visit")
 SOURCE = "attractive"  # what a visit begins with
@@ -66,3 +70,66 @@ def phase(past: History) -> str:
     if not len(past.rows):
         return "stranger"
     return "visit" if past.current.any() else "returning"
+
+
+@dataclass(frozen=True)
+class Chances:
+    """How likely a shown item is clicked, calibrated on logged lists (pipelines/blend/chances.py).
+
+    log odds = surface + position * log(place) + weight * score; `odds` and `chance` are the corners of the
+    isotonic curve from there. Without corners nothing is told: there were too few clicks.
+    """
+
+    surface: Mapping[str, float] = field(default_factory=dict)
+    position: float = 0.0
+    weight: float = 1.0
+    odds: tuple[float, ...] = ()
+    chance: tuple[float, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        return len(self.odds) > 0
+
+    def of(self, surface: str, score: Floats, place: npt.ArrayLike = 1.0) -> npt.NDArray[np.float64]:
+        """Of items with the served `score` (n,) at `place` (n,), from 1: float64 (n,).
+
+        A surface without logged lists has the mean of the others.
+        """
+        mean = sum(self.surface.values()) / max(len(self.surface), 1)
+        place = np.log(np.asarray(place, np.float64))
+        log_odds = self.surface.get(surface, mean) + self.position * place + self.weight * score
+        return np.interp(log_odds, self.odds, self.chance)
+
+
+@dataclass(frozen=True)
+class Profit:
+    """Section `margin` of params.yaml, with the chances of a click that the shop has learned."""
+
+    weight: float  # of expected profit against relevance; 0 = the lists are those of relevance alone
+    chances: Chances = field(default_factory=Chances)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ParamsError(
+                f"margin.weight: {self.weight} is not allowed; allowed: 0 to 1. Next: 0 orders by relevance, "
+                "1 by expected profit alone; `endcap margin` draws what each costs"
+            )
+
+    def weigh(self, ranked: Ranked, matrix: ItemMatrix, surface: str) -> Ranked:
+        """By (1 - weight) * relevance + weight * expected profit, both scaled to 0..1; itself at 0.
+
+        Expected profit is the chance of a click times the margin, a share of the price. A product without a
+        margin has the mean of the other candidates: it is neither helped nor harmed.
+        """
+        if not self.weight or not self.chances.known or not len(ranked.rows):
+            return ranked
+        margin = matrix.margin[ranked.rows]
+        known = ~np.isnan(margin)
+        if not known.any():
+            return ranked
+        gain = self.chances.of(surface, ranked.score) * np.where(known, margin, margin[known].mean())
+        relevance = (1 - self.weight) * scaled(ranked.score) + self.weight * scaled(gain.astype(np.float32))
+        return ordered(ranked, relevance.astype(np.float32))
+
+
+BY_RELEVANCE = Profit(0.0)

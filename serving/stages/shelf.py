@@ -1,16 +1,29 @@
 """From a ranking to slots: diversity within the rules' caps, more where these leave gaps, pins last."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
+from serving.explore.offer import UNSEEN, Offer
 from serving.stages.diversify import TAIL, Diversify, diversify
 from serving.stages.steering import UNSTEERED, Pin, Room, Steering, topped_up, with_pins
 from serving.types import Filter, Ranked, Slot
 
 # No diversity of its own, and no draw.
 AS_RANKED = Diversify(trade_off=0, category_weight=0, tail_share=0, tail_below=0)
+
+
+class Laid(NamedTuple):
+    """The slots and the chance that the last of them holds what it holds.
+
+    `explored`: whether that slot went to a product on offer; None where none could have it.
+    """
+
+    slots: tuple[Slot, ...]
+    propensity: float
+    explored: bool | None = None
 
 
 def shelved(
@@ -22,22 +35,29 @@ def shelved(
     standing: Sequence[Filter],
     steering: Steering,
     pins: Sequence[Pin],
-) -> tuple[tuple[Slot, ...], float]:
-    """At most `limit` slots, and the propensity of the last one.
+) -> Laid:
+    """At most `limit` slots.
 
     `drawn` as serving.stages.diversify.draw gives it; `pins` are those that this shopper may be shown. Where
-    caps leave gaps, more is brought of `standing`, one filter after the other.
+    caps leave gaps, more is brought of `standing`, one filter after the other. Last comes what explores.
     """
     steered = bool(pins or steering.caps)
     room = Room(steering.caps, [pin.row for pin in pins]) if steered else None
+    offer = steering.offer
     if any(pin.slot == limit - 1 for pin in pins):
-        drawn = None  # the last slot is taken
+        drawn = offer = None  # the last slot is taken
     shelf = diversify(params, ranked, matrix, limit - len(pins), drawn, room)
     rows: list[int] = ranked.rows[shelf.places].tolist()
     tail = rows[-1] if shelf.tail else -1
     if room is not None:
         for may in standing if steering.caps else ():
             rows += topped_up(matrix, may, room, limit - len(pins) - len(rows))
+    by_chance = len(shelf.places) > 0 and rows[-1] == ranked.rows[shelf.places[-1]]
+    propensity, explored = shelf.propensity if by_chance else 1.0, None
+    if offer is not None and len(rows) > 1:
+        chances = {int(ranked.rows[at]): of for at, of in shelf.chances.items()} if by_chance else {}
+        rows[-1], propensity, explored = _explored(offer, rows, standing[0], room, chances or {rows[-1]: 1.0})
+    if room is not None:
         rows = with_pins(rows, pins, limit)
     place = {row: at for at, row in enumerate(ranked.rows.tolist())}
     entries = []
@@ -45,8 +65,24 @@ def shelved(
         at = place.get(row)
         source = TAIL if row == tail else "popular" if at is None else ranked.source[at]
         entries.append((row, 0.0 if at is None else ranked.score[at], source))
-    by_chance = len(shelf.places) > 0 and rows[-1] == ranked.rows[shelf.places[-1]]
-    return slots_of(entries, matrix, steering, pins), shelf.propensity if by_chance else 1.0
+    if explored:
+        entries[-1] = (*entries[-1][:2], UNSEEN)
+    return Laid(slots_of(entries, matrix, steering, pins), propensity, explored)
+
+
+def _explored(
+    offer: Offer, rows: list[int], eligible: Filter, room: Room | None, chances: Mapping[int, float]
+) -> tuple[int, float, bool | None]:
+    """Of the last slot: its row, the chance of that, and whether it explores (None: nothing may be shown)."""
+    if room is not None:
+        room.free(rows[-1])
+    found = offer.open(eligible, rows[:-1], room.has if room else lambda row: True)
+    picked = offer.pick(found)
+    row = rows[-1] if picked is None else picked
+    if room is not None:
+        room.take(row)
+    chance = offer.chance(row, found, chances.get(row, 0.0))
+    return row, chance, picked is not None if found else None
 
 
 def every_one(

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.assemble.matrix import ItemMatrix
+from serving.explore.offer import Offer
 from serving.types import Filter, Floats, Mask, Ranked, Rows
 
 PINNED = "pin"  # the source of a product that no source brought but a rule
@@ -52,6 +53,7 @@ class Steering:
     only: str | None = None
     caps: tuple[Cap, ...] = ()
     pins: tuple[Pin, ...] = ()
+    offer: Offer | None = None  # of no rule: what the shop wants to be shown at all
 
     @property
     def asks_nothing(self) -> bool:
@@ -121,14 +123,19 @@ def scaled(score: Floats) -> Floats:
     return relevance
 
 
-def weighed(ranked: Ranked, factor: Floats | None) -> Ranked:
-    """The ranking by relevance times `factor` (N,), equal ones in their order; `score` stays the model's."""
-    if factor is None:
-        return ranked
-    relevance = scaled(ranked.score) * factor[ranked.rows]
+def ordered(ranked: Ranked, relevance: Floats) -> Ranked:
+    """The ranking by `relevance` (k,), equal ones in their order; `score` stays the model's."""
     order = np.argsort(-relevance, kind="stable")
     source = tuple(ranked.source[at] for at in order.tolist())
     return Ranked(ranked.rows[order], ranked.score[order], source, ranked.matrix[order], relevance[order])
+
+
+def weighed(ranked: Ranked, factor: Floats | None) -> Ranked:
+    """The ranking by relevance times `factor` (N,)."""
+    if factor is None:
+        return ranked
+    relevance = scaled(ranked.score) if ranked.relevance is None else ranked.relevance
+    return ordered(ranked, relevance * factor[ranked.rows])
 
 
 def topped_up(matrix: ItemMatrix, may: Filter, room: Room, missing: int) -> list[int]:

@@ -38,6 +38,8 @@ from serving.access.signatures import Signatures
 from serving.access.tolls import TollGate
 from serving.cascade.queueing import Admission, Cascade
 from serving.compat.doors import routes as compat_routes
+from serving.explore.explorer import Explorer
+from serving.explore.offer import Explore
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
 from serving.http.origins import Cors
@@ -179,6 +181,7 @@ def open_shop(
     replay: bool = False,
     holdout: float = 0.0,
     cascade: Mapping[str, float] | None = None,
+    explore: Explore | None = None,
 ) -> Iterator[Shop]:
     """The routes over the Redis at `url`, `bundle` as champion, with limits of `cascade` changed."""
     params = load("serving", Serving)
@@ -190,6 +193,7 @@ def open_shop(
     releases = Releases(blocking, lambda ids, space: features, ready=rulebook.ready)
     exposures = ExposureLog(background, params)
     health = ArmHealth(blocking)
+    explorer = Explorer(blocking, explore) if explore else None
     access = load("access", Access)
     signatures = Signatures(access.signing)
     rails = load("rails", RailParams)
@@ -201,6 +205,7 @@ def open_shop(
         shared=shared,
         rulebook=rulebook,
         signatures=signatures,
+        explorer=explorer,
     )
     cors = replace(load("cors", Cors), origins=(PAGE,))
     app = build_app(cors, compat_routes(load("compat", Terms)))
@@ -214,6 +219,8 @@ def open_shop(
             client, features, releases, storefront, exposures, health, blocking, home, shared, rulebook
         )
         shop.run(releases.poll)
+        if explorer:
+            shop.run(explorer.poll)
         yield shop
         shop.run(background.aclose)
     blocking.close()

@@ -104,5 +104,6 @@ def _items(path: Path) -> str:
         {_known("name")} AS item_id, {_known("name")} AS title, NULL AS description,
         rtrim({_known("category")}, '/') AS category_path, NULL AS brand,
         nullif(price, 0) AS price, '{CURRENCY}' AS currency, NULL AS margin, NULL AS stock,
-        NULL AS image_path, NULL AS accessories, NULL AS available_from, NULL AS gtin, NULL AS url
+        NULL AS image_path, NULL AS accessories, NULL AS available_from, NULL AS gtin,
+        NULL AS url, NULL AS tags
         FROM {parquet_source(path)}"""

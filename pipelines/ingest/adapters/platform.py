@@ -18,6 +18,7 @@ from feature_repo.errors import DataError, shorten
 from feature_repo.events import ITEM_SCHEMA, TYPES
 from feature_repo.vocabulary.naming import NOTHING
 from pipelines.ingest.adapters.cells import NO_FAULT, Extract, literal, quoted
+from pipelines.ingest.adapters.conversions import LIST_SEPARATOR
 from pipelines.ingest.adapters.mapping import Part, ShopMapping, read_catalogue
 from pipelines.ingest.adapters.table import extract_of, view_of, wanted_of
 from pipelines.ingest.files.exports import Cells, files_of
@@ -153,6 +154,11 @@ def said(value: Any) -> str | None:
     """The value as text without blanks around it; None for words that say nothing."""
     text = (_text(value) or "").strip()
     return None if text in NOTHING else text
+
+
+def tags_of(text: str | None) -> str | None:
+    """`sale, winter` as a list of ours; None without any."""
+    return LIST_SEPARATOR.join(filter(None, map(said, (text or "").split(",")))) or None
 
 
 def type_of(word: str | None, types: Mapping[str, str]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from feature_repo.vocabulary.naming import event_id
 from feature_repo.vocabulary.trackers import RETURN
 from pipelines.ingest.adapters.mapping import ShopMapping
-from pipelines.ingest.adapters.platform import Platform, path_of, said
+from pipelines.ingest.adapters.platform import Platform, path_of, said, tags_of
 from pipelines.ingest.files.records import Record
 
 _GONE = ("refunded", "voided", "expired")  # of an order; partially_refunded does not say which line
@@ -27,6 +27,7 @@ _FIRST = (
     "Variant Price",
     "Image Src",
     "Status",
+    "Tags",
 )
 
 
@@ -60,6 +61,7 @@ class Shopify(Platform):
                     "price": "Variant Price",
                     "stock": "stock",
                     "image_path": "Image Src",
+                    "tags": "Tags",
                 },
             },
         }
@@ -73,7 +75,7 @@ class Shopify(Platform):
             *("Email", "Customer ID", "Currency", "Cancelled at", "Financial Status", "Lineitem sku"),
             *("Billing Country", "Shipping Country"),
         ),
-        "items": ("Product Category", "Type", "Variant SKU", *_STOCK),
+        "items": ("Product Category", "Type", "Variant SKU", "Tags", *_STOCK),
     }
     lacks: ClassVar = "orders only: no views, lists, carts or devices; a visit is an order"
 
@@ -143,7 +145,16 @@ def _products(records: Iterable[Record]) -> Iterator[tuple[Record, dict[str, Any
         row = {name: next((v for line in lines if (v := said(line[name]))), None) for name in _FIRST}
         words = [said(step) for step in (row["Product Category"] or "").split(">")]
         category = path_of(words) or row["Type"]
-        yield record, row | {"Handle": lines[0]["Handle"], "category": category, "stock": _stock(row, lines)}
+        yield (
+            record,
+            row
+            | {
+                "Handle": lines[0]["Handle"],
+                "category": category,
+                "stock": _stock(row, lines),
+                "Tags": tags_of(row["Tags"]),
+            },
+        )
 
 
 def _stock(row: Mapping[str, Any], lines: list[Mapping[str, Any]]) -> str | None:

@@ -168,8 +168,8 @@ def _query(
             reasons[name] = literal(advice(kind, mapped.decimal))
         else:
             value = cell(column, kind)
-        if name == "accessories":
-            itself = quoted(places["item_id"]) if "item_id" in places else "NULL"
+        if kind == "texts":
+            itself = quoted(places["item_id"]) if name == "accessories" and "item_id" in places else "NULL"
             value = listed(value, f"CAST({itself} AS VARCHAR)")
         cells[name] = (column, value)
     connection.register(view, table)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from feature_repo.vocabulary.naming import event_id
 from feature_repo.vocabulary.trackers import RETURN
 from pipelines.ingest.adapters.mapping import ShopMapping
-from pipelines.ingest.adapters.platform import Platform, listed, path_of, said, type_of
+from pipelines.ingest.adapters.platform import Platform, listed, path_of, said, tags_of, type_of
 from pipelines.ingest.files.records import Record
 
 TYPES = {
@@ -57,6 +57,7 @@ class WooCommerce(Platform):
                     "stock": "stock",
                     "image_path": "image",
                     "gtin": _GTIN,
+                    "tags": "Tags",
                 },
             },
         }
@@ -68,7 +69,7 @@ class WooCommerce(Platform):
     optional: ClassVar = {
         "items": (
             *("SKU", "Published", "In stock?", "Stock", "Backorders allowed?", "Sale price", "Regular price"),
-            *("Date sale price starts", "Date sale price ends", "Categories", "Images", _PARENT),
+            *("Date sale price starts", "Date sale price ends", "Categories", "Images", "Tags", _PARENT),
         )
     }
     lacks: ClassVar = "orders only: no views, lists, carts or devices; a visit is an order"
@@ -130,6 +131,7 @@ def _products(records: list[Record]) -> Iterator[tuple[Record, dict[str, Any]]]:
                 "price": _price(line) or prices.get(said(line["ID"])),
                 "stock": _stock(line),
                 "image": said(images[0]),
+                "Tags": tags_of(line["Tags"]),
                 "Brands": (said(line["Brands"]) or "").partition(",")[0],
             },
         )

@@ -14,7 +14,8 @@ from feature_repo.errors import DataError, shorten
 from pipelines.ingest.files.delimited import read_delimited
 from pipelines.ingest.files.exports import Cells, kind_of_file, text_of
 
-_MADE = ("currency of the price", "stock by availability")
+_MADE = ("currency of the price", "stock by availability", "tags of the labels")
+_LABELS = tuple(f"custom_label_{number}" for number in range(5))
 FEED: Mapping[str, str] = {
     **{name: name for name in ("title", "description", "brand", "price", "gtin")},
     "item_id": "id",
@@ -23,6 +24,7 @@ FEED: Mapping[str, str] = {
     "url": "link",
     "currency": _MADE[0],
     "stock": _MADE[1],
+    "tags": _MADE[2],
 }
 """Field of the catalogue -> attribute of the product data specification."""
 _PRODUCTS = ("item", "entry")  # of RSS and of Atom
@@ -36,10 +38,11 @@ _SOLD_OUT = ("out_of_stock", "out of stock")
 def read_feed(path: Path, wanted: list[str], delimiter: str | None, encoding: str) -> Cells:
     """The wanted attributes of each product, null where the feed has none; `id` must be there.
 
-    `12.99 EUR` is parted into price and currency; stock is 0 where the availability is out_of_stock.
+    `12.99 EUR` is parted into price and currency; stock is 0 where the availability is out_of_stock,
+    the custom labels are the tags, between bars.
     Raises DataError for a file that is no feed.
     """
-    names = list(dict.fromkeys(name for name in (*wanted, "availability") if name not in _MADE))
+    names = list(dict.fromkeys(name for name in (*wanted, "availability", *_LABELS) if name not in _MADE))
     if kind_of_file(path) == "feed":
         found = _of_xml(path, names, encoding)
     else:
@@ -49,6 +52,9 @@ def read_feed(path: Path, wanted: list[str], delimiter: str | None, encoding: st
     columns["price"], columns[_MADE[0]] = ([price[at] for price in prices] for at in (0, 1))
     columns[_MADE[1]] = [
         "0" if (t or "").strip().lower() in _SOLD_OUT else None for t in columns["availability"]
+    ]
+    columns[_MADE[2]] = [
+        "|".join(filter(None, words)) or None for words in zip(*map(columns.get, _LABELS), strict=True)
     ]
     columns["product_type"] = [_path(text) for text in columns.get("product_type", [])]
     made = {str(at): pa.array(columns[name], pa.string()) for at, name in enumerate(wanted)}

@@ -7,27 +7,23 @@ the rules of that time had barred are in no log, so a draft cannot win them back
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 from redis import Redis
 
-from feature_repo.assemble.matrix import ItemMatrix
-from feature_repo.terminal import console, table
-from pipelines.rules.showroom import Showroom
-from serving.live.exposures import SERVED, decode
+from monitoring.fitting.relisted import Answer, Answers
+from monitoring.fitting.showroom import Showroom
+from serving.live.exposures import PAIRS, SERVED
 from serving.rules import lint
 from serving.rules.compiled import Compiled
 from serving.rules.document import Document
-from serving.stages.diversify import Diversify
-from serving.stages.shelf import shelved
-from serving.stages.steering import PINNED, Steering, weighed
-from serving.types import Context, Floats, Ranked, Request
 
 NAMED = 5  # products that gain or lose most, of the draft; of a rule ONE
 ONE = 1
+PAIRS_READ = 1_000
 
 
 @dataclass
@@ -58,62 +54,7 @@ class Findings:
     )  # surface -> lists with fewer products than asked for
     before: Counter[str] = field(default_factory=Counter)  # item -> impressions
     after: Counter[str] = field(default_factory=Counter)
-
-
-class Answers:
-    """The logged answers, as often as they are gone through."""
-
-    def __init__(self, entries: Iterable[Any], room: Showroom) -> None:
-        self.others: Counter[str] = Counter()
-        found = list(decode(entries, self.others))
-        self.judged = [(meta, features) for meta, features in found if "judged" in meta]
-        self.unusable = len(found) - len(self.judged) + sum(self.others.values())
-        self._room = room
-
-    def __iter__(self) -> Iterator["Answer"]:
-        for meta, features in self.judged:
-            yield Answer(meta, features, self._room.matrix)
-
-
-class Answer:
-    """One logged answer: its question, and its candidates as the ranker ordered them."""
-
-    def __init__(self, meta: Mapping[str, Any], features: Floats, matrix: ItemMatrix) -> None:
-        judged = meta["judged"]
-        self.now, self.shown, self._matrix = meta["ts"], judged["shown"], matrix
-        context = Context(**judged["context"])
-        self.request = Request(
-            meta["surface"], meta["user_id"], meta["session_id"], context=context, limit=judged["limit"]
-        )
-        scores = np.array(judged["scores"], np.float32)
-        kept = [
-            at
-            for at, (item, source) in enumerate(zip(meta["items"], judged["sources"], strict=True))
-            if item in matrix.row and source != PINNED
-        ]
-        order = np.array(kept, np.int64)[np.argsort(-scores[kept], kind="stable")]
-        rows = matrix.rows_of([meta["items"][at] for at in order])
-        source = tuple(judged["sources"][at] for at in order)
-        self._ranked = Ranked(rows, scores[order], source, features[order]) if kept else None
-        self._may = (matrix.available_from <= self.now) & ~(matrix.stock <= 0)
-        self._may[matrix.rows_of(judged["barred"])] = False
-
-    def list(self, diversity: Diversify, steering: Steering) -> list[str]:
-        """The items that these rules show, first slot first."""
-        if self._ranked is None:
-            return []
-        matrix, ranked, limit = self._matrix, self._ranked, self.request.limit
-        may = self._may if steering.allowed is None else self._may & steering.allowed
-        pins = steering.pinned(may, limit)
-        more = [pin.row for pin in pins if pin.row not in set(ranked.rows.tolist())]
-        kept = may[ranked.rows]
-        rows = np.concatenate([ranked.rows[kept], np.array(more, np.int64)])
-        score = np.concatenate([ranked.score[kept], np.full(len(more), ranked.score.min(), np.float32)])
-        source = tuple(s for s, k in zip(ranked.source, kept, strict=True) if k) + (PINNED,) * len(more)
-        values = np.zeros((len(rows), 0), np.float32)
-        candidates = weighed(Ranked(rows, score, source, values), steering.factor)
-        slots, _ = shelved(diversity, candidates, matrix, limit, None, (may,), steering, pins)
-        return [slot.item_id for slot in slots]
+    expected: list[list[float]] = field(default_factory=list)  # clicks, margin before; clicks, margin after
 
 
 def run(redis: Redis, room: Showroom, held: Document, draft: Document, now: int, last: int) -> dict[str, Any]:
@@ -132,9 +73,12 @@ def _judge(
     answer: Answer, room: Showroom, old: Compiled, new: Compiled, deeds: dict[str, Deed], found: Findings
 ) -> None:
     diversity, request = room.bundle.diversify, answer.request
-    before = answer.list(diversity, old.steering(request, answer.now))
+    profit = room.bundle.profit
+    before = answer.list(diversity, old.steering(request, answer.now), profit)
     steering = new.steering(request, answer.now)
-    after = answer.list(diversity, steering)
+    after = answer.list(diversity, steering, profit)
+    if profit.chances.known:
+        found.expected.append([e for one in (before, after) for e in answer.expected(profit.chances, one)])
     found.answers += 1
     found.shown += len(answer.shown[:-1])  # the last may be the long tail's
     found.agreeing += len(answer.shown[:-1]) - _differing(answer.shown[:-1], before[: len(answer.shown) - 1])
@@ -147,7 +91,7 @@ def _judge(
     for name in steering.rules:
         deed = deeds[name]
         deed.held += 1
-        without = answer.list(diversity, new.steering(request, answer.now, without=name))
+        without = answer.list(diversity, new.steering(request, answer.now, without=name), profit)
         if differing := _differing(without, after):
             deed.changed += 1
             deed.displaced += differing
@@ -188,6 +132,7 @@ def _report(
         "slots": found.slots,
         "displaced": found.displaced,
         "margin": [_mean(room, found.before, "margin"), _mean(room, found.after, "margin")],
+        "expected": _expected(found),
         "price": [_mean(room, found.before, "price"), _mean(room, found.after, "price")],
         "products": [len(found.before), len(+found.after)],
         "rules": rules,
@@ -196,6 +141,22 @@ def _report(
         "short": dict(found.short),
         "faults": [fault._asdict() for fault in faults],
     }
+
+
+def _expected(found: Findings) -> dict[str, Any] | None:
+    """Per slot before and after, with the 95 % interval of the change over answers; None where no chance of a
+    click is calibrated."""
+    if not found.expected or not found.slots:
+        return None
+    sums, n = np.array(found.expected), found.slots / len(found.expected)
+    told: dict[str, Any] = {}
+    for name, at in (("ctr", 0), ("margin_per_impression", 1)):
+        change = (sums[:, at + 2] - sums[:, at]) / n
+        spread = 1.96 * float(change.std()) / len(change) ** 0.5
+        mean = float(change.mean())
+        told[name] = [float(sums[:, at].mean() / n), float(sums[:, at + 2].mean() / n)]
+        told[f"{name}_change"] = [mean, mean - spread, mean + spread]
+    return told
 
 
 def _most(change: Counter[str], room: Showroom, n: int, sign: int) -> list[dict[str, Any]]:
@@ -217,47 +178,11 @@ def _mean(room: Showroom, shown: Counter[str], column: str) -> float | None:
     return round(float(sum(v * n for v, n in known) / total), 4) if total else None
 
 
-def show(report: Mapping[str, Any]) -> None:
-    """The report as tables for a person."""
-    out = console()
-    if not report["answers"]:
-        out.print("no logged answer can be used: the service logs a share of them (serving.served_share)")
-        return
-    out.print(f"{report['answers']} logged answers; {report['unusable']} more are of no use")
-    out.print(
-        f"made again by the rules that hold, {report['agreement'] or 0:.1%} of their slots are as shown"
-    )
-    out.print(f"the draft changes {report['displaced']} of {report['slots']} slots")
-    for name in ("margin", "price", "products"):
-        before, after = report[name]
-        if before is not None and after is not None:
-            out.print(
-                f"  {name:<9} {before:>10,.3f} -> {after:,.3f}"
-                if name != "products"
-                else f"  {name:<9} {before:>10,} -> {after:,}"
-            )
-    rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", ">new", "gains most"])
-    for one in report["rules"]:
-        gains = one["gains"][0]["title"] if one["gains"] else "dead" if one["dead"] else ""
-        rules.add_row(
-            _shown(one["rule"], 16),
-            one["action"],
-            *(str(one[k]) for k in ("held", "changed", "displaced", "brought")),
-            _shown(gains, 18),
-        )
-    out.print(rules)
-    for name in ("gain", "lose"):
-        products = table(f"products that {name} most", ["product", ">slots"])
-        for one in report[name]:
-            products.add_row(_shown(one["title"], 56), f"{one['slots']:+}")
-        out.print(products)
-    for surface, lists in report["short"].items():
-        out.print(f"{surface}: {lists} lists have fewer products than were asked for")
-    for fault in report["faults"]:
-        out.print(lint.Fault(**fault).line(), markup=False)
-
-
-def _shown(text: str, width: int) -> str:
-    """Of a terminal's width, without markup or control characters."""
-    plain = "".join(c if c.isprintable() else " " for c in text).replace("[", "(").replace("]", ")")
-    return plain if len(plain) <= width else plain[: width - 3] + "..."
+def tried(redis: Redis, draft: str) -> tuple[int, int, int]:
+    """(lists, those that differ, slots that differ) of the newest that a draft made beside what was shown."""
+    entries: Any = redis.xrevrange(PAIRS, count=PAIRS_READ)
+    pairs = [pair for _, fields in entries if (pair := orjson.loads(fields[b"pair"]))["draft"] == draft]
+    differing = [
+        sum(a[0] != b[0] for a, b in zip(pair["shown"], pair["shadow"], strict=False)) for pair in pairs
+    ]
+    return len(pairs), sum(map(bool, differing)), sum(differing)

@@ -1,0 +1,22 @@
+"""Unseen: the newest report of `endcap unseen`, products that nobody was shown and why."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from feature_repo.places import UNSEEN, UNSEEN_PICTURE
+from monitoring.pages.desk import Asked, Desk
+
+MOST = 200  # products on the page; the report's own page has all
+
+
+def gather(desk: Desk, asked: Asked) -> Mapping[str, Any]:
+    """`cause` of the query narrows the products to those of one."""
+    file = desk.data / "reports" / UNSEEN.name
+    report = orjson.loads(file.read_bytes()) if file.exists() else None
+    found = report["items"] if report else []
+    if cause := asked.query.get("cause"):
+        found = [one for one in found if one["cause"] == cause]
+    picture = f"reports/{UNSEEN_PICTURE.name}"
+    return {"report": report, "items": found[:MOST], "many": len(found), "cause": cause, "picture": picture}
