@@ -1,4 +1,4 @@
-"""Rules in a real Chromium, over a real service: drafted, seen, published, asked for over HTTP, taken back."""
+"""Rules in a real Chromium over a real service: drafted, seen, published, asked for over HTTP, taken back."""
 
 from __future__ import annotations
 
