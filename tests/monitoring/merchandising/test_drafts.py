@@ -38,6 +38,7 @@ WORDS = (
 def desk(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
     path = make(tmp_path, 60)
+    monkeypatch.setitem(ITEMS.shown, "title", [f"Title <of> {item}" for item in IDS])
     features: Any = StillFeatures(ITEMS)
     features.refresh = lambda: 0
     room = Showroom(bundle.load(path), features, {item: f"Title <of> {item}" for item in IDS})
