@@ -25,7 +25,7 @@ from monitoring import merchandising, pages
 from monitoring.console.access import Keys
 from monitoring.console.sitemap import PAGES
 from monitoring.console.wall import COOKIE, DOOR, HEADERS, Refused, Wall
-from monitoring.pages import words
+from monitoring.pages import phrases
 from monitoring.pages.desk import Asked, Desk, Page, Person
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ class Shell:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters.update(words.FILTERS)
+        environment.filters.update(phrases.FILTERS)
         self._pages = Jinja2Templates(env=environment)
 
     def endpoint(self, page: Page) -> Any:

@@ -126,6 +126,7 @@ def now_us() -> int:
 def _seen(room: Showroom, slots: tuple[Slot, ...]) -> list[dict[str, Any]]:
     known = products(slots, SHOWN, room.matrix)
     return [
-        {"item_id": slot.item_id, "slot": slot.slot, "source": slot.source, "rule": slot.rule, **told}
+        {"item_id": slot.item_id, "slot": slot.slot, "rule": slot.rule, **told}
+        | {"title": told["title"] or room.titles.get(slot.item_id)}
         for slot, told in zip(slots, known, strict=True)
     ]

@@ -4,13 +4,12 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from redis import Redis
 
 from monitoring.experiment.attribution import Feedback, FeedbackParams, SlotCounts
 from monitoring.experiment.tail import Tail
-from serving.release import looks, state
+from serving.release import state
 from serving.release.router import ARMS
 from serving.release.state import Health, RolloutState
 
@@ -85,8 +84,3 @@ def reports(data: Path) -> list[Report]:
         if file.suffix in REPORT_TYPES and file.is_file() and not file.is_symlink()
     ]
     return sorted(found, key=lambda report: (report.written, report.path), reverse=True)
-
-
-def rollout_looks(redis: Redis, rollout: RolloutState) -> list[dict[str, Any]]:
-    """The guard's looks at the present step, oldest first."""
-    return [look for look in looks.read_looks(redis) if look.get("version") == rollout.version]

@@ -5,7 +5,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-WIDTH, HEIGHT, PAD = 720, 180, 28
+from monitoring.pages.phrases import when
+
+WIDTH, HEIGHT, PAD = 720, 200, 44
 REACH = 0.5  # differences beyond +-50 % are drawn at the edge
 
 
@@ -26,11 +28,13 @@ def draw(looks: Sequence[Mapping[str, Any]], margin: float) -> Markup:
 
     band = " ".join([*line("upper"), *reversed(line("lower"))])
     return Markup(
-        '<svg viewBox="0 0 {w} {h}" role="img" aria-label="CTR difference and its interval">'
+        '<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-label="CTR difference and its interval">'
         '<polygon class="band" points="{band}"/><polyline class="estimate" points="{estimate}"/>'
         '<line class="zero" x1="{p}" x2="{r}" y1="{zero}" y2="{zero}"/>'
         '<line class="margin" x1="{p}" x2="{r}" y1="{drop}" y2="{drop}"/>'
         '<text x="{p}" y="{drop}" dy="-3">-{margin:.0%}: rolled back when all of the band is below</text>'
+        '<text x="2" y="{top}">{reach:+.0%}</text><text x="2" y="{zero}" dy="4">0</text>'
+        '<text x="{p}" y="{foot}">{began}</text><text x="{r}" y="{foot}" text-anchor="end">{ended}</text>'
         "</svg>"
     ).format(
         w=WIDTH,
@@ -42,4 +46,13 @@ def draw(looks: Sequence[Mapping[str, Any]], margin: float) -> Markup:
         zero=y(0.0),
         drop=y(-margin),
         margin=margin,
+        reach=reach,
+        top=y(reach) + 4,
+        foot=HEIGHT - 2,
+        began=_when(known[0]),
+        ended=_when(known[-1]),
     )
+
+
+def _when(look: Mapping[str, Any]) -> str:
+    return when(look["at_us"]) if "at_us" in look else ""

@@ -142,7 +142,7 @@ def test_the_picture_covers_the_margin_and_leaves_out_looks_without_an_interval(
     assert interval.draw([{"lower": None, "upper": None}], 0.03) == ""
     look = {"lower": -0.9, "upper": 0.9, "estimate": 0.0}
     picture = str(interval.draw([look, look], 0.03))
-    assert picture.count("28.0,") == 3 and "-3%" in picture
+    assert picture.count("44.0,") == 3 and "-3%" in picture
 
 
 def test_reports_are_listed_newest_first_and_cannot_act_as_the_console(
