@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from redis import Redis
 
+from feature_repo.assemble.orders import best
 from feature_repo.online.connection import beside_requests
 from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load, root
@@ -26,8 +27,6 @@ from serving.release import bundle, state
 from serving.rules.rulebook import Rulebook
 from serving.stages.bestsellers import WEIGHED
 from serving.stages.eligibility import on_sale
-from serving.stages.index import top
-from serving.stages.retrieve import EVERY
 from serving.stages.steering import UNSTEERED, Steering
 from serving.types import NO_ROWS, Context, Request, VisitorRows
 
@@ -114,7 +113,7 @@ class Maker:
     def _categories(self, now: int) -> Iterator[tuple[str, list[str]]]:
         """Path -> its bestsellers in the order of the release, of the paths with most contacts."""
         matrix = self.features.matrix
-        popular, sold = matrix.popularity(), on_sale(matrix, now)
+        popular = matrix.popularity()
         within: dict[str, list[int]] = {}
         for code, path in enumerate(matrix.categories):
             while path:
@@ -125,7 +124,9 @@ class Maker:
         for path in paths[: self._params.categories]:
             inside = np.zeros(len(matrix.categories), np.bool_)
             inside[within[path]] = True
-            rows = top(popular + EVERY, sold & inside[matrix.category], WEIGHED)
+            rows = np.flatnonzero(inside[matrix.category])
+            rows = rows[on_sale(matrix, now, rows)]
+            rows = rows[best(popular[rows], WEIGHED)]
             context = Context(category=path)
             request = Request("category_sort", items=tuple(matrix.ids[row] for row in rows), context=context)
             visitor = pipeline.visitor_of(replace(request, items=()), now, None, None)

@@ -11,11 +11,11 @@ most one runs at a time. Whatever fails, the champion serves on. How it went is 
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -63,7 +63,10 @@ class Summary:
     candidate: str = ""
     events: int = 0  # live ones, landed by this run
     moved_days: int = 0  # of the cuts since the export
-    ndcg_at_12: tuple[float, float] | None = None  # champion's, candidate's, each on its own test span
+    ndcg_at_12: tuple[float | None, float | None] = (
+        None,
+        None,
+    )  # champion's, candidate's, each on its own test span
     seconds: float = 0.0
 
     def text(self) -> str:
@@ -102,8 +105,9 @@ def retrain(redis: Redis, why: str) -> Summary:
     except StepError as error:
         return _stopped(told, error, log)
     manifest = read_manifest(at(CANDIDATE))
-    before = [m["metrics"]["models"]["endcap"]["ndcg_at_12"] for m in (state.champion.manifest(), manifest)]
-    told = replace(told, candidate=manifest["digest"], ndcg_at_12=(before[0], before[1]))
+    told = replace(
+        told, candidate=manifest["digest"], ndcg_at_12=(_ndcg(state.champion.manifest()), _ndcg(manifest))
+    )
     if manifest["digest"] == state.champion.digest:
         return replace(told, outcome=NOTHING_NEW, told="the candidate is the champion itself")
     try:
@@ -115,6 +119,11 @@ def retrain(redis: Redis, why: str) -> Summary:
     prune(redis, waiting_challenger(), load("release", ReleaseParams).bundles_kept)
     line = f"{manifest['digest']} gets {begun.percent} % of the shoppers; next: `endcap rollout status`"
     return replace(told, outcome=ON_TRIAL, told=line)
+
+
+def _ndcg(manifest: Mapping[str, Any] | None) -> float | None:
+    models = (manifest or {}).get("metrics", {}).get("models", {})
+    return models["endcap"]["ndcg_at_12"] if "endcap" in models else None
 
 
 def new_days() -> int:

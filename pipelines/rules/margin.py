@@ -89,7 +89,8 @@ def draw(report: dict[str, Any]) -> Figure:
     axes = figure.subplots()
     x, y = ([row[name] for row in report["weights"]] for name in ("margin", "ctr"))
     axes.plot(x, y, "o-", color="#1b6ca8")
-    for row, *point in zip(report["weights"], x, y, strict=True):
+    for row, *place in zip(report["weights"], x, y, strict=True):
+        point = place[0], place[1]
         axes.annotate(f"{row['weight']:g}", point, textcoords="offset points", xytext=(5, 5))
         if row["weight"] == report["serves"]:
             axes.plot(*point, "o", color="none", markeredgecolor="#1b6ca8", markersize=14)

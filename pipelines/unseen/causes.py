@@ -133,7 +133,7 @@ def cause(
     row = matrix.row.get(item)
     if row is None:
         return "not in release", "the release that serves has no row of it"
-    if not on_sale(matrix, now)[row]:
+    if not on_sale(matrix, now, np.array([row]))[0]:
         return "sold out", "no stock" if matrix.stock[row] <= 0 else "its first day of sale is to come"
     if matrix.available_from[row] > now - hours * HOUR_US:
         return "sold out", f"on sale for less than {hours:g} hours"

@@ -9,9 +9,7 @@ from feature_repo.assemble.visitor import Visitor, history
 from serving.pipeline import Bundle
 from serving.stages.bestsellers import WEIGHED
 from serving.stages.eligibility import eligibility
-from serving.stages.fitted import user_vector
-from serving.stages.index import top
-from serving.stages.retrieve import EVERY, OVERFETCH
+from serving.stages.retrieve import Sources, foremost
 from serving.stages.shelf import AS_RANKED, shelved
 from serving.stages.steering import Steering, weighed
 from serving.types import Ranked, Request, Rows, Slot
@@ -21,14 +19,10 @@ def by_vector(
     request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix, steering: Steering
 ) -> tuple[Slot, ...]:
     """What is nearest to the shopper's vector of this moment, the tower's own order."""
+    may = eligibility(request, visitor, matrix, bundle.retrieve.bought_days, steering).may
     past = history(visitor, matrix)
-    user = user_vector(bundle.models, visitor, past, matrix.newborns)
-    rows, near = bundle.models.index.search(user, OVERFETCH * bundle.retrieve.k)
-    if matrix.own < len(matrix):
-        rows = np.concatenate([rows, np.arange(matrix.own, len(matrix))])
-        near = np.concatenate([near, matrix.newborns.units @ user])
-        rows = rows[np.argsort(-near, kind="stable")]
-    return in_order(rows, "tower", request, bundle, visitor, matrix, steering)
+    near = Sources(bundle.retrieve, bundle.models, visitor, past, matrix, may).best("tower")
+    return in_order(np.array(near, np.int64), "tower", request, bundle, visitor, matrix, steering)
 
 
 def of_rail(
@@ -54,12 +48,12 @@ def in_order(
     steering: Steering,
 ) -> tuple[Slot, ...]:
     """`request.limit` slots of the eligible ones among `rows` (n,), best first, then of the most viewed."""
-    eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days, steering.allowed).mask
-    pins = steering.pinned(eligible, request.limit)
-    found = dict.fromkeys(rows[eligible[rows]].tolist(), source)
+    may = eligibility(request, visitor, matrix, bundle.retrieve.bought_days, steering).may
+    pins = steering.pinned(may, request.limit)
+    found = dict.fromkeys(rows[may.of(rows)].tolist(), source)
     if len(found) < request.limit:
         most = WEIGHED if steering.rules else request.limit + len(found)
-        for row in top(matrix.popularity() + EVERY, eligible, max(most, request.limit)):
+        for row in foremost(matrix.bestselling(), matrix.popularity(), may, max(most, request.limit)):
             found.setdefault(row, "popular")
     for pin in pins:
         found.setdefault(pin.row, "popular")
@@ -67,4 +61,4 @@ def in_order(
     place = np.linspace(1, 0, len(order), endpoint=False, dtype=np.float32)
     ranked = Ranked(order, place, tuple(found.values()), np.zeros((len(order), 0), np.float32))
     ranked = weighed(ranked, steering.factor)
-    return shelved(AS_RANKED, ranked, matrix, request.limit, None, (eligible,), steering, pins)[0]
+    return shelved(AS_RANKED, ranked, matrix, request.limit, None, (may,), steering, pins).slots
