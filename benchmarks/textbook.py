@@ -4,8 +4,8 @@
 
 Theirs is what the parts' own pages show: a Bento API of a class, its default settings, that reads shopper
 and visit and then 120 items by Feast's SDK, and asks the stock LightGBM booster. Its candidates are the 120
-most popular, which costs it nothing; it has no retrieval, filter, rule or diversity to pay for. Ours is a worker
-of `endcap serve` with all of them. Both run in processes of their own, and are asked over HTTP by the clock;
+most popular, which costs it nothing; it has no retrieval, filter, rule or diversity to pay for. Ours is
+a worker of `endcap serve` with all of them. Both run in processes of their own, asked over HTTP by the clock;
 requests a second per core are those of the processor time that the service took for them.
 """
 

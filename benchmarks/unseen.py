@@ -28,12 +28,12 @@ from feature_repo.ports import redis_url
 from pipelines.protocol.metrics import bootstrap_interval
 from pipelines.simulate.world import Context as Moment
 from pipelines.simulate.world import World
+from serving.explore.chance import draw
 from serving.explore.explorer import SEEK
 from serving.explore.offer import Explore, Offer
 from serving.live.online_features import OnlineFeatures
 from serving.pipeline import Bundle, recommend, visitor_of
 from serving.release import bundle
-from serving.stages.diversify import draw
 from serving.stages.eligibility import on_sale
 from serving.stages.steering import UNSTEERED
 from serving.types import Context, Request

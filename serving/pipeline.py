@@ -12,7 +12,8 @@ from typing import Any
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.folds.owner import visible
-from serving.stages.diversify import Diversify, draw
+from serving.explore.chance import draw
+from serving.stages.diversify import Diversify
 from serving.stages.eligibility import Eligibility, eligibility, on_sale
 from serving.stages.fitted import Models, user_vector
 from serving.stages.odds import BY_RELEVANCE, UNWEIGHTED, Clicks, Profit

@@ -29,8 +29,9 @@ from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import bootstrap_interval, coverage, ndcg_at
 from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
+from serving.explore.chance import draw
 from serving.stages import forest
-from serving.stages.diversify import Diversify, diversify, draw
+from serving.stages.diversify import Diversify, diversify
 from serving.stages.eligibility import eligibility
 from serving.stages.odds import Clicks
 from serving.stages.rank import Untrained, rank

@@ -53,7 +53,7 @@ def main(
 ) -> int:
     """Products that nobody was shown, each with its cause; what is shown instead; what exploring costs."""
     from monitoring.fitting import showroom  # Feast takes seconds
-    from pipelines.unseen import page, sightings
+    from pipelines.unseen import sightings, webpage
 
     params, explore = load("unseen", UnseenParams), load("explore", Explore)
     redis = connect()
@@ -64,8 +64,8 @@ def main(
     report = triage(redis, room, until, hours or params.hours, params)
     report |= {"exploration": _bill(redis, explore), "runs": _earlier(report, params.runs)}
     write_json(at(UNSEEN), report)
-    page.write_picture(report, at(UNSEEN_PICTURE))
-    page.write_page(report, at(UNSEEN_PAGE), UNSEEN_PICTURE.name)
+    webpage.write_picture(report, at(UNSEEN_PICTURE))
+    webpage.write_page(report, at(UNSEEN_PAGE), UNSEEN_PICTURE.name)
     if explore.share:
         open_to = [
             one for one in report["items"] if one["cause"] not in ("sold out", "not in release", "blocked")

@@ -16,8 +16,8 @@ from feature_repo.assemble.visitor import Visitor
 from feature_repo.clock import DAY_US
 from serving.explore import budget
 from serving.explore.budget import OnOffer
+from serving.explore.chance import draw
 from serving.explore.offer import Explore, Offer
-from serving.stages.diversify import draw
 from serving.types import Request
 
 SEEK = b"endcap-explore"  # the draw owes nothing to the long tail's

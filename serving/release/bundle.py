@@ -30,7 +30,7 @@ from feature_repo.files import whole, write_json
 from feature_repo.places import BUNDLES, at
 from serving.errors import BundleError
 from serving.pipeline import Bundle
-from serving.release.shared import Arrays, place, shared
+from serving.release.mapped import Arrays, place, shared
 from serving.release.state import Release
 from serving.stages import forest
 from serving.stages.diversify import Diversify

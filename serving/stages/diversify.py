@@ -7,16 +7,14 @@ that hardly anybody was shown, by a draw whose chance is known and logged.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
-from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import ParamsError
 from serving.stages.steering import Room, scaled
-from serving.types import Ranked, Request
+from serving.types import Ranked
 
 TAIL = "tail"  # the source that the slot of the long tail names
 
@@ -95,24 +93,6 @@ def diversify(
     chances = dict.fromkeys(tail, share / len(tail))
     chances[last] = chances.get(last, 0.0) + 1 - share
     return Shelf([*chosen[:-1], at], at != last, chances[at], chances)
-
-
-def draw(request: Request, visitor: Visitor, purpose: bytes = b"endcap-tail") -> float | None:
-    """Where this answer stands in [0, 1): below `tail_share` its last slot is the long tail's.
-
-    A hash of whom is asked for, where, and of what their rows had counted by then, so that offline, online
-    and in both arms of a canary the same answers are drawn; a page that is asked for again gives the same
-    list. None without any id: a list for anybody has no draw of its own. Draws of
-    two purposes, at most 16 bytes each, owe nothing to each other.
-    """
-    unit = request.session_id or request.user_id
-    if not unit:
-        return None
-    session = visitor.session
-    known = (unit, visitor.surface, *visitor.anchors, session["pages"], session["at"], visitor.user["at"])
-    text = "\n".join(map(str, known))  # no id holds a line break
-    digest = blake2b(text.encode(), digest_size=8, person=purpose).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2.0**53  # all the bits that a float holds
 
 
 def _fitting(ranked: Ranked, n: int, room: Room) -> list[int]:

@@ -38,7 +38,7 @@ def shelved(
 ) -> Laid:
     """At most `limit` slots.
 
-    `drawn` as serving.stages.diversify.draw gives it; `pins` are those that this shopper may be shown. Where
+    `drawn` as serving.explore.chance.draw gives it; `pins` are those that this shopper may be shown. Where
     caps leave gaps, more is brought of `standing`, one filter after the other. Last comes what explores.
     """
     steered = bool(pins or steering.caps)

@@ -13,8 +13,8 @@ from feature_repo.clock import HOUR_US
 from monitoring.experiment.attribution import Exposure, Outcome
 from pipelines.unseen.bill import bill
 from pipelines.unseen.causes import List, blocking, cause, places
-from pipelines.unseen.page import write_page
 from pipelines.unseen.sightings import Sightings, by_day
+from pipelines.unseen.webpage import write_page
 from serving.types import Request
 
 NOW = 1_700_000_000_000_000

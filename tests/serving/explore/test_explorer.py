@@ -18,11 +18,11 @@ from shops.storefront import Shop, act, ask, items, make_home, open_shop, releas
 
 from feature_repo.errors import ParamsError
 from serving.explore import budget
+from serving.explore.chance import draw
 from serving.explore.explorer import SEEK, Explorer
 from serving.explore.offer import UNSEEN, Explore, Offer
 from serving.pipeline import Bundle, recommend, visitor_of
 from serving.release import bundle, state
-from serving.stages.diversify import draw
 from serving.stages.steering import UNSTEERED, Steering
 from serving.types import Request
 

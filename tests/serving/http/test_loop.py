@@ -7,12 +7,10 @@ of three tries, so that a collection of garbage does not either.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from shops.loop import BOUND_S, held, quiet_collector, turns
 from shops.storefront import HERO, Shop, act, make_home, open_shop
 
 from feature_repo.assemble.matrix import ItemMatrix, Newborns
@@ -33,8 +32,6 @@ from serving.rules import published
 from serving.rules.document import parse
 from serving.rules.rulebook import Held
 
-BOUND_S = 0.020
-TRIES = 3
 ROUTES = (
     *("/v1/recommend", "/v1/rank", "/v1/events", "/v1/events?wait=1"),
     *("/v1/page", "/v1/items", "/v1/items?wait=1"),
@@ -42,23 +39,6 @@ ROUTES = (
 PLACES = {"{vendor}": "com.acme", "{version}": "tp2", "{parent:path}": "projects/p", "{path:path}": "x"}
 KEY = {"authorization": "Bearer k"}  # of the catalogue
 MIB = 1 << 20
-
-
-class Turns:
-    """The longest turn of the loop since the last look, in seconds of CPU."""
-
-    longest = 0.0
-
-    def run(self, handle: Any) -> None:
-        began = time.thread_time()
-        try:
-            RUN(handle)
-        finally:
-            self.longest = max(self.longest, time.thread_time() - began)
-
-
-RUN = asyncio.events.Handle._run
-turns = Turns()
 
 
 @pytest.fixture(scope="module")
@@ -77,31 +57,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
         opened.post("/v1/events", {"events": [{"type": "search", "session_id": "s"}]})
         yield opened
     patch.undo()
-
-
-@contextmanager
-def quiet_collector() -> Iterator[None]:
-    """As the service has it once a release is loaded."""
-    gc.collect()
-    gc.freeze()
-    before = gc.get_threshold()
-    gc.set_threshold(10_000, 50, 100)
-    yield
-    gc.set_threshold(*before)
-    gc.unfreeze()
-
-
-def held(shop: Shop, send: Any) -> float:
-    """Seconds for which `send` holds the loop."""
-    found = []
-    for _ in range(TRIES):
-        turns.longest = 0.0
-        response = send()
-        assert response.status_code < 500 or response.status_code == 501, response.text[:300]
-        found.append(turns.longest)
-        if turns.longest < BOUND_S:
-            break
-    return min(found)
 
 
 def others() -> list[str]:

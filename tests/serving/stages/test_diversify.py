@@ -15,8 +15,9 @@ from shops.tiny_bundle import catalogue, matrix
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import EMPTY_SESSION, EMPTY_USER
 from feature_repo.errors import ParamsError
+from serving.explore.chance import draw
 from serving.pipeline import visitor_of
-from serving.stages.diversify import Diversify, diversify, draw
+from serving.stages.diversify import Diversify, diversify
 from serving.types import Ranked, Request
 
 NOW = 1_700_000_000_000_000

@@ -12,7 +12,7 @@ from shops.tiny_bundle import make
 
 from feature_repo.places import CACHE
 from serving.release import bundle
-from serving.release.shared import KEPT, shared
+from serving.release.mapped import KEPT, shared
 from serving.stages.index import Hnsw, IndexParams
 
 HELD = """
