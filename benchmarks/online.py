@@ -92,7 +92,8 @@ def fill(redis: Redis, project: str, ids: list[str]) -> None:
                 fold.step(state, Event(ts, "product_viewed", f"U{i}", f"S{i}", rng.choice(ids)))
             rows[view].append((f"{'U' if view is user else 'S'}{i}", ts, fold.row(state)))
     catalogue = OnlineView(ITEM_CATALOGUE, project)
-    known = {"title": "A thing", "brand": "brand", "margin": 0.4, "stock": 9, "available_from": NOW - DAY_US}
+    known = {c.name: None for c in ITEM_CATALOGUE.columns}
+    known |= {"title": "A thing", "brand": "brand", "margin": 0.4, "stock": 9, "available_from": NOW - DAY_US}
     rows[catalogue] = [
         (item, NOW, {**known, "price": 5.0 + i % 90, "category_path": f"Home/{i % 9}/{i % 40}"})
         for i, item in enumerate(ids)
