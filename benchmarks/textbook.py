@@ -2,10 +2,10 @@
 
     python benchmarks/textbook.py --rate 100 --seconds 10        about two minutes
 
-Theirs is what the parts' own pages show: a Bento API of a class, its default settings, that reads shopper
-and visit and then 120 items by Feast's SDK, and asks the stock LightGBM booster. Its candidates are the 120
-most popular, which costs it nothing; it has no retrieval, filter, rule or diversity to pay for. Ours is
-a worker of `endcap serve` with all of them. Both run in processes of their own, asked over HTTP by the clock;
+Theirs is what the parts' own pages show: a Bento API of a class, its default settings, that reads shopper and
+visit and then 120 items by Feast's SDK, and asks the stock LightGBM booster. Its candidates are the 120 most
+popular, which costs it nothing; it has no retrieval, filter, rule or diversity to pay for. Ours is a worker
+of `endcap serve` with all of them. Both run in processes of their own, and are asked over HTTP by the clock;
 requests a second per core are those of the processor time that the service took for them.
 """
 
@@ -194,7 +194,7 @@ def main() -> None:
         redis = Redis.from_url(url)
         fill(redis, open_store(url).project, orjson.loads((bundle / "item_ids.json").read_bytes()))
         state.install(
-            redis, Release(bundle.name, str(bundle.relative_to(home))), Act("benchmark", "to compare")
+            redis, Release(bundle.name, str(bundle.relative_to(home))), Act("benchmark", "to compare", NOW)
         )
         redis.set(APPLIED_TS, NOW)
         compare(bundle, url, home, args.rate, args.seconds, args.turns)

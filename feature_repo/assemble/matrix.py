@@ -31,7 +31,6 @@ from feature_repo.features.stored import ITEM_ACTIVITY, MAX_AGE_US
 from feature_repo.folds.parts import Counts
 
 Floats = npt.NDArray[np.float32]
-
 NEVER = np.iinfo(np.int64).max
 ACTIVITY = tuple(c.name for c in ITEM_ACTIVITY.columns)
 COUNTERS = {c.name: c.half_life_us for p in ITEM_ACTIVITY.parts if isinstance(p, Counts) for c in p.counters}

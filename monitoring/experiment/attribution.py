@@ -291,8 +291,7 @@ class Feedback:
 
 def _at(event: Mapping[str, Any]) -> int:
     """Arrival, us."""
-    at: int = event.get("arrived_ts", event["event_ts"])
-    return at
+    return int(event.get("arrived_ts", event["event_ts"]))
 
 
 def _people_of(event: Mapping[str, Any]) -> list[tuple[str, str]]:
