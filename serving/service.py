@@ -25,12 +25,13 @@ from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.online.connection import beside_requests, of_requests  # noqa: E402
 from feature_repo.online.newborns import NewbornParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
-from feature_repo.ports import redis_url, token  # noqa: E402
+from feature_repo.ports import SECRET_KEY, redis_url, token  # noqa: E402
 from serving import lifeline  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
+from serving.http.inquiry import Inquiries  # noqa: E402
 from serving.http.listing import CATALOGUE_KEY, ItemDoor  # noqa: E402
 from serving.http.origins import Cors  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
@@ -94,7 +95,10 @@ class Endcap:
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
         ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying())
-        app.state.desk = Desk(storefront, ingress, PARAMS, ItemDoor(ingress, token(CATALOGUE_KEY)))
+        limits = PARAMS.explain_timeout_s, PARAMS.explain_waiting
+        self._inquiries = Inquiries(storefront, token(SECRET_KEY), *limits)
+        door = ItemDoor(ingress, token(CATALOGUE_KEY))
+        app.state.desk = Desk(storefront, ingress, PARAMS, door, self._inquiries)
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
         # A worker that starts while Redis does leaves the requests to the others until it has its release.
         late = asyncio.get_running_loop().time() + PARAMS.start_patience_s
@@ -133,6 +137,7 @@ class Endcap:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(RedisError, OSError):  # then the report runs out by itself
             await self._releases.leave()
+        self._inquiries.close()
         await self._exposures.flush()
         await self._writer.close()
         await self._redis.aclose()

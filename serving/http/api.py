@@ -1,7 +1,7 @@
 """The routes of the storefront plane: bytes in, a checked request on, bytes out.
 
 POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/page   POST /v1/rank   POST /v1/events[?wait=1]
-POST /v1/items[?wait=1]   GET /metrics   GET /docs.json and the files of assets.ASSETS, / among them
+POST /v1/items[?wait=1]   POST /v1/explain   GET /metrics   GET /docs.json   the files of assets.ASSETS, / too
 """
 
 import logging
@@ -24,6 +24,7 @@ from serving.errors import RequestError
 from serving.http.assets import ASSETS, HEADERS, cached, etag
 from serving.http.connections import READ_ON
 from serving.http.ingress import Ingress, Receipt, parse_events
+from serving.http.inquiry import Inquiries, parse_explain
 from serving.http.listing import ItemDoor, parse_changes
 from serving.http.openapi import document_bytes
 from serving.http.origins import Cors, Origins
@@ -40,6 +41,7 @@ METHODS = {
     "/v1/rank": "POST",
     "/v1/events": "POST",
     "/v1/items": "POST",
+    "/v1/explain": "POST",
     "/metrics": "GET",
     "/docs.json": "GET",
     **dict.fromkeys(ASSETS, "GET"),
@@ -59,6 +61,7 @@ class Desk:
     ingress: Ingress
     params: Serving
     catalogue: ItemDoor | None = None
+    inquiries: Inquiries | None = None
 
 
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
@@ -75,6 +78,7 @@ def build_app(cors: Cors, more: Sequence[Route] = ()) -> Starlette:
             Route("/v1/rank", guarded("rank", rank), methods=["POST"]),
             Route("/v1/events", guarded("events", events), methods=["POST"]),
             Route("/v1/items", guarded("items", items), methods=["POST"]),
+            Route("/v1/explain", guarded("explain", explain), methods=["POST"]),
             Route("/metrics", exposition, methods=["GET"]),
             Route("/docs.json", guarded("docs", docs), methods=["GET"]),
             *(Route(path, asset.__call__, methods=["GET"]) for path, asset in ASSETS.items()),
@@ -127,6 +131,14 @@ async def items(http: HttpRequest, desk: Desk) -> Response:
     raw = parse_changes(body, desk.params.max_changes)
     clock = desk.ingress.clock(await desk.storefront.now(), time.time_ns() // 1000)
     return _told(desk, await door.accept(raw, clock), wait)
+
+
+async def explain(http: HttpRequest, desk: Desk) -> Response:
+    body = await read_body(http, desk.params.max_body_bytes)
+    inquiries = desk.inquiries or Inquiries(desk.storefront, None, 0, 0)
+    inquiries.admit(http.headers.get("authorization", ""))
+    request, asked = parse_explain(body, desk.params.max_items)
+    return Response(await inquiries.answer(request, asked), headers=NOT_KEPT, media_type=JSON)
 
 
 def _waits(http: HttpRequest) -> bool:

@@ -8,8 +8,10 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from serving import pipeline
 from serving.pipeline import Bundle, Served
+from serving.rules.compiled import Touch
 from serving.stages import bestsellers
 from serving.stages.steering import Steering
+from serving.trace import Trace
 from serving.types import Answer, Request, Slot, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names
@@ -18,7 +20,7 @@ NAMED = 20  # unknown items that `warnings` names
 class Task(NamedTuple):
     """What a route asks for: the stages with models, the list without, whether `limit` slots are promised."""
 
-    stages: Callable[[Request, Bundle, Visitor, ItemMatrix, Steering], Served]
+    stages: Callable[..., Served]  # (Request, Bundle, Visitor, ItemMatrix, Steering) and, perhaps, a Trace
     without_models: Callable[[Request, Visitor, ItemMatrix, Steering], tuple[Slot, ...]]
     fills: bool
 
@@ -34,6 +36,24 @@ class Seen(NamedTuple):
     rows: VisitorRows
     degraded: str | None
     read_s: float  # how long it took to read
+
+
+class Recorded(NamedTuple):
+    """A list that nobody was shown, with all that its stages noted down.
+
+    `rules`: row -> the rules that concern it.
+    """
+
+    request: Request
+    seen: Seen
+    visitor: Visitor
+    steering: Steering
+    slots: tuple[Slot, ...]
+    served_from: str
+    degraded: str | None
+    served: Served | None  # None where no model was asked
+    trace: Trace
+    rules: Callable[[int], Sequence[Touch]]
 
 
 RECOMMEND = Task(pipeline.recommend, bestsellers.bestsellers, fills=True)

@@ -24,19 +24,22 @@ from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
-from serving.live.seen import RANK, RECOMMEND, Seen, Task, age_ms, apart, warnings
+from serving.live.seen import RANK, RECOMMEND, Recorded, Seen, Task, age_ms, apart, warnings
 from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
 from serving.pipeline import Bundle, Served
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
+from serving.rules.compiled import Touch
 from serving.rules.rulebook import Rulebook
 from serving.stages import bestsellers
 from serving.stages.steering import UNSTEERED, Steering
+from serving.trace import Trace
 from serving.types import NO_ROWS, Answer, Request, Slot
 
 Filled = tuple[tuple[Slot, ...], str, Served | None]  # slots, served_from, how they came about
+NO_RELEASE = "no release is loaded yet"
 FALLBACK, PIPELINE_FAILED, OVERLOADED = "fallback", "pipeline_failed", "overloaded"
 
 log = logging.getLogger(__name__)
@@ -89,6 +92,25 @@ class Storefront:
         """`request.items` in the shopper's order; the holdout's order is the storefront's own."""
         return (await self._answer((request,), RANK))[0]
 
+    async def record(self, request: Request) -> Callable[[], Recorded]:
+        """The list that `recommend` gives now, with all that its stages note down, as a call for a thread.
+
+        Nobody is shown it: it is in no log, no count and no experiment. Raises as `recommend`.
+        """
+        if self._releases.current is None:
+            raise UnavailableError(NO_RELEASE)
+        seen = await self._see(request, self._releases.current)
+        steering, rules = self._steering(request, seen.matrix, seen.now), self._touching(request, seen)
+        visitor = pipeline.visitor_of(request, seen.now, seen.rows.user, seen.rows.session)
+
+        def made() -> Recorded:
+            trace = Trace()
+            slots, source, served, lacks = self._list(request, RECOMMEND, seen, visitor, steering, trace)
+            trace = trace if served else Trace()  # what failed on its way decided nothing
+            return Recorded(request, seen, visitor, steering, slots, source, lacks, served, trace, rules)
+
+        return made
+
     async def now(self, request: Request | None = None) -> int:
         """us since 1970: the wall clock; in a replay `as_of`, else the newest event in the features."""
         if self._replay:
@@ -106,7 +128,7 @@ class Storefront:
     async def _answer(self, requests: Sequence[Request], task: Task) -> list[Answer]:
         current = self._releases.current
         if current is None:
-            raise UnavailableError("no release is loaded yet")
+            raise UnavailableError(NO_RELEASE)
         self._in_flight += 1
         try:
             seen = await self._see(requests[0], current)
@@ -136,14 +158,9 @@ class Storefront:
 
     def _fill(self, request: Request, task: Task, seen: Seen, steering: Steering) -> Answer:
         started = time.perf_counter() - seen.read_s
-        arm, bundle, version, now, matrix, rows, degraded, read_s = seen
+        arm, bundle, version, now, matrix, rows, _, read_s = seen
         visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
-        asked = task, request, bundle, visitor, matrix, steering
-        if degraded == OVERLOADED:
-            slots, served_from, served = self._ladder(*asked)
-        else:
-            slots, served_from, served = self._slots(arm, *asked)
-            degraded = PIPELINE_FAILED if served_from == FALLBACK else degraded
+        slots, served_from, served, degraded = self._list(request, task, seen, visitor, steering)
         ended = time.perf_counter()
         answer = Answer(
             request_id=os.urandom(16).hex(),
@@ -174,6 +191,22 @@ class Storefront:
         self._health.note(arm, ended - started, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
+    def _list(
+        self,
+        request: Request,
+        task: Task,
+        seen: Seen,
+        visitor: Visitor,
+        steering: Steering,
+        trace: Trace | None = None,
+    ) -> tuple[tuple[Slot, ...], str, Served | None, str | None]:
+        """Slots, served_from, how they came about, and why they are less than they could be."""
+        asked = task, request, seen.bundle, visitor, seen.matrix, steering
+        if seen.degraded == OVERLOADED:
+            return *self._ladder(*asked), OVERLOADED
+        slots, served_from, served = self._slots(seen.arm, *asked, trace)
+        return slots, served_from, served, PIPELINE_FAILED if served_from == FALLBACK else seen.degraded
+
     def _arm(self, current: Current, unit: str | None) -> tuple[str, Loaded, int | None]:
         """The arm, its release, and the version of the rollout; None where this answer is no part of it.
 
@@ -201,6 +234,9 @@ class Storefront:
             self._complain("rules", error)
             return UNSTEERED
 
+    def _touching(self, request: Request, seen: Seen) -> Callable[[int], Sequence[Touch]]:
+        return self._rulebook.touching(request, seen.matrix, seen.now) if self._rulebook else lambda row: ()
+
     def _slots(
         self,
         arm: str,
@@ -210,11 +246,13 @@ class Storefront:
         visitor: Visitor,
         matrix: ItemMatrix,
         steering: Steering,
+        trace: Trace | None = None,
     ) -> Filled:
         try:
             if arm == HOLDOUT:
                 return task.without_models(request, visitor, matrix, steering), "precomputed", None
-            served = task.stages(request, bundle, visitor, matrix, steering)
+            noted = () if trace is None else (trace,)
+            served = task.stages(request, bundle, visitor, matrix, steering, *noted)
             return served.slots, "live", served
         except Exception as error:
             self._complain("pipeline", error)

@@ -7,6 +7,7 @@ swap; a request compiles only where a catalogue has just got other rows. Only th
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from redis import Redis
@@ -14,7 +15,7 @@ from redis import Redis
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import EMPTY
-from serving.rules.compiled import Compiled
+from serving.rules.compiled import Compiled, Touch
 from serving.rules.document import NOTHING, Document
 from serving.rules.published import Published, documents, read
 from serving.stages.steering import UNSTEERED, Steering
@@ -99,6 +100,11 @@ class Rulebook:
             compiled = Compiled(book.document, matrix, now, book.version)
             self._book = book._replace(compiled=(*book.compiled, compiled)[-MOST:])
         return compiled.steering(request, now)
+
+    def touching(self, request: Request, matrix: ItemMatrix, now: int) -> Callable[[int], list[Touch]]:
+        """Of what `steering` answers by at this moment: row -> the rules that concern it."""
+        compiled = self._book.of(matrix, now)
+        return partial(compiled.touching, request, now) if compiled else lambda row: []
 
     def tried(self, request: Request, matrix: ItemMatrix, now: int) -> Steering | None:
         """The same of what is tried out; None where nothing is, or not for these items yet."""

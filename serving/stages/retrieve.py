@@ -18,8 +18,8 @@ vectors, the tables give them 0, and what counts views or days sees them like an
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from serving.stages.fitted import NOBODY, Models, fold_in, user_vector
 from serving.stages.index import top
 from serving.stages.odds import SOURCE, pulls
 from serving.stages.steering import PINNED, Mask
+from serving.trace import Brought, Trace
 from serving.types import Candidates, Floats, Rows
 
 OVERFETCH = 2  # the index knows nothing of eligibility
@@ -78,6 +79,13 @@ class Sources:
         """What the models make of the catalogue."""
         return Scored(self._params, self._models, self._user, self._past, self._matrix.newborns)
 
+    def deeper(self, source: str, k: int) -> list[int]:
+        """As `best`, at most `k`: slower, for who asks why a row was not among them."""
+        wide = replace(self._params, k=k)
+        return Sources(wide, self._models, self._visitor, self._past, self._matrix, self._eligible).best(
+            source
+        )
+
     def best(self, source: str) -> list[int]:
         """Eligible rows that `source` brings, best first, at most k."""
         params, models, matrix, eligible = self._params, self._models, self._matrix, self._eligible
@@ -117,15 +125,23 @@ def retrieve(
     matrix: ItemMatrix,
     eligible: Mask,
     pinned: Sequence[int] = (),
+    trace: Trace | None = None,
 ) -> Candidates:
     """At most `params.k` distinct eligible rows, the quotas' order first, then the most viewed.
 
     Behind them what is `pinned` and no source brought, so that it has a score and values of its own.
     """
-    return fill(params.quotas, params.k, Sources(params, models, visitor, past, matrix, eligible), pinned)
+    sources = Sources(params, models, visitor, past, matrix, eligible)
+    return fill(params.quotas, params.k, sources, pinned, trace)
 
 
-def fill(quotas: Mapping[str, int], k: int, sources: Sources, pinned: Sequence[int] = ()) -> Candidates:
+def fill(
+    quotas: Mapping[str, int],
+    k: int,
+    sources: Sources,
+    pinned: Sequence[int] = (),
+    trace: Trace | None = None,
+) -> Candidates:
     """`k` distinct rows: of each source as many that are not there yet as its quota says, then `popular`.
 
     And what is `pinned`, whatever `k`.
@@ -134,8 +150,10 @@ def fill(quotas: Mapping[str, int], k: int, sources: Sources, pinned: Sequence[i
     for source, quota in (*quotas.items(), ("popular", k)):
         if len(found) == k:
             break  # a source that is not needed is not asked
-        brought = 0
-        for row in sources.best(source):
+        brought, best = 0, sources.best(source)
+        if trace is not None:
+            trace.brought.append(Brought(source, quota, best, partial(sources.deeper, source)))
+        for row in best:
             if brought == quota or len(found) == k:
                 break
             if row not in found:

@@ -7,6 +7,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from serving.stages.diversify import TAIL, Diversify, diversify
 from serving.stages.steering import UNSTEERED, Mask, Pin, Room, Steering, topped_up, with_pins
+from serving.trace import Trace
 from serving.types import Ranked, Slot
 
 # No diversity of its own, and no draw.
@@ -22,6 +23,7 @@ def shelved(
     standing: Sequence[Mask],
     steering: Steering,
     pins: Sequence[Pin],
+    trace: Trace | None = None,
 ) -> tuple[tuple[Slot, ...], float]:
     """At most `limit` slots, and the propensity of the last one.
 
@@ -32,7 +34,7 @@ def shelved(
     room = Room(steering.caps, [pin.row for pin in pins]) if steered else None
     if any(pin.slot == limit - 1 for pin in pins):
         drawn = None  # the last slot is taken
-    shelf = diversify(params, ranked, matrix, limit - len(pins), drawn, room)
+    shelf = diversify(params, ranked, matrix, limit - len(pins), drawn, room, trace)
     rows: list[int] = ranked.rows[shelf.places].tolist()
     tail = rows[-1] if shelf.tail else -1
     if room is not None:

@@ -48,6 +48,11 @@ class Anchored:
             masks.append(masks[-1] if passed is None else masks[-1] & passed())
         return tuple(reversed(masks))
 
+    def bars(self, row: int) -> str | None:
+        """The filter that has to give way before `row` may stand in the list; None where none has to."""
+        level = next((at for at, mask in enumerate(self.allowed) if mask[row]), 0)
+        return self.craft.relax[level - 1] if level else None
+
     def per_kind(self, level: int) -> int:
         """At most so many of one kind; 0: any number."""
         return self.craft.per_kind if "per_kind" in self.craft.relax[level:] else 0

@@ -1,14 +1,16 @@
 """A surface's candidates and its list: filters hold as long as the catalogue lets them, no slot is empty."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.stages.retrieve import Sources
-from serving.stages.steering import PINNED
+from serving.stages.steering import PINNED, Mask
 from serving.surfaces.anchored import Anchored
 from serving.surfaces.craft import ANCHORED
+from serving.trace import Brought, Trace
 from serving.types import Candidates, Ranked, Rows
 
 MORE = 8  # times the slots: the best of these fill most lists, and sorting a whole catalogue is slow
@@ -16,7 +18,12 @@ DAMPING = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, SIGIR 200
 
 
 def gather(
-    question: Anchored, shopper: Sources, k: int, limit: int, pinned: Sequence[int] = ()
+    question: Anchored,
+    shopper: Sources,
+    k: int,
+    limit: int,
+    pinned: Sequence[int] = (),
+    trace: Trace | None = None,
 ) -> Candidates:
     """Distinct rows and the source that brought each, in the surface's own order: the best `k`, and as many
     more as a list of `limit` needs; then what is `pinned`.
@@ -31,6 +38,10 @@ def gather(
     for source, quota in quotas.items():
         best = question.best(source, strict, quota) if source in ANCHORED else shopper.best(source)[:quota]
         parts.append(np.asarray(best, np.int64))
+        if trace is not None:
+            own = partial(_best, question, source, strict)
+            deeper = own if source in ANCHORED else partial(shopper.deeper, source)
+            trace.brought.append(Brought(source, quota, parts[-1].tolist(), deeper))
     rows = np.concatenate(parts)
     weight = np.concatenate(
         [n / (DAMPING + np.arange(len(p))) for n, p in zip(quotas.values(), parts, strict=True)]
@@ -52,6 +63,9 @@ def gather(
             break
         more = question.best(filler, question.wanting(ordered[standing], level), most)
         every = np.concatenate([ordered, more[~np.isin(more, ordered)]])
+        if trace is not None:
+            deeper = partial(_best, question, filler, question.allowed[level])
+            trace.brought.append(Brought(filler, limit, more.tolist(), deeper))
         standing = _standing(question, every, level)[:limit]
         ordered = np.concatenate([ordered, every[standing[standing >= len(ordered)]]])
         source_of += [filler] * (len(ordered) - len(source_of))
@@ -59,6 +73,11 @@ def gather(
     rows = np.concatenate([ordered, np.array(pins, np.int64)])
     brought_by = (*source_of, *[PINNED] * len(pins))
     return Candidates(rows, brought_by, shopper.scores.of(rows, np.arange(len(rows))))
+
+
+def _best(question: Anchored, source: str, mask: Mask, most: int) -> list[int]:
+    rows: list[int] = question.best(source, mask, most).tolist()
+    return rows
 
 
 def arranged(question: Anchored, ranked: Ranked) -> Ranked:
