@@ -69,9 +69,8 @@ def _behind_bestsellers(told: Recorded, row: int) -> Fall:
 def _not_brought(told: Recorded, row: int) -> Fall:
     if name := told.trace.filters(row) if told.trace.filters else None:
         return Fall("filter", f"the filter {name!r} of {told.request.surface} bars it")
-    ranks = [
-        (rank - _reach(told, one), rank, one) for one in told.trace.brought if (rank := rank_in(one, row))
-    ]
+    deep = [(one, rank_in(one, row, deep=True)) for one in told.trace.brought]
+    ranks = [(rank - _reach(told, one), rank, one) for one, rank in deep if rank is not None]
     if not ranks:
         asked = ", ".join(one.source for one in told.trace.brought)
         return Fall("retrieval", f"it is not among the first {DEPTH} of any source asked ({asked})")
@@ -89,12 +88,12 @@ def _reach(told: Recorded, one: Brought) -> int:
     return max((rank for rank, row in enumerate(one.rows, 1) if row in own), default=0)
 
 
-def rank_in(one: Brought, row: int) -> int | None:
-    """From 1, within DEPTH."""
-    for rows in (one.rows, one.deeper(DEPTH)):
-        if row in rows:
-            return list(rows).index(row) + 1
-    return None
+def rank_in(one: Brought, row: int, deep: bool = False) -> int | None:
+    """From 1: among what the source was found to have; `deep`: else among its first DEPTH."""
+    if row in one.rows:
+        return one.rows.index(row) + 1
+    found = list(one.deeper(DEPTH)) if deep else []
+    return found.index(row) + 1 if row in found else None
 
 
 def _outranked(told: Recorded, row: int, place: int) -> Fall:
@@ -119,7 +118,7 @@ def _outranked(told: Recorded, row: int, place: int) -> Fall:
         reason = f"rank {place + 1} of {len(ranked.rows)}, but {alike:.2f} like what was chosen before it; "
         return Fall("diversity", f"{reason}it came nearest at choice {nth + 1}, {near:.4f} short", near)
     if place < limit and served.pins:
-        rules = " and ".join(repr(one.rule) for one in served.pins)
+        rules = " and ".join(repr(rule) for rule in dict.fromkeys(pin.rule for pin in served.pins))
         return Fall("rule", f"rank {place + 1}, and pins of rule {rules} took slots", short)
     if trace.filters and short is not None and short < 0:
         name = trace.filters(row) or "per_kind"

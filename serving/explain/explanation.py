@@ -7,7 +7,7 @@ from feature_repo.assemble.vectorize import COLUMNS
 from serving.explain.absence import fall, rank_in
 from serving.explain.contributions import Terms, contributions
 from serving.live.products import products
-from serving.live.seen import Recorded, warnings
+from serving.live.seen import Recorded
 from serving.trace import Brought, Choice, Judged
 from serving.types import Slot
 
@@ -37,7 +37,7 @@ def explained(told: Recorded, asked: Sequence[str]) -> dict[str, Any]:
         "candidates": len(judged.rows) if judged else 0,
         "sources": [_source(told, one) for one in told.trace.brought],
         "rules": {"version": told.steering.version, "held": list(told.steering.rules)},
-        "warnings": list(warnings(told.request, seen.matrix, False)),
+        "warnings": list(told.warnings),
         "items": every[: len(told.slots)],
         "asked": every[len(told.slots) :],
     }
@@ -61,7 +61,7 @@ def _details(told: Recorded, items: Sequence[str]) -> list[dict[str, Any]]:
     found = []
     for row, title in zip(rows, titles, strict=True):
         place = None if row is None else at.get(row)
-        more: dict[str, Any] = {"sources": [] if row is None else _ranks(told, row)}
+        more: dict[str, Any] = {"sources": [] if row is None else _ranks(told, row, deep=place is None)}
         more |= {"retrieved": None if place is None else place + 1}
         more |= {"ranked": None if row is None else ranked.get(row)}
         more |= {"popularity": None if row is None else float(matrix.popularity()[row])}
@@ -71,9 +71,9 @@ def _details(told: Recorded, items: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _ranks(told: Recorded, row: int) -> list[dict[str, Any]]:
+def _ranks(told: Recorded, row: int, deep: bool) -> list[dict[str, Any]]:
     """The sources that have it, with the rank in each, from 1; those that were not asked are not here."""
-    ranks = ((one.source, rank_in(one, row)) for one in told.trace.brought)
+    ranks = ((one.source, rank_in(one, row, deep)) for one in told.trace.brought)
     return [{"source": source, "rank": rank} for source, rank in dict(ranks).items() if rank is not None]
 
 

@@ -53,6 +53,7 @@ class Recorded(NamedTuple):
     degraded: str | None
     served: Served | None  # None where no model was asked
     trace: Trace
+    warnings: tuple[str, ...]
     rules: Callable[[int], Sequence[Touch]]
 
 

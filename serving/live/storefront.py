@@ -107,7 +107,8 @@ class Storefront:
             trace = Trace()
             slots, source, served, lacks = self._list(request, RECOMMEND, seen, visitor, steering, trace)
             trace = trace if served else Trace()  # what failed on its way decided nothing
-            return Recorded(request, seen, visitor, steering, slots, source, lacks, served, trace, rules)
+            told = trace, warnings(request, seen.matrix, self._replay), rules
+            return Recorded(request, seen, visitor, steering, slots, source, lacks, served, *told)
 
         return made
 

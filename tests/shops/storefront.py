@@ -33,6 +33,7 @@ from feature_repo.params import load
 from serving.compat.doors import routes as compat_routes
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
+from serving.http.inquiry import Inquiries
 from serving.http.origins import Cors
 from serving.live.exposures import ExposureLog
 from serving.live.storefront import Storefront
@@ -44,6 +45,7 @@ from serving.release.loaded import Releases
 from serving.types import VisitorRows
 
 PAGE = "https://shop.example"  # an origin that is allowed
+SECRET = "a-key-of-the-shop"
 HERO: dict[str, Any] = {"surface": "homepage_hero", "user_id": "u1", "session_id": "s1"}
 
 
@@ -163,7 +165,8 @@ def open_shop(
     app = build_app(cors, compat_routes(load("compat", Terms)))
     writer = RedisWriter(background, load("stream", StreamParams), params.seen_ttl_s)
     ingress = Ingress(background, writer, params, replay=replay)
-    app.state.desk = Desk(storefront, ingress, params)
+    inquiries = Inquiries(storefront, SECRET, params.explain_timeout_s, params.explain_waiting)
+    app.state.desk = Desk(storefront, ingress, params, inquiries=inquiries)
     with TestClient(app) as client:
         shop = Shop(client, features, releases, storefront, exposures, health, blocking, home)
         shop.run(releases.poll)
