@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from itertools import islice
@@ -63,13 +63,30 @@ def secret(file: Path) -> str:
     return file.read_text().strip()
 
 
-def secrets_in(file: Path, *names: str) -> None:
-    """Make `file` a JSON object with a random text under each of `names`, mode 0600, unless it is there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        new = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        os.write(new, orjson.dumps({name: secrets.token_urlsafe(32) for name in names}))
-        os.close(new)
+def secrets_in(file: Path, *names: str, given: Mapping[str, str] | None = None) -> None:
+    """Let the JSON object in `file` hold a random text under each of `names`, mode 0600; what is there stays.
+
+    "console.viewer" is the name `viewer` within the object `console`. `given`: name -> text in place of a
+    random one. Raises DataError for a file that is none of ours.
+    """
+    with alone(file.with_suffix(".lock")):
+        held = read_json(file, "remove it, `endcap up` makes another") if file.exists() else {}
+        before = orjson.dumps(held)
+        for name in names:
+            *outer, last = name.split(".")
+            place = held
+            for part in outer:
+                place = place.setdefault(part, {})
+                if not isinstance(place, dict):
+                    step = "remove it, `endcap up` makes another"
+                    raise DataError(file, f"{part!r} is no JSON object", next_step=step)
+            place.setdefault(last, (given or {}).get(name) or secrets.token_urlsafe(32))
+        if (text := orjson.dumps(held)) == before:
+            return
+        with whole(file) as draft:
+            new = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(new, text)
+            os.close(new)
 
 
 def sweep(folder: Path, idle_s: float = DRAFT_IDLE_S) -> list[Path]:

@@ -7,6 +7,7 @@ import hmac
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from feature_repo.errors import ParamsError
@@ -88,7 +89,10 @@ def without_password(url: str) -> str:
 
 
 def tokens_file() -> Path:
-    """JSON, name -> token: the keys of the active shop's callers, mode 0600; `endcap up` makes it."""
+    """JSON, name -> token, or -> an object of them: the keys of the active shop's callers, mode 0600.
+
+    `endcap up` makes it, and adds what is missing.
+    """
     return shop().run_dir() / "tokens.json"
 
 
@@ -99,13 +103,24 @@ def token(name: str) -> str | None:
     """
     if given := os.environ.get(f"ENDCAP_{name.upper()}_TOKEN"):
         return given
+    found = _tokens().get(name)
+    return found if isinstance(found, str) and found else None
+
+
+def tokens_of(name: str) -> dict[str, str]:
+    """The tokens that tokens_file() has within the object `name`; errors as of `token`."""
+    found = _tokens().get(name)
+    held = found if isinstance(found, dict) else {}
+    return {one: text for one, text in held.items() if isinstance(text, str) and text}
+
+
+def _tokens() -> dict[str, Any]:
     file = tokens_file()
     if not file.exists():
-        return None
+        return {}
     if mode := file.stat().st_mode & 0o077:
         raise ParamsError(f"{file}: mode {mode:03o} lets others in; allowed: 600. Next: chmod 600 {file}")
-    found = read_json(file, "remove it, `endcap up` makes another").get(name)
-    return found if isinstance(found, str) and found else None
+    return read_json(file, "remove it, `endcap up` makes another")
 
 
 def opens(authorization: str, wanted: str) -> bool:

@@ -1,1 +1,1 @@
-"""The pages of the admin plane."""
+"""The admin plane: who may sign in, and the table of its pages."""

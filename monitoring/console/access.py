@@ -1,94 +1,96 @@
-"""Who may look at the console: whoever has its token, as a bearer header, or the session that it opened.
+"""Who may open the console, and as what: five roles, each with a token of its own.
 
-The cookie of a session is random and signed with a key made of the token; the signature holds its time. It
-ends by itself, and with another token; a restart of the console does not end it; it does not tell the token.
+A program sends a token as `Authorization: Bearer`. A person enters it once and has a session: a cookie that
+is random and signed with a key made of the token, so that it holds its role and time, ends by itself and with
+another token, outlives a restart of the console, and does not tell the token.
 """
 
 import hashlib
 import hmac
 import os
 import secrets
-from pathlib import Path
-from urllib.parse import parse_qs
+from collections.abc import Mapping
 
 from itsdangerous import BadSignature, TimestampSigner
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
-from starlette.templating import Jinja2Templates
-from starlette.types import ASGIApp
 
-from feature_repo.files import secret
-from feature_repo.ports import opens
+from feature_repo.errors import ParamsError
+from feature_repo.files import secrets_in
+from feature_repo.ports import tokens_file, tokens_of
+from monitoring.pages.desk import ADMIN, ROLES, Person
 
 TOKEN = "ENDCAP_CONSOLE_TOKEN"
-COOKIE = "endcap_console"
-OPEN_PATHS = ("/login", "/style.css")
-MAX_FORM_BYTES = 4096
-HEADERS = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
+EARLIER = "console.token"  # of versions with one token: it is the admin's now
+NAME_LENGTH = 40
 
 
-def console_token(folder: Path) -> str:
-    """$ENDCAP_CONSOLE_TOKEN, else the token in <folder>/console.token, made at the first start, mode 0600."""
-    given = os.environ.get(TOKEN)
-    if given:
-        return given
-    return secret(folder / "console.token")
+def make_tokens() -> None:
+    """Let tokens.json have a token for each role. A console.token becomes the admin's, and goes."""
+    file = tokens_file()
+    earlier = file.with_name(EARLIER)
+    given = {f"console.{ADMIN}": earlier.read_text().strip()} if earlier.exists() else {}
+    secrets_in(file, *(f"console.{role}" for role in ROLES), given=given)
+    earlier.unlink(missing_ok=True)
 
 
-def sessions(token: str) -> TimestampSigner:
-    """Signs the cookies of those who have shown `token`."""
-    return TimestampSigner(token, salt="endcap console session", digest_method=hashlib.sha256)
+def read_tokens() -> dict[str, str]:
+    """Role -> token, as tokens.json has them; the admin's is $ENDCAP_CONSOLE_TOKEN where that is set.
+
+    Raises ParamsError where a role has none, or two have the same.
+    """
+    found = tokens_of("console")
+    if given := os.environ.get(TOKEN):
+        found[ADMIN] = given
+    if unknown := sorted(set(found) - set(ROLES)):
+        raise ParamsError(
+            f"{tokens_file()}: console.{unknown[0]} is no role; allowed: {', '.join(ROLES)}. Next: remove it"
+        )
+    if len(set(found.values())) < len(found) or not found:
+        wrong = "two roles have one token" if found else "no role has a token"
+        raise ParamsError(
+            f"{tokens_file()}: console: {wrong}. Next: remove `console`, `endcap up` makes it anew"
+        )
+    return found
 
 
-class TokenWall(BaseHTTPMiddleware):
-    """401 without token or session, and the headers of every answer; a session ends after `session_s`."""
+class Keys:
+    """Opens what a role may: tokens, the sessions that they began, the forms of these."""
 
-    def __init__(self, app: ASGIApp, token: str, session_s: int, templates: Jinja2Templates) -> None:
-        super().__init__(app)
-        self._token, self._session_s, self._templates = token, session_s, templates
-        self._sessions = sessions(token)
+    def __init__(self, tokens: Mapping[str, str], session_s: int) -> None:
+        self._tokens, self._session_s = dict(tokens), session_s
+        self._forms = hashlib.sha256(f"forms {sorted(tokens.items())}".encode()).digest()
 
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        may = request.url.path in OPEN_PATHS or self._may(request)
-        answer = await call_next(request) if may else self._refusal(request)
-        answer.headers.update(HEADERS)
-        return answer
+    def role_of(self, token: str) -> str | None:
+        """Whose token it is; how long it takes tells nothing of any."""
+        given = token.strip().encode()
+        found = [role for role, own in self._tokens.items() if hmac.compare_digest(given, own.encode())]
+        return found[0] if found else None
 
-    def _may(self, request: Request) -> bool:
-        if header := request.headers.get("authorization", ""):
-            return opens(header, self._token)
+    def begin(self, role: str, name: str) -> str:
+        """The cookie of a new session."""
+        plain = "".join(c for c in name if c.isprintable()).strip()[:NAME_LENGTH]
+        told = f"{role}.{plain.encode().hex()}.{secrets.token_urlsafe(12)}"
+        return self._signer(role).sign(told).decode()
+
+    def person(self, cookie: str) -> Person | None:
+        """Whose session it is; None for one that has ended, or that never began."""
+        role, _, rest = cookie.partition(".")
+        if role not in self._tokens:
+            return None
         try:
-            self._sessions.unsign(request.cookies.get(COOKIE, ""), max_age=self._session_s)
-        except BadSignature:  # also one that has ended
-            return False
-        return True
+            self._signer(role).unsign(cookie, max_age=self._session_s)
+            return Person(role, bytes.fromhex(rest.partition(".")[0]).decode())
+        except (BadSignature, ValueError):
+            return None
 
-    def _refusal(self, request: Request) -> Response:
-        challenge = {"WWW-Authenticate": "Bearer"}
-        if "text/html" in request.headers.get("accept", ""):
-            return self._templates.TemplateResponse(request, "login.html", {}, 401, challenge)
-        return Response("Authorization: Bearer <token> is missing or wrong\n", 401, challenge, "text/plain")
+    def begin_door(self) -> str:
+        """The cookie of somebody who has not signed in."""
+        return secrets.token_urlsafe(12)
 
+    def form_of(self, cookie: str) -> str:
+        """What a form of this session must send back: another site's page cannot know it."""
+        return hmac.new(self._forms, cookie.encode(), hashlib.sha256).hexdigest()
 
-async def login(request: Request, token: str, session_s: int, templates: Jinja2Templates) -> Response:
-    """GET the form; POST `token` begins a session: a cookie of this site, invisible to scripts."""
-    if request.method == "GET":
-        return templates.TemplateResponse(request, "login.html", {})
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            return Response("the form is too large\n", 413, media_type="text/plain")
-    given = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
-    if not hmac.compare_digest(given.strip().encode(), token.encode()):
-        return templates.TemplateResponse(request, "login.html", {"wrong": True}, 401)
-    answer = RedirectResponse("/", 303)
-    cookie = sessions(token).sign(secrets.token_urlsafe(16)).decode()
-    answer.set_cookie(COOKIE, cookie, session_s, httponly=True, samesite="strict")
-    return answer
+    def _signer(self, role: str) -> TimestampSigner:
+        return TimestampSigner(
+            self._tokens[role], salt=f"endcap console {role}", digest_method=hashlib.sha256
+        )

@@ -137,7 +137,7 @@ def farewell(answer: dict[str, Any], who: str) -> None:
     story.console.print("\n[bold]It goes on running. What you can do now:[/]")
     say(f"Shop  {storefront_url()}/")
     say(f"Ask   {where}")
-    say(f"Watch {console_url()}/  (token: run/{shop().name}/console.token)")
+    say(f"Watch {console_url()}/  (tokens: run/{shop().name}/tokens.json, `console`)")
     say("Read  data/reports/: drift.html, evaluate.png, data_docs/raw/index.html")
     say("Stop  make down")
     say("Next  your own shop: docs/ingest.md; what a canary costs: endcap rollout plan")

@@ -1,0 +1,12 @@
+"""The table of pages. A new page is one row: path, title in the menu, roles, what gathers, what shows."""
+
+from monitoring.pages import ledger, library, overview, trials
+from monitoring.pages.desk import EVERYBODY, Page
+
+PAGES = (
+    Page("/", "Overview", EVERYBODY, overview.gather, "overview.html"),
+    Page("/rollout", "Rollout", EVERYBODY, trials.gather, "trials.html"),
+    Page("/reports", "Reports", EVERYBODY, library.gather, "library.html"),
+    Page("/reports/{path:path}", "", EVERYBODY, library.report),
+    Page("/audit", "Audit", EVERYBODY, ledger.gather, "ledger.html"),
+)
