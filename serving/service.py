@@ -25,7 +25,7 @@ from feature_repo.eventlog.open import open_writer  # noqa: E402
 from feature_repo.online.connection import beside_requests, of_requests  # noqa: E402
 from feature_repo.online.newborns import NewbornParams  # noqa: E402
 from feature_repo.params import load  # noqa: E402
-from feature_repo.ports import SECRET_KEY, redis_url, token  # noqa: E402
+from feature_repo.ports import SECRET, redis_url, token  # noqa: E402
 from serving import lifeline  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
@@ -96,7 +96,7 @@ class Endcap:
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
         ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying())
         limits = PARAMS.explain_timeout_s, PARAMS.explain_waiting
-        self._inquiries = Inquiries(storefront, token(SECRET_KEY), *limits)
+        self._inquiries = Inquiries(storefront, token(SECRET), *limits)
         door = ItemDoor(ingress, token(CATALOGUE_KEY))
         app.state.desk = Desk(storefront, ingress, PARAMS, door, self._inquiries)
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))

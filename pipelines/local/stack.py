@@ -24,7 +24,7 @@ from feature_repo.params import load, root, shop
 from feature_repo.places import RUN, at
 from feature_repo.ports import (
     HOST,
-    SECRET_KEY,
+    SECRET,
     StackParams,
     embedded_redis_url,
     password_file,
@@ -175,7 +175,7 @@ def bring_up(names: tuple[str, ...] = NAMES) -> list[process.Record]:
             write_redis_conf(params, folder)
             process.cut(process.log_file(folder, "redis"), params.log_bytes)
         if "service" in names:
-            secrets_in(tokens_file(), CATALOGUE_KEY, SECRET_KEY)
+            secrets_in(tokens_file(), CATALOGUE_KEY, SECRET)
         found = programs(params, folder)
         if "redis" not in found and not answers(redis_url()):
             raise StackError("REDIS_URL: no Redis answers there; start it, or unset it for the embedded one")

@@ -20,7 +20,8 @@ def explained(told: Recorded, asked: Sequence[str]) -> dict[str, Any]:
     subjects = [slot.item_id for slot in told.slots] + list(asked)
     details = _details(told, subjects)
     heads: list[dict[str, Any]] = [
-        {"item_id": s.item_id, "slot": s.slot, "score": s.score, "source": s.source, "rule": s.rule}
+        {"item_id": s.item_id, "slot": s.slot, "score": s.score, "source": s.source}
+        | ({"rule": s.rule} if s.rule else {})
         for s in told.slots
     ]
     heads += [{"item_id": item} | fall(told, item)._asdict() for item in asked]

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from serving.explain.shape import explanation
 from serving.http import schemas
 from serving.http.schemas import Schema
 from serving.params import Serving
@@ -19,12 +20,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "/v1/rank": {"surface": "category_sort", "session_id": "S1", "items": ["P0007", "P0042", "P0100"]},
     "/v1/items": {"items": [{"item_id": "P0042", "price": 12.5, "stock": 3}]},
+    "/v1/explain": {"surface": "homepage_hero", **VISIT, "limit": 3, "item_ids": ["P0042"]},
     "/v1/events": {"events": [{"type": "product_viewed", **VISIT, "item_id": "P0042"}]},
 }
 WHY = {
     "400": "no JSON object, or a key twice",
-    "401": "another key than the catalogue's, or none",
-    "403": "no catalogue key is configured",
+    "401": "another key than the route's, or none",
+    "403": "no such key is configured",
     "413": "the body is too large",
     "422": "a field is wrong; it is named, with what is allowed",
     "503": "no release yet, or events cannot be stored right now; Retry-After says when to try again",
@@ -113,6 +115,11 @@ def document(params: Serving) -> dict[str, Any]:
     )
     items["responses"] |= _refusals("401", "403")
     items["responses"]["422"]["content"] = _content({"anyOf": [_ref("refusal"), _ref("listing_receipt")]})
+    why = {"200": {"description": "the list and why", "content": _content(explanation())}}
+    explain = _posted(
+        *("/v1/explain", "Why a list is as it is, with the secret key", schemas.explain(params), why)
+    )
+    explain["responses"] |= _refusals("401", "403")
     paths = {
         "/v1/recommend": {
             "post": _posted("/v1/recommend", "Fill the slots of a surface", schemas.recommend(params), one),
@@ -127,6 +134,7 @@ def document(params: Serving) -> dict[str, Any]:
         "/v1/rank": {"post": _posted("/v1/rank", "Order a given list", schemas.rank(params), one)},
         "/v1/events": {"post": events | {"parameters": [wait]}},
         "/v1/items": {"post": items | {"parameters": [wait], "security": [{"catalogue": []}]}},
+        "/v1/explain": {"post": explain | {"security": [{"secret": []}]}},
         "/livez": {"get": _plain("livez", "The process lives")},
         "/readyz": {
             "get": _plain("readyz", "A release is loaded and nothing that answers rest on is too old")
@@ -142,7 +150,7 @@ def document(params: Serving) -> dict[str, Any]:
         "unavailable": schemas.unavailable(),
     }
     info = {"title": "Endcap", "version": "1", "description": "Recommendations for an online shop."}
-    keys = {"catalogue": {"type": "http", "scheme": "bearer"}}
+    keys = {name: {"type": "http", "scheme": "bearer"} for name in ("catalogue", "secret")}
     parts = {"schemas": components, "securitySchemes": keys}
     return {"openapi": "3.1.0", "info": info, "paths": paths, "components": parts}
 

@@ -33,6 +33,7 @@ from serving.release import state
 
 READY_S = 180
 CATALOGUE_KEY = "the catalogue key"
+SECRET_KEY = "the secret key"
 PROJECT = "endcap"  # feature_store.yaml
 
 
@@ -119,6 +120,7 @@ def running_service(
     store = psutil.Popen([redis_server(), *options], stdout=subprocess.DEVNULL)
     env = {
         "ENDCAP_CATALOGUE_TOKEN": CATALOGUE_KEY,
+        "ENDCAP_SECRET_TOKEN": SECRET_KEY,
         **os.environ,
         "ENDCAP_HOME": str(home),
         "REDIS_URL": redis_url,
