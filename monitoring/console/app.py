@@ -21,7 +21,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feature_repo.errors import EndcapError
-from monitoring import pages
+from monitoring import merchandising, pages
 from monitoring.console.access import Keys
 from monitoring.console.sitemap import PAGES
 from monitoring.console.wall import COOKIE, DOOR, HEADERS, Refused, Wall
@@ -29,7 +29,7 @@ from monitoring.pages import words
 from monitoring.pages.desk import Asked, Desk, Page, Person
 
 HERE = Path(__file__).parent
-OPEN_FILES = ("style.css", "console.js")
+OPEN_FILES = ("style.css", "console.js", "draft.js")
 DOOR_S = 3600
 
 
@@ -54,7 +54,7 @@ class Shell:
     def __init__(self, desk: Desk, tokens: Mapping[str, str], table: Sequence[Page]) -> None:
         self._desk, self._table = desk, table
         self._wall = Wall(Keys(tokens, desk.params.session_s), desk.params.session_s)
-        folders = [HERE, *map(Path, pages.__path__)]
+        folders = [HERE, *(Path(room.__path__[0]) for room in (pages, merchandising))]
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(folders),
             autoescape=True,

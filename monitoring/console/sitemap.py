@@ -1,15 +1,29 @@
 """The table of pages. A new page is one row: path, title in the menu, roles, what gathers, what shows."""
 
 from monitoring.inquiry import acquaintance, merchandise
+from monitoring.merchandising import drafts, thumbnails, versions
 from monitoring.pages import ledger, library, overview, trials
-from monitoring.pages.desk import EVERYBODY, Page
+from monitoring.pages.desk import EVERYBODY, MERCHANDISING, Page
 
 PAGES = (
     Page("/", "Overview", EVERYBODY, overview.gather, "overview.html"),
     Page("/rollout", "Rollout", EVERYBODY, trials.gather, "trials.html"),
+    Page("/rules", "Rules", EVERYBODY, versions.gather, "rules.html"),
+    Page("/rules/version/{number:int}", "", EVERYBODY, versions.version, "version.html"),
+    Page("/rules/lab", "", EVERYBODY, drafts.judge, "lab.html"),
+    Page("/rules/lab", "", MERCHANDISING, drafts.judge, "lab.html", "POST"),
+    Page("/rules/draft", "", MERCHANDISING, drafts.edit, "draft.html"),
+    Page("/rules/draft", "", MERCHANDISING, drafts.again, "draft.html", "POST"),
+    Page("/rules/check", "", MERCHANDISING, drafts.check, "", "POST"),
+    Page("/rules/preview", "", MERCHANDISING, drafts.preview, "preview.html", "POST"),
+    Page("/rules/shadow", "", MERCHANDISING, drafts.shadow, "draft.html", "POST"),
+    Page("/rules/shadow/end", "", MERCHANDISING, versions.end_shadow, "", "POST"),
+    Page("/rules/publish", "", MERCHANDISING, drafts.publish, "draft.html", "POST"),
+    Page("/rules/revert", "", MERCHANDISING, versions.revert, "", "POST"),
     Page("/products", "Products", EVERYBODY, merchandise.gather, "products.html"),
     Page("/products/one", "", EVERYBODY, merchandise.product, "product.html"),
     Page("/shopper", "Shopper", EVERYBODY, acquaintance.gather, "shopper.html"),
+    Page("/picture/{item_id:path}", "", EVERYBODY, thumbnails.picture),
     Page("/reports", "Reports", EVERYBODY, library.gather, "library.html"),
     Page("/reports/{path:path}", "", EVERYBODY, library.report),
     Page("/audit", "Audit", EVERYBODY, ledger.gather, "ledger.html"),

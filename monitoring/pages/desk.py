@@ -35,6 +35,7 @@ class ConsoleParams:
     audit_entries: int  # on a page of the audit
     session_s: int  # after a sign-in; then the form again
     looks: int  # of the guard, in the table; the picture shows all of the canary
+    pictures: str  # the shop's address, which product pictures are fetched from
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,13 @@ class Asked:
 
 @dataclass
 class Desk:
-    """`data`: the project's data folder. `margin`: relative CTR drop that rolls a canary back.
-
-    `picture`: item, title, category -> SVG of it, in a shop whose pictures are drawn; None: there are none.
-    """
+    """`data`: the project's data folder. `margin`: relative CTR drop that rolls a canary back."""
 
     redis: Redis
     data: Path
     params: ConsoleParams
     feedback: FeedbackParams
     margin: float
-    picture: Callable[[str, str, str | None], str] | None = None
     _held: dict[Any, Any] = field(default_factory=dict)
     _turn: threading.Lock = field(default_factory=threading.Lock)
 

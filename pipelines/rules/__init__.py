@@ -1,1 +1,1 @@
-"""A merchandiser's fitting room: rules checked, seen on real lists, tried out, published, taken back."""
+"""Rules at the terminal: checked, seen on real lists, tried out, published, taken back."""

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import orjson
 import typer
@@ -11,11 +11,9 @@ from redis import Redis
 from feature_repo.errors import DataError, EndcapError, shorten
 from feature_repo.online.connection import connect
 from pipelines.release.aliases import act_of
-from serving.live.exposures import PAIRS
 from serving.rules import lint, published
 from serving.rules.document import Document, Fault, parse, render
 
-PAIRS_READ = 1_000
 Action = Literal["lint", "preview", "lab", "shadow", "publish", "revert", "show"]
 
 
@@ -49,7 +47,8 @@ def main(
     if draft is None:
         _say(published.set_shadow(redis, None, act_of(why or "ended"), seen), json_output)
         return 0
-    from pipelines.rules import preview, showroom  # Feast takes seconds
+    from monitoring.fitting import lab, preview, showroom  # Feast takes seconds
+    from pipelines.rules import lab_table, preview_lines
 
     room = showroom.opened(redis)
     faults = lint.faults(draft, room.matrix, now)
@@ -58,14 +57,13 @@ def main(
     if action == "preview":
         before, _ = published.documents(seen)
         asked = preview.requests(redis, draft, surface, user_id, session_id)
-        for lines, told in preview.show(redis, room, before, draft, now, asked):
-            print(preview.as_json(told) if json_output else lines, flush=True)
+        for found in preview.lists(room, before, draft, now, asked):
+            as_json = json_output and orjson.dumps(preview_lines.as_json(found)).decode()
+            print(as_json or "\n".join(preview_lines.lines(room, found)), flush=True)
         return 0
     if action == "lab":
-        from pipelines.rules import lab
-
         report = lab.run(redis, room, published.documents(seen)[0], draft, now, last)
-        print(preview.as_json(report)) if json_output else lab.show(report)
+        print(orjson.dumps(report).decode()) if json_output else lab_table.show(report)
         return 0
     act = act_of(_reason(why) if action == "publish" else why or "tried out")
     change = published.publish if action == "publish" else published.set_shadow
@@ -120,16 +118,6 @@ def _say(found: published.Published, json_output: bool) -> None:
         print(f"{found.shadow_name} is tried out: {len(shadow.rules)} rules")
 
 
-def _tried(redis: Redis, draft: str) -> tuple[int, int, int]:
-    """(lists, those that differ, slots that differ) of the newest that a draft made beside what was shown."""
-    entries: Any = redis.xrevrange(PAIRS, count=PAIRS_READ)
-    pairs = [pair for _, fields in entries if (pair := orjson.loads(fields[b"pair"]))["draft"] == draft]
-    differing = [
-        sum(a[0] != b[0] for a, b in zip(pair["shown"], pair["shadow"], strict=False)) for pair in pairs
-    ]
-    return len(pairs), sum(map(bool, differing)), sum(differing)
-
-
 def _show(redis: Redis, found: published.Published, json_output: bool) -> None:
     if json_output:
         document, _ = published.documents(found)
@@ -138,7 +126,9 @@ def _show(redis: Redis, found: published.Published, json_output: bool) -> None:
     _say(found, json_output)
     document, _ = published.documents(found)
     if found.shadow_name:
-        pairs, changed, slots = _tried(redis, found.shadow_name)
+        from monitoring.fitting.lab import tried
+
+        pairs, changed, slots = tried(redis, found.shadow_name)
         print(f"of its last {pairs} lists {changed} differ from what was shown, in {slots} slots")
     for rule in document.rules:
         print(f"  {rule.id:<24} {rule.do.action:<8} {shorten(rule.why, 40)[1:-1]}")

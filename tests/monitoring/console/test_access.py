@@ -38,7 +38,7 @@ def console(redis_url: str, tmp_path: Path) -> Iterator[TestClient]:
 
 
 def client(store: redis.Redis, data: Path, tokens: dict[str, str] = TOKENS) -> TestClient:
-    params = ConsoleParams(audit_entries=5, looks=3, session_s=60)
+    params = ConsoleParams(audit_entries=5, looks=3, session_s=60, pictures="http://127.0.0.1:1")
     desk = Desk(store, data, params, load("feedback", FeedbackParams), 0.03)
     return TestClient(build_app(desk, tokens), follow_redirects=False)
 

@@ -42,7 +42,7 @@ def console(store: redis.Redis, tmp_path: Path) -> TestClient:
 
 
 def desk(store: redis.Redis, data: Path) -> Desk:
-    params = ConsoleParams(audit_entries=50, looks=3, session_s=60)
+    params = ConsoleParams(audit_entries=50, looks=3, session_s=60, pictures="http://127.0.0.1:1")
     return Desk(store, data, params, load("feedback", FeedbackParams), 0.03)
 
 

@@ -11,9 +11,10 @@ from shops.rules import IDS, ITEMS, NOW, document, steering
 from shops.storefront import StillFeatures
 from shops.tiny_bundle import make
 
+from monitoring.fitting import lab
+from monitoring.fitting.showroom import Showroom
 from pipelines.protocol.served import _batch
-from pipelines.rules import lab
-from pipelines.rules.showroom import Showroom
+from pipelines.rules import lab_table
 from serving.live.exposures import SERVED, encode, sample
 from serving.pipeline import recommend, visitor_of
 from serving.release import bundle
@@ -59,7 +60,7 @@ def test_what_held_is_made_again_and_a_draft_is_told_rule_by_rule(redis_url: str
     assert rules["r0"]["loses"][0]["item_id"] == best
     assert [(rules[name]["held"], rules[name]["dead"]) for name in ("r1", "r2")] == [(4, True), (0, True)]
     assert {"item_id": best, "title": f"Title [of] {best}", "slots": -4} in found["lose"]
-    lab.show(found)
+    lab_table.show(found)
 
 
 def test_an_unchanged_draft_changes_nothing(redis_url: str, room: Showroom) -> None:

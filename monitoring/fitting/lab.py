@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import orjson
 from redis import Redis
 
 from feature_repo.assemble.matrix import ItemMatrix
-from feature_repo.terminal import console, table
-from pipelines.rules.showroom import Showroom
-from serving.live.exposures import SERVED, decode
+from monitoring.fitting.showroom import Showroom
+from serving.live.exposures import PAIRS, SERVED, decode
 from serving.rules import lint
 from serving.rules.compiled import Compiled
 from serving.rules.document import Document
@@ -28,6 +28,7 @@ from serving.types import Context, Floats, Ranked, Request
 
 NAMED = 5  # products that gain or lose most, of the draft; of a rule ONE
 ONE = 1
+PAIRS_READ = 1_000
 
 
 @dataclass
@@ -217,47 +218,11 @@ def _mean(room: Showroom, shown: Counter[str], column: str) -> float | None:
     return round(float(sum(v * n for v, n in known) / total), 4) if total else None
 
 
-def show(report: Mapping[str, Any]) -> None:
-    """The report as tables for a person."""
-    out = console()
-    if not report["answers"]:
-        out.print("no logged answer can be used: the service logs a share of them (serving.served_share)")
-        return
-    out.print(f"{report['answers']} logged answers; {report['unusable']} more are of no use")
-    out.print(
-        f"made again by the rules that hold, {report['agreement'] or 0:.1%} of their slots are as shown"
-    )
-    out.print(f"the draft changes {report['displaced']} of {report['slots']} slots")
-    for name in ("margin", "price", "products"):
-        before, after = report[name]
-        if before is not None and after is not None:
-            out.print(
-                f"  {name:<9} {before:>10,.3f} -> {after:,.3f}"
-                if name != "products"
-                else f"  {name:<9} {before:>10,} -> {after:,}"
-            )
-    rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", ">new", "gains most"])
-    for one in report["rules"]:
-        gains = one["gains"][0]["title"] if one["gains"] else "dead" if one["dead"] else ""
-        rules.add_row(
-            _shown(one["rule"], 16),
-            one["action"],
-            *(str(one[k]) for k in ("held", "changed", "displaced", "brought")),
-            _shown(gains, 18),
-        )
-    out.print(rules)
-    for name in ("gain", "lose"):
-        products = table(f"products that {name} most", ["product", ">slots"])
-        for one in report[name]:
-            products.add_row(_shown(one["title"], 56), f"{one['slots']:+}")
-        out.print(products)
-    for surface, lists in report["short"].items():
-        out.print(f"{surface}: {lists} lists have fewer products than were asked for")
-    for fault in report["faults"]:
-        out.print(lint.Fault(**fault).line(), markup=False)
-
-
-def _shown(text: str, width: int) -> str:
-    """Of a terminal's width, without markup or control characters."""
-    plain = "".join(c if c.isprintable() else " " for c in text).replace("[", "(").replace("]", ")")
-    return plain if len(plain) <= width else plain[: width - 3] + "..."
+def tried(redis: Redis, draft: str) -> tuple[int, int, int]:
+    """(lists, those that differ, slots that differ) of the newest that a draft made beside what was shown."""
+    entries: Any = redis.xrevrange(PAIRS, count=PAIRS_READ)
+    pairs = [pair for _, fields in entries if (pair := orjson.loads(fields[b"pair"]))["draft"] == draft]
+    differing = [
+        sum(a[0] != b[0] for a, b in zip(pair["shown"], pair["shadow"], strict=False)) for pair in pairs
+    ]
+    return len(pairs), sum(map(bool, differing)), sum(differing)

@@ -1,0 +1,53 @@
+"""The rule lab's report as tables for a person."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from feature_repo.terminal import console, table
+from serving.rules.faults import Fault
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """The report as tables for a person."""
+    out = console()
+    if not report["answers"]:
+        out.print("no logged answer can be used: the service logs a share of them (serving.served_share)")
+        return
+    out.print(f"{report['answers']} logged answers; {report['unusable']} more are of no use")
+    out.print(
+        f"made again by the rules that hold, {report['agreement'] or 0:.1%} of their slots are as shown"
+    )
+    out.print(f"the draft changes {report['displaced']} of {report['slots']} slots")
+    for name in ("margin", "price", "products"):
+        before, after = report[name]
+        if before is not None and after is not None:
+            out.print(
+                f"  {name:<9} {before:>10,.3f} -> {after:,.3f}"
+                if name != "products"
+                else f"  {name:<9} {before:>10,} -> {after:,}"
+            )
+    rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", ">new", "gains most"])
+    for one in report["rules"]:
+        gains = one["gains"][0]["title"] if one["gains"] else "dead" if one["dead"] else ""
+        rules.add_row(
+            _shown(one["rule"], 16),
+            one["action"],
+            *(str(one[k]) for k in ("held", "changed", "displaced", "brought")),
+            _shown(gains, 18),
+        )
+    out.print(rules)
+    for name in ("gain", "lose"):
+        products = table(f"products that {name} most", ["product", ">slots"])
+        for one in report[name]:
+            products.add_row(_shown(one["title"], 56), f"{one['slots']:+}")
+        out.print(products)
+    for surface, lists in report["short"].items():
+        out.print(f"{surface}: {lists} lists have fewer products than were asked for")
+    for fault in report["faults"]:
+        out.print(Fault(**fault).line(), markup=False)
+
+
+def _shown(text: str, width: int) -> str:
+    """Of a terminal's width, without markup or control characters."""
+    plain = "".join(c if c.isprintable() else " " for c in text).replace("[", "(").replace("]", ")")
+    return plain if len(plain) <= width else plain[: width - 3] + "..."
