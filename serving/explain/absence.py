@@ -19,6 +19,11 @@ STAGES = {
     "chance": "the long tail got its slot by a draw",
     "shown": "it is in the list",
 }
+FILTERS = {
+    "kind": "the surface shows products of another kind for these",
+    "price": "its price is not in the surface's range of that of the products asked for",
+    "per_kind": "its kind has all the places that it may have",
+}
 DEPTH = 1_000  # to which a source is asked for a product that it did not bring
 
 
@@ -68,7 +73,7 @@ def _behind_bestsellers(told: Recorded, row: int) -> Fall:
 
 def _not_brought(told: Recorded, row: int) -> Fall:
     if name := told.trace.filters(row) if told.trace.filters else None:
-        return Fall("filter", f"the filter {name!r} of {told.request.surface} bars it")
+        return Fall("filter", f"{FILTERS[name]} ({name} of {told.request.surface})")
     deep = [(one, rank_in(one, row, deep=True)) for one in told.trace.brought]
     ranks = [(rank - _reach(told, one), rank, one) for one, rank in deep if rank is not None]
     if not ranks:
@@ -122,7 +127,7 @@ def _outranked(told: Recorded, row: int, place: int) -> Fall:
         return Fall("rule", f"rank {place + 1}, and pins of rule {rules} took slots", short)
     if trace.filters and short is not None and short < 0:
         name = trace.filters(row) or "per_kind"
-        return Fall("filter", f"the filter {name!r} of {told.request.surface} lets others stand before it")
+        return Fall("filter", f"{FILTERS[name]} ({name} of {told.request.surface})")
     what = "score" if ranked.relevance is None else "relevance, as the rules weigh it,"
     reason = f"rank {place + 1} of {len(ranked.rows)}; its {what} is {short:.4f} below rank {last + 1}"
     return Fall("ranking", reason, short)
