@@ -22,7 +22,7 @@ from serving.stages.steering import UNSTEERED, Mask, Pin, Steering, weighed
 from serving.surfaces.anchored import asked
 from serving.surfaces.arrangement import arranged, gather
 from serving.surfaces.craft import Surfaces
-from serving.trace import Trace
+from serving.tracing import Trace
 from serving.types import Candidates, Ranked, Request, Slot
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from serving.live.seen import Recorded
 from serving.stages.eligibility import eligibility, not_on_sale
-from serving.trace import Brought
+from serving.tracing import Brought
 
 STAGES = {
     "catalogue": "the release does not know it",

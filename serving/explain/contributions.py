@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feature_repo.assemble.vectorize import COLUMNS
-from serving.trace import Judged
+from serving.tracing import Judged
 
 Terms = list[dict[str, Any]]
 PLACE, ATTRACTION, BASE = "place", "attraction", "base"

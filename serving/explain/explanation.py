@@ -8,7 +8,7 @@ from serving.explain.absence import fall, rank_in
 from serving.explain.contributions import Terms, contributions
 from serving.live.products import products
 from serving.live.seen import Recorded
-from serving.trace import Brought, Choice, Judged
+from serving.tracing import Brought, Choice, Judged
 from serving.types import Slot
 
 

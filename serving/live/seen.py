@@ -11,7 +11,7 @@ from serving.pipeline import Bundle, Served
 from serving.rules.compiled import Touch
 from serving.stages import bestsellers
 from serving.stages.steering import Steering
-from serving.trace import Trace
+from serving.tracing import Trace
 from serving.types import Answer, Request, Slot, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names

@@ -35,7 +35,7 @@ from serving.rules.compiled import Touch
 from serving.rules.rulebook import Rulebook
 from serving.stages import bestsellers
 from serving.stages.steering import UNSTEERED, Steering
-from serving.trace import Trace
+from serving.tracing import Trace
 from serving.types import NO_ROWS, Answer, Request, Slot
 
 Filled = tuple[tuple[Slot, ...], str, Served | None]  # slots, served_from, how they came about

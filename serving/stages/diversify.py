@@ -15,7 +15,7 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import ParamsError
 from serving.stages.steering import Room, scaled
-from serving.trace import Choice, Trace
+from serving.tracing import Choice, Trace
 from serving.types import Ranked, Request
 
 TAIL = "tail"  # the source that the slot of the long tail names

@@ -8,7 +8,7 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.vectorize import assemble
 from feature_repo.assemble.visitor import History, Visitor
 from serving.stages.odds import NONE, UNWEIGHTED, Clicks, phase, pull_of
-from serving.trace import Explained, Judged, Trace
+from serving.tracing import Explained, Judged, Trace
 from serving.types import Candidates, Floats, Ranked
 
 

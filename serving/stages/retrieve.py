@@ -34,7 +34,7 @@ from serving.stages.fitted import NOBODY, Models, fold_in, user_vector
 from serving.stages.index import top
 from serving.stages.odds import SOURCE, pulls
 from serving.stages.steering import PINNED, Mask
-from serving.trace import Brought, Trace
+from serving.tracing import Brought, Trace
 from serving.types import Candidates, Floats, Rows
 
 OVERFETCH = 2  # the index knows nothing of eligibility

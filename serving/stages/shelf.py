@@ -7,7 +7,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from serving.stages.diversify import TAIL, Diversify, diversify
 from serving.stages.steering import UNSTEERED, Mask, Pin, Room, Steering, topped_up, with_pins
-from serving.trace import Trace
+from serving.tracing import Trace
 from serving.types import Ranked, Slot
 
 # No diversity of its own, and no draw.

@@ -10,7 +10,7 @@ from serving.stages.retrieve import Sources
 from serving.stages.steering import PINNED, Mask
 from serving.surfaces.anchored import Anchored
 from serving.surfaces.craft import ANCHORED
-from serving.trace import Brought, Trace
+from serving.tracing import Brought, Trace
 from serving.types import Candidates, Ranked, Rows
 
 MORE = 8  # times the slots: the best of these fill most lists, and sorting a whole catalogue is slow

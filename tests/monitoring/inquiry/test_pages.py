@@ -1,4 +1,4 @@
-"""Products and Shopper in a browser, over a console and a service that run: the lists are those that are served."""
+"""Products and Shopper in a browser, over a console and a service that run: the lists are the served ones."""
 
 from __future__ import annotations
 

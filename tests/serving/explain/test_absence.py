@@ -21,7 +21,7 @@ from serving.live.seen import Recorded, Seen
 from serving.pipeline import Bundle, recommend, visitor_of
 from serving.release import bundle
 from serving.rules.compiled import Compiled
-from serving.trace import Trace
+from serving.tracing import Trace
 from serving.types import NO_ROWS, Request
 
 HERO = Request("homepage_hero", session_id="s", limit=5)
