@@ -24,6 +24,7 @@ from serving.stages.steering import UNSTEERED, Pin, Steering, weighed
 from serving.surfaces.anchored import asked
 from serving.surfaces.arrangement import arranged, gather
 from serving.surfaces.craft import Surfaces
+from serving.tracing import Trace
 from serving.types import Candidates, Filter, Ranked, Request, Slot
 
 
@@ -98,9 +99,17 @@ def visitor_of(
 
 
 def recommend(
-    request: Request, bundle: Bundle, visitor: Visitor, matrix: ItemMatrix, steering: Steering = UNSTEERED
+    request: Request,
+    bundle: Bundle,
+    visitor: Visitor,
+    matrix: ItemMatrix,
+    steering: Steering = UNSTEERED,
+    trace: Trace | None = None,
 ) -> Served:
-    """Fill `request.limit` slots; fewer only where the catalogue has no more that may be shown."""
+    """Fill `request.limit` slots; fewer only where the catalogue has no more that may be shown.
+
+    `trace` is told how each stage came to its part; the list is the same without.
+    """
     took = Laps()
     past = history(visitor, matrix)
     eligible = eligibility(request, visitor, matrix, bundle.retrieve.bought_days, steering)
@@ -112,15 +121,17 @@ def recommend(
     question = asked(craft, request, visitor, past, models, matrix, eligible.may)
     if question:
         shopper = Sources(params, models, visitor, past, matrix, question.allowed[0])
-        candidates = gather(question, shopper, params.k, request.limit, pinned)
+        candidates = gather(question, shopper, params.k, request.limit, pinned, trace)
+        if trace is not None:
+            trace.filters = question.bars
     else:
         if (quotas := clicks.quotas(past, params.quotas)) is not params.quotas:
             params = replace(params, quotas=quotas)
-        candidates = retrieve(params, models, visitor, past, matrix, eligible.may, pinned)
+        candidates = retrieve(params, models, visitor, past, matrix, eligible.may, pinned, trace)
     took.lap("retrieve")
     own = question is not None and question.craft.order == "own"
     ranker, weights = (Untrained(), UNWEIGHTED) if own else (bundle.ranker, clicks)
-    ranked = rank(ranker, candidates, visitor, past, matrix, weights, models.attraction)
+    ranked = rank(ranker, candidates, visitor, past, matrix, weights, models.attraction, trace)
     took.lap("rank")
     ranked = weighed(ranked if own else bundle.profit.weigh(ranked, matrix, request.surface), steering.factor)
     diversity, drawn = bundle.diversify, draw(request, visitor)
@@ -128,7 +139,7 @@ def recommend(
     if question:  # its filters are its diversity, and a draw would break them
         ranked, diversity, drawn = arranged(question, ranked), AS_RANKED, None
         standing = question.allowed
-    laid = shelved(diversity, ranked, matrix, request.limit, drawn, standing, steering, pins)
+    laid = shelved(diversity, ranked, matrix, request.limit, drawn, standing, steering, pins, trace)
     took.lap("diversify")
     return Served(laid.slots, candidates, ranked, eligible, took, laid.propensity, tuple(pins), laid.explored)
 

@@ -44,6 +44,7 @@ from serving.explore.offer import Explore  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
+from serving.http.inquiry import Inquiries  # noqa: E402
 from serving.http.origins import Cors  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
@@ -134,7 +135,8 @@ class Endcap:
             await asyncio.to_thread(signatures.follow, self._blocking, time.time_ns() // 1000)
 
         await _attempt("signing", sign, pulse)
-        app.state.desk = Desk(storefront, ingress, PARAMS, KEYS, TollGate(ACCESS.rates))
+        self._inquiries = Inquiries(storefront, PARAMS.explain_timeout_s, PARAMS.explain_waiting)
+        app.state.desk = Desk(storefront, ingress, PARAMS, KEYS, TollGate(ACCESS.rates), self._inquiries)
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
         # A worker that starts while Redis does leaves the requests to the others until it has its release.
         late = asyncio.get_running_loop().time() + PARAMS.start_patience_s
@@ -181,6 +183,7 @@ class Endcap:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(RedisError, OSError):  # then the report runs out by itself
             await self._releases.leave()
+        self._inquiries.close()
         await self._exposures.flush()
         await self._writer.close()
         await self._redis.aclose()

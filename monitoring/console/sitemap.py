@@ -1,5 +1,6 @@
 """The table of pages. A new page is one row: path, title in the menu, roles, what gathers, what shows."""
 
+from monitoring.inquiry import acquaintance, merchandise
 from monitoring.merchandising import drafts, thumbnails, versions
 from monitoring.pages import ledger, library, overlooked, overview, trials
 from monitoring.pages.desk import EVERYBODY, MERCHANDISING, Page
@@ -19,6 +20,9 @@ PAGES = (
     Page("/rules/shadow/end", "", MERCHANDISING, versions.end_shadow, "", "POST"),
     Page("/rules/publish", "", MERCHANDISING, drafts.publish, "draft.html", "POST"),
     Page("/rules/revert", "", MERCHANDISING, versions.revert, "", "POST"),
+    Page("/products", "Products", EVERYBODY, merchandise.gather, "products.html"),
+    Page("/products/one", "", EVERYBODY, merchandise.product, "product.html"),
+    Page("/shopper", "Shopper", EVERYBODY, acquaintance.gather, "shopper.html"),
     Page("/picture/{item_id:path}", "", EVERYBODY, thumbnails.picture),
     Page("/unseen", "Unseen", EVERYBODY, overlooked.gather, "overlooked.html"),
     Page("/reports", "Reports", EVERYBODY, library.gather, "library.html"),

@@ -1,7 +1,7 @@
 """Reads on where it stopped: in the stream `endcap:exposures`, and in the log of events, wherever that is."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from redis import Redis
@@ -9,11 +9,17 @@ from redis import Redis
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_tail
 from feature_repo.params import load
-from monitoring.experiment.attribution import Feedback
 from serving.release.state import EXPOSURES
 
 BATCH = 5_000
 MS_US = 1_000
+
+
+class Fed(Protocol):
+    """Who takes in what arrives: Feedback, or whoever counts by other rules."""
+
+    def update(self, exposures: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
+        """Records with `arrived_ts`, us."""
 
 
 class Tail:
@@ -30,7 +36,7 @@ class Tail:
         start = since if events_since is None else events_since
         self._events = open_tail(redis, load("stream", StreamParams), start, BATCH)
 
-    def feed(self, feedback: Feedback, each: Callable[[], object] = lambda: None) -> int:
+    def feed(self, feedback: Fed, each: Callable[[], object] = lambda: None) -> int:
         """Take in all that has arrived; returns how many records. Exposures first: clicks refer to them.
 
         `each` is called after each batch. Errors of the logs' clients are raised as they are.

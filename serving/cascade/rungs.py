@@ -26,6 +26,7 @@ from serving.rails.rail import Rail
 from serving.rails.shared import SharedRails
 from serving.stages import bestsellers
 from serving.stages.steering import Steering
+from serving.tracing import Trace
 from serving.types import Request, Slot
 
 LIVE, VECTOR, SHOPPER_RAIL = "live", "vector", "shopper_rail"
@@ -35,7 +36,7 @@ PRECOMPUTED, FALLBACK = "precomputed", "fallback"
 class Task(NamedTuple):
     """What a route asks for: the stages with models, the list without, whether `limit` slots are promised."""
 
-    stages: Callable[[Request, Bundle, Visitor, ItemMatrix, Steering], Served]
+    stages: Callable[..., Served]  # (Request, Bundle, Visitor, ItemMatrix, Steering) and, perhaps, a Trace
     without_models: Callable[[Request, Visitor, ItemMatrix, Steering], tuple[Slot, ...]]
     fills: bool
 
@@ -72,8 +73,9 @@ class Rungs:
         visitor: Visitor,
         matrix: ItemMatrix,
         steering: Steering,
+        trace: Trace | None = None,
     ) -> Filled:
-        """The list of `rung`, else of the next below that has one."""
+        """The list of `rung`, else of the next below that has one; `trace` as pipeline.recommend takes it."""
         asked = request, bundle, visitor, matrix, steering
 
         def bestselling(told: str) -> Filled:
@@ -83,7 +85,7 @@ class Rungs:
             return Filled(task.without_models(request, visitor, matrix, steering), told)
 
         def live() -> Filled:
-            served = task.stages(*asked)
+            served = task.stages(*asked, *(() if trace is None else (trace,)))
             return Filled(served.slots, LIVE, served)
 
         def rungs() -> Iterator[tuple[str, Callable[[], Filled]]]:

@@ -1,7 +1,7 @@
 """The routes of the storefront plane: bytes in, a checked request on, bytes out.
 
 POST /v1/recommend   GET /v1/recommend?surface=...   POST /v1/page   POST /v1/rank   POST /v1/events[?wait=1]
-POST /v1/items[?wait=1]   GET /metrics   GET /docs.json and the files of assets.ASSETS, / among them
+POST /v1/items[?wait=1]   POST /v1/explain   GET /metrics   GET /docs.json   the files of assets.ASSETS, / too
 """
 
 import logging
@@ -32,6 +32,7 @@ from serving.http.assets import ASSETS, HEADERS, cached, etag
 from serving.http.callers import address, shown
 from serving.http.connections import ARRIVAL, READ_ON, Arrival
 from serving.http.ingress import Ingress, Receipt, parse_events
+from serving.http.inquiry import Inquiries, parse_explain
 from serving.http.listing import ItemDoor, parse_changes
 from serving.http.openapi import document_bytes
 from serving.http.origins import Cors, Origins
@@ -48,6 +49,7 @@ METHODS = {
     "/v1/rank": "POST",
     "/v1/events": "POST",
     "/v1/items": "POST",
+    "/v1/explain": "POST",
     "/metrics": "GET",
     "/docs.json": "GET",
     **dict.fromkeys(ASSETS, "GET"),
@@ -68,6 +70,7 @@ class Desk:
     params: Serving
     keys: Keys
     gate: TollGate
+    inquiries: Inquiries | None = None
 
 
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
@@ -84,6 +87,7 @@ def build_app(cors: Cors, more: Sequence[Route] = ()) -> Starlette:
             Route("/v1/rank", guarded("rank", rank), methods=["POST"]),
             Route("/v1/events", guarded("events", events), methods=["POST"]),
             Route("/v1/items", guarded("items", items), methods=["POST"]),
+            Route("/v1/explain", guarded("explain", explain), methods=["POST"]),
             Route("/metrics", exposition, methods=["GET"]),
             Route("/docs.json", guarded("docs", docs), methods=["GET"]),
             *(Route(path, asset.__call__, methods=["GET"]) for path, asset in ASSETS.items()),
@@ -169,6 +173,15 @@ def source_of(http: HttpRequest, desk: Desk, caller: Caller, raw: Sequence[Any])
     shopper = visits.pop() if len(visits) == 1 else None
     own = None if caller.trusted else address(http)
     return Source(desk.gate.events(caller, shopper, own, len(raw)), own)
+
+
+async def explain(http: HttpRequest, desk: Desk) -> Response:
+    body = await read_body(http, desk.params.max_body_bytes)
+    request, asked = parse_explain(body, desk.params.max_items)
+    desk.keys.require_secret(caller_of(http, desk), "path", "/v1/explain")
+    if desk.inquiries is None:
+        raise UnavailableError("nothing is explained here")
+    return Response(await desk.inquiries.answer(request, asked), headers=NOT_KEPT, media_type=JSON)
 
 
 def _waits(http: HttpRequest) -> bool:

@@ -7,6 +7,7 @@ import orjson
 
 from feature_repo.ports import CATALOGUE, PUBLISHABLE, SECRET
 from serving.access.credentials import PARAMETER
+from serving.explain.shape import explanation
 from serving.http import schemas
 from serving.http.schemas import Schema
 from serving.params import Serving
@@ -21,6 +22,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "/v1/rank": {"surface": "category_sort", "session_id": "S1", "items": ["P0007", "P0042", "P0100"]},
     "/v1/items": {"items": [{"item_id": "P0042", "price": 12.5, "stock": 3}]},
+    "/v1/explain": {"surface": "homepage_hero", **VISIT, "limit": 3, "item_ids": ["P0042"]},
     "/v1/events": {"events": [{"type": "product_viewed", **VISIT, "item_id": "P0042"}]},
 }
 WHY = {
@@ -125,6 +127,10 @@ def document(params: Serving) -> dict[str, Any]:
         "/v1/items", "Tell what the shop has, with the catalogue key", schemas.changes(params), said
     )
     items["responses"]["422"]["content"] = _content({"anyOf": [_ref("refusal"), _ref("listing_receipt")]})
+    why = {"200": {"description": "the list and why", "content": _content(explanation())}}
+    explain = _posted(
+        *("/v1/explain", "Why a list is as it is, with the secret key", schemas.explain(params), why)
+    )
     paths = {
         "/v1/recommend": {
             "post": _posted("/v1/recommend", "Fill the slots of a surface", schemas.recommend(params), one),
@@ -141,6 +147,7 @@ def document(params: Serving) -> dict[str, Any]:
         "/v1/items": {
             "post": items | {"parameters": [wait], "security": [{"catalogue": []}, {"secret": []}]}
         },
+        "/v1/explain": {"post": explain | {"security": [{"secret": []}]}},
         "/livez": {"get": _plain("livez", "The process lives")},
         "/readyz": {
             "get": _plain("readyz", "A release is loaded and nothing that answers rest on is too old")

@@ -232,9 +232,15 @@ def _shown(value: Any) -> tuple[str, ...]:
 
 
 def _id(name: str, value: Any) -> str | None:
-    if value is not None and not is_id(value):
-        raise RequestError(name, value, _ID)
+    if value is not None:
+        require_id(name, value)
     return value
+
+
+def require_id(name: str, value: Any) -> None:
+    """RequestError unless `value` is an id."""
+    if not is_id(value):
+        raise RequestError(name, value, _ID)
 
 
 def _ids(name: str, value: Any, max_items: int) -> tuple[str, ...]:
@@ -244,8 +250,7 @@ def _ids(name: str, value: Any, max_items: int) -> tuple[str, ...]:
         found = f"{len(value)} items" if isinstance(value, list) else value
         raise RequestError(name, found, f"a list of at most {max_items} item ids")
     for at, item in enumerate(value):
-        if not is_id(item):
-            raise RequestError(f"{name}[{at}]", item, _ID)
+        require_id(f"{name}[{at}]", item)
     return tuple(value)
 
 

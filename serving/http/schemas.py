@@ -29,6 +29,7 @@ from feature_repo.features.item_check import (
     MAX_TAGS,
 )
 from serving.access.counting import WHY_NOT
+from serving.http.inquiry import ASKED, MOST_ASKED
 from serving.http.requests import CONTEXT_FIELDS, FIELDS, FIRST_US, LAST_US, MAX_LIMIT, PER_LIST
 from serving.params import Serving
 
@@ -103,6 +104,12 @@ def object_of(properties: dict[str, Schema], *required: str, doc: str = "") -> S
 
 def recommend(params: Serving) -> Schema:
     return object_of(fields(params), "surface")
+
+
+def explain(params: Serving) -> Schema:
+    """As recommend, and the products asked for besides."""
+    asked = nullable(ids("why is each of these not shown, or shown", MOST_ASKED))
+    return object_of(fields(params) | {ASKED: asked}, "surface")
 
 
 def rank(params: Serving) -> Schema:

@@ -1,16 +1,18 @@
 """What an answer is made of: what was seen of the shopper, and what is told beside the list."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from serving.cascade.queueing import Rung
-from serving.pipeline import Bundle
+from serving.pipeline import Bundle, Served
 from serving.rails.rail import Rail
+from serving.rules.compiled import Touch
 from serving.stages.steering import Steering
-from serving.types import Answer, Request, VisitorRows
+from serving.tracing import Trace
+from serving.types import Answer, Request, Slot, VisitorRows
 
 NAMED = 20  # unknown items that `warnings` names
 
@@ -28,6 +30,25 @@ class Seen(NamedTuple):
     read_s: float  # how long it took to read
     rung: Rung
     rail: Rail | None = None  # the shopper's, where that is the rung
+
+
+class Recorded(NamedTuple):
+    """A list that nobody was shown, with all that its stages noted down.
+
+    `rules`: row -> the rules that concern it.
+    """
+
+    request: Request
+    seen: Seen
+    visitor: Visitor
+    steering: Steering
+    slots: tuple[Slot, ...]
+    served_from: str
+    degraded: str | None
+    served: Served | None  # None where no model was asked
+    trace: Trace
+    warnings: tuple[str, ...]
+    rules: Callable[[int], Sequence[Touch]]
 
 
 def warnings(request: Request, matrix: ItemMatrix, replay: bool) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from redis.asyncio import Redis
 
 from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
 from feature_repo.persons.pseudonyms import Persons
@@ -29,7 +30,7 @@ from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows, within
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
-from serving.live.seen import Seen, age_ms, apart, warnings
+from serving.live.seen import Recorded, Seen, age_ms, apart, warnings
 from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
 from serving.pipeline import Served
@@ -39,11 +40,15 @@ from serving.rails.shopper_rails import ShopperRails
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
 from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
+from serving.rules.compiled import Touch
 from serving.rules.rulebook import Rulebook
 from serving.stages.steering import UNSTEERED, Steering
-from serving.types import NO_ROWS, Answer, Request
+from serving.tracing import Trace
+from serving.types import NO_ROWS, Answer, Request, Slot
 
+NO_RELEASE = "no release is loaded yet"
 PIPELINE_FAILED, OVERLOADED = "pipeline_failed", "overloaded"
+UNHURRIED = Place(Rung.LIVE, 0.0, 0.0, 1)
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +111,29 @@ class Storefront:
         """`request.items` in the shopper's order; the holdout's order is the storefront's own."""
         return (await self._answer((request,), RANK, toll))[0]
 
+    async def record(self, request: Request) -> Callable[[], Recorded]:
+        """The list that `recommend` gives now, with all that its stages note down, as a call for a thread.
+
+        Nobody is shown it: it is in no log, no count and no experiment. Raises as `recommend`.
+        """
+        if self._releases.current is None:
+            raise UnavailableError(NO_RELEASE)
+        user, session = self._persons.asking(request.user_id, request.session_id)
+        request = replace(request, user_id=user, session_id=session)
+        seen = await self._see(request, self._releases.current, UNHURRIED, None)
+        rules = self._touching(request, seen)
+        steering = self._steering(request, seen.matrix, seen.now)
+        visitor, steering = self._met(request, RECOMMEND, seen, steering)
+
+        def made() -> Recorded:
+            trace = Trace()
+            slots, source, served, _, lacks = self._list(request, RECOMMEND, seen, visitor, steering, trace)
+            trace = trace if served else Trace()  # what failed on its way decided nothing
+            told = trace, warnings(request, seen.matrix, self._replay), rules
+            return Recorded(request, seen, visitor, steering, slots, source, lacks, served, *told)
+
+        return made
+
     async def now(self, request: Request | None = None) -> int:
         """us since 1970: the wall clock; in a replay `as_of`, else the newest event in the features."""
         if self._replay:
@@ -123,9 +151,9 @@ class Storefront:
     async def _answer(self, requests: Sequence[Request], task: Task, toll: Toll | None) -> list[Answer]:
         current = self._releases.current
         if current is None:
-            raise UnavailableError("no release is loaded yet")
+            raise UnavailableError(NO_RELEASE)
         admission = None if self._replay else self._admission
-        place = admission.enter(len(requests)) if admission else Place(Rung.LIVE, 0.0, 0.0, 1)
+        place = admission.enter(len(requests)) if admission else UNHURRIED
         user, session = self._persons.asking(requests[0].user_id, requests[0].session_id)
         requests = [replace(request, user_id=user, session_id=session) for request in requests]
         self._in_flight += 1
@@ -176,14 +204,9 @@ class Storefront:
 
     def _fill(self, request: Request, task: Task, seen: Seen, steering: Steering) -> Answer:
         began = time.perf_counter()
-        arm, bundle, version, now, matrix, rows, degraded, read_s, rung, rail = seen
-        visitor = pipeline.visitor_of(request, now, rows.user, rows.session)
-        if self._explorer and task.fills and arm != HOLDOUT:
-            steering = replace(steering, offer=self._explorer.offer(request, visitor, matrix))
-        asked = task, request, bundle, visitor, matrix, steering
-        slots, served_from, served, json = self._rungs.fill(rung, arm == HOLDOUT, rail, self._board, *asked)
-        if rung is Rung.LIVE and served_from not in (LIVE, PRECOMPUTED):
-            degraded = PIPELINE_FAILED
+        arm, bundle, version, now, matrix, rows, _, read_s, rung, _ = seen
+        visitor, steering = self._met(request, task, seen, steering)
+        slots, served_from, served, json, degraded = self._list(request, task, seen, visitor, steering)
         ended = time.perf_counter()
         if self._admission and arm != HOLDOUT:
             self._admission.paid(rung, ended - began)
@@ -224,6 +247,28 @@ class Storefront:
         self._health.note(arm, took_s, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
+    def _met(self, request: Request, task: Task, seen: Seen, steering: Steering) -> tuple[Visitor, Steering]:
+        """The shopper as this request meets him, and the rules with what he may be shown by chance."""
+        visitor = pipeline.visitor_of(request, seen.now, seen.rows.user, seen.rows.session)
+        if self._explorer and task.fills and seen.arm != HOLDOUT:
+            steering = replace(steering, offer=self._explorer.offer(request, visitor, seen.matrix))
+        return visitor, steering
+
+    def _list(
+        self,
+        request: Request,
+        task: Task,
+        seen: Seen,
+        visitor: Visitor,
+        steering: Steering,
+        trace: Trace | None = None,
+    ) -> tuple[tuple[Slot, ...], str, Served | None, bytes, str | None]:
+        """Slots, served_from, how they came about, JSON at hand, and why they are less than they could be."""
+        asked = task, request, seen.bundle, visitor, seen.matrix, steering, trace
+        found = self._rungs.fill(seen.rung, seen.arm == HOLDOUT, seen.rail, self._board, *asked)
+        failed = seen.rung is Rung.LIVE and found.served_from not in (LIVE, PRECOMPUTED)
+        return *found, PIPELINE_FAILED if failed else seen.degraded
+
     def _arm(self, current: Current, unit: str | None) -> tuple[str, Loaded, int | None]:
         """The arm, its release, and the version of the rollout; None where this answer is no part of it.
 
@@ -250,6 +295,9 @@ class Storefront:
         except Exception as error:  # a list without them is better than none
             self._complain("rules", error)
             return UNSTEERED
+
+    def _touching(self, request: Request, seen: Seen) -> Callable[[int], Sequence[Touch]]:
+        return self._rulebook.touching(request, seen.matrix, seen.now) if self._rulebook else lambda row: ()
 
     @staticmethod
     def _short(request: Request, answer: Answer, served: Served) -> bool:

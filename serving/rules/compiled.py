@@ -7,20 +7,28 @@ of the catalogue (benchmarks/rules.py).
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.clock import DAY_US, HOUR_US, micros
 from feature_repo.events import SURFACES
-from serving.rules.document import Document, Range, Rule, Where
+from serving.rules.document import ACTIONS, Document, Range, Rule, Where
 from serving.stages.steering import FEW, Cap, Pin, Steering
 from serving.types import Mask, Request, Rows
 
 KEPT_BYTES = 32 << 20  # of masks and factors that are kept, and LEAST_KEPT sets whatever they weigh
 LEAST_KEPT = 16
 ROW_BYTES = 7  # of a set: bool, float32 and int16 per item
+
+
+class Touch(NamedTuple):
+    """A rule that concerns a product: its id, what it does, and whether it bars the product."""
+
+    rule: str
+    does: str
+    bars: bool
 
 
 class Compiled:
@@ -59,6 +67,29 @@ class Compiled:
             if len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
             found = self._kept[bits] = self._made(bits)
+        return found
+
+    def touching(self, request: Request, now: int, row: int) -> list[Touch]:
+        """The rules that hold for `request` at `now` (us) and concern a row, the first first."""
+        bits, found, narrowed = self._conditions.holding(request, now), list[Touch](), False
+        for at, rule in enumerate(self._rules):
+            if not bits >> at & 1:
+                continue
+            action = next(name for name in ACTIONS if getattr(rule.do, name) is not None)
+            inside = row in self._rows[at]
+            if action == "only":
+                bars = not inside and not narrowed  # the first one counts
+                concerned, narrowed = bars or inside, True
+            elif action == "pin":
+                pin = rule.do.pin
+                concerned, bars = pin is not None and self._matrix.ids[row] in pin.items, False
+            elif action == "at_most":
+                cap = rule.do.at_most
+                concerned, bars = cap is not None and getattr(self._matrix, cap.per)[row] > 0, False
+            else:
+                concerned, bars = inside, action != "boost"
+            if concerned:
+                found.append(Touch(rule.id, action, bars))
         return found
 
     def warm(self, like: "Compiled | None", now: int) -> None:

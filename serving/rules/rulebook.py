@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from redis import Redis
@@ -16,7 +17,7 @@ from redis import Redis
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import EMPTY
-from serving.rules.compiled import Compiled
+from serving.rules.compiled import Compiled, Touch
 from serving.rules.document import NOTHING, Document
 from serving.rules.published import Published, documents, read
 from serving.stages.steering import UNSTEERED, Steering
@@ -129,6 +130,11 @@ class Rulebook:
         if compiled is None:  # items that nobody got ready: better late than without rules
             compiled = Compiled(book.document, matrix, now, book.version)
         return compiled.steering(request, now)
+
+    def touching(self, request: Request, matrix: ItemMatrix, now: int) -> Callable[[int], list[Touch]]:
+        """Of what `steering` answers by at this moment: row -> the rules that concern it."""
+        compiled = self._held.book.of(matrix, now)
+        return partial(compiled.touching, request, now) if compiled else lambda row: []
 
     def tried(self, request: Request, matrix: ItemMatrix, now: int) -> Steering | None:
         """The same of what is tried out; None where nothing is, or not for these items yet."""

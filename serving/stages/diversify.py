@@ -14,6 +14,7 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.errors import ParamsError
 from serving.stages.steering import Room, scaled
+from serving.tracing import Choice, Trace
 from serving.types import Ranked
 
 TAIL = "tail"  # the source that the slot of the long tail names
@@ -57,6 +58,7 @@ def diversify(
     limit: int,
     drawn: float | None = None,
     room: Room | None = None,
+    trace: Trace | None = None,
 ) -> Shelf:
     """At most `limit` of the candidates; `drawn` as `draw` gives it, None: no slot for the long tail.
 
@@ -71,9 +73,9 @@ def diversify(
     """
     n = min(limit, len(ranked.rows))
     if params.trade_off:
-        chosen = _varied(params, ranked, matrix, n, room)
+        chosen = _varied(params, ranked, matrix, n, room, trace)
     else:
-        chosen = list(range(n)) if room is None else _fitting(ranked, n, room)
+        chosen = list(range(n)) if room is None else _fitting(ranked, n, room, trace)
     share = params.tail_share
     if drawn is None or len(chosen) < 2 or share == 0:
         return Shelf(chosen)
@@ -92,10 +94,12 @@ def diversify(
         return Shelf(chosen)
     chances = dict.fromkeys(tail, share / len(tail))
     chances[last] = chances.get(last, 0.0) + 1 - share
+    if trace is not None and at != last:
+        trace.displaced = int(ranked.rows[last])
     return Shelf([*chosen[:-1], at], at != last, chances[at], chances)
 
 
-def _fitting(ranked: Ranked, n: int, room: Room) -> list[int]:
+def _fitting(ranked: Ranked, n: int, room: Room, trace: Trace | None) -> list[int]:
     chosen: list[int] = []
     for place, row in enumerate(ranked.rows.tolist()):
         if len(chosen) == n:
@@ -103,11 +107,18 @@ def _fitting(ranked: Ranked, n: int, room: Room) -> list[int]:
         if room.has(row):
             room.take(row)
             chosen.append(place)
+        elif trace is not None:
+            trace.capped.add(row)
     return chosen
 
 
 def _varied(
-    params: Diversify, ranked: Ranked, matrix: ItemMatrix, n: int, room: Room | None = None
+    params: Diversify,
+    ranked: Ranked,
+    matrix: ItemMatrix,
+    n: int,
+    room: Room | None = None,
+    trace: Trace | None = None,
 ) -> list[int]:
     if n == 0:
         return []
@@ -116,16 +127,23 @@ def _varied(
     closest = np.zeros(len(relevance))  # similarity to the nearest item chosen so far
     value = (1 - params.trade_off) * relevance
     chosen: list[int] = []
+    if trace is not None:
+        trace.relevance = relevance
     for _ in range(len(value)):
         if len(chosen) == n:
             break
-        best = int(np.argmax(value - params.trade_off * closest))
+        worth = value - params.trade_off * closest
+        best = int(np.argmax(worth))
         value[best] = -np.inf
         if room is not None:
             if not room.has(int(ranked.rows[best])):
+                if trace is not None:
+                    trace.capped.add(int(ranked.rows[best]))
                 continue
             room.take(int(ranked.rows[best]))
         chosen.append(best)
+        if trace is not None:
+            trace.choices.append(Choice(best, worth, closest.copy()))
         same_category = (category == category[best]) & (category[best] > 0)
         same_band = (band == band[best]) & (band[best] > 0)
         similarity = params.category_weight * same_category + (1 - params.category_weight) * same_band

@@ -6,7 +6,7 @@ import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
-from feature_repo.clock import DAY_US
+from feature_repo.clock import DAY_US, instant
 from serving.stages.steering import UNSTEERED, Steering
 from serving.types import Filter, Mask, Request, Rows
 
@@ -33,6 +33,17 @@ def on_sale(matrix: ItemMatrix, now: int, rows: Rows) -> Mask:
     An unknown stock counts as in stock: a shop that does not tell is not an empty shop.
     """
     return np.asarray(matrix.on_sale_from[rows] <= now)
+
+
+def not_on_sale(matrix: ItemMatrix, row: int, now: int) -> str | None:
+    """Why `on_sale` bars a row, in words; None where it does not.
+
+    "sold out", "sold from 2026-01-01T00:00:00+00:00 on"
+    """
+    if matrix.stock[row] <= 0:
+        return "sold out"
+    day = int(matrix.available_from[row])
+    return f"sold from {instant(day).isoformat()} on" if day > now else None
 
 
 def eligibility(

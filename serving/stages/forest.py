@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import lleaves
 import llvmlite.binding as llvm
 import numpy as np
+import numpy.typing as npt
 
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.files import alone, sweep, whole
@@ -37,13 +39,22 @@ TRIAL_ROWS, NEAR = 64, 1e-5  # of the comparison with LightGBM, in float32
 class Forest:
     """ranker.txt, compiled; double precision as LightGBM itself, so that offline and online agree."""
 
-    def __init__(self, model: lleaves.Model) -> None:
-        self._model = model
+    def __init__(self, model: lleaves.Model, source: Path) -> None:
+        self._model, self._source = model, source
 
     def predict(self, matrix: Floats) -> Floats:
         """float32 (n, 28), NaN for unknown -> float32 (n,), greater is better. One thread."""
         scores: Floats = self._model.predict(matrix, n_jobs=1).astype(np.float32)
         return scores
+
+    @cached_property
+    def _stock(self) -> "StockForest":
+        """What was compiled cannot say what a column adds."""
+        return StockForest(self._source)
+
+    def contributions(self, matrix: Floats) -> npt.NDArray[np.float64]:
+        """As StockForest.contributions; the first call reads the trees, for tenths of a second."""
+        return self._stock.contributions(matrix)
 
 
 class StockForest:
@@ -58,6 +69,14 @@ class StockForest:
         """As Forest.predict."""
         scores: Any = self._booster.predict(matrix, num_threads=1)
         return np.asarray(scores, np.float32)
+
+    def contributions(self, matrix: Floats) -> npt.NDArray[np.float64]:
+        """(n, 28) -> (n, 29): of each column, and last what a score begins with; a row adds up to its score.
+
+        Tree SHAP (Lundberg et al., Nature Machine Intelligence 2020), LightGBM's own.
+        """
+        parts: Any = self._booster.predict(matrix, pred_contrib=True, num_threads=1)
+        return np.asarray(parts, np.float64)
 
 
 def trees(path: Path) -> StockForest | Untrained:
@@ -74,7 +93,7 @@ def load(path: Path) -> Forest | StockForest | Untrained:
         if not sealed(compiled):
             with alone(compiled.with_suffix(".lock")):  # several workers start at once
                 _make(path, compiled)
-        return Forest(_compiled(path, compiled))
+        return Forest(_compiled(path, compiled), path)
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         log.warning("ranker %s: not compiled (%s); serving with stock LightGBM, 1 ms slower", path, error)
         return found
@@ -138,7 +157,10 @@ def _try(source: Path, compiled: Path) -> None:
     """Raises RuntimeError where the object file is not LightGBM's equal; a bad one may end the process."""
     rows = np.random.default_rng(0).normal(size=(TRIAL_ROWS, len(COLUMNS))).astype(np.float32)
     rows[:: TRIAL_ROWS // 8] = np.nan
-    found, expected = Forest(_compiled(source, compiled)).predict(rows), StockForest(source).predict(rows)
+    found, expected = (
+        Forest(_compiled(source, compiled), source).predict(rows),
+        StockForest(source).predict(rows),
+    )
     if not np.allclose(found, expected, rtol=NEAR, atol=NEAR):
         raise RuntimeError("the compiled trees say otherwise than LightGBM")
 

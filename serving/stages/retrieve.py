@@ -22,8 +22,8 @@ source brings and ask for more where too few may be shown.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ from serving.stages.fitted import NOBODY, Addends, Models, fold_in, user_vector
 from serving.stages.index import top
 from serving.stages.odds import SOURCE
 from serving.stages.steering import FEW, PINNED
+from serving.tracing import Brought, Trace
 from serving.types import Candidates, Filter, Floats, Rows
 
 NEWEST = np.array([0.36, 0.6, 1.0])  # weights of the newest contacts, of those that came directly before
@@ -78,6 +79,12 @@ class Sources:
         models, past, matrix = self._models, self._past, self._matrix
         user = user_vector(models, self._visitor, past, matrix.newborns)
         return Scored(self._params, models, user, past, matrix.newborns)
+
+    def deeper(self, source: str, k: int) -> list[int]:
+        """As `best`, at most `k`: slower, for who asks why a row was not among them."""
+        wide = replace(self._params, k=k)
+        asked = self._models, self._visitor, self._past, self._matrix, self._may
+        return Sources(wide, *asked).best(source)
 
     def best(self, source: str) -> list[int]:
         """Rows that may be shown and that `source` brings, best first, at most k."""
@@ -143,15 +150,23 @@ def retrieve(
     matrix: ItemMatrix,
     may: Filter,
     pinned: Sequence[int] = (),
+    trace: Trace | None = None,
 ) -> Candidates:
     """At most `params.k` distinct rows that may be shown, the quotas' order first, then the most viewed.
 
     Behind them what is `pinned` and no source brought, so that it has a score and values of its own.
     """
-    return fill(params.quotas, params.k, Sources(params, models, visitor, past, matrix, may), pinned)
+    sources = Sources(params, models, visitor, past, matrix, may)
+    return fill(params.quotas, params.k, sources, pinned, trace)
 
 
-def fill(quotas: Mapping[str, int], k: int, sources: Sources, pinned: Sequence[int] = ()) -> Candidates:
+def fill(
+    quotas: Mapping[str, int],
+    k: int,
+    sources: Sources,
+    pinned: Sequence[int] = (),
+    trace: Trace | None = None,
+) -> Candidates:
     """`k` distinct rows: of each source as many that are not there yet as its quota says, then `popular`.
 
     And what is `pinned`, whatever `k`.
@@ -160,8 +175,10 @@ def fill(quotas: Mapping[str, int], k: int, sources: Sources, pinned: Sequence[i
     for source, quota in (*quotas.items(), ("popular", k)):
         if len(found) == k:
             break  # a source that is not needed is not asked
-        brought = 0
-        for row in sources.best(source):
+        brought, best = 0, sources.best(source)
+        if trace is not None:
+            trace.brought.append(Brought(source, quota, best, partial(sources.deeper, source)))
+        for row in best:
             if brought == quota or len(found) == k:
                 break
             if row not in found:

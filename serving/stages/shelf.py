@@ -9,6 +9,7 @@ from feature_repo.assemble.matrix import ItemMatrix
 from serving.explore.offer import UNSEEN, Offer
 from serving.stages.diversify import TAIL, Diversify, diversify
 from serving.stages.steering import UNSTEERED, Pin, Room, Steering, topped_up, with_pins
+from serving.tracing import Trace
 from serving.types import Filter, Ranked, Slot
 
 # No diversity of its own, and no draw.
@@ -35,6 +36,7 @@ def shelved(
     standing: Sequence[Filter],
     steering: Steering,
     pins: Sequence[Pin],
+    trace: Trace | None = None,
 ) -> Laid:
     """At most `limit` slots.
 
@@ -46,7 +48,7 @@ def shelved(
     offer = steering.offer
     if any(pin.slot == limit - 1 for pin in pins):
         drawn = offer = None  # the last slot is taken
-    shelf = diversify(params, ranked, matrix, limit - len(pins), drawn, room)
+    shelf = diversify(params, ranked, matrix, limit - len(pins), drawn, room, trace)
     rows: list[int] = ranked.rows[shelf.places].tolist()
     tail = rows[-1] if shelf.tail else -1
     if room is not None:

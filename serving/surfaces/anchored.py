@@ -60,6 +60,11 @@ class Anchored:
         made = {"kind": self._of_kind, "price": self._in_range}
         return [made[name]() if name in made else None for name in reversed(self.craft.relax)]
 
+    def bars(self, row: int) -> str | None:
+        """The filter that has to give way before `row` may stand in the list; None where none has to."""
+        level = next((at for at, may in enumerate(self.allowed) if may.of(np.array([row]))[0]), 0)
+        return self.craft.relax[level - 1] if level else None
+
     def per_kind(self, level: int) -> int:
         """At most so many of one kind; 0: any number."""
         return self.craft.per_kind if "per_kind" in self.craft.relax[level:] else 0

@@ -1,6 +1,7 @@
 """A surface's candidates and its list: filters hold as long as the catalogue lets them, no slot is empty."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +10,20 @@ from serving.stages.retrieve import Sources
 from serving.stages.steering import PINNED
 from serving.surfaces.anchored import Anchored
 from serving.surfaces.craft import ANCHORED
-from serving.types import Candidates, Mask, Ranked, Rows
+from serving.tracing import Brought, Trace
+from serving.types import Candidates, Filter, Mask, Ranked, Rows
 
 MORE = 8  # times the slots: the best of these fill most lists, and sorting a whole catalogue is slow
 DAMPING = 60  # of reciprocal rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009)
 
 
 def gather(
-    question: Anchored, shopper: Sources, k: int, limit: int, pinned: Sequence[int] = ()
+    question: Anchored,
+    shopper: Sources,
+    k: int,
+    limit: int,
+    pinned: Sequence[int] = (),
+    trace: Trace | None = None,
 ) -> Candidates:
     """Distinct rows and the source that brought each, in the surface's own order: the best `k`, and as many
     more as a list of `limit` needs; then what is `pinned`.
@@ -31,6 +38,10 @@ def gather(
     for source, quota in quotas.items():
         best = question.best(source, strict, quota) if source in ANCHORED else shopper.best(source)[:quota]
         parts.append(np.asarray(best, np.int64))
+        if trace is not None:
+            own = partial(_best, question, source, strict)
+            deeper = own if source in ANCHORED else partial(shopper.deeper, source)
+            trace.brought.append(Brought(source, quota, parts[-1].tolist(), deeper))
     rows = np.concatenate(parts)
     weight = np.concatenate(
         [n / (DAMPING + np.arange(len(p))) for n, p in zip(quotas.values(), parts, strict=True)]
@@ -48,6 +59,9 @@ def gather(
         more = question.best(filler, question.wanting(ordered[standing], level), most)
         there = set(ordered.tolist())
         new = np.array([row for row in more.tolist() if row not in there], np.int64)
+        if trace is not None:
+            deeper = partial(_best, question, filler, question.allowed[level])
+            trace.brought.append(Brought(filler, limit, more.tolist(), deeper))
         every = np.concatenate([ordered, new])
         standing = _standing(question, every, level, question.allowed[level].of(every))[:limit]
         ordered = np.concatenate([ordered, every[standing[standing >= len(ordered)]]])
@@ -67,6 +81,11 @@ def _steps(levels: int, first: int, items: int) -> Iterator[tuple[int, int]]:
             if most >= items:
                 break
             most *= MORE
+
+
+def _best(question: Anchored, source: str, may: Filter, most: int) -> list[int]:
+    rows: list[int] = question.best(source, may, most).tolist()
+    return rows
 
 
 def arranged(question: Anchored, ranked: Ranked) -> Ranked:

@@ -42,6 +42,7 @@ from serving.explore.explorer import Explorer
 from serving.explore.offer import Explore
 from serving.http.api import Desk, build_app
 from serving.http.ingress import Ingress
+from serving.http.inquiry import Inquiries
 from serving.http.origins import Cors
 from serving.live.exposures import ExposureLog
 from serving.live.storefront import Storefront
@@ -213,7 +214,8 @@ def open_shop(
     verdicts = Verdicts(Wire(wires(url), 2.0).ask, signatures, access.counting)
     ingress = Ingress(background, writer, params, replay=replay, verdicts=verdicts)
     keys = Keys(KeyRules(False, {}), {"secret": {"": (SECRET_KEY,)}, "catalogue": {"": (CATALOGUE_KEY,)}})
-    app.state.desk = Desk(storefront, ingress, params, keys, TollGate(access.rates))
+    inquiries = Inquiries(storefront, params.explain_timeout_s, params.explain_waiting)
+    app.state.desk = Desk(storefront, ingress, params, keys, TollGate(access.rates), inquiries)
     with TestClient(app) as client:
         shop = Shop(
             client, features, releases, storefront, exposures, health, blocking, home, shared, rulebook

@@ -17,6 +17,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import content_type_conformance, not_a_server_error
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 from shops.storefront import SECRET
 
@@ -37,8 +38,16 @@ ROUTES = (
     "POST /v1/rank",
     "POST /v1/events",
     "POST /v1/items",
+    "POST /v1/explain",
 )
 KEY = SECRET
+
+
+def key(path: str) -> dict[str, str]:
+    """What opens a route; where none is asked for it is not looked at."""
+    return KEY
+
+
 JUDGES = (
     *(not_a_server_error, response_schema_conformance),
     *(status_code_conformance, content_type_conformance),
@@ -97,7 +106,7 @@ def test_what_the_document_allows_is_accepted(service: Service, docs: Any, route
     @bounded
     @given(case=asked(docs, route, GenerationMode.POSITIVE))
     def check(case: Any) -> None:
-        answer = sendable(case).call(headers=KEY)
+        answer = sendable(case).call(headers=key(case.path))
         assert answer.status_code in (200, 202), (case.body, case.query, answer.text[:500])
         assert "endcap-rejected" not in answer.headers, answer.text[:500]
         case.validate_response(answer, checks=JUDGES)
@@ -111,7 +120,9 @@ def test_what_the_document_forbids_is_refused(service: Service, docs: Any, route
     @given(case=asked(docs, route, GenerationMode.NEGATIVE))
     def check(case: Any) -> None:
         assume(all(map(told_apart, *zip(*(case.query or {"": ""}).items(), strict=True))))
-        answer = case.call(headers=KEY)
+        told = case.meta.components.get(ParameterLocation.HEADER)  # the key itself may be what is wrong
+        wrong = told is not None and told.mode is GenerationMode.NEGATIVE
+        answer = case.call(headers={} if wrong else key(case.path))
         some = answer.status_code == 202 and int(answer.headers.get("endcap-rejected", ["0"])[0]) > 0
         assert some or 400 <= answer.status_code < 500, (case.body, dict(case.query or {}), answer.text[:500])
         case.validate_response(answer, checks=(not_a_server_error, response_schema_conformance))
@@ -134,7 +145,7 @@ def test_an_example_is_what_its_schema_says_and_is_accepted(service: Service, pa
     told = document(load("serving", Serving))
     content = told["paths"][path]["post"]["requestBody"]["content"]["application/json"]
     jsonschema.Draft202012Validator(content["schema"]).validate(EXAMPLES[path])
-    assert httpx.post(service.url + path, json=EXAMPLES[path], headers=KEY).status_code in (200, 202)
+    assert httpx.post(service.url + path, json=EXAMPLES[path], headers=key(path)).status_code in (200, 202)
 
 
 def test_the_page_at_the_root_and_its_files_name_no_other_host_and_are_cached(service: Service) -> None:
