@@ -13,7 +13,8 @@ from starlette.responses import Response
 from feature_repo.events import SURFACES
 from serving.compat.receipts import JSON
 from serving.errors import RequestError
-from serving.http.api import Desk, Handler, admitted, read_body
+from serving.http.api import Desk, Handler, read_body
+from serving.http.callers import admitted
 from serving.http.requests import MAX_LIMIT, build, parse_json, parse_object, query_pairs
 from serving.payloads.payload import fields, first, listed
 from serving.payloads.terms import Terms
@@ -105,7 +106,7 @@ def _metarank_rank(terms: Terms) -> Handler:
             raise RequestError("items", given, 'a list of objects as {"id": "item1"}')
         asked = {"surface": _surface(http, terms.lists.ranked), "items": items}
         request = build({**asked, **_ids(body)}, desk.params.max_items)
-        answer = await desk.storefront.rank(request, admitted(http, desk, request))
+        answer = await desk.storefront.rank(request, admitted(http, desk.keys, desk.gate, request))
         known = {slot.item_id for slot in answer.items}
         least = min((slot.score for slot in answer.items), default=0.0)
         others = [item for item in dict.fromkeys(items) if item not in known]
@@ -117,7 +118,7 @@ def _metarank_rank(terms: Terms) -> Handler:
 
 async def _list(http: HttpRequest, desk: Desk, asked: Mapping[str, Any]) -> Answer:
     request = build(asked, desk.params.max_items)
-    return await desk.storefront.recommend(request, admitted(http, desk, request))
+    return await desk.storefront.recommend(request, admitted(http, desk.keys, desk.gate, request))
 
 
 def _surface(http: HttpRequest, usual: str) -> str:

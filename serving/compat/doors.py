@@ -16,8 +16,8 @@ from serving import prometheus
 from serving.compat import carousels, goods
 from serving.compat.receipts import ANSWERS, REFUSALS, Taken, picture
 from serving.errors import RequestError
-from serving.http.api import Desk, Handler, guarded, read_body, source_of
-from serving.http.callers import shown_elsewhere
+from serving.http.api import Desk, Handler, guarded, read_body
+from serving.http.callers import shown_elsewhere, source_of
 from serving.http.requests import parse_instant, parse_json, query_pairs
 from serving.payloads import gorse, insights, measurement, metarank, pixels, retail, snowplow, tracks, ubi
 from serving.payloads.payload import Dropped, System, moment
@@ -125,7 +125,7 @@ async def take(http: HttpRequest, body: Any, system: str, read: System, terms: T
     if events:
         now = await desk.storefront.now()
         clock = desk.ingress.clock(now, time.time_ns() // 1000, _sent_at(read, body))
-        source = source_of(http, desk, http.state.caller, events)
+        source = source_of(http, desk.gate, http.state.caller, events)
         receipt = await desk.ingress.accept(events, clock, source)
         for fault in receipt.rejected:
             taken.rejected.append({"index": sources[fault["index"]], "error": fault["error"]})

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,16 +19,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from feature_repo.errors import UnavailableError
-from feature_repo.events import is_id
 from serving import prometheus
-from serving.access.counting import Source
-from serving.access.credentials import PARAMETER, Caller, Keys
-from serving.access.tolls import Toll, TollGate
+from serving.access.credentials import PARAMETER, Keys
+from serving.access.tolls import TollGate
 from serving.cascade.board import as_told
 from serving.cascade.queueing import ARRIVED
 from serving.errors import RequestError
 from serving.http.assets import ASSETS, HEADERS, cached, etag
-from serving.http.callers import address, shown
+from serving.http.callers import admitted, caller_of, shown, source_of
 from serving.http.connections import ARRIVAL, READ_ON, Arrival
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.inquiry import Inquiries, parse_explain
@@ -40,7 +37,7 @@ from serving.http.requests import parse_page, parse_query, parse_rank, parse_rec
 from serving.live.complaints import Complaints
 from serving.live.storefront import Storefront
 from serving.params import Serving
-from serving.types import Answer, Request
+from serving.types import Answer
 
 JSON = "application/json"
 METHODS = {
@@ -102,14 +99,14 @@ def build_app(cors: Cors, more: Sequence[Route] = ()) -> Starlette:
 async def recommend(http: HttpRequest, desk: Desk) -> Response:
     body = await read_body(http, desk.params.max_body_bytes)
     request = parse_recommend(body, desk.params.max_items)
-    toll = admitted(http, desk, request)
+    toll = admitted(http, desk.keys, desk.gate, request)
     return _list(http, desk, await desk.storefront.recommend(request, toll))
 
 
 async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
     pairs = [pair for pair in query_pairs(http.scope["query_string"]) if pair[0] != PARAMETER]
     request = parse_query(pairs, desk.params.max_items)
-    toll = admitted(http, desk, request)
+    toll = admitted(http, desk.keys, desk.gate, request)
     if http.method == "HEAD":  # a list that nobody sees is none that was shown
         return Response(headers=NOT_KEPT, media_type=JSON)
     return _list(http, desk, await desk.storefront.recommend(request, toll))
@@ -118,7 +115,7 @@ async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
 async def page(http: HttpRequest, desk: Desk) -> Response:
     body = await read_body(http, desk.params.max_body_bytes)
     requests = parse_page(body, desk.params.max_items, desk.params.max_surfaces)
-    toll = admitted(http, desk, *requests)
+    toll = admitted(http, desk.keys, desk.gate, *requests)
     lists = map(answer_bytes, await desk.storefront.page(requests, toll))
     return Response(b'{"surfaces":[' + b",".join(lists) + b"]}", headers=NOT_KEPT, media_type=JSON)
 
@@ -126,18 +123,18 @@ async def page(http: HttpRequest, desk: Desk) -> Response:
 async def rank(http: HttpRequest, desk: Desk) -> Response:
     body = await read_body(http, desk.params.max_body_bytes)
     request = parse_rank(body, desk.params.max_items)
-    toll = admitted(http, desk, request)
+    toll = admitted(http, desk.keys, desk.gate, request)
     return _list(http, desk, await desk.storefront.rank(request, toll))
 
 
 async def events(http: HttpRequest, desk: Desk) -> Response:
     wait = _waits(http)
     body = await read_body(http, desk.params.max_body_bytes)
-    caller = caller_of(http, desk)
+    caller = caller_of(http, desk.keys)
     raw, sent_at = parse_events(body, desk.params.max_events)
     now = await desk.storefront.now()
     clock = desk.ingress.clock(now, time.time_ns() // 1000, sent_at)
-    receipt = await desk.ingress.accept(raw, clock, source_of(http, desk, caller, raw))
+    receipt = await desk.ingress.accept(raw, clock, source_of(http, desk.gate, caller, raw))
     return _told(desk, receipt, wait)
 
 
@@ -150,35 +147,10 @@ async def items(http: HttpRequest, desk: Desk) -> Response:
     return _told(desk, await ItemDoor(desk.ingress).accept(raw, clock), wait)
 
 
-def caller_of(http: HttpRequest, desk: Desk) -> Caller:
-    """Who asks; RequestError 401 or 403. A door of another system has found it out already."""
-    return getattr(http.state, "caller", None) or desk.keys.caller(shown(http))
-
-
-def admitted(http: HttpRequest, desk: Desk, *requests: Request) -> Toll:
-    """What these lists are charged to, once the caller may have them; RequestError 401 or 403."""
-    caller = caller_of(http, desk)
-    for request in requests:
-        for field in ("debug", "as_of"):
-            if value := getattr(request, field):
-                desk.keys.require_secret(caller, field, value)
-    shopper = requests[0].user_id or requests[0].session_id
-    return desk.gate.lists(caller, shopper, address(http), len(requests))
-
-
-def source_of(http: HttpRequest, desk: Desk, caller: Caller, raw: Sequence[Any]) -> Source:
-    """Where these events come from; what is wrong with one is not judged here."""
-    named = (one.get("session_id") for one in raw if isinstance(one, dict))
-    visits = {visit for visit in named if is_id(visit)}
-    shopper = visits.pop() if len(visits) == 1 else None
-    own = None if caller.trusted else address(http)
-    return Source(desk.gate.events(caller, shopper, own, len(raw)), own)
-
-
 async def explain(http: HttpRequest, desk: Desk) -> Response:
+    desk.keys.require_secret(caller_of(http, desk.keys), "path", "/v1/explain")
     body = await read_body(http, desk.params.max_body_bytes)
     request, asked = parse_explain(body, desk.params.max_items)
-    desk.keys.require_secret(caller_of(http, desk), "path", "/v1/explain")
     if desk.inquiries is None:
         raise UnavailableError("nothing is explained here")
     return Response(await desk.inquiries.answer(request, asked), headers=NOT_KEPT, media_type=JSON)

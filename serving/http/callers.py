@@ -2,12 +2,18 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
+from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
+from feature_repo.events import is_id
 from feature_repo.ports import bearer
-from serving.access.credentials import PARAMETER, Sent
+from serving.access.counting import Source
+from serving.access.credentials import PARAMETER, Caller, Keys, Sent
+from serving.access.tolls import Toll, TollGate
 from serving.http.requests import query_pairs
+from serving.types import Request
 
 IN_ADDRESS = f"{PARAMETER}=".encode()
 
@@ -37,6 +43,31 @@ def address(http: HttpRequest) -> str | None:
     """
     client = http.scope.get("client")
     return None if client is None or client[0] in _HERE else str(client[0])
+
+
+def caller_of(http: HttpRequest, keys: Keys) -> Caller:
+    """Who asks; RequestError 401 or 403. A door of another system has found it out already."""
+    return getattr(http.state, "caller", None) or keys.caller(shown(http))
+
+
+def admitted(http: HttpRequest, keys: Keys, gate: TollGate, *requests: Request) -> Toll:
+    """What these lists are charged to, once the caller may have them; RequestError 401 or 403."""
+    caller = caller_of(http, keys)
+    for request in requests:
+        for field in ("debug", "as_of"):
+            if value := getattr(request, field):
+                keys.require_secret(caller, field, value)
+    shopper = requests[0].user_id or requests[0].session_id
+    return gate.lists(caller, shopper, address(http), len(requests))
+
+
+def source_of(http: HttpRequest, gate: TollGate, caller: Caller, raw: Sequence[Any]) -> Source:
+    """Where these events come from; what is wrong with one is not judged here."""
+    named = (one.get("session_id") for one in raw if isinstance(one, dict))
+    visits = {visit for visit in named if is_id(visit)}
+    shopper = visits.pop() if len(visits) == 1 else None
+    own = None if caller.trusted else address(http)
+    return Source(gate.events(caller, shopper, own, len(raw)), own)
 
 
 _HERE = ("127.0.0.1", "::1", "testclient")

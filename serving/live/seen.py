@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from serving.cascade.queueing import Rung
@@ -93,3 +95,9 @@ def age_ms(rows: VisitorRows, visitor: Visitor, matrix: ItemMatrix) -> int | Non
     session_ts = rows.session_ts if visitor.session is rows.session else 0  # else of another's visit
     newest = max(rows.user_ts, session_ts) or matrix.newest()
     return max(visitor.now - newest, 0) // 1000 if newest else None
+
+
+def short_of(request: Request, answer: Answer, served: Served) -> bool:
+    """Whether slots are empty that eligible items could have filled; what the request bars is not."""
+    given = len(answer.items)
+    return given < request.limit and given < int(np.count_nonzero(served.eligible.mask))

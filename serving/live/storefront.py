@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 from redis.asyncio import Redis
 
 from feature_repo.assemble.matrix import ItemMatrix
@@ -30,7 +29,7 @@ from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows, within
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
-from serving.live.seen import Recorded, Seen, age_ms, apart, warnings
+from serving.live.seen import Recorded, Seen, age_ms, apart, short_of, warnings
 from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
 from serving.pipeline import Served
@@ -243,7 +242,7 @@ class Storefront:
         missing = request.limit - len(slots) if task.fills else 0
         prometheus.count(answer, took_s, stage_seconds, missing)
         capped = bool(steering.caps)  # then a short list may be what the rules ask for
-        short = task.fills and not capped and served is not None and self._short(request, answer, served)
+        short = task.fills and not capped and served is not None and short_of(request, answer, served)
         self._health.note(arm, took_s, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
@@ -298,9 +297,3 @@ class Storefront:
 
     def _touching(self, request: Request, seen: Seen) -> Callable[[int], Sequence[Touch]]:
         return self._rulebook.touching(request, seen.matrix, seen.now) if self._rulebook else lambda row: ()
-
-    @staticmethod
-    def _short(request: Request, answer: Answer, served: Served) -> bool:
-        """Whether slots are empty that eligible items could have filled; what the request bars is not."""
-        given = len(answer.items)
-        return given < request.limit and given < int(np.count_nonzero(served.eligible.mask))

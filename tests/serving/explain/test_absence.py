@@ -15,6 +15,7 @@ from shops.tiny_bundle import make
 
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
+from serving.cascade.queueing import Rung
 from serving.explain.absence import STAGES, Fall, fall
 from serving.explain.explanation import explained
 from serving.live.seen import Recorded, Seen
@@ -48,7 +49,7 @@ def session() -> dict[str, Any]:
 def recorded(release: Bundle, *rules: dict[str, Any], request: Request = HERO) -> Recorded:
     compiled = Compiled(document(*rules), ITEMS, NOW, version=7)
     steering, visitor = compiled.steering(request, NOW), visitor_of(request, NOW, None, session())
-    seen, trace = Seen("champion", release, 1, NOW, ITEMS, NO_ROWS, None, 0.0), Trace()
+    seen, trace = Seen("champion", release, 1, NOW, ITEMS, NO_ROWS, None, 0.0, Rung.LIVE), Trace()
     served = recommend(request, release, visitor, ITEMS, steering, trace)
     assert served.slots == recommend(request, release, visitor, ITEMS, steering).slots
     head = request, seen, visitor, steering, served.slots, "live", None, served, trace, ()
