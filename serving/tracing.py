@@ -71,4 +71,4 @@ class Trace:
     relevance: Wide | None = None  # (k,), along the ranking, as diversity weighs it
     choices: list[Choice] = field(default_factory=list)
     capped: set[int] = field(default_factory=set)  # rows that a rule's cap refused
-    displaced: int | None = None  # the row whose last slot the long tail got by its draw
+    displaced: int | None = None  # the row whose last slot a draw gave to another

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from serving.cascade.rungs import FALLBACK, PRECOMPUTED
 from serving.live.seen import Recorded
 from serving.stages.eligibility import eligibility, not_on_sale
 from serving.tracing import Brought
@@ -60,14 +61,13 @@ def _barred(told: Recorded, item: str, row: int) -> Fall | None:
         rules = " and ".join(f"{one.rule!r} ({one.does})" for one in told.rules(row) if one.bars)
         return Fall("rule", f"rule {rules} bars it")
     found = told.served.eligible if told.served else eligibility(told.request, told.visitor, matrix)
-    return (
-        Fall("eligibility", found.removed.get(item, "barred"))
-        if not found.may.of(np.array([row]))[0]
-        else None
-    )
+    may = found.may.of(np.array([row]))[0]
+    return None if may else Fall("eligibility", found.removed.get(item, "barred"))
 
 
 def _behind_bestsellers(told: Recorded, row: int) -> Fall:
+    if told.served_from not in (FALLBACK, PRECOMPUTED):
+        return Fall("ranking", f"the list is of {told.served_from}, which was made without a score for it")
     popular = told.seen.matrix.popularity()
     short = (told.slots[-1].score if told.slots else 0.0) - float(popular[row])
     return Fall(
@@ -110,7 +110,9 @@ def _outranked(told: Recorded, row: int, place: int) -> Fall:
     served, trace, limit = told.served, told.trace, told.request.limit
     assert served is not None
     if trace.displaced == row:
-        return Fall("chance", "it had the last slot, which a draw gave to the long tail")
+        return Fall(
+            "chance", "a draw gave its slot, the last one, to the long tail or to what nobody was shown"
+        )
     if row in trace.capped:
         caps = " or ".join(repr(one.rule) for one in told.rules(row) if one.does == "at_most")
         return Fall("rule", f"rule {caps} allows no more of its kind")

@@ -58,7 +58,10 @@ def shelved(
     propensity, explored = shelf.propensity if by_chance else 1.0, None
     if offer is not None and len(rows) > 1:
         chances = {int(ranked.rows[at]): of for at, of in shelf.chances.items()} if by_chance else {}
+        before = rows[-1]
         rows[-1], propensity, explored = _explored(offer, rows, standing[0], room, chances or {rows[-1]: 1.0})
+        if trace is not None and explored:
+            trace.displaced = before
     if room is not None:
         rows = with_pins(rows, pins, limit)
     place = {row: at for at, row in enumerate(ranked.rows.tolist())}

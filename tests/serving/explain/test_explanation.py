@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from shops.storefront import HERO, SECRET, Shop, ask, make_home, metric, open_shop, session_row, user_row
+from shops.storefront import HERO, SECRET_KEY, Shop, ask, make_home, metric, open_shop, session_row, user_row
 
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.events import SURFACES
 
-KEY = {"authorization": f"Bearer {SECRET}"}
+KEY = {"authorization": f"Bearer {SECRET_KEY}"}
 WHO: dict[str, dict[str, Any]] = {
     "stranger": {"user_id": None, "session_id": None},
     "returning": {"user_id": "known", "session_id": "new"},
@@ -87,7 +87,8 @@ def test_a_list_without_models_is_explained_by_popularity(
     def fail(*_: object) -> None:
         raise RuntimeError("no retrieval today")
 
-    monkeypatch.setattr("serving.pipeline.retrieve", fail)
+    for step in ("serving.pipeline.retrieve", "serving.cascade.rungs.by_vector"):
+        monkeypatch.setattr(step, fail)
     served, told = ask(shop), explain(shop, item_ids=["item-9", "item-300"])
     assert (told["served_from"], told["degraded"]) == ("fallback", "pipeline_failed")
     assert [one["item_id"] for one in told["items"]] == [one["item_id"] for one in served["items"]]
@@ -100,7 +101,8 @@ def test_without_the_secret_key_nobody_is_told_anything(shop: Shop, key: str | N
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
     refused = shop.client.post("/v1/explain", json=HERO, headers=headers)
     assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
-    assert "Bearer and the secret key" in refused.text and SECRET not in refused.text
+    told = "an unknown key" if key == "wrong" else "Bearer and the secret key"
+    assert told in refused.text and SECRET_KEY not in refused.text
 
 
 @pytest.mark.parametrize(
