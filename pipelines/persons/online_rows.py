@@ -14,6 +14,7 @@ from feature_repo.online.rows import OnlineView, read_rows
 from feature_repo.params import load
 from pipelines.persons.sweep import OWNER, Erased, Found
 from serving.live.exposures import SERVED
+from serving.rails.rail import key_of as rail_of
 from serving.release.state import EXPOSURES
 
 PAGE = 1_000  # entries of a stream, or keys
@@ -98,12 +99,14 @@ def _rows(redis: Any, view: OnlineView, erased: Erased, remove: bool) -> Found:
     for page in chunks(entities(redis, view), PAGE):
         owners = _owners(redis, view, [entity for _, entity in page])
         theirs = [
-            key for (key, entity), owner in zip(page, owners, strict=True) if erased.has(owner or entity)
+            (key, entity)
+            for (key, entity), owner in zip(page, owners, strict=True)
+            if erased.has(owner or entity)
         ]
         if theirs:
             found.note(len(theirs))
-            if remove:
-                redis.unlink(*theirs)
+            if remove:  # with the lists that were made beforehand of what the row said
+                redis.unlink(*(key for key, _ in theirs), *(rail_of(entity) for _, entity in theirs))
     return found
 
 
