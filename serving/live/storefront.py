@@ -151,10 +151,10 @@ class Storefront:
         current = self._releases.current
         if current is None:
             raise UnavailableError(NO_RELEASE)
-        admission = None if self._replay else self._admission
-        place = admission.enter(len(requests)) if admission else UNHURRIED
         user, session = self._persons.asking(requests[0].user_id, requests[0].session_id)
         requests = [replace(request, user_id=user, session_id=session) for request in requests]
+        admission = None if self._replay else self._admission
+        place = admission.enter(len(requests)) if admission else UNHURRIED
         self._in_flight += 1
         try:
             seen = await self._see(requests[0], current, place, toll)
