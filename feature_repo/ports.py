@@ -119,8 +119,8 @@ def tokens(name: str) -> dict[str, tuple[str, ...]]:
     environment the two are separated by a comma. Raises ParamsError for a file that others may read, or that
     is none of ours.
 
-    >>> os.environ["ENDCAP_DOCTEST_TOKEN"] = "new,old"; tokens("doctest")
-    {'': ('new', 'old')}
+    >>> os.environ["ENDCAP_DOCTEST_TOKEN"] = "the-new-key-0123,the-old-key-4567"; tokens("doctest")
+    {'': ('the-new-key-0123', 'the-old-key-4567')}
     """
     variable, file = f"ENDCAP_{name.upper()}_TOKEN", tokens_file()
     if given := os.environ.get(variable):

@@ -42,9 +42,8 @@ def trace(redis: Redis, request_id: str) -> dict[str, Any]:
     Raises DataError, which says what is kept for how long, for an id that is not on record.
     """
     if not REQUEST_ID.fullmatch(request_id):
-        raise DataError(
-            "request_id", f"{shorten(request_id)} is none", next_step="give it as the answer has it"
-        )
+        step = "give the 32 to 256 letters, digits, - and _ that stand in the answer"
+        raise DataError("request_id", f"{shorten(request_id)} is none", next_step=step)
     found = answers.find(redis, request_id)
     if found is None:
         step = "ask for a newer one; `endcap feedback` keeps what the log holds now"

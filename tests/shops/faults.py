@@ -21,8 +21,9 @@ import psutil
 from redis import Redis
 from redis.exceptions import RedisError
 from shops.keeper import Keeper
-from shops.service import CATALOGUE_KEY, READY_S, free_port, stop
+from shops.service import READY_S, free_port, stop
 from shops.small import KINDS, SHARES
+from shops.storefront import CATALOGUE_KEY
 
 from feature_repo.clock import DAY_US
 from feature_repo.eventlog.keys import LEASE

@@ -30,8 +30,7 @@ from feature_repo.online.lifetimes import LISTED
 from feature_repo.online.listings import read_words
 from feature_repo.online.rows import OnlineView
 from feature_repo.params import root
-from feature_repo.ports import token
-from serving.http.listing import CATALOGUE_KEY
+from feature_repo.ports import CATALOGUE, token
 from serving.release import bundle, state
 
 SAY_S = 0.25  # between two posts of one keeper
@@ -170,7 +169,7 @@ def _plain(fields: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def keepers_of(url: str, count: int, seed: int, known: int = 40, until: int = 60) -> list[Keeper]:
     """Keepers of the running shop; the release's items from `known` on are theirs."""
-    key = token(CATALOGUE_KEY) or ""
+    key = token(CATALOGUE) or ""
     own = [f"item-{i}" for i in range(known, until)]
     return [Keeper(url, key, f"kept {seed} {i}", 1000 * seed + i, own[i::count]) for i in range(count)]
 

@@ -63,7 +63,7 @@ def random_events(seed: int, count: int, days: float = 12.0) -> list[dict[str, A
 
 def as_event(event: dict[str, Any]) -> Event:
     """What a fold reads of a canonical event."""
-    names = {name: event.get(name) for name in Event._fields if name != "ts"}
+    names = {name: event[name] for name in Event._fields if name in event}
     user = event["user_id"] if event["consent"] else None
     return Event(**{**names, "ts": event["event_ts"], "user_id": user})
 

@@ -74,8 +74,12 @@ def test_a_region_stands_before_each_pseudonym_and_without_a_key_ids_stay() -> N
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a shop whose shoppers are people: the key of simulated ones is known."""
     monkeypatch.delenv(privacy.VARIABLE, raising=False)
-    return open_home(tmp_path, monkeypatch)
+    home = open_home(tmp_path, monkeypatch)
+    params = (home / "params.yaml").read_text()
+    (home / "params.yaml").write_text(params.replace("\nshop: simulated\n", "\nshop: merch\n"))
+    return home
 
 
 def test_the_key_is_made_once_for_its_owner_alone(home: Path) -> None:

@@ -131,7 +131,7 @@ def test_an_id_that_is_on_no_record_is_told_what_is_kept_and_for_how_long(redis:
 
 @pytest.mark.parametrize("wrong", ["", "zz", "e" * 31, "../../etc", "e" * 32 + "\n", "\x1b[31m"])
 def test_what_is_no_id_is_refused_before_it_is_searched(redis: Redis, wrong: str) -> None:
-    with pytest.raises(DataError, match="give the 32 hex digits") as found:
+    with pytest.raises(DataError, match="give the 32 to 256 letters, digits, - and _") as found:
         trace(redis, wrong)
     assert str(found.value).isprintable()
     with pytest.raises(DataError, match="give 4 to 16 hex digits"):

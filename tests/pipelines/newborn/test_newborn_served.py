@@ -15,7 +15,7 @@ import pytest
 from shops import tiny_bundle
 from shops.newborn import arrive, leave
 from shops.service import Service, running_service, stop
-from shops.storefront import act, release_of
+from shops.storefront import SECRET, act, release_of
 
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.features.stored import ITEM_ACTIVITY
@@ -62,7 +62,7 @@ def listed(shop: Service, **asked: Any) -> dict[str, str]:
     """Item -> the source that brought it, of a list as long as may be."""
     body = {"surface": "homepage_hero", "session_id": "s1", "limit": 100, "debug": True, **asked}
     with shop.client() as client:
-        answer = client.post("/v1/recommend", json=body).json()
+        answer = client.post("/v1/recommend", json=body, headers=SECRET).json()
     assert answer["served_from"] == "live" and answer["degraded"] is None
     assert len({slot["item_id"] for slot in answer["items"]}) == len(answer["items"])
     return {slot["item_id"]: slot["source"] for slot in answer["items"]}
@@ -111,6 +111,6 @@ def views(shop: Service, item: str) -> float:
     """What the ranker is told of it."""
     body = {"surface": "homepage_hero", "session_id": "s1", "limit": 100, "debug": True}
     with shop.client() as client:
-        told = client.post("/v1/recommend", json=body).json()["debug"]["features"][item]
+        told = client.post("/v1/recommend", json=body, headers=SECRET).json()["debug"]["features"][item]
     value: float = told[COLUMNS.index("views_24h")]
     return value

@@ -120,7 +120,7 @@ async def open_day(url: str, day: int) -> None:
         ]
         said += [{"item_id": str(item), "price": 5.0 + day} for item in ITEMS]
         said += [{"item_id": f"born {day - 1} {i}", "deleted": True} for i in range(BORN) if day]
-        told = await ItemDoor(door, None).accept(said, door.clock(now + DAY_US, now + DAY_US))
+        told = await ItemDoor(door).accept(said, door.clock(now + DAY_US, now + DAY_US))
         assert told.accepted == len(said), told.rejected
         log = ExposureLog(redis, params)
         for number in range(ANSWERS):

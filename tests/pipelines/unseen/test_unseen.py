@@ -9,7 +9,9 @@ import pytest
 from shops.rules import document
 from shops.tiny_bundle import catalogue, matrix
 
+from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.clock import HOUR_US
+from feature_repo.features.catalogue import SHOWN
 from monitoring.experiment.attribution import Exposure, Outcome
 from pipelines.unseen.bill import bill
 from pipelines.unseen.causes import List, blocking, cause, places
@@ -28,11 +30,13 @@ def lists(ruled: bool = False) -> list[List]:
     return [List(HERO, NOW, items, [2.0, 1.5, 1.0, 0.5, 0.25], ["item-0", "item-2"], ruled)]
 
 
-def told(item: str, ruled: bool = False, rules: tuple[dict[str, object], ...] = ()) -> tuple[str, str]:
+def told(
+    item: str, ruled: bool = False, rules: tuple[dict[str, object], ...] = (), items: ItemMatrix = ITEMS
+) -> tuple[str, str]:
     found = lists(ruled)
     stands = places(found, {item})
-    blocked = blocking(document(*rules), found, ITEMS, NOW)
-    return cause(item, ITEMS, blocked, stands[item], NOW, 72)
+    blocked = blocking(document(*rules), found, items, NOW)
+    return cause(item, items, blocked, stands[item], NOW, 72)
 
 
 def test_each_product_has_the_stage_at_which_it_fell() -> None:
@@ -47,14 +51,14 @@ def test_each_product_has_the_stage_at_which_it_fell() -> None:
     assert told("item-30", rules=(elsewhere,))[0] == "never retrieved"
 
 
-def test_what_is_sold_out_or_has_just_come_is_expected_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    stock, opening = ITEMS.stock.copy(), ITEMS.available_from.copy()
-    stock[7], opening[8], opening[6] = 0, NOW - 71 * HOUR_US, NOW + 1
-    monkeypatch.setattr(ITEMS, "stock", stock)
-    monkeypatch.setattr(ITEMS, "available_from", opening)
-    assert told("item-7") == ("sold out", "no stock")
-    assert told("item-8") == ("sold out", "on sale for less than 72 hours")
-    assert told("item-6") == ("sold out", "its first day of sale is to come")
+def test_what_is_sold_out_or_has_just_come_is_expected_nowhere() -> None:
+    rows = [6, 7, 8]
+    said = {name: catalogue(40)[name].take(rows).to_pylist() for name in (*SHOWN, "margin", "stock")}
+    said |= {"stock": [40, 0, 40], "available_from": [NOW + 1, None, NOW - 71 * HOUR_US]}
+    moved = ITEMS.listed(np.array(rows), said)
+    assert told("item-7", items=moved) == ("sold out", "no stock")
+    assert told("item-8", items=moved) == ("sold out", "on sale for less than 72 hours")
+    assert told("item-6", items=moved) == ("sold out", "its first day of sale is to come")
 
 
 def test_days_tell_the_long_tails_share_gini_and_coverage() -> None:
