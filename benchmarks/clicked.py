@@ -27,6 +27,7 @@ from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor, history
 from feature_repo.clock import micros
 from feature_repo.params import load, root, shop
+from feature_repo.persons.privacy import persons
 from feature_repo.places import CANDIDATE, at
 from feature_repo.ports import redis_url
 from monitoring.experiment.guard import RolloutParams
@@ -73,7 +74,7 @@ async def pages(release: Bundle, world: World, shoppers: int, seed: int) -> list
     features = OnlineFeatures(redis_url(), release.models.ids)
     features.load_items()
     people, everything = world.shoppers, np.arange(len(world.shop.item_ids))
-    known = len(people.user_ids)
+    known, called = len(people.user_ids), persons()
     now = datetime.fromisoformat((shop().run_dir() / "shoppers_until.txt").read_text())
     for number in range(shoppers):
         now += GAP
@@ -88,9 +89,10 @@ async def pages(release: Bundle, world: World, shoppers: int, seed: int) -> list
         focus = int(rng.choice(len(likes), p=likes / likes.sum()))
         product = (str(world.shop.item_ids[focus]),)
         on_product = replace(moment, surface="pdp_fbt", focus=focus)
+        user, session = called.asking(people.user_id(who), f"asked-{number}")
         for surface, items, seen in ((moment.surface, (), moment), ("pdp_fbt", product, on_product)):
             request = Request(
-                surface=surface, user_id=people.user_id(who), session_id=f"asked-{number}", items=items,
+                surface=surface, user_id=user, session_id=session, items=items,
                 context=context, limit=K, as_of=micros(now),
             )  # fmt: skip
             rows = await features.read(request.user_id, request.session_id, micros(now))

@@ -22,6 +22,7 @@ from peers.contract import Rows, best
 from feature_repo.clock import DAY_US, micros
 from feature_repo.errors import DataError
 from feature_repo.params import load, shop
+from feature_repo.persons.privacy import persons
 from feature_repo.places import EVENTS
 from pipelines.protocol.queries import product_events
 from pipelines.simulate.arrivals import Sessions, schedule
@@ -73,6 +74,8 @@ class Truth:
         size = constants.size_of(shop().name)
         self.world: World = make_world(constants, size, rng)
         self.sessions: Sessions = schedule(self.world, size.sessions, constants.days, rng)
+        called = persons()  # the export has numbers, the stores have pseudonyms
+        self._visit = {called.of(f"s{number:07d}"): number for number in range(len(self.sessions))}
         self._journey = constants.journey
         walk = Told(self.world, self.sessions, constants.journey, rng)
         self._log = walk.run(constants.days * DAY_US)
@@ -109,9 +112,9 @@ class Truth:
         return clicked, later
 
     def _state(self, case: Case, to_world: Rows) -> State:
-        log, session = self._log, int(case.query.session_id[1:])
-        focus = self.world.row[case.query.history[-1]]
+        log, focus = self._log, self.world.row[case.query.history[-1]]
         try:
+            session = self._visit[case.query.session_id]
             view = self._view[session * self._n + focus]
         except KeyError:
             raise DataError(EVENTS, f"{case.query.session_id} is another visit", next_step=AGAIN) from None

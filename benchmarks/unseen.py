@@ -23,6 +23,7 @@ from feature_repo.assemble.matrix import COUNTERS, ItemMatrix
 from feature_repo.clock import DAY_US, HOUR_US, micros
 from feature_repo.folds.parts import POSITION_EXPONENT
 from feature_repo.params import load, root, shop
+from feature_repo.persons.privacy import persons
 from feature_repo.places import CANDIDATE, at
 from feature_repo.ports import redis_url
 from pipelines.protocol.metrics import bootstrap_interval
@@ -92,7 +93,7 @@ def week(
     """BEFORE days without the budget, then `days` with `share` of the lists exploring, `per_day` at most."""
     shelves, rng = Shelves(features.matrix, start), np.random.default_rng(args.seed)
     people, everything, unseen = world.shoppers, np.arange(len(world.shop.item_ids)), list[int]()
-    activity = people.activity / people.activity.sum()
+    activity, called = people.activity / people.activity.sum(), persons()
     clicks, explored, looked = list[float](), 0, world.examination(np.arange(1, K + 1))
     for day in range(BEFORE + args.days):
         live, now = day >= BEFORE, start + day * DAY_US
@@ -103,10 +104,11 @@ def week(
             who = int(rng.choice(len(people.user_ids), p=activity))
             today = np.array([world.day(datetime.fromtimestamp(now / 1e6, world.start.tzinfo))])
             leaf, style = world.intents(np.array([who]), today, rng)
-            rows = runner.run(features.read(people.user_id(who), None, now))
+            user = called.of(str(people.user_id(who)))  # as the stores know them
+            rows = runner.run(features.read(user, None, now))
             for number, surface in enumerate(SURFACES):
                 context = Context(device=str(people.device[who]), country=str(people.country[who]))
-                request = Request(surface, people.user_id(who), f"{day}-{visit}", context=context, limit=K)
+                request = Request(surface, user, f"{day}-{visit}", context=context, limit=K)
                 visitor = visitor_of(request, now + number, rows.user, None)
                 steering, seek = UNSTEERED, draw(request, visitor, SEEK)
                 if len(offered) and left[surface] and seek is not None:

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 
 from feature_repo import params
-from feature_repo.ports import PUBLISHABLE, authorization
+from feature_repo.ports import SECRET, authorization
 from pipelines.simulate.observed import Observed
 from pipelines.simulate.shopper import Manners, Shopper
 from pipelines.simulate.world import World
@@ -58,7 +58,7 @@ def drive(
             timeout=habits.timeout_s,
             limits=limits,
             trust_env=False,
-            headers=authorization(PUBLISHABLE),
+            headers=authorization(SECRET),
         ) as client:
             await asyncio.gather(*(serve_queue(client) for _ in range(workers)))
 

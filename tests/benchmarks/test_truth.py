@@ -17,6 +17,7 @@ from truth import COPIES, LANDED, Truth
 from feature_repo.clock import micros
 from feature_repo.errors import DataError
 from feature_repo.params import shop
+from feature_repo.persons.privacy import persons
 from pipelines.ingest import ingest
 from pipelines.protocol.queries import make_queries, product_events
 from pipelines.simulate import simulate
@@ -81,7 +82,7 @@ def test_the_state_of_a_query_is_that_of_the_visit_at_its_instant(
     to_world = np.array([truth.world.row[item] for item in ids])
     states = [truth._state(case, to_world) for case in cases]
     for case, state in zip(cases, states, strict=True):
-        assert case.query.session_id == f"s{state.session:07d}"
+        assert case.query.session_id == persons().of(f"s{state.session:07d}")
         assert truth.world.shop.item_ids[state.focus] == case.query.history[-1]
         assert abs(case.query.now - micros(truth.world.start) - state.at) < 1000  # us: ties are parted
         assert len(state.rest) == len(state.chances) < 12
