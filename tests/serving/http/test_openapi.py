@@ -89,7 +89,8 @@ def whole(value: Any) -> Any:
 
 def told_apart(name: str, value: Any) -> bool:
     """Whether a query string can say it: nothing is sent of an empty value, one text is a list of one."""
-    return value not in ({}, []) and not (name in ("items", "cart", "exclude") and isinstance(value, str))
+    lists = name in ("items", "cart", "exclude")
+    return value not in ({}, []) and (not lists or isinstance(value, list | dict))
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -111,7 +112,8 @@ def test_what_the_document_forbids_is_refused(service: Service, docs: Any, route
     @given(case=asked(docs, route, GenerationMode.NEGATIVE))
     def check(case: Any) -> None:
         assume(all(map(told_apart, *zip(*(case.query or {"": ""}).items(), strict=True))))
-        answer = case.call(headers=KEY)
+        keyless = "Authorization" in (case.headers or {})  # what is wrong: ours would mend it
+        answer = case.call(headers=None if keyless else KEY)
         some = answer.status_code == 202 and int(answer.headers.get("endcap-rejected", ["0"])[0]) > 0
         assert some or 400 <= answer.status_code < 500, (case.body, dict(case.query or {}), answer.text[:500])
         case.validate_response(answer, checks=(not_a_server_error, response_schema_conformance))
@@ -156,5 +158,5 @@ def test_the_types_of_the_script_have_the_fields_of_answers_and_events() -> None
 
     types = (Path(__file__).resolve().parents[3] / "serving" / "http" / "endcap.d.ts").read_text()
     added = {"event_id", "event_ts", "created_ts", "user_id", "session_id", "consent"}
-    for name in {*NAMES, *SHOWN, *Answer.__slots__} - added - {"debug", "products"}:
+    for name in {*NAMES, *SHOWN, *Answer.__slots__} - added - {"debug", "products", "json"}:
         assert f"  {name}: " in types or f"  {name}?: " in types, name
