@@ -12,17 +12,18 @@ from typing import Any
 import httpx
 import pytest
 from shops.service import Service, running_service
+from shops.storefront import CATALOGUE_KEY, SECRET
 from shops.stream import consumer
 
 from pipelines.ingest.items import main
 
-KEY = "the key"
+KEY = {"authorization": f"Bearer {CATALOGUE_KEY}"}
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ENDCAP_CATALOGUE_TOKEN", KEY)
+        patch.setenv("ENDCAP_CATALOGUE_TOKEN", CATALOGUE_KEY)
         with running_service(tmp_path_factory.mktemp("service")) as one:
             patch.setenv("ENDCAP_HOME", str(one.home))
             working = consumer(url=one.redis_url)
@@ -35,14 +36,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def say(http: httpx.Client, **item: Any) -> float:
     """Post one change; when its 202 was read."""
-    answer = http.post("/v1/items", json={"items": [item]}, headers={"authorization": f"Bearer {KEY}"})
+    answer = http.post("/v1/items", json={"items": [item]}, headers=KEY)
     assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "rejected": []})
     return time.monotonic()
 
 
 def asked(http: httpx.Client, **fields: Any) -> dict[str, Any]:
     body = {"surface": "homepage_hero", "session_id": "s1", "limit": 12, "debug": True} | fields
-    found: dict[str, Any] = http.post("/v1/recommend", json=body).json()
+    found: dict[str, Any] = http.post("/v1/recommend", json=body, headers=SECRET).json()
     return found
 
 
@@ -84,8 +85,7 @@ def test_price_and_stock_are_in_the_next_answer_within_a_second(shop: Service) -
 def test_wait_1_answers_when_it_is_applied_and_the_log_has_it(shop: Service) -> None:
     with shop.client() as http:
         body = {"items": [{"item_id": "item-5", "price": 3.5}]}
-        headers = {"authorization": f"Bearer {KEY}"}
-        assert http.post("/v1/items?wait=1", json=body, headers=headers).json()["applied"] is True
+        assert http.post("/v1/items?wait=1", json=body, headers=KEY).json()["applied"] is True
         logs = Path(shop.home / "data/logs/items")
         until(lambda: list(logs.glob("*.parquet")), time.monotonic())
         assert http.post("/v1/items", json=body).status_code == 401

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from shops.storefront import Shop, ask, items, make_home, open_shop, session_row, user_row
+from shops.storefront import Shop, ask, items, make_home, metric, open_shop, session_row, user_row
 
 from serving import pipeline
 from serving.rails.rail import SHARED, Rail, Shared, encode, key_of
@@ -100,11 +100,11 @@ def test_a_rail_that_is_too_old_or_of_another_release_is_not_served(
 ) -> None:
     with opened("shopper_ms") as shop:
         store(shop, OWN, age_s, bundle)
+        refused = {"of": "shopper", "why": "other_release" if bundle else "too_old"}
+        before = metric("endcap_rails_refused_total", **refused)
         answer = ask(shop)
         assert (answer["served_from"], len(answer["items"])) == ("fallback", 12)
-        text = shop.client.get("/metrics").text
-        why = "other_release" if bundle else "too_old"
-        assert f'endcap_rails_refused_total{{of="shopper",why="{why}"}}' in text
+        assert metric("endcap_rails_refused_total", **refused) == before + 1
 
 
 def test_a_cohort_has_its_own_rail_and_a_product_page_that_of_its_category(opened: Opened) -> None:

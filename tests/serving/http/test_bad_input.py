@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shops.storefront import HERO, Shop, make_home, open_shop
+from shops.storefront import HERO, SECRET, Shop, make_home, open_shop
 
 from feature_repo.events import SCHEMA, SURFACES, TYPES
 from feature_repo.features.catalogue import SHOWN
@@ -182,7 +182,7 @@ fuzz = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
 @fuzz
 @given(body=requests, route=st.sampled_from(("/v1/recommend", "/v1/rank")))
 def test_any_request_is_answered_or_refused_by_name(shop: Shop, body: dict[str, Any], route: str) -> None:
-    response = shop.post(route, encodable(body))
+    response = shop.client.post(route, content=encodable(body), headers=SECRET)  # which opens debug, as_of
     if response.status_code != 200:
         refused(response, 400, 422)
         return

@@ -11,7 +11,6 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from shops.loop import BOUND_S, held, quiet_collector, turns
-from shops.storefront import HERO, Shop, act, make_home, open_shop
+from shops.storefront import HERO, SECRET, Shop, act, make_home, open_shop
 
 from feature_repo.assemble.matrix import ItemMatrix, Newborns
 from feature_repo.events import ITEM_NAMES
 from feature_repo.params import load
 from serving.compat.doors import routes
-from serving.http.listing import ItemDoor
 from serving.params import Serving
 from serving.payloads.terms import Terms
 from serving.rules import published
@@ -37,7 +35,6 @@ ROUTES = (
     *("/v1/page", "/v1/items", "/v1/items?wait=1"),
 )
 PLACES = {"{vendor}": "com.acme", "{version}": "tp2", "{parent:path}": "projects/p", "{path:path}": "x"}
-KEY = {"authorization": "Bearer k"}  # of the catalogue
 MIB = 1 << 20
 
 
@@ -49,9 +46,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
     patch.setattr(asyncio.events.Handle, "_run", lambda handle: turns.run(handle))
     with quiet_collector(), open_shop(*home, redis_server) as opened:
         opened.redis.flushall()
-        desk = opened.client.app.state.desk  # type: ignore[attr-defined]
-        opened.client.app.state.desk = replace(desk, catalogue=ItemDoor(desk.ingress, "k"))  # type: ignore[attr-defined]
-        opened.client.headers.update(KEY)
+        opened.client.headers.update(SECRET)  # every door is open, and at any rate
         for route in ROUTES[:3]:
             opened.post(route, HERO | {"items": ["item-1"]})
         opened.post("/v1/events", {"events": [{"type": "search", "session_id": "s"}]})

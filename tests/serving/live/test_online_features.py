@@ -81,8 +81,8 @@ def test_a_request_costs_one_read_per_id(online: tuple[Redis, OnlineFeatures]) -
         return stats.get("cmdstat_hmget", {"calls": 0})["calls"]
 
     reader, before = online[1], reads()
-    user, session, user_ts, session_ts = asyncio.run(reader.read("user 1", "session 1", NOW))
-    assert reads() - before == 2
+    user, session, user_ts, session_ts, charged = asyncio.run(reader.read("user 1", "session 1", NOW))
+    assert reads() - before == 2 and charged is None
     assert user and session and user["recent_items"] and session["started_ts"] >= START
     assert user["at"] <= user_ts < NOW and session["started_ts"] <= session_ts < NOW
 

@@ -25,9 +25,9 @@ own, name = {}, ""
 for line in open("/proc/self/smaps"):
     if "-" in line.split()[0]:
         name = line.split()[-1]
-    elif line.startswith(("Private_Dirty", "Rss")) and ".arrays/" in name:
+    elif line.startswith(("Anonymous", "Rss")) and ".arrays/" in name:
         own[line.split(":")[0]] = own.get(line.split(":")[0], 0) + int(line.split()[1])
-print(own["Rss"], own["Private_Dirty"])
+print(own["Rss"], own["Anonymous"])
 """
 
 

@@ -12,6 +12,7 @@ import httpx
 import orjson
 import pytest
 from shops.service import Service, running_service
+from shops.storefront import SECRET
 
 from serving.live.exposures import PAIRS, SERVED
 from serving.release.state import EXPOSURES, Act
@@ -52,8 +53,9 @@ def test_a_set_published_under_load_is_in_every_worker_within_a_second(service: 
     stop, answers, failed = threading.Event(), list[tuple[float, dict[str, Any]]](), list[str]()
 
     def asks(name: int) -> None:
-        with httpx.Client(base_url=service.url, timeout=5, headers={"Connection": "close"}) as client:
-            while not stop.is_set():  # a connection each time, so that both workers are asked
+        sent = SECRET | {"Connection": "close"}  # at any rate; another connection and worker each time
+        with httpx.Client(base_url=service.url, timeout=5, headers=sent) as client:
+            while not stop.is_set():
                 try:
                     reply = client.post("/v1/recommend", json=HERO | {"session_id": f"s{name}"})
                     answers.append((time.monotonic(), reply.raise_for_status().json()))
