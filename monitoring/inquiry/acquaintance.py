@@ -9,6 +9,7 @@ from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Fold
 from feature_repo.online.rows import OnlineView, read_rows
+from feature_repo.persons.privacy import persons
 from monitoring.inquiry.explainer import explain
 from monitoring.pages.desk import Asked, Desk
 from serving.errors import RequestError
@@ -73,7 +74,7 @@ def facts(fold: Fold, row: Mapping[str, Any]) -> list[tuple[str, str, Any, bool]
 
 
 def _known(rows: Rows, fold: Fold, name: str, value: str) -> dict[str, Any]:
-    held = rows.of(fold, [value])[0]
+    held = rows.of(fold, [persons().of(value)])[0]
     told: dict[str, Any] = {"name": name, "id": value, "doc": fold.doc, "ts": held[0] if held else 0}
     if held is None:
         return told | {"facts": [], "lists": []}

@@ -28,6 +28,7 @@ from feature_repo.clock import micros
 from feature_repo.events import EARLIEST
 from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE, catalogue_rows
 from feature_repo.online.rows import OnlineView, write_newer
+from feature_repo.persons.pseudonyms import Persons
 from pipelines.local.stack import redis_server
 from serving.release import state
 
@@ -62,6 +63,8 @@ class Service:
     def store(self, view: str, entity: str, ts: int, row: Mapping[str, Any]) -> None:
         """Put a feature row where the stream would, replacing an older one."""
         declared = next(d for d in DECLARED if d.name == view)
+        if declared.key in ("user_id", "session_id"):
+            entity = Persons(os.environ["ENDCAP_PERSON_KEY"].encode()).of(entity)
         with self.redis() as client:
             assert write_newer(client, OnlineView(declared, PROJECT), [(entity, ts, row)]) == [entity]
 
