@@ -128,7 +128,8 @@ class Endcap:
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
-        verdicts = Verdicts(Wire(wires(url), QUICK_S).ask, signatures, ACCESS.counting)
+        half_s = PARAMS.write_deadline_ms / 2000  # the write has the rest
+        verdicts = Verdicts(Wire(wires(url), half_s).ask, signatures, ACCESS.counting)
         ingress = Ingress(self._redis, self._writer, PARAMS, disk, replaying(), verdicts, persons)
 
         async def sign() -> None:

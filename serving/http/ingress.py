@@ -151,6 +151,7 @@ class Ingress:
         again, which is safe with an event_id. Without a source nobody asks whether they count.
         """
         self.require_room(prometheus.EVENTS, len(raw))
+        verdicts_s = 0.0
         good: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         erased = 0
@@ -167,8 +168,10 @@ class Ingress:
                 rejected.append({"index": index, "event_id": named(event, "event_id"), "error": str(error)})
         reasons: Counts[str] = Counts()
         if self._verdicts and source and good:
+            began = asyncio.get_running_loop().time()
             reasons.update(filter(None, await self._verdicts.stamp(good, source, clock.now)))
-        written = await self.stored(self.writer.write, good, prometheus.EVENTS)
+            verdicts_s = asyncio.get_running_loop().time() - began
+        written = await self.stored(self.writer.write, good, prometheus.EVENTS, verdicts_s)
         duplicates = sum(one.twice for one in written)
         fresh = len(good) - duplicates
         counts = {
@@ -193,10 +196,14 @@ class Ingress:
         write: Callable[[Sequence[dict[str, Any]]], Awaitable[list[Written]]],
         good: Sequence[dict[str, Any]],
         count: Counter,
+        waited_s: float = 0.0,
     ) -> list[Written]:
-        """Where `write` put the entries `good`, in time; `count` learns of those that it could not."""
+        """Where `write` put the entries `good`, in time; `count` learns of those that it could not.
+
+        `waited_s` of that time is gone already.
+        """
         try:
-            async with asyncio.timeout(self._params.write_deadline_ms / 1000):
+            async with asyncio.timeout(self._params.write_deadline_ms / 1000 - waited_s):
                 return await write(good)
         except (UnavailableError, RedisError, OSError, TimeoutError) as error:
             count.labels("unavailable").inc(len(good))

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shops import tiny_bundle
-from shops.storefront import HERO, act, items, release_of, session_row
+from shops.storefront import HERO, SECRET, act, items, release_of, session_row
 
 from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field, partition_of, stream_key, stream_keys
+from feature_repo.persons.privacy import persons
 from serving.release import state
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ VIEW = {"type": "product_viewed", "session_id": "s1", "item_id": "item-1"}
 
 
 def ask(service: Service, **fields: Any) -> dict[str, Any]:
-    response = httpx.post(f"{service.url}/v1/recommend", json={**HERO, **fields}, timeout=10)
+    key = SECRET if "debug" in fields else None
+    response = httpx.post(f"{service.url}/v1/recommend", json={**HERO, **fields}, headers=key, timeout=10)
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
@@ -48,7 +50,7 @@ def test_the_operational_routes_answer(service: Service) -> None:
 def test_stored_rows_and_the_catalogue_are_read_through_feast(service: Service) -> None:
     cold = ask(service, session_id="warm")
     row = session_row(("product_viewed", "item-3"), ("add_to_cart", "item-8"), session="warm")
-    service.store("session_context", "warm", row["at"], row)
+    service.store("session_context", persons().of("warm"), row["at"], row)
     warm = ask(service, session_id="warm", debug=True)
     assert cold["feature_age_ms"] is None and warm["feature_age_ms"] > 0 and warm["degraded"] is None
     assert items(warm) != items(cold) and "item-8" not in items(warm)
@@ -68,7 +70,7 @@ def test_wait_outlasts_the_servers_own_timeout(service: Service) -> None:
     with service.redis() as store:
         time.sleep(1.6)  # traffic_timeout_s is 1
         assert not answers
-        home = partition_of(VIEW["session_id"], 4)
+        home = partition_of(persons().of(VIEW["session_id"]), 4)
         newest = store.xrevrange(stream_key(home), count=1)[0][0]
         store.hset(APPLIED, mapping={applied_field(group, home): newest for group in GROUPS})
     client.join()
@@ -78,7 +80,7 @@ def test_wait_outlasts_the_servers_own_timeout(service: Service) -> None:
 def test_events_are_taken_at_thousands_a_second_in_batches(service: Service) -> None:
     def post(batch: int) -> int:
         events = [{**VIEW, "event_id": f"bulk-{batch}-{i}"} for i in range(500)]
-        response = httpx.post(f"{service.url}/v1/events", json={"events": events}, timeout=15)
+        response = httpx.post(f"{service.url}/v1/events", json={"events": events}, headers=SECRET, timeout=15)
         return int(response.json()["accepted"])
 
     with ThreadPoolExecutor(2) as pool:
@@ -153,7 +155,7 @@ def test_no_body_is_a_5xx(service: Service, body: Any, route: str) -> None:
     import json
 
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    response = httpx.post(service.url + route, content=content, timeout=15)
+    response = httpx.post(service.url + route, content=content, headers=SECRET, timeout=15)
     assert response.status_code in (200, 202, 400, 422), (route, content, response.text)
 
 

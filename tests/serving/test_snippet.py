@@ -17,6 +17,7 @@ from shops.browser import Tab
 from shops.service import Service, free_port, running_service
 
 from feature_repo.eventlog.keys import stream_keys
+from feature_repo.persons.privacy import persons
 
 pytest_plugins = ("shops.browser",)
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +99,11 @@ def test_the_snippet_fills_its_shelves_and_its_impressions_and_clicks_arrive(
         browser.until(lambda: [e for e in events(service) if e["type"] == "click"])
     (clicked,) = [e for e in events(service) if e["type"] == "click"]
     shown = exposures(service)
-    assert clicked["surface"] == "similar_items" and clicked["slot"] == 1 and clicked["user_id"] == "U123"
+    assert (
+        clicked["surface"] == "similar_items"
+        and clicked["slot"] == 1
+        and clicked["user_id"] == persons().of("U123")
+    )
     assert shown[clicked["request_id"]][1] == clicked["item_id"]
     for event in events(service):
         assert event["item_id"] == shown[event["request_id"]][event["slot"]]
