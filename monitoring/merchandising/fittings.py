@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from feature_repo.persons.privacy import persons
 from monitoring.fitting import preview
 from monitoring.fitting.showroom import Showroom, lately, opened
 from monitoring.pages.desk import Desk
@@ -111,10 +112,11 @@ def somebody(desk: Desk, surface: str) -> list[dict[str, Any]]:
 
 
 def asked_for(form: Any) -> Request:
-    """The question of a preview, as its form has it."""
+    """The question of a preview, as its form has it, of whom the stores know by that id."""
     page, items = form.get("category") or None, tuple(filter(None, [form.get("item_id", "").strip()]))
     context = Context(device=form.get("device") or None, country=form.get("country") or None, category=page)
-    user, session = form.get("user_id", "").strip() or None, form.get("session_id", "").strip() or None
+    typed = (form.get(name, "").strip() or None for name in ("user_id", "session_id"))
+    user, session = persons().asking(*typed)
     return Request(form.get("surface") or "homepage_hero", user, session, items=items, context=context)
 
 

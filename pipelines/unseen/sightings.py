@@ -14,7 +14,7 @@ import orjson
 
 from feature_repo.clock import DAY_US
 from feature_repo.offline.duck import connect
-from feature_repo.places import IMPRESSIONS, at
+from feature_repo.places import IMPRESSIONS, at, existing
 from pipelines.protocol.metrics import gini
 from serving.release.state import EXPOSURES
 
@@ -46,12 +46,14 @@ def newest_list(redis: Any) -> int:
     """When the newest answer was given, else the export's newest impression, us; 0 for neither."""
     for _, fields in redis.xrevrange(EXPOSURES, count=1):
         return int(orjson.loads(fields[b"exposure"])["ts"])
-    file = at(IMPRESSIONS)
-    if not file.exists():
+    if not at(IMPRESSIONS).exists():
         return 0
+    asked = {"file": str(existing(IMPRESSIONS, "ingest", "event_ts"))}
     with connect(threads=1) as db:
-        found: Any = db.sql("select max(epoch_us(event_ts)) from read_parquet($f)", params={"f": str(file)})
-        return int(found.fetchone()[0] or 0)
+        ((newest,),) = db.sql(
+            "select max(epoch_us(event_ts)) from read_parquet($file)", params=asked
+        ).fetchall()
+    return int(newest or 0)
 
 
 def read(redis: Any, now: int, days: int) -> Sightings:
@@ -65,7 +67,8 @@ def read(redis: Any, now: int, days: int) -> Sightings:
                 for item in shown["items"]:
                     seen.note(item, ts, ts // DAY_US)
         place = f"({entries[-1][0].decode()}"
-    if (file := at(IMPRESSIONS)).exists():
+    if at(IMPRESSIONS).exists():
+        file = existing(IMPRESSIONS, "ingest", "event_ts", "item_id")
         asked = {"file": str(file), "day": DAY_US, "since": since, "until": first - 1}
         with connect(threads=1) as db:
             for item, day, many, last in db.sql(_OF_EXPORT, params=asked).fetchall():

@@ -17,10 +17,11 @@ from shops.tiny_bundle import make
 from starlette.testclient import TestClient
 
 from feature_repo.params import load
+from feature_repo.persons.privacy import persons
 from monitoring.console.app import build_app
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.fitting.showroom import Showroom
-from monitoring.merchandising import drafts
+from monitoring.merchandising import drafts, fittings
 from monitoring.merchandising.fittings import Fittings
 from monitoring.pages.desk import ROLES, Asked, ConsoleParams, Desk, Person
 from serving.release import bundle, state
@@ -145,3 +146,10 @@ def test_a_page_of_the_lab_without_a_logged_answer_says_so(desk: Desk) -> None:
     client = TestClient(build_app(desk, {role: role for role in ROLES}))
     page = client.get("/rules/lab", headers={"Authorization": "Bearer viewer"})
     assert page.status_code == 200 and "No logged answer" in page.text
+
+
+def test_a_preview_is_for_whom_the_stores_know_by_the_id_that_was_typed(desk: Desk) -> None:
+    typed = fittings.asked_for({"user_id": " U1 ", "session_id": "s1"})
+    known = persons()
+    assert (typed.user_id, typed.session_id) == (known.of("U1"), known.of("s1")) != ("U1", "s1")
+    assert fittings.asked_for({"user_id": typed.user_id}).user_id == typed.user_id  # as the list offers it

@@ -40,7 +40,7 @@ def console(service: Service) -> Iterator[str]:
 
         def hostile(found: Any) -> Any:
             room = opened(found)
-            room.titles.update({item: f"{HOSTILE} {item}" for item in room.titles})
+            room.matrix.shown["title"] = [f"{HOSTILE} {title}" for title in room.matrix.shown["title"]]
             return room
 
         desk.once(Fittings, lambda: Fittings(desk, hostile))
@@ -49,6 +49,10 @@ def console(service: Service) -> Iterator[str]:
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         try:
+            deadline = time.monotonic() + 10
+            while not server.started:  # a browser that comes too early shows a page of its own
+                assert thread.is_alive() and time.monotonic() < deadline, "the console does not start"
+                time.sleep(0.02)
             yield f"http://127.0.0.1:{port}"
         finally:
             server.should_exit = True
