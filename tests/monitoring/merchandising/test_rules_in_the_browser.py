@@ -99,7 +99,8 @@ def test_a_pin_is_drafted_seen_published_and_taken_back(
         browser.until("document.querySelector('#faults .note.bad')?.textContent.includes('do.pin.slots')")
         typed(browser, {"id": "hero", "why": HOSTILE, "do": {"pin": {"items": [PINNED], "slots": [0]}}})
         browser.until("!!document.querySelector('#faults .note.good')")
-        assert first(service).get("rule") is None
+        before = first(service)
+        assert before.get("rule") is None and before["item_id"] != PINNED
         browser.run("document.querySelector('#show').click()")
         shown = browser.until("document.querySelector('.product.after')?.textContent")
         assert PINNED in shown and "hero" in shown and HOSTILE in shown  # as text
@@ -107,7 +108,7 @@ def test_a_pin_is_drafted_seen_published_and_taken_back(
         browser.click("#publish")
         browser.until("location.pathname === '/rules' && !!document.querySelector('.note.good')")
         slot = wait_for(service, True)
-        assert (slot["item_id"], slot["source"]) == (PINNED, "pin")
+        assert (slot["item_id"], slot["rule"]) == (PINNED, "hero")
         listed = browser.run("document.querySelector('main').textContent")
         assert HOSTILE in listed and "ana (merchandiser)" in listed and "campaign 12" in listed
         browser.open(f"{url}/rules/lab")
