@@ -16,6 +16,7 @@ def draw(looks: Sequence[Mapping[str, Any]], margin: float) -> Markup:
     known = [look for look in looks if look.get("lower") is not None and look.get("upper") is not None]
     if not known:
         return Markup("")
+    known = known * 2 if len(known) == 1 else known  # a single look is a level line
     reach = max(margin * 2, *(min(abs(look[edge]), REACH) for look in known for edge in ("lower", "upper")))
     step = (WIDTH - 2 * PAD) / max(len(known) - 1, 1)
 
