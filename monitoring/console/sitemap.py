@@ -3,7 +3,7 @@
 from monitoring.inquiry import acquaintance, merchandise
 from monitoring.merchandising import drafts, thumbnails, versions
 from monitoring.pages import ledger, library, overlooked, overview, trials
-from monitoring.pages.desk import EVERYBODY, MERCHANDISING, Page
+from monitoring.pages.desk import EVERYBODY, MERCHANDISING, PERSONAL, Page
 
 PAGES = (
     Page("/", "Overview", EVERYBODY, overview.gather, "overview.html"),
@@ -22,7 +22,7 @@ PAGES = (
     Page("/rules/revert", "", MERCHANDISING, versions.revert, "", "POST"),
     Page("/products", "Products", EVERYBODY, merchandise.gather, "products.html"),
     Page("/products/one", "", EVERYBODY, merchandise.product, "product.html"),
-    Page("/shopper", "Shopper", EVERYBODY, acquaintance.gather, "shopper.html"),
+    Page("/shopper", "Shopper", PERSONAL, acquaintance.gather, "shopper.html"),
     Page("/picture/{item_id:path}", "", EVERYBODY, thumbnails.picture),
     Page("/unseen", "Unseen", EVERYBODY, overlooked.gather, "overlooked.html"),
     Page("/reports", "Reports", EVERYBODY, library.gather, "library.html"),

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from redis import Redis
 
 from feature_repo.assemble.matrix import ItemMatrix
-from feature_repo.params import root
+from feature_repo.online.newborns import NewbornParams
+from feature_repo.params import load, root
 from feature_repo.ports import redis_url
 from serving import pipeline
 from serving.live.online_features import OnlineFeatures
@@ -53,7 +54,8 @@ def opened(redis: Redis) -> Showroom:
     """The champion's. Raises RolloutError before the first promotion, BundleError for a damaged release."""
     path = root() / state.present(redis).champion.path
     found = bundle.load(path)
-    features = OnlineFeatures(redis_url(), found.models.ids)
+    most = load("newborns", NewbornParams).most
+    features = OnlineFeatures(redis_url(), found.models.ids, found.manifest["space"], most)
     features.load_items()
     table = pq.read_table(path / "catalogue.parquet", columns=["item_id", "title"])
     titles = dict(zip(table["item_id"].to_pylist(), table["title"].to_pylist(), strict=True))

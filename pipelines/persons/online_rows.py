@@ -15,6 +15,7 @@ from feature_repo.params import load
 from pipelines.persons.sweep import OWNER, Erased, Found
 from serving.live.exposures import SERVED
 from serving.rails.rail import key_of as rail_of
+from serving.rails.rail import unit as unit_of
 from serving.release.state import EXPOSURES
 
 PAGE = 1_000  # entries of a stream, or keys
@@ -106,8 +107,16 @@ def _rows(redis: Any, view: OnlineView, erased: Erased, remove: bool) -> Found:
         if theirs:
             found.note(len(theirs))
             if remove:  # with the lists that were made beforehand of what the row said
-                redis.unlink(*(key for key, _ in theirs), *(rail_of(entity) for _, entity in theirs))
+                redis.unlink(
+                    *(key for key, _ in theirs), *(rail_of(unit(view, entity)) for _, entity in theirs)
+                )
     return found
+
+
+def unit(view: OnlineView, entity: str) -> str:
+    """Whose rail a row belongs to, as serving.rails.rail.unit has it."""
+    user = view.declared.key == "user_id"
+    return unit_of(entity if user else None, None if user else entity) or ""
 
 
 def _owners(redis: Any, view: OnlineView, found: list[str]) -> list[str]:

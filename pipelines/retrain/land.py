@@ -18,11 +18,11 @@ from redis import Redis
 from feature_repo.clock import HOUR_MS, instant
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_tail
-from feature_repo.events import SCHEMA
-from feature_repo.files import write_parquet
+from feature_repo.events import SCHEMA, UNCOUNTED
+from feature_repo.files import alone, write_parquet
 from feature_repo.offline.event_log import files, span
 from feature_repo.online.connection import connect
-from feature_repo.params import load
+from feature_repo.params import load, shop
 from feature_repo.places import EVENT_LOG, at
 
 GROWS = 500_000  # rows up to which a file takes in more
@@ -51,7 +51,16 @@ def main() -> int:
 
 
 def land(redis: Redis, folder: Path, params: StreamParams) -> Landed:
-    """Append to `folder` what arrived after its end. Raises redis' errors; then it is as it was."""
+    """Append to `folder` what arrived after its end. Raises redis' errors; then it is as it was.
+
+    What the door stamped as no evidence (forged, repeated, faster than people) is left out: a model would
+    learn from it what no count believes.
+    """
+    with alone(shop().run_dir() / "land.lock"):
+        return _land(redis, folder, params)
+
+
+def _land(redis: Redis, folder: Path, params: StreamParams) -> Landed:
     seconds, micros = cast("tuple[int, int]", redis.time())
     end = seconds * 1_000 + micros // MS_US - SETTLED_MS
     held = files(folder)
@@ -59,7 +68,7 @@ def land(redis: Redis, folder: Path, params: StreamParams) -> Landed:
     tail = open_tail(redis, params, f"{since}-{(1 << 64) - 1}", BATCH)
     rows: list[dict[str, Any]] = []
     while found := tail.next():
-        rows += [event for ms, event in found if since < ms <= end]
+        rows += [event for ms, event in found if since < ms <= end and not event.get(UNCOUNTED)]
         if found[-1][0] > end:
             break
     forgot = end - params.keep_hours * HOUR_MS

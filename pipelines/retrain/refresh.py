@@ -10,6 +10,7 @@ points since then beside the champion, as of their instants. It is released only
 worse, loses at most `max_loss` of NDCG@12, and covers at most `max_narrowing` less than the champion.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -32,8 +33,8 @@ from pipelines.local.story import reproduce
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import bootstrap_interval, coverage, ndcg_at
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
-from pipelines.release.aliases import act_of, read_manifest
-from pipelines.release.assurance import ReleaseParams, confirm
+from pipelines.release.aliases import act_of, read_manifest, waiting_challenger
+from pipelines.release.assurance import ReleaseParams, confirm, prune
 from pipelines.release.bundle import popular
 from pipelines.release.promote import promote
 from pipelines.release.registry import Registry
@@ -107,7 +108,9 @@ def main(
         landed = land(redis, at(EVENT_LOG), load("stream", StreamParams))
         print(f"{landed.rows:,} live events landed; the features follow", flush=True)
         reproduce("features", logs() / "refresh-dvc.log")
-        with tempfile.TemporaryDirectory(dir=at(BUNDLES), prefix=".refresh-") as name:
+        with tempfile.TemporaryDirectory(
+            dir=at(BUNDLES), prefix=".refresh-", suffix=f".{os.getpid()}"
+        ) as name:
             trial = tried(champion, params, Path(name))
             print(f"since {trial.since:%Y-%m-%d %H:%M}, NDCG@12 against the champion: {trial.told()}")
             if trouble := trial.trouble(params):
@@ -118,6 +121,7 @@ def main(
             until = instant(int(product_events()["event_ts"].max()) + 1)
             made = refreshed(champion, until, Path(name), trial)
             done = promote(made, redis, Registry(), act_of(why), direct=True)
+        prune(redis, waiting_challenger(), load("release", ReleaseParams).bundles_kept)
     print(f"{done.release.digest} is champion, fitted up to {until:%Y-%m-%d %H:%M}")
     print(confirm(redis, rollout.present(redis), load("release", ReleaseParams)))
     return 0

@@ -22,14 +22,13 @@ from redis import RedisError
 from feature_repo.clock import HOUR_US, instant, micros
 from feature_repo.errors import DataError, ParamsError
 from feature_repo.events import PRODUCT_TYPES, TIMESTAMP
-from feature_repo.features.catalogue import said_at
 from feature_repo.files import write_parquet
 from feature_repo.offline.timeline import historical
 from feature_repo.online.connection import CONNECT_S, ONCE, client
 from feature_repo.params import load
-from feature_repo.places import CANDIDATE, EMAIL, EVENTS, RAW, at, existing
+from feature_repo.places import CANDIDATE, EMAIL, EVENTS, at, existing
 from pipelines.protocol.known import Known, answers, asked_at
-from pipelines.protocol.queries import Query, QueryParams
+from pipelines.protocol.queries import Query, QueryParams, product_events
 from pipelines.surfaces.due import Due, EmailParams, due
 from serving.cascade.rungs import SHOPPER_RAIL
 from serving.cascade.shortened import of_rail
@@ -133,7 +132,7 @@ def rails_of(found: Sequence[tuple[str, str, Due]], release: Bundle, now: int) -
 
 def _moment(now: str | None) -> int:
     if now is None:
-        return micros(said_at(at(RAW)))
+        return int(product_events()["event_ts"].max())
     try:
         return micros(now)
     except (ValueError, OverflowError):

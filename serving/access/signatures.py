@@ -145,6 +145,14 @@ def _written(said: bytes) -> str:
     return base64.urlsafe_b64encode(said).rstrip(b"=").decode()
 
 
+def looks_signed(text: str) -> bool:
+    """Whether it has the form of a request id of ours; only `judge` says whether it is one."""
+    said = _unpacked(text)
+    if said is None or (len(said) - HEAD - MAC) % WIDE:
+        return False
+    return said[1] >> 4 < len(ARMS) and said[1] & 15 < len(SURFACES)
+
+
 def _unpacked(request_id: str) -> bytes | None:
     """The bytes of an id of this form; None for another."""
     if not len(request_id) * 3 // 4 >= HEAD + MAC or len(request_id) > LONGEST or not request_id.isascii():

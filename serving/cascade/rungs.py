@@ -12,7 +12,7 @@ every rung (`precomputed`); what is to be re-ordered is re-ordered, or left as i
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from feature_repo.assemble.matrix import ItemMatrix
@@ -76,6 +76,7 @@ class Rungs:
         trace: Trace | None = None,
     ) -> Filled:
         """The list of `rung`, else of the next below that has one; `trace` as pipeline.recommend takes it."""
+        exploring, steering = steering, replace(steering, offer=None) if steering.offer else steering
         asked = request, bundle, visitor, matrix, steering
 
         def bestselling(told: str) -> Filled:
@@ -85,7 +86,7 @@ class Rungs:
             return Filled(task.without_models(request, visitor, matrix, steering), told)
 
         def live() -> Filled:
-            served = task.stages(*asked, *(() if trace is None else (trace,)))
+            served = task.stages(*asked[:4], exploring, *(() if trace is None else (trace,)))
             return Filled(served.slots, LIVE, served)
 
         def rungs() -> Iterator[tuple[str, Callable[[], Filled]]]:

@@ -66,7 +66,9 @@ def _details(told: Recorded, items: Sequence[str]) -> list[dict[str, Any]]:
         more |= {"retrieved": None if place is None else place + 1}
         more |= {"ranked": None if row is None else ranked.get(row)}
         more |= {"popularity": None if row is None else float(matrix.popularity()[row])}
-        more |= _judged(judged, place, terms) | {"diversity": _diversity(told, ranked.get(row or 0, 0) - 1)}
+        more |= _judged(judged, place, terms) | {
+            "diversity": _diversity(told, -1 if row is None else ranked.get(row, 0) - 1)
+        }
         more["rules"] = [] if row is None else [one._asdict() for one in told.rules(row)]
         found.append(title | more)
     return found

@@ -48,12 +48,16 @@ class Inquiries:
         """The JSON of `explained`. UnavailableError where too many wait, or it takes too long."""
         if self._waiting >= self._most:
             raise UnavailableError(f"{self._most} explanations are being made or wait", RETRY_AFTER_S)
-        made = await self._storefront.record(request)
+        self._waiting += 1
+        try:
+            made = await self._storefront.record(request)
+        except BaseException:
+            self._waiting -= 1
+            raise
 
         def told() -> bytes:
             return orjson.dumps(explained(made(), asked))
 
-        self._waiting += 1
         future = asyncio.get_running_loop().run_in_executor(self._thread, told)
         future.add_done_callback(self._done)  # what nobody waits for any more still takes its turn
         try:

@@ -249,8 +249,9 @@ class Storefront:
     def _met(self, request: Request, task: Task, seen: Seen, steering: Steering) -> tuple[Visitor, Steering]:
         """The shopper as this request meets him, and the rules with what he may be shown by chance."""
         visitor = pipeline.visitor_of(request, seen.now, seen.rows.user, seen.rows.session)
-        if self._explorer and task.fills and seen.arm != HOLDOUT:
-            steering = replace(steering, offer=self._explorer.offer(request, visitor, seen.matrix))
+        if self._explorer and task.fills and seen.arm != HOLDOUT and seen.rung is Rung.LIVE:
+            offer = self._explorer.offer(request, visitor, seen.matrix)
+            steering = steering if offer is None else replace(steering, offer=offer)
         return visitor, steering
 
     def _list(

@@ -19,6 +19,7 @@ from serving.payloads.payload import (
     lines,
     listed,
     moment,
+    ours,
     price,
     text,
 )
@@ -53,7 +54,7 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
             "item_id": item,
             "position": place,
             "list_name": label(known.get("source")),
-            "request_id": label(told.get("id")),
+            "request_id": ours(label(told.get("id"))),
             "event_id": identity.of_line(whole, place, len(items)),
         }
         for place, item in enumerate(items, 1)
@@ -76,7 +77,7 @@ def _contact(
             **base,
             "type": one,
             "item_id": item,
-            "request_id": ranking,
+            "request_id": ours(ranking),
             "price": price(known.get("price")),
             "quantity": count("quantity", known.get("count", known.get("quantity")))
             if one not in ("click", "product_viewed")

@@ -12,6 +12,7 @@ from typing import Any
 from feature_repo.clock import micros
 from feature_repo.events import COUNT_FIELDS, MAX_PRICE, SURFACES, is_id
 from feature_repo.vocabulary.naming import NOTHING
+from serving.access.signatures import looks_signed
 from serving.payloads.terms import Terms
 
 UNKNOWN, RETURNED, NOBODY, NO_PRODUCT = "unknown_event", "return", "no_visitor", "no_product"
@@ -129,6 +130,16 @@ def moment(value: Any, unit: int = MS) -> Any:
     return value
 
 
+def is_ours(name: str) -> bool:
+    """Whether it has the form of a request id: of today's, or of those of earlier versions."""
+    return _REQUEST_ID.match(name) is not None or looks_signed(name)
+
+
+def ours(name: str | None) -> str | None:
+    """The name of a list where it is a request id; that of somebody else's list is none."""
+    return name if name and is_ours(name) else None
+
+
 def list_of(*names: Any) -> dict[str, Any]:
     """What the names or ids of a list tell: one of our request ids, one of our surfaces, else its name.
 
@@ -136,9 +147,9 @@ def list_of(*names: Any) -> dict[str, Any]:
     {'request_id': None, 'surface': 'pdp_fbt', 'list_name': 'Bought together'}
     """
     said = [found for name in names if (found := label(name))]
-    others = [name for name in said if not _REQUEST_ID.match(name)]
+    others = [name for name in said if not is_ours(name)]
     return {
-        "request_id": next((name for name in said if _REQUEST_ID.match(name)), None),
+        "request_id": next((name for name in said if is_ours(name)), None),
         "surface": next((name for name in others if name in SURFACES), None),
         "list_name": next(iter(reversed(others)), None),
     }

@@ -22,6 +22,7 @@ from serving.payloads.payload import (
     label,
     listed,
     moment,
+    ours,
     price,
     text,
 )
@@ -45,7 +46,7 @@ def translate(document: Any, terms: Terms) -> list[dict[str, Any]]:
         first(told.get("session_id"), attributes.get("session_id")),
     ).ids()
     when, query = first(told.get("timestamp")), label(told.get("query_id"))
-    base = {**ids, "event_ts": moment(when), "request_id": query}
+    base = {**ids, "event_ts": moment(when), "request_id": ours(query)}
     if "user_query" in told or "query_response_hit_ids" in told:
         return _query(told, base, query)
     word = (text(told.get("action_name")) or "").lower()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import uuid
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +12,8 @@ from redis import Redis
 
 from feature_repo.clock import DAY_US, SECOND_US
 from feature_repo.events import SURFACES, is_id
-from serving.access.signatures import KEY, Signatures, Signing, Ticket
+from serving.access.signatures import KEY, Signatures, Signing, Ticket, looks_signed
+from serving.payloads.payload import list_of, ours
 
 RULES = Signing(lives_s=3600, mail_lives_s=7 * 86_400)
 NOW = 20_000 * DAY_US + DAY_US // 2
@@ -115,3 +119,10 @@ def test_workers_share_keys_that_change_every_day_and_go_when_nothing_needs_them
         redis.delete(*keys)
         other.follow(redis, midnight + SECOND_US)
         assert other.judge(click(late), midnight + SECOND_US) == "forged"
+
+
+def test_an_id_of_ours_is_told_from_the_names_that_others_give_their_lists() -> None:
+    signed = served()
+    assert list_of("Bought together", signed)["request_id"] == signed == ours(signed)
+    for other in (str(uuid.uuid4()), "homepage-hero", "81f4", secrets.token_hex(32)):
+        assert not looks_signed(other) and ours(other) is None

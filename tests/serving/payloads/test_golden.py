@@ -68,10 +68,10 @@ GOLDEN: dict[str, tuple[list[tuple[Any, ...]], dict[str, int]]] = {
     ),
     "metarank": (
         [
-            ("impression", "item3", "u1", "s1", "81f4:001", D, D, 1, "search", "81f4", D),
-            ("impression", "item1", "u1", "s1", "81f4:002", D, D, 2, "search", "81f4", D),
-            ("click", "item1", "u1", "s1", "0f4c:001", D, D, D, D, "81f4", D),
-            ("product_viewed", "item1", "u1", "s1", "0f4c:002", D, D, D, D, "81f4", D),
+            ("impression", "item3", "u1", "s1", "81f4:001", D, D, 1, "search", D, D),
+            ("impression", "item1", "u1", "s1", "81f4:002", D, D, 2, "search", D, D),
+            ("click", "item1", "u1", "s1", "0f4c:001", D, D, D, D, D, D),
+            ("product_viewed", "item1", "u1", "s1", "0f4c:002", D, D, D, D, D, D),
             ("purchase_completed", "item1", "u1", "s1", "0f4d", 4.0, 2, D, D, D, D),
         ],
         {"unknown_event": 2},
@@ -89,11 +89,11 @@ GOLDEN: dict[str, tuple[list[tuple[Any, ...]], dict[str, int]]] = {
     "google": ([("purchase_completed", "1", "U1", "v.s", "purchase:P7:001", D, 3, D, D, D, D)], {}),
     "ubi": (
         [
-            ("search", D, "c", "c", "q1:000", D, D, D, D, "q1", "shirt"),
-            ("impression", "SKU1", "c", "c", "q1:001", D, D, 1, D, "q1", D),
-            ("impression", "SKU2", "c", "c", "q1:002", D, D, 2, D, "q1", D),
-            ("click", "SKU2", "c", "c", "*", D, D, 2, D, "q1", D),
-            ("product_viewed", "SKU2", "c", "c", "*", D, D, D, D, "q1", D),
+            ("search", D, "c", "c", "q1:000", D, D, D, D, D, "shirt"),
+            ("impression", "SKU1", "c", "c", "q1:001", D, D, 1, D, D, D),
+            ("impression", "SKU2", "c", "c", "q1:002", D, D, 2, D, D, D),
+            ("click", "SKU2", "c", "c", "*", D, D, 2, D, D, D),
+            ("product_viewed", "SKU2", "c", "c", "*", D, D, D, D, D, D),
         ],
         {"unknown_event": 1},
     ),
