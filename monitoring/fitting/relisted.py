@@ -16,7 +16,7 @@ from serving.stages.diversify import Diversify
 from serving.stages.odds import BY_RELEVANCE, Chances, Profit
 from serving.stages.shelf import shelved
 from serving.stages.steering import PINNED, Steering, weighed
-from serving.types import Context, Floats, Ranked, Request
+from serving.types import Context, Filter, Floats, Ranked, Request
 
 
 class Answers:
@@ -79,7 +79,8 @@ class Answer:
             return []
         matrix, ranked, limit = self._matrix, self._ranked, self.request.limit
         may = self._may if steering.allowed is None else self._may & steering.allowed
-        pins = steering.pinned(may, limit)
+        filtered = Filter(lambda asked: may[asked])
+        pins = steering.pinned(filtered, limit)
         more = [pin.row for pin in pins if pin.row not in set(ranked.rows.tolist())]
         kept = may[ranked.rows]
         rows = np.concatenate([ranked.rows[kept], np.array(more, np.int64)])
@@ -88,5 +89,5 @@ class Answer:
         values = np.zeros((len(rows), 0), np.float32)
         found = profit.weigh(Ranked(rows, score, source, values), matrix, self.request.surface)
         candidates = weighed(found, steering.factor)
-        laid = shelved(diversity, candidates, matrix, limit, None, (may,), steering, pins)
+        laid = shelved(diversity, candidates, matrix, limit, None, (filtered,), steering, pins)
         return [slot.item_id for slot in laid.slots]

@@ -22,7 +22,7 @@ import pytest
 from shops.keeper import assert_embedded, assert_kept, keepers_of
 from shops.merchandiser import Merchandiser, assert_followed
 from shops.storm import Storm, ailing, manage, storm_shop
-from shops.stream import assert_same, behind, folded, keys_of, pending, rows, wait_until
+from shops.stream import as_stored, assert_same, behind, folded, keys_of, pending, rows, wait_until
 from shops.traffic import Asker, SegmentVisitor, Visitor
 
 from serving.release import state
@@ -89,7 +89,7 @@ def test_a_shop_keeps_its_promises_whatever_befalls_it(storm: Storm) -> None:
     assert not stale, f"{len(stale)} of {sum(one.gone_asked for one in askers)}: {stale[:10]}"
     with storm.redis() as there:
         wait_until(lambda: behind(there) == 0, 60)
-        accepted = [event for one in visitors for event in one.accepted]
+        accepted = as_stored(event for one in visitors for event in one.accepted)
         assert_same(rows(there, keys_of(accepted)), folded(accepted, keys_of(accepted)))
         assert pending(there) == 0
         assert_kept(there, storm.home, keepers)

@@ -15,6 +15,7 @@ from feature_repo.offline import build
 from feature_repo.offline.timeline import matrix_at
 from feature_repo.params import load as load_params
 from feature_repo.params import shop
+from feature_repo.persons.privacy import persons
 from feature_repo.places import ORDER, TREES, TRIAL, VERDICT
 from pipelines.blend import blend, order
 from pipelines.ingest import ingest
@@ -160,4 +161,5 @@ def test_an_order_of_lines_teaches_what_is_bought_together(
     assert not events.duplicated(["session_id", "event_ts"]).any()
     order = events.groupby("session_id")["item_id"].apply(list)
     lines = pq.read_table(folder / "data/export/events.parquet").to_pandas()
+    lines["session_id"] = lines["session_id"].map(persons().of)
     assert order.to_dict() == lines.groupby("session_id")["item_id"].apply(list).to_dict()

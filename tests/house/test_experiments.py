@@ -42,6 +42,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (*FILES, "data/README.md", "data/shop.yaml"):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, clone / name)
+    for log in ("events", "items"):  # git keeps them, empty
+        (clone / "data/logs" / log).mkdir(parents=True)
+        (clone / "data/logs" / log / ".gitignore").write_text("*\n!.gitignore\n")
     program.parent.mkdir()
     real, stand_in = f"{sys.executable} -m pipelines", f"{sys.executable} {STAND_IN}"
     program.write_text(f'#!/bin/sh\n[ "$1" = compare ] && exec {real} "$@"\nexec {stand_in} "$@"\n')

@@ -34,6 +34,7 @@ BEAT = {
     ): "`write` has a deadline, and waits for it",
     ("serving/http/waiting.py", "create_task"): "each waiter has a deadline, the next begins it anew",
     ("pipelines/local/process.py", "Thread"): "nobody waits for it; it outlives every error of its disk",
+    ("serving/http/inquiry.py", "ThreadPoolExecutor"): "who asks has a deadline, and what waits a bound",
     ("pipelines/local/install.py", "ThreadPoolExecutor"): "pip's own timeouts; the caller waits for it",
 }
 BESIDE = {"create_task", "ensure_future", "TaskGroup", "Thread", "Timer", "ThreadPoolExecutor"}

@@ -35,6 +35,9 @@ THINGS = (
     "shadow",
     "vigil",
     "rails",
+    "signing",
+    "erased",
+    "explore",
     "ages",
 )
 PATIENCE_S = 60

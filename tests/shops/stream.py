@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from feature_repo.eventlog.open import open_log
 from feature_repo.features.stored import FOLDS
 from feature_repo.online.rows import OnlineView, read_rows
 from feature_repo.params import load
+from feature_repo.persons.pseudonyms import Persons
 from pipelines.stream.apply import FOLDS_BY_NAME, Entity, Held, apply, unstored, wanted
 from pipelines.stream.consumer import Consumer
 from pipelines.stream.members import tasks
@@ -129,6 +130,15 @@ def folded(events: Sequence[Mapping[str, Any]], entities: Mapping[str, list[str]
         for entity, held in changed.items()
         if entity[1] in entities[entity[0]]
     }
+
+
+def as_stored(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What was posted, by the ids that the stores know: pseudonyms by the key of the tests."""
+    shop = Persons(os.environ["ENDCAP_PERSON_KEY"].encode())
+    found = [dict(event) for event in events]
+    for event in found:
+        shop.enter(event)
+    return found
 
 
 def assert_same(found: Rows, expected: Rows) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from monitoring.fitting import lab
 from monitoring.fitting.showroom import Showroom
 from pipelines.protocol.served import _batch
 from pipelines.rules import lab_table
-from serving.live.exposures import SERVED, encode, sample
+from serving.live.exposures import SERVED, decode, encode, sample
 from serving.pipeline import recommend, visitor_of
 from serving.release import bundle
 from serving.types import Answer, Request
@@ -74,6 +75,6 @@ def test_what_a_rule_pinned_is_in_no_training_row(redis_url: str, room: Showroom
     redis = Redis.from_url(redis_url)
     meta = logged(redis, room, HELD)
     _, fields = redis.xrevrange(SERVED, count=1)[0]  # type: ignore[index]
-    _, features = next(iter(lab.decode([(b"1-0", fields)], lab.Counter())))
+    _, features = next(iter(decode([(b"1-0", fields)], Counter())))
     assert "item-11" in meta["items"]
     assert "item-11" not in _batch(meta, features).column("item_id").to_pylist()

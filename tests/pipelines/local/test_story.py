@@ -38,7 +38,7 @@ ERROR: failed to reproduce 'two_tower@prior': exited with 1
 def test_a_finished_stage_is_one_line_with_its_time_and_all_else_is_in_the_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(story.console, "file", sys.stdout)
+    monkeypatch.setattr(story.console, "_file", sys.stdout)
     log = io.StringIO()
     assert story._stages(io.StringIO(REPRO), log) == 2
     (line,) = capsys.readouterr().out.splitlines()
@@ -184,7 +184,7 @@ def test_a_failed_stage_is_shown_with_the_end_of_what_it_said(
 ) -> None:
     (tmp_path / "params.yaml").write_text("")
     monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
-    monkeypatch.setattr(story.console, "file", sys.stdout)
+    monkeypatch.setattr(story.console, "_file", sys.stdout)
     with pytest.raises(EndcapError, match=r"`dvc repro nothing` ended with .*is in logs/dvc\.log"):
         story.reproduce("nothing", Path("logs/dvc.log"))
     assert "ERROR" in capsys.readouterr().out
@@ -202,7 +202,7 @@ def test_the_demo_ends_with_five_things_to_do_within_80_columns(
     items = tiny_run().items
     pq.write_table(items, tmp_path / "data" / "raw" / "items.parquet")
     monkeypatch.setenv("ENDCAP_HOME", str(tmp_path))
-    monkeypatch.setattr(story.console, "file", sys.stdout)
+    monkeypatch.setattr(story.console, "_file", sys.stdout)
     slots = [{"slot": n, "item_id": item} for n, item in enumerate(items["item_id"].to_pylist()[:12])]
     demo.farewell({"items": slots}, "U001234")
     lines = capsys.readouterr().out.splitlines()

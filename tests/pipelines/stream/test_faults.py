@@ -14,7 +14,7 @@ from shops.faults import FaultShop, fault_shop, faulty_round
 from shops.kafka import new_topic
 from shops.keeper import assert_kept
 from shops.small import open_home
-from shops.stream import assert_same, behind, folded, keys_of, pending, rows, started, wait_until
+from shops.stream import as_stored, assert_same, behind, folded, keys_of, pending, rows, started, wait_until
 
 pytest_plugins = ("shops.kafka",)
 
@@ -39,7 +39,7 @@ def test_kill_9_at_random_loses_nothing_that_was_accepted_and_counts_nothing_twi
     clients, keepers = faulty_round(shop, number, KILLS, pause_s=0.8)
     redis = shop.redis()
     wait_until(lambda: started(redis) and behind(redis) == 0, 120)
-    accepted = [event for client in clients for event in client.accepted]
+    accepted = as_stored(event for client in clients for event in client.accepted)
     expected = folded(accepted, keys_of(accepted))
     assert_same(rows(redis, keys_of(accepted)), expected)
     assert_kept(redis, shop.home, keepers)
