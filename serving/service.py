@@ -67,7 +67,7 @@ PARAMS = load("serving", Serving)
 ACCESS = load("access", Access)
 KEYS = Keys.read(ACCESS.keys)  # a file that others may read ends the start here
 HEALTH_S = LAG_S = AGES_S = DISK_S = PERSONS_S = 1.0
-SIGNING_S = 10.0
+SIGNING_S = 2.0
 NO_RELEASE = (
     "no release is loaded. Next: `endcap promote` in a new shop; `endcap restore` where one was served, "
     "for then Redis has lost it"
