@@ -50,7 +50,7 @@ def console(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
         params, feedback = load("console", ConsoleParams), load("feedback", FeedbackParams)
         folder: Path = tmp_path_factory.mktemp("data")
         store = redis.Redis.from_url(service.redis_url, socket_timeout=5)
-        app = build_app(Desk(store, folder, params, feedback, 0.03), {"viewer": TOKEN})
+        app = build_app(Desk(store, folder, params, feedback, 0.03), {"privacy": TOKEN})
         port = free_port()
         server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
         thread = threading.Thread(target=server.run)
