@@ -1,10 +1,10 @@
 """Ids of shoppers and visits -> pseudonyms: no store tells who came, the same shopper is the same everywhere.
 
-    U123  ->  p-EXAMPLE      12 bytes of HMAC-SHA256, 4 bytes that prove whose key it was
+    U123  ->  p- and 32 hex digits: 12 bytes of HMAC-SHA256, 4 bytes that prove whose key it was
 
 A pseudonym of the same key stays as it is, so that what was read from a store can be asked for again: by
 `endcap replay`, which posts data/raw, and by an operator. The proof keeps an id that only looks like one from
-passing unchanged. Region and key are of the shop: region `eu` gives `eu-SHORT...`.
+passing unchanged. Region and key are of the shop: region `eu` gives `eu-` and the digits.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ class Persons:
 
         >>> shop = Persons(b"a key")
         >>> shop.of("U123")
-        'p-gebjx2tosatw2o6jmcuezv7wfa'
+        'p-217a4c7ea9e4bf5859d9e1fa58984bdb'
         >>> shop.of(shop.of("U123")) == shop.of("U123")
         True
         """
