@@ -10,6 +10,7 @@ A space (serving/release/bundle.py) is a catalogue and the towers that were fitt
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from feature_repo.online import changes
 
 NEWBORNS, EMBED = "endcap:newborns:", "endcap:embed"
 DIGEST_BYTES = 8
+REPLACE = Path(__file__).with_name("replace.lua").read_text()
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,23 @@ def names(redis: Any, space: str) -> list[str]:
     return sorted(item.decode() for item in redis.hkeys(NEWBORNS + space))
 
 
-def write(redis: Any, space: str, made: Mapping[str, Newborn], gone: Sequence[str], keep_hours: int) -> None:
-    """Put the vectors of `made` there, take those of `gone` away and announce both, all at once."""
+def write(
+    redis: Any, space: str, made: Mapping[str, Newborn | None], held: Mapping[str, Newborn], keep_hours: int
+) -> None:
+    """Put the vectors of `made` there, take the items that are None away and announce them, all at once.
+
+    `held` is what was there before the catalogue was read for `made`. An item that has another vector by now
+    keeps it: whoever wrote it read the catalogue later, and an old price would else come back.
+    """
     key = NEWBORNS + space
+    fields: list[str | bytes] = []
+    for item, newborn in made.items():
+        before = held.get(item)
+        fields += [item, _encoded(before) if before else b"", _encoded(newborn) if newborn else b""]
     with redis.pipeline(transaction=True) as pipe:
-        if gone:
-            pipe.hdel(key, *gone)
-        if made:
-            pipe.hset(key, mapping={item: _encoded(newborn) for item, newborn in made.items()})
+        pipe.eval(REPLACE, 1, key, *fields)
         pipe.expire(key, keep_hours * 3600)
-        changes.announce(pipe, [*made, *gone])
+        changes.announce(pipe, list(made))
         pipe.execute()
 
 

@@ -114,12 +114,15 @@ class Newcomers:
     def _tend(self, tower: ItemTower, items: Iterable[str], beat: Callable[[], None]) -> tuple[int, int]:
         """(vectors made, items beyond `most`) of the `items` that `tower` does not know."""
         wanted: list[tuple[Found, bytes, int]] = []  # with digest of the inputs, and when it was born
+        seen: dict[str, Newborn] = {}
         there = newborns.count(self._redis, tower.space)
         for part in chunks([item for item in items if item not in tower.ids], READ):
+            held = newborns.read(self._redis, tower.space, part)  # before the catalogue, see newborns.write
+            seen |= held
             found, gone = self._found(part)
-            held = newborns.read(self._redis, tower.space, part)
             if gone := [item for item in gone if item in held]:
-                newborns.write(self._redis, tower.space, {}, gone, self._params.keep_hours)
+                nothing = dict.fromkeys(gone)
+                newborns.write(self._redis, tower.space, nothing, held, self._params.keep_hours)
                 there -= len(gone)
             catalogue = catalogue_of([one.item for one in found], [one.row for one in found])
             inputs = tower.inputs(catalogue, spec_texts(catalogue)) if found else []
@@ -132,7 +135,7 @@ class Newcomers:
         wanted.sort(key=lambda one: (one[2], one[0].item))
         wanted = wanted[: max(len(wanted) - over, 0)]  # those that came first
         for batch in chunks(wanted, self._batch):
-            self._make(tower, batch)
+            self._make(tower, batch, seen)
             beat()
         return len(wanted), over
 
@@ -148,7 +151,9 @@ class Newcomers:
         names = {one.item for one in found}
         return found, [item for item in items if item not in names]
 
-    def _make(self, tower: ItemTower, wanted: Sequence[tuple[Found, bytes, int]]) -> None:
+    def _make(
+        self, tower: ItemTower, wanted: Sequence[tuple[Found, bytes, int]], held: Mapping[str, Newborn]
+    ) -> None:
         if self._texts is None and tower.encoder:
             self._texts = self._open_texts()
         vectors = vectors_of(tower, [one for one, _, _ in wanted], self._texts, self._batch)
@@ -156,7 +161,7 @@ class Newcomers:
             one.item: Newborn(born, digest, vector)
             for (one, digest, born), vector in zip(wanted, vectors, strict=True)
         }
-        newborns.write(self._redis, tower.space, made, (), self._params.keep_hours)
+        newborns.write(self._redis, tower.space, made, held, self._params.keep_hours)
 
     def _tell(self, left_out: int) -> None:
         if left_out and not self.left_out:

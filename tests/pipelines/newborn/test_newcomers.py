@@ -16,6 +16,7 @@ from shops.storefront import act, make_home, release_of
 
 from feature_repo.online import changes, newborns
 from feature_repo.online.newborns import NewbornParams
+from pipelines.newborn import newcomers
 from pipelines.newborn.item_tower import ItemTower
 from pipelines.newborn.newcomers import Newcomers, Texts
 from serving.release import bundle, state
@@ -99,6 +100,28 @@ def test_a_new_title_makes_a_new_vector_and_a_new_stock_does_not(bench: Bench) -
     assert worker.look() == 1
     after = newborns.read(bench.redis, bench.space, ["new"])["new"]
     assert (before.born, after.born) == (5, 5) and not np.array_equal(before.vector, after.vector)
+
+
+def test_a_slow_worker_does_not_put_the_vector_of_an_old_price_over_the_newer_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, made = bench.worker(), newcomers.vectors_of
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(newcomers, "vectors_of", made)
+        arrive(bench.redis, "new", ts=6, title="Another title")
+        assert bench.worker().look() == 1
+        return made(*args)
+
+    arrive(bench.redis, "new", ts=5)
+    monkeypatch.setattr(newcomers, "vectors_of", overtaken)
+    slow.look()
+    found = newborns.read(bench.redis, bench.space, ["new"])["new"]
+    bench.redis.delete(f"endcap:newborns:{bench.space}")
+    bench.worker().look()
+    expected = newborns.read(bench.redis, bench.space, ["new"])["new"]
+    assert found.inputs == expected.inputs and np.array_equal(found.vector, expected.vector)
+    assert slow.look() == 0, "what the other made is right for it too"
 
 
 def test_what_left_the_catalogue_loses_its_vector(bench: Bench) -> None:

@@ -134,9 +134,9 @@ def keep_shop(redis: Redis, day: int) -> None:
     """Another release every other day, with vectors of what was born since; other rules three times a day."""
     vectors = [Newborn(day, b"8 bytes.", np.ones(4, np.float32)) for _ in range(BORN)]
     born = {f"born {day} {i}": vector for i, vector in enumerate(vectors)}
-    newborns.write(
-        redis, f"space {day // 2}", born, [f"born {day - 1} {i}" for i in range(BORN)], keep_hours=24
-    )
+    space, gone = f"space {day // 2}", [f"born {day - 1} {i}" for i in range(BORN)]
+    held = newborns.read(redis, space, gone)
+    newborns.write(redis, space, {**born, **dict.fromkeys(gone)}, held, keep_hours=24)
     newborns.beat(redis)
     for number in range(3):
         rule = {"id": f"day-{day}-{number}", "do": {"at_most": {"per": "brand", "slots": 2}}}
