@@ -86,11 +86,15 @@ class Tab:
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
-        """Press the mouse in the middle of the first element that fits."""
+        """Press the mouse in the middle of the first element that fits, once it stands still on top."""
         box = self.until(
-            f"(() => {{ const e = document.querySelector({selector!r}); if (!e) return null;"
-            "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
-            "return b.width ? [b.x + b.width / 2, b.y + b.height / 2] : null; })()"
+            f"(async () => {{ const e = document.querySelector({selector!r}); if (!e) return null;"
+            "e.scrollIntoView({block: 'center', behavior: 'instant'});"
+            "const middle = () => { const b = e.getBoundingClientRect();"
+            "return b.width ? [b.x + b.width / 2, b.y + b.height / 2] : null; };"
+            "const before = middle(); await new Promise((done) => setTimeout(done, 100));"
+            "const now = middle(); if (!before || !now || before.join() !== now.join()) return null;"
+            "const top = document.elementFromPoint(...now); return top && e.contains(top) ? now : null; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             at = {"x": box[0], "y": box[1], "button": "left", "clickCount": 1}

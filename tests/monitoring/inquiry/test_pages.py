@@ -85,9 +85,15 @@ def test_a_viewer_finds_a_product_and_asks_why_it_is_or_is_not_shown(
     assert "not shown" in told and "fell at eligibility" in told and "in the cart" in told
     links = browser.run("[...document.querySelectorAll('.slots h3 a')].map(a => a.href)")
     assert [link.split("item_id=")[1].split("&")[0] for link in links] == expected
-    shown = int(browser.run("document.querySelector('.tile .value').innerText"))
-    browser.open(f"{console}/products/one?item_id={expected[0]}")
-    assert int(browser.run("document.querySelector('.tile .value').innerText")) > shown
+
+    def shown() -> int:
+        browser.open(f"{console}/products/one?item_id={expected[0]}")
+        return int(browser.run("document.querySelector('.tile .value').innerText"))
+
+    browser.until(lambda: shown() > 0)  # an exposure is written behind the answer
+    before = shown()
+    assert served(service) == expected
+    browser.until(lambda: shown() == before + 1)
 
 
 def test_a_shoppers_page_has_his_rows_and_the_list_that_he_is_served(

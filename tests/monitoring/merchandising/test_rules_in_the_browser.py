@@ -76,7 +76,8 @@ def first(service: Service) -> dict[str, Any]:
 def wait_for(service: Service, wanted: bool) -> dict[str, Any]:
     deadline = time.monotonic() + 10
     while ((slot := first(service)).get("rule") == "hero") != wanted:
-        assert time.monotonic() < deadline, slot
+        told = slot, httpx.get(f"{service.url}/readyz").text, service.log.read_text()[-3000:]
+        assert time.monotonic() < deadline, told
         time.sleep(0.05)
     return slot
 

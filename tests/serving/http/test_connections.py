@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,14 +176,18 @@ def test_nothing_but_the_service_listens_and_the_control_sockets_are_the_owners(
 
 def test_an_end_under_load_resets_nobody(service: Service) -> None:  # the last: it ends the service
     seen: Counter[str] = Counter()
-    over = threading.Event()
+    over, visits = threading.Event(), count()
     port = int(service.url.rsplit(":", 1)[1])
 
     def shopper() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
         while not over.is_set():
+            visit = {
+                "surface": "homepage_hero",
+                "session_id": f"visit {next(visits)}",
+            }
             try:
-                connection.request("POST", "/v1/recommend", HERO)
+                connection.request("POST", "/v1/recommend", orjson.dumps(visit))
                 answer = connection.getresponse()
                 answer.read()
                 seen[str(answer.status)] += 1
