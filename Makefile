@@ -9,13 +9,14 @@ DATA_DIR ?=
 SHOW ?=
 SEED ?= 1
 MINUTES ?= 10
+ROUNDS ?= 20
 BIN := .venv/bin
 STAMP := .venv/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
 
-.PHONY: help setup install demo test chaos lint format bench lock down clean
+.PHONY: help setup install demo test chaos faults lint format bench lock down clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -42,6 +43,10 @@ test: setup lint ## lint, types and the whole suite
 chaos: setup ## ten minutes of random faults on a running shop; SEED, MINUTES
 	@ENDCAP_CHAOS_SEED=$(SEED) ENDCAP_CHAOS_MINUTES=$(MINUTES) OMP_NUM_THREADS=1 \
 	python -m pytest -s -m chaos tests/chaos
+
+faults: setup ## what attacks and faults broke once, again and again; ROUNDS
+	@for round in $$(seq $(ROUNDS)); do echo "== round $$round of $(ROUNDS)"; \
+	  OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --maxfail 1 -m fault || exit 1; done
 
 lint: setup ## ruff and mypy
 	@ruff check .

@@ -14,6 +14,7 @@ from redis.asyncio import ConnectionPool as AsyncConnectionPool
 from feature_repo.features.store import open_store, store_config
 from feature_repo.online import connection
 
+pytestmark = pytest.mark.fault
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("feature_repo", "training", "serving", "monitoring", "pipelines")
 # What opens a connection, by the last name of the call; each says how long it waits, at the call itself.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("shops.service",)
 
+pytestmark = pytest.mark.fault
 LADDER = replace(PARAMS, steps=(Step(10, 10_000), Step(50, 10_000), Step(100, 10_000)))
 PATIENCE_S = 90
 

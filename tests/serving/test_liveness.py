@@ -22,6 +22,7 @@ from serving.live.pulse import Liveness, Pulse
 from serving.release import state
 from serving.service import _every
 
+pytestmark = pytest.mark.fault
 LIMIT_S = 4.0
 THINGS = (
     "release",

@@ -17,6 +17,7 @@ from shops.storefront import HERO
 from feature_repo.params import load
 from serving.params import Serving
 
+pytestmark = pytest.mark.fault
 PARAMS = load("serving", Serving)
 PATIENT = {"traffic_timeout_s": 60.0}  # a machine that stalls for a second answers late
 CROWD, SECONDS = 48, 3.0

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from feature_repo.events import NAMES, TYPES, identity
 from pipelines.stream.apply import parse
 from serving.http.ingress import Clock, canonical
 
+pytestmark = pytest.mark.fault
 texts = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20)
 optional = {
     "user_id": texts,

@@ -13,6 +13,7 @@ from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.visitors import Crowd
 from serving.release.state import Health
 
+pytestmark = pytest.mark.fault
 PARAMS = load("rollout", RolloutParams)
 HEALTHY = Health(requests=10_000, errors=3, empty=0, p99_ms=8.0)
 

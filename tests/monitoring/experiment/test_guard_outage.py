@@ -32,6 +32,7 @@ from serving.release import looks
 from serving.release import state as control
 from serving.release.router import CHALLENGER, CHAMPION
 
+pytestmark = pytest.mark.fault
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 60
 

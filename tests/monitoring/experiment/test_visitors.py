@@ -13,6 +13,8 @@ from monitoring.experiment.attribution import Feedback
 from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.visitors import Belief
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.mark.parametrize(
     ("who", "clicks"),

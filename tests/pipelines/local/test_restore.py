@@ -37,6 +37,7 @@ from pipelines.release.registry import Registry, store
 from pipelines.stream.materialize import end_of_data, materialize
 from serving.release import state
 
+pytestmark = pytest.mark.fault
 EVENTS = random_events(seed=5, count=300)
 PARTS = ("redis", "stream", "service")
 PATIENCE_S = 90

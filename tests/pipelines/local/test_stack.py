@@ -28,6 +28,7 @@ from pipelines.local import process, stack
 from pipelines.local.process import Program, StackError
 from serving.release.looks import guard_age_s
 
+pytestmark = pytest.mark.fault
 ROOT = Path(__file__).resolve().parents[3]
 FORKING = (
     "import subprocess, sys, time, pathlib;"

@@ -23,6 +23,7 @@ from serving.release import bundle, state, workers
 from serving.release.state import Release, RolloutState
 from serving.release.workers import Report
 
+pytestmark = pytest.mark.fault
 OLD, NEW, TRIAL = (Release(digit * 16, f"data/bundles/{digit * 16}") for digit in "abc")
 PARAMS = ReleaseParams(confirm_s=30.0, bundles_kept=2)
 

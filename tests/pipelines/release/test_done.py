@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("shops.stand",)
 
+pytestmark = pytest.mark.fault
+
 
 @pytest.fixture(scope="module")
 def releases(stand: Stand) -> tuple[Release, Release]:

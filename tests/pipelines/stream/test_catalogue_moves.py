@@ -27,6 +27,7 @@ from feature_repo.places import feature_file
 from pipelines.stream.materialize import materialize
 from serving.live.online_features import OnlineFeatures
 
+pytestmark = pytest.mark.fault
 EVENTS = random_events(seed=5, count=300)
 END = instant(EVENTS[-1]["event_ts"] + 1)
 Edit = Callable[[list[dict[str, Any]]], None]

@@ -18,6 +18,7 @@ from shops.stream import as_stored, assert_same, behind, folded, keys_of, pendin
 
 pytest_plugins = ("shops.kafka",)
 
+pytestmark = pytest.mark.fault
 ROUNDS = int(os.environ.get("ENDCAP_FAULT_ROUNDS", "1"))
 KILLS = ["consumer", "consumer", "redis", "redis", "service"]
 

@@ -45,6 +45,7 @@ from serving.release import looks, state
 from serving.rules import published
 from serving.rules.document import parse
 
+pytestmark = pytest.mark.fault
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
 DAYS, EVENTS, STRANGE, ANSWERS, KEPT = 7, 120, 30, 150, 200  # a day
 DAY_MS = DAY_US // 1000

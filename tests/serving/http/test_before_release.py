@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from shops.service import READY_S, running_service
 
 from pipelines.local.stack import waits_for_a_release
 
+pytestmark = pytest.mark.fault
 EVENT = {"type": "product_viewed", "session_id": "early", "item_id": "item-1", "event_id": "first"}
 
 

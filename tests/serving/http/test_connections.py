@@ -24,6 +24,7 @@ from shops.service import running_service
 if TYPE_CHECKING:
     from shops.service import Service
 
+pytestmark = pytest.mark.fault
 HERO = b'{"surface": "homepage_hero", "session_id": "s1"}'
 HEAD = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(HERO)
 WAIT_S = 60

@@ -30,6 +30,7 @@ from serving.rules import published
 from serving.rules.document import parse
 from serving.rules.rulebook import Held
 
+pytestmark = pytest.mark.fault
 ROUTES = (
     *("/v1/recommend", "/v1/rank", "/v1/events", "/v1/events?wait=1"),
     *("/v1/page", "/v1/items", "/v1/items?wait=1"),

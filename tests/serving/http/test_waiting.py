@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 import redis.asyncio
 
 from feature_repo.eventlog.keys import APPLIED, GROUPS, applied_field
 from serving.http.waiting import Waiters
 
+pytestmark = pytest.mark.fault
 LAST = {0: "1700000000000-7", 2: "1700000000000-3"}
 POSITIONS = {applied_field(group, p): at for group in GROUPS for p, at in LAST.items()}
 

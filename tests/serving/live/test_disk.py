@@ -22,6 +22,7 @@ from pipelines.local import process, stack
 from pipelines.local.process import StackError
 from serving.live.disk import MIB, Disk
 
+pytestmark = pytest.mark.fault
 ROOT = Path(__file__).resolve().parents[3]
 
 

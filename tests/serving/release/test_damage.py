@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from shops.stand import Stand
 
 pytest_plugins = ("shops.stand",)
+
+pytestmark = pytest.mark.fault
 WORKERS = 1  # each takes seconds to start again
 STOCK = 'endcap_rankers_loaded_total{kind="StockForest"}'
 

@@ -22,6 +22,7 @@ from serving.release.looks import GUARD, beat, guard_age_s
 from serving.release.state import Act, Release, RolloutState
 from serving.release.vigil import Vigil
 
+pytestmark = pytest.mark.fault
 OLD, NEW = (Release(name, f"data/bundles/{name}") for name in ("old", "new"))
 ACT = Act("alice", "test", 1_700_000_000_000_000)
 HOUR_US = 3_600_000_000
