@@ -2,7 +2,7 @@
 
 from monitoring.inquiry import acquaintance, merchandise
 from monitoring.merchandising import drafts, thumbnails, versions
-from monitoring.pages import ledger, library, overlooked, overview, trials
+from monitoring.pages import ledger, library, overlooked, overview, shifts, trials
 from monitoring.pages.desk import EVERYBODY, MERCHANDISING, PERSONAL, Page
 
 PAGES = (
@@ -25,6 +25,7 @@ PAGES = (
     Page("/shopper", "Shopper", PERSONAL, acquaintance.gather, "shopper.html"),
     Page("/picture/{item_id:path}", "", EVERYBODY, thumbnails.picture),
     Page("/unseen", "Unseen", EVERYBODY, overlooked.gather, "overlooked.html"),
+    Page("/drift", "Drift", EVERYBODY, shifts.gather, "shifts.html"),
     Page("/reports", "Reports", EVERYBODY, library.gather, "library.html"),
     Page("/reports/{path:path}", "", EVERYBODY, library.report),
     Page("/audit", "Audit", EVERYBODY, ledger.gather, "ledger.html"),

@@ -95,9 +95,11 @@ class Wall:
 
     @staticmethod
     def set_cookie(request: Request, answer: Response, name: str, value: str, seconds: int) -> None:
-        """One of this site alone, invisible to scripts."""
+        """One of this site alone, invisible to scripts. Links come with it, also those of a report, which has
+        an origin of its own; forms of others do not, and have no token either.
+        """
         secure = request.url.scheme == "https"
-        answer.set_cookie(name, value, seconds, httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(name, value, seconds, httponly=True, samesite="lax", secure=secure)
 
 
 def from_elsewhere(request: Request) -> None:

@@ -15,13 +15,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import add
 from typing import Any, Self
 
 from feature_repo.clock import DAY_US, SECOND_US
 from feature_repo.events import UNCOUNTED, identity
 from monitoring.experiment.sequential import ArmStatistics
-from monitoring.experiment.visitors import Belief, Crowd, Visitors, drop
+from monitoring.experiment.visitors import Belief, Crowd, Seen, SlotCounts, Visitors, drop
 
 COUNTED = ("click", "add_to_cart", "purchase_completed")
 
@@ -95,33 +94,6 @@ class Exposure:
         return self.arm, self.surface, self.day, self.unit or self.request_id
 
 
-@dataclass
-class SlotCounts:
-    """Counts of one (arm, surface, day). A visitor is a unit with an exposure there."""
-
-    exposures: int = 0
-    impressions: int = 0
-    visitors: int = 0
-    clicks: int = 0
-    carts: int = 0
-    purchases: int = 0
-    buyers: int = 0
-    revenue: float = 0.0
-
-    def __add__(self, other: Self) -> Self:
-        return type(self)(*map(add, vars(self).values(), vars(other).values()))
-
-    def rates(self) -> dict[str, float | None]:
-        """CTR per served slot; carts, conversion (buyers) and revenue per visitor; None without a visitor."""
-        people = self.visitors
-        return {
-            "ctr": self.clicks / self.impressions if self.impressions else None,
-            "add_to_cart_rate": self.carts / people if people else None,
-            "conversion": self.buyers / people if people else None,
-            "revenue_per_visitor": self.revenue / people if people else None,
-        }
-
-
 class Feedback:
     """The join, fed by `update` in any batches. Statistics per arm: monitoring/experiment/sequential.py.
 
@@ -141,7 +113,7 @@ class Feedback:
         self._waiting: dict[bytes, Mapping[str, Any]] = {}  # events that found nothing yet, by identity
         self._visitors = Visitors(params.belief)
         self._tallies: dict[tuple[str, str, int], SlotCounts] = defaultdict(SlotCounts)
-        self._people: dict[tuple[str, str, int, str], bool] = {}  # arm, surface, day, unit -> has bought
+        self._people: dict[tuple[str, str, int, str], Seen] = {}  # by arm, surface, day, unit
         self._forgot_at = self._now = 0  # arrival
         self.first = 0  # time of the first exposure taken in, microseconds; 0 before it
         self.watermark = 0  # the latest time of one
@@ -204,10 +176,11 @@ class Feedback:
         self._now = max(self._now, exposure.at)
         tally = self._tally(exposure)
         tally.exposures += 1
-        tally.impressions += len(exposure.items)
-        if exposure.person not in self._people:
-            self._people[exposure.person] = False
+        seen = self._people.get(exposure.person)
+        if seen is None:
+            seen = self._people[exposure.person] = Seen()
             tally.visitors += 1
+        tally.see(seen, impressions=len(exposure.items))
 
     def _click(self, event: Mapping[str, Any]) -> bool:
         exposure = self._open.get(event.get("request_id") or "")
@@ -224,7 +197,7 @@ class Feedback:
             self._clicks[(*key, item)].append(exposure)
         if exposure.unit is not None:
             self._visitors.click(exposure.arm, exposure.unit)
-        self._tally(exposure).clicks += 1
+        self._tally(exposure).see(self._people.get(exposure.person) or Seen(), clicks=1)
         return True
 
     def _order(self, event: Mapping[str, Any]) -> bool:
@@ -241,8 +214,9 @@ class Feedback:
         revenue = (event.get("price") or 0.0) * (event.get("quantity") or 1)
         outcome.revenue += revenue
         tally.revenue += revenue
-        tally.buyers += not self._people.get(exposure.person, True)
-        self._people[exposure.person] = True
+        seen = self._people.setdefault(exposure.person, Seen(bought=True))
+        tally.buyers += not seen.bought
+        seen.bought = True
         return True
 
     def _clicked_before(self, event: Mapping[str, Any]) -> Exposure | None:

@@ -21,8 +21,9 @@ from feature_repo.online.connection import connect
 from feature_repo.params import load
 from feature_repo.picture import Figure
 from feature_repo.places import FEEDBACK, at
-from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams, SlotCounts
+from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams
 from monitoring.experiment.tail import Tail
+from monitoring.experiment.visitors import SlotCounts
 from serving.release.router import ARMS
 
 SLOTS = pa.schema(

@@ -7,7 +7,9 @@ knows the arm, may come back or not as he likes, and is left out of the split, n
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import add
+from typing import Self
 
 from monitoring.experiment.sequential import ArmStatistics
 from serving.release.router import ARMS
@@ -37,6 +39,64 @@ class Crowd:
     suspects: int = 0
     suspect_clicks: int = 0
     refused: int = 0
+
+
+@dataclass
+class Seen:
+    """One visitor of an (arm, surface, day)."""
+
+    impressions: int = 0
+    clicks: int = 0
+    bought: bool = False
+
+
+@dataclass
+class SlotCounts:
+    """Counts of one (arm, surface, day). A visitor is a unit with an exposure there.
+
+    The squares are of one visitor's clicks and impressions there, `cross` is their product, each summed.
+    """
+
+    exposures: int = 0
+    impressions: int = 0
+    visitors: int = 0
+    clicks: int = 0
+    carts: int = 0
+    purchases: int = 0
+    buyers: int = 0
+    revenue: float = 0.0
+    clicks_sq: int = field(default=0, compare=False)
+    impressions_sq: int = field(default=0, compare=False)
+    cross: int = field(default=0, compare=False)
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*map(add, vars(self).values(), vars(other).values()))
+
+    def see(self, seen: Seen, impressions: int = 0, clicks: int = 0) -> None:
+        """A visitor is shown more slots there, or clicks on more of them; `seen` moves on."""
+        self.impressions += impressions
+        self.clicks += clicks
+        self.impressions_sq += (seen.impressions + impressions) ** 2 - seen.impressions**2
+        self.clicks_sq += (seen.clicks + clicks) ** 2 - seen.clicks**2
+        after = (seen.impressions + impressions) * (seen.clicks + clicks)
+        self.cross += after - seen.impressions * seen.clicks
+        seen.impressions += impressions
+        seen.clicks += clicks
+
+    def statistics(self) -> ArmStatistics:
+        """The sums, a visitor as one shopper of one day."""
+        squares = self.clicks_sq, self.impressions_sq, self.cross
+        return ArmStatistics(self.visitors, self.visitors, self.clicks, self.impressions, *squares)
+
+    def rates(self) -> dict[str, float | None]:
+        """CTR per served slot; carts, conversion (buyers) and revenue per visitor; None without a visitor."""
+        people = self.visitors
+        return {
+            "ctr": self.clicks / self.impressions if self.impressions else None,
+            "add_to_cart_rate": self.carts / people if people else None,
+            "conversion": self.buyers / people if people else None,
+            "revenue_per_visitor": self.revenue / people if people else None,
+        }
 
 
 class _Shopper:

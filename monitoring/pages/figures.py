@@ -1,14 +1,18 @@
 """Numbers of the pages: who serves, what each arm gets, which reports lie ready."""
 
 import threading
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from redis import Redis
 
-from monitoring.experiment.attribution import Feedback, FeedbackParams, SlotCounts
+from monitoring.experiment.attribution import Feedback, FeedbackParams
+from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.tail import Tail
+from monitoring.experiment.visitors import SlotCounts
 from serving.release import state
 from serving.release.router import ARMS
 from serving.release.state import Health, RolloutState
@@ -58,6 +62,33 @@ class Arms:
             for arm, release in releases.items()
             if release
         ]
+
+
+class Course:
+    """What was shown and clicked as far back as the logs are kept, whichever release served."""
+
+    def __init__(self, redis: Redis, params: FeedbackParams) -> None:
+        self._lock = threading.Lock()
+        self._feedback, self._tail = Feedback(params), Tail(redis)
+
+    def look(self) -> "Told":
+        """What has arrived until now."""
+        with self._lock:
+            self._tail.feed(self._feedback)
+            tallies = self._feedback.tallies()
+            whole = {arm: self._feedback.statistics(arm) for arm in ARMS}
+        days: dict[str, dict[str, dict[int, ArmStatistics]]] = defaultdict(lambda: defaultdict(dict))
+        for (arm, surface, day), tally in tallies.items():
+            days[surface][arm][day] = tally.statistics()
+        return Told(days, whole)
+
+
+@dataclass(frozen=True)
+class Told:
+    """`days`: by surface, arm and day since 1970; `whole`: by arm, each shopper once."""
+
+    days: Mapping[str, Mapping[str, Mapping[int, ArmStatistics]]]
+    whole: Mapping[str, ArmStatistics]
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_a_person_signs_in_with_the_form_and_out_again(
     entered = sign_in(console, TOKENS["release"], "ana <b>")
     assert entered.status_code == 303
     cookie = next(c for c in entered.headers.get_list("set-cookie") if c.startswith(f"{COOKIE}="))
-    assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Max-Age=60" in cookie
+    assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Max-Age=60" in cookie
     assert TOKENS["release"] not in cookie
     text = console.get("/").text
     assert "ana &lt;b&gt;" in text and "ana <b>" not in text

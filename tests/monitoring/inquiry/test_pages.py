@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
-import uvicorn
 from shops.browser import Tab
+from shops.console import running_console
 from shops.service import SECRET_KEY, Service, free_port
 from shops.storefront import session_row, user_row
 
@@ -51,15 +50,8 @@ def console(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
         folder: Path = tmp_path_factory.mktemp("data")
         store = redis.Redis.from_url(service.redis_url, socket_timeout=5)
         app = build_app(Desk(store, folder, params, feedback, 0.03), {"privacy": TOKEN})
-        port = free_port()
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-        server.should_exit = True
-        thread.join(10)
+        with running_console(app) as url:
+            yield url
 
 
 def served(service: Service, **fields: object) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import redis
-import uvicorn
 from shops.browser import Tab
-from shops.service import Service, free_port
+from shops.console import running_console
+from shops.service import Service
 
 from feature_repo.params import load
 from monitoring.console.app import build_app
@@ -33,7 +32,6 @@ PINNED = "item-11"
 @contextmanager
 def console(service: Service) -> Iterator[str]:
     """Its address; every product has a title that would act if it could."""
-    port = free_port()
     with redis.Redis.from_url(service.redis_url) as store:
         params = ConsoleParams(audit_entries=50, looks=3, session_s=600, pictures="http://127.0.0.1:1")
         desk = Desk(store, service.home / "data", params, load("feedback", FeedbackParams), 0.03)
@@ -45,18 +43,8 @@ def console(service: Service) -> Iterator[str]:
 
         desk.once(Fittings, lambda: Fittings(desk, hostile))
         app = build_app(desk, TOKENS)
-        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", http="httptools"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        try:
-            deadline = time.monotonic() + 10
-            while not server.started:  # a browser that comes too early shows a page of its own
-                assert thread.is_alive() and time.monotonic() < deadline, "the console does not start"
-                time.sleep(0.02)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.should_exit = True
-            thread.join(timeout=10)
+        with running_console(app) as url:
+            yield url
 
 
 def typed(tab: Tab, *rules: dict[str, Any]) -> None:
