@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 
 from feature_repo.errors import ParamsError
 from feature_repo.events import is_id
-from feature_repo.online.rows import read_rows
 from feature_repo.persons.pseudonyms import Persons
-from pipelines.persons.online_rows import entries, streams, views
+from pipelines.persons.online_rows import entries, owners, streams, views
 from pipelines.persons.stored_files import files
 from pipelines.persons.sweep import OWNER
 
@@ -97,6 +96,6 @@ def _owners(redis: Any, of: Names) -> Iterator[tuple[str, str]]:
             found = [view.entity(key) for key in redis.scan_iter(view.pattern(), count=1_000)]
             for at in range(0, len(found), 1_000):
                 part = found[at : at + 1_000]
-                for visit, row in zip(part, read_rows(redis, view, part), strict=True):
-                    if row and row[1][OWNER]:
-                        yield of(row[1][OWNER]), of(visit)
+                for visit, owner in zip(part, owners(redis, view, part), strict=True):
+                    if owner:
+                        yield of(owner), of(visit)
