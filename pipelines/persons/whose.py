@@ -3,6 +3,7 @@
 A visit is the person's where nobody else is known in it; an id may be that of a visit where nobody is known.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -50,6 +51,11 @@ def person(raw: str, persons: Persons, redis: Any) -> Person:
             "id: is that of a visit of a known shopper; allowed: that shopper's id. Next: erase that one"
         )
     return Person(name, tuple(sorted(visits - {name})))
+
+
+def typed(raw: str) -> str:
+    """`-` is the first line of standard input: arguments are read by everybody on the machine."""
+    return sys.stdin.readline().rstrip("\n") if raw == "-" else raw
 
 
 def pairs(of: Names, redis: Any) -> Iterator[tuple[str, str]]:
