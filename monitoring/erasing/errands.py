@@ -12,10 +12,9 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from feature_repo.errors import EndcapError
-from feature_repo.params import root, shop
+from feature_repo.params import root
 
 KEPT, LIMIT_S, SAID = 50, 900.0, 20_000  # errands remembered; a process is ended; characters of what it said
 
@@ -78,8 +77,3 @@ def _run(errand: Errand, words: list[str], identity: str | None) -> None:
         errand.wrong, code = f"the process did not end well: {type(error).__name__}", -1
     errand.took_s = time.monotonic() - errand.began
     errand.code = code
-
-
-def folder() -> Path:
-    """Of the receipts that the console had written; they name no id."""
-    return shop().run_dir() / "receipts"

@@ -3,39 +3,28 @@
 A typed id becomes a pseudonym at once: no address, log or audit of the console has it.
 """
 
-import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from feature_repo.errors import EndcapError
 from feature_repo.events import is_id
 from feature_repo.persons.privacy import persons
-from monitoring.erasing.errands import Errand, Errands, folder
+from monitoring.erasing import filed
+from monitoring.erasing.errands import Errand, Errands
 from monitoring.pages.desk import Asked, Desk
 from serving.errors import RequestError
 from serving.release.state import Act, record
 
-RECEIPT = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}\.json")
 CONFIRM = "erase"
-LISTED, WHY = 50, 500  # receipts on the page; characters of a reason
+WHY = 500  # characters of a reason
 
 
-class ReceiptError(EndcapError):
-    """No receipt of that name."""
-
-
-def gather(_: Desk, __: Asked) -> Mapping[str, Any]:
-    """The form, and the receipts there are, the newest first."""
-    found = sorted(
-        (path.name for path in folder().glob("*.json") if RECEIPT.fullmatch(path.name)), reverse=True
-    )
-    return {"receipts": [(name, orjson.loads((folder() / name).read_bytes())) for name in found[:LISTED]]}
+class ErrandError(EndcapError):
+    """No errand of that name."""
 
 
 def look(desk: Desk, asked: Asked) -> Response:
@@ -63,17 +52,16 @@ def erase(desk: Desk, asked: Asked) -> Response:
         )
     if given in why.split():
         raise RequestError("why", "the id", "a reason without the id: it stays in receipt and audit")
-    folder().mkdir(parents=True, exist_ok=True)
-    file = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{time.time_ns() & 0xFFFFFFFF:08x}.json"
-    words = ["erase", "-", "--receipt", str(folder() / file), "--why", f"{asked.person.who}: {why}"]
-    key = _errands(desk).begin(Errand("erase", name, receipt=file), words, given)
+    file = filed.new(time.time_ns() // 1000)
+    words = ["erase", "-", "--receipt", str(file), "--why", f"{asked.person.who}: {why}"]
+    key = _errands(desk).begin(Errand("erase", name, receipt=file.name), words, given)
     _note(desk, asked, "erase asked for", why)
     return RedirectResponse(f"/privacy/{key}", 303)
 
 
 def verify(desk: Desk, asked: Asked) -> Response:
     """Begin to check a receipt."""
-    path = _receipt(asked.form.get("receipt", ""))
+    path = filed.path(asked.form.get("receipt", ""))
     words = ["erase", "--verify", str(path)]
     key = _errands(desk).begin(Errand("verify", "", receipt=path.name), words)
     _note(desk, asked, "receipt checked", path.name)
@@ -85,26 +73,12 @@ def errand(desk: Desk, asked: Asked) -> Mapping[str, Any]:
     found = _errands(desk).get(asked.path["key"])
     if found is None:
         step = "begin again at /privacy; receipts are kept there"
-        raise ReceiptError(f"privacy: no such errand, or the console was started anew. Next: {step}")
+        raise ErrandError(f"privacy: no such errand, or the console was started anew. Next: {step}")
     told: dict[str, Any] = {}
     if found.kind == "person" and found.code in (0, 1) and found.said:
         told = orjson.loads(found.said)
-    receipt = folder() / found.receipt if found.receipt else None
-    written = orjson.loads(receipt.read_bytes()) if receipt and receipt.is_file() else None
+    written = filed.written(found.receipt)
     return {"one": found, "told": told, "written": written, "confirm": CONFIRM}
-
-
-def receipt(_: Desk, asked: Asked) -> Response:
-    """The file."""
-    path = _receipt(asked.path["name"])
-    return FileResponse(path, media_type="application/json", filename=path.name)
-
-
-def _receipt(name: str) -> Path:
-    path = folder() / name
-    if not RECEIPT.fullmatch(name) or not path.is_file():
-        raise ReceiptError("receipt: none of that name; allowed: one of /privacy. Next: choose it there")
-    return path
 
 
 def _errands(desk: Desk) -> Errands:

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-from feast.protos.feast.types.Value_pb2 import Value
 
 from feature_repo.eventlog.keys import DEAD, StreamParams, stream_keys
 from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.store import open_store
 from feature_repo.files import chunks
-from feature_repo.online.rows import OnlineView
+from feature_repo.online.rows import OnlineView, read_texts
 from feature_repo.params import load
 from pipelines.persons.sweep import OWNER, Erased, Found
 from serving.live.exposures import SERVED
@@ -122,11 +121,6 @@ def unit(view: OnlineView, entity: str) -> str:
 
 def owners(redis: Any, view: OnlineView, found: list[str]) -> list[str]:
     """Of each visit its owner, "" for nobody; of shoppers none."""
-    names = [column.name for column in view.declared.columns]
-    if OWNER not in names:
+    if OWNER not in (column.name for column in view.declared.columns):
         return [""] * len(found)
-    field = view.fields[names.index(OWNER)]
-    with redis.pipeline(transaction=False) as pipe:
-        for entity in found:
-            pipe.hget(view.key(entity), field)
-        return [Value.FromString(raw or b"").string_val for raw in pipe.execute()]
+    return read_texts(redis, view, OWNER, found)

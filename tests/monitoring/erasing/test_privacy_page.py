@@ -25,7 +25,8 @@ from feature_repo.params import load
 from feature_repo.persons import tombstones
 from feature_repo.persons.privacy import persons
 from monitoring.console.app import build_app
-from monitoring.erasing.errands import BusyError, Errand, Errands, folder
+from monitoring.erasing.errands import BusyError, Errand, Errands
+from monitoring.erasing.filed import folder
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.pages.desk import ROLES, ConsoleParams, Desk
 from serving.release.state import read_audit
@@ -84,7 +85,7 @@ def test_an_officer_finds_a_person_erases_and_has_a_receipt_that_holds(
         fill(browser, id=ANN)
         browser.click("#look")
         told = browser.until("!!document.querySelector('#erase') && document.querySelector('main').innerText")
-        assert name in told and "Redis endcap:events:0" in told and "3 rows in 2 places" in told
+        assert name in told and "Redis endcap:events:0" in told and "3 rows in 2 places, visits: 1" in told
         fill(browser, id=ANN, why=HOSTILE, confirm="erase")
         for width in (1280, 390):
             browser.call(
