@@ -115,6 +115,15 @@ def read_rows(
         return [view.decode(values) for values in pipe.execute()]
 
 
+def read_texts(redis: Any, view: OnlineView, column: str, entities: Sequence[str]) -> list[str]:
+    """One text column alone of each entity, "" where there is none, in one round trip."""
+    field = view.fields[[one.name for one in view.declared.columns].index(column)]
+    with redis.pipeline(transaction=False) as pipe:
+        for entity in entities:
+            pipe.hget(view.key(entity), field)
+        return [Value.FromString(raw or b"").string_val for raw in pipe.execute()]
+
+
 def write_newer(
     redis: Any, view: OnlineView, rows: Iterable[tuple[str, int, Mapping[str, Any]]]
 ) -> list[str]:

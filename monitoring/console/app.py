@@ -21,7 +21,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feature_repo.errors import EndcapError
-from monitoring import merchandising, pages
+from monitoring import erasing, merchandising, pages
 from monitoring.console.access import Keys
 from monitoring.console.sitemap import PAGES
 from monitoring.console.wall import COOKIE, DOOR, HEADERS, Refused, Wall
@@ -54,7 +54,7 @@ class Shell:
     def __init__(self, desk: Desk, tokens: Mapping[str, str], table: Sequence[Page]) -> None:
         self._desk, self._table = desk, table
         self._wall = Wall(Keys(tokens, desk.params.session_s), desk.params.session_s)
-        folders = [HERE, *(Path(room.__path__[0]) for room in (pages, merchandising))]
+        folders = [HERE, *(Path(room.__path__[0]) for room in (pages, merchandising, erasing))]
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(folders),
             autoescape=True,

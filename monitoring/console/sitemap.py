@@ -1,5 +1,6 @@
 """The table of pages. A new page is one row: path, title in the menu, roles, what gathers, what shows."""
 
+from monitoring.erasing import filed, wishes
 from monitoring.inquiry import acquaintance, merchandise
 from monitoring.merchandising import drafts, thumbnails, versions
 from monitoring.pages import ledger, library, overlooked, overview, shifts, trials
@@ -23,6 +24,12 @@ PAGES = (
     Page("/products", "Products", EVERYBODY, merchandise.gather, "products.html"),
     Page("/products/one", "", EVERYBODY, merchandise.product, "product.html"),
     Page("/shopper", "Shopper", PERSONAL, acquaintance.gather, "shopper.html"),
+    Page("/privacy", "Privacy", PERSONAL, filed.gather, "privacy.html"),
+    Page("/privacy/look", "", PERSONAL, wishes.look, "", "POST"),
+    Page("/privacy/erase", "", PERSONAL, wishes.erase, "", "POST"),
+    Page("/privacy/verify", "", PERSONAL, wishes.verify, "", "POST"),
+    Page("/privacy/receipt/{name}", "", PERSONAL, filed.download),
+    Page("/privacy/{key}", "", PERSONAL, wishes.errand, "errand.html"),
     Page("/picture/{item_id:path}", "", EVERYBODY, thumbnails.picture),
     Page("/unseen", "Unseen", EVERYBODY, overlooked.gather, "overlooked.html"),
     Page("/drift", "Drift", EVERYBODY, shifts.gather, "shifts.html"),

@@ -42,7 +42,8 @@ class EraseError(EndcapError):
 
 def main(
     identity: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="A user_id or session_id, or its pseudonym.")
+        str | None,
+        typer.Argument(metavar="[ID]", help="A user_id or session_id, or its pseudonym; - reads it."),
     ] = None,
     to: Annotated[Path | None, typer.Option("--receipt", help="Where the receipt is written.")] = None,
     why: Annotated[str | None, typer.Option(help="By whose wish; for the receipt and the audit.")] = None,
@@ -66,7 +67,7 @@ def main(
         raise typer.BadParameter("erase needs ID, --receipt FILE and --why TEXT; or --verify FILE alone")
     assert why is not None
     with connect() as redis, alone(shop().run_dir() / LOCK):
-        found = erase(identity, why, redis, to)
+        found = erase(whose.typed(identity), why, redis, to)
     for one in found.places:
         print(f"{one['rows']:>9,} {one['place']}")
     for one in found.held:

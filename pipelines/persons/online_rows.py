@@ -10,7 +10,7 @@ from feature_repo.eventlog.keys import DEAD, StreamParams, stream_keys
 from feature_repo.features.catalogue import DECLARED
 from feature_repo.features.store import open_store
 from feature_repo.files import chunks
-from feature_repo.online.rows import OnlineView, read_rows
+from feature_repo.online.rows import OnlineView, read_texts
 from feature_repo.params import load
 from pipelines.persons.sweep import OWNER, Erased, Found
 from serving.live.exposures import SERVED
@@ -37,9 +37,8 @@ def look(redis: Any, erased: Erased, remove: bool) -> Iterator[Found]:
         yield _rows(redis, view, erased, remove)
 
 
-def entries(redis: Any, key: str, field: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(number, JSON) of a stream, from its beginning."""
-    at = "-"
+def entries(redis: Any, key: str, field: bytes, at: str = "-") -> Iterator[tuple[bytes, bytes]]:
+    """(number, JSON) of a stream, from its beginning, or from `at` on."""
     while page := redis.xrange(key, min=at, count=PAGE):
         for number, fields in page:
             yield number, fields.get(field, b"")
@@ -78,12 +77,13 @@ def rewrite(redis: Any) -> bool:
 
 def _entries(redis: Any, key: str, field: bytes, erased: Erased, remove: bool) -> Found:
     found = Found(f"Redis {key}")
-    for page in chunks(entries(redis, key, field), PAGE):
+    for page in chunks(entries(redis, key, field, erased.read.get(key, "-")), PAGE):
         theirs = [number for number, raw in page if _is_theirs(raw, erased)]
         if theirs:
             found.note(len(theirs), theirs[0].decode())
             if remove:
                 redis.xdel(key, *theirs)
+        erased.read[key] = f"({page[-1][0].decode()}"  # entries never change: the next look begins behind
     return found
 
 
@@ -98,10 +98,10 @@ def _is_theirs(raw: bytes, erased: Erased) -> bool:
 def _rows(redis: Any, view: OnlineView, erased: Erased, remove: bool) -> Found:
     found = Found(f"Redis {view.declared.name}")
     for page in chunks(entities(redis, view), PAGE):
-        owners = _owners(redis, view, [entity for _, entity in page])
+        of = owners(redis, view, [entity for _, entity in page])
         theirs = [
             (key, entity)
-            for (key, entity), owner in zip(page, owners, strict=True)
+            for (key, entity), owner in zip(page, of, strict=True)
             if erased.has(owner or entity)
         ]
         if theirs:
@@ -119,8 +119,8 @@ def unit(view: OnlineView, entity: str) -> str:
     return unit_of(entity if user else None, None if user else entity) or ""
 
 
-def _owners(redis: Any, view: OnlineView, found: list[str]) -> list[str]:
+def owners(redis: Any, view: OnlineView, found: list[str]) -> list[str]:
     """Of each visit its owner, "" for nobody; of shoppers none."""
     if OWNER not in (column.name for column in view.declared.columns):
         return [""] * len(found)
-    return [row[1][OWNER] or "" if row else "" for row in read_rows(redis, view, found)]
+    return read_texts(redis, view, OWNER, found)

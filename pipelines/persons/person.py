@@ -13,11 +13,13 @@ from pipelines.persons.sweep import Erased, Found
 
 
 def main(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="A user_id or session_id, or its pseudonym.")],
+    identity: Annotated[
+        str, typer.Argument(metavar="ID", help="A user_id or session_id, or its pseudonym; - reads it.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """Where the rows of a person lie, how many, and the first of each; 1 where there are none."""
-    known = persons()
+    known, identity = persons(), whose.typed(identity)
     with connect() as redis:
         who = whose.person(identity, known, redis)
         known.erased = set(who.tombstones(known))

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feature_repo.persons.pseudonyms import TOKEN, Persons
+from feature_repo.persons.pseudonyms import Persons
 
 OWNER = "owner"  # of a visit's row, "" for nobody
 USERS, VISITS = ("user_id", "unit", OWNER), ("session_id",)  # columns and fields that hold ids
@@ -42,6 +42,7 @@ class Erased:
         self._persons = persons
         self._known: dict[str, bool] = {}
         self._clean: dict[Path, tuple[int, int]] = {}
+        self.read: dict[str, str] = {}  # stream -> the entry up to which it has been read, and cleaned
 
     def has(self, name: str) -> bool:
         if (found := self._known.get(name)) is None:
@@ -68,7 +69,7 @@ class Erased:
 
     def tokens(self, text: bytes) -> list[bytes]:
         """Their pseudonyms in a text."""
-        return [found for found in TOKEN.findall(text) if self.has(found.decode())]
+        return [found.encode() for found in self._persons.tokens(text) if self.has(found)]
 
     def _column(self, column: pa.ChunkedArray) -> pa.Array:
         """bool (n,), null where there is no id."""

@@ -3,6 +3,7 @@
 A visit is the person's where nobody else is known in it; an id may be that of a visit where nobody is known.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,9 +15,8 @@ import pyarrow.parquet as pq
 
 from feature_repo.errors import ParamsError
 from feature_repo.events import is_id
-from feature_repo.online.rows import read_rows
 from feature_repo.persons.pseudonyms import Persons
-from pipelines.persons.online_rows import entries, streams, views
+from pipelines.persons.online_rows import entries, owners, streams, views
 from pipelines.persons.stored_files import files
 from pipelines.persons.sweep import OWNER
 
@@ -51,6 +51,11 @@ def person(raw: str, persons: Persons, redis: Any) -> Person:
             "id: is that of a visit of a known shopper; allowed: that shopper's id. Next: erase that one"
         )
     return Person(name, tuple(sorted(visits - {name})))
+
+
+def typed(raw: str) -> str:
+    """`-` is the first line of standard input: arguments are read by everybody on the machine."""
+    return sys.stdin.readline().rstrip("\n") if raw == "-" else raw
 
 
 def pairs(of: Names, redis: Any) -> Iterator[tuple[str, str]]:
@@ -97,6 +102,6 @@ def _owners(redis: Any, of: Names) -> Iterator[tuple[str, str]]:
             found = [view.entity(key) for key in redis.scan_iter(view.pattern(), count=1_000)]
             for at in range(0, len(found), 1_000):
                 part = found[at : at + 1_000]
-                for visit, row in zip(part, read_rows(redis, view, part), strict=True):
-                    if row and row[1][OWNER]:
-                        yield of(row[1][OWNER]), of(visit)
+                for visit, owner in zip(part, owners(redis, view, part), strict=True):
+                    if owner:
+                        yield of(owner), of(visit)

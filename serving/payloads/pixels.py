@@ -1,6 +1,7 @@
 """Shopify's Web Pixels: the standard events, as a custom pixel posts them with fetch.
 
 {"id": "e1", "name": "product_viewed", "clientId": "c", "timestamp": "2026-01-31T12:00:00Z",
+ "customerPrivacy": {"preferencesProcessingAllowed": true, ..},  as init.customerPrivacy, which the pixel adds
  "data": {"productVariant": {"id": "9", "sku": "S", "price": {"amount": 9.9}, "product": {"id": "7"}}}}
 """
 
@@ -43,7 +44,8 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
     customer = _number(fields(order.get("customer")).get("id"))
     ids = identity.visitor(told.get("clientId"), customer).ids()
     when = first(told.get("timestamp"))
-    base = {**ids, "type": kind, "event_ts": moment(when)}
+    agreed = fields(told.get("customerPrivacy")).get("preferencesProcessingAllowed") is not False
+    base = {**ids, "type": kind, "event_ts": moment(when), "consent": agreed}
     own = first(told.get("id"))
     if kind == "search":
         query = label(fields(data.get("searchResult")).get("query"))

@@ -34,6 +34,8 @@ from serving.payloads.terms import Terms
 
 PARTS, MAX_PARTS = ",[{", 2_048  # of the JSON inside one field of an event
 
+REFUSALS = ("deny_all", "withdrawn", "expired", "pending")  # eventType of an entity consent_preferences
+
 
 def events(body: Any) -> list[Any]:
     """Of a POST; what a GET says in its query is one event."""
@@ -56,6 +58,8 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
     entities = [_entity(one) for one in listed(_inside(told, "co", "cx").get("data"))]
     products = lines([entity for name, entity in entities if name == "product"])
     session = next((entity for name, entity in entities if name == "client_session"), {})
+    said = [text(entity.get("eventType")) for name, entity in entities if name == "consent_preferences"]
+    agreed = not any(one in REFUSALS for one in said)
     order = next((entity.get("transaction_id") for name, entity in entities if name == "transaction"), None)
     device = first(told.get("duid"), session.get("userId"), told.get("nuid"), told.get("tnuid"))
     ids = identity.visitor(device, told.get("uid"), first(told.get("sid"), session.get("sessionId"))).ids()
@@ -68,6 +72,7 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
             **ids,
             "type": kind,
             "event_ts": moment(when),
+            "consent": agreed,
             "item_id": first(product.get("id")),
             "price": price(product.get("price")),
             "position": count("position", product.get("position")),

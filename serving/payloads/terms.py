@@ -30,6 +30,9 @@ class Terms:
     max_events: int  # of ours, that one body may hold
     segment_item: str  # which of Segment's two ids of a product is ours
     shopify_item: str
+    consent_category: (
+        str  # of the consent manager, in Segment's and RudderStack's calls: who denies it refuses
+    )
     words: dict[str, str]  # what Gorse, Metarank and UBI leave to the shop: its word -> our type
     lists: Lists
 

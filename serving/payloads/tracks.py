@@ -4,6 +4,7 @@
  "timestamp": "2026-01-31T12:00:00Z", "sentAt": .., "context": {..}, "properties": {"product_id": "507f", ..}}
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from feature_repo.vocabulary.mediums import channel_of
@@ -20,6 +21,7 @@ from serving.payloads.payload import (
     label,
     lines,
     list_of,
+    listed,
     moment,
     price,
     text,
@@ -72,6 +74,7 @@ def translate(call: Any, terms: Terms) -> list[dict[str, Any]]:
         "channel": channel_of(text(fields(context.get("campaign")).get("medium"))),
         "country": label(fields(context.get("location")).get("country")),
         "query": label(told.get("query")) if kind == "search" else None,
+        "consent": _agreed(context, terms.consent_category),
     }
     products = lines(told.get("products")) if kind in ("impression", "purchase_completed") else [told]
     whole = first(call.get("messageId")) or identity.of_content("segment", ids, when, name, told)
@@ -94,6 +97,13 @@ def translate(call: Any, terms: Terms) -> list[dict[str, Any]]:
         }
         for place, line in enumerate(products, 1)
     ]
+
+
+def _agreed(context: Mapping[str, Any], category: str) -> bool:
+    """Segment says of each category whether it is allowed, RudderStack which were denied; neither: agreed."""
+    said = fields(fields(context.get("consent")).get("categoryPreferences")).get(category)
+    denied = listed(fields(context.get("consentManagement")).get("deniedConsentIds"))
+    return said is not False and category not in denied
 
 
 TRACKS = System(calls, translate, sent_at)
