@@ -42,6 +42,15 @@ def waiting_challenger() -> Release | None:
     return version.release if version else None
 
 
+def aliased() -> list[Release]:
+    """What the aliases name; `endcap restore` goes back to it where Redis is empty."""
+    from pipelines.release.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+
+    registry = Registry()
+    holders = [registry.holder(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)]
+    return [version.release for version in holders if version]
+
+
 def ndcg_of(digest: str) -> float | None:
     """NDCG@12 of a release as it was evaluated: of its manifest, else of its version's tags; None if neither
     is left."""

@@ -14,7 +14,7 @@ from feature_repo.online.connection import connect
 from feature_repo.params import load, root
 from feature_repo.places import CANDIDATE, PARITY, VERDICT, at
 from pipelines.release.admission import admit, install_bundle
-from pipelines.release.aliases import ReleaseError, act_of, follow, read_manifest, waiting_challenger
+from pipelines.release.aliases import ReleaseError, act_of, aliased, follow, read_manifest
 from pipelines.release.assurance import ReleaseParams, assure, confirm, prune
 from pipelines.release.bar import GateParams, Verdict
 from pipelines.release.registry import CHALLENGER, CHAMPION, Registry
@@ -97,7 +97,7 @@ def main(
         if done.replaced:
             print(f"it replaced {done.replaced.digest}; `endcap rollback` goes back to it")
         print(confirm(redis, rollout.present(redis), params))
-    if gone := prune(redis, waiting_challenger(), params.bundles_kept):
+    if gone := prune(redis, aliased(), params.bundles_kept):
         print(f"deleted old releases: {', '.join(gone)}")
 
 

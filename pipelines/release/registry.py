@@ -60,9 +60,9 @@ class Registry:
     def __init__(self, uri: str | None = None) -> None:
         if uri is None:
             store().parent.mkdir(parents=True, exist_ok=True)
-        self._uri = uri or f"sqlite:///{store()}"
+        self.uri = uri or f"sqlite:///{store()}"
         with self._asking("open"):
-            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+            self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             try:
                 self._client.create_registered_model(MODEL, description="What fills the shop's shelves")
             except MlflowException as error:
@@ -108,7 +108,7 @@ class Registry:
         """Raises RegistryError where the champion was never registered here: the store was lost."""
         if self.find(state.champion.digest) is None:
             raise RegistryError(
-                f"registry: {self._uri} does not know {state.champion.digest}, which Redis names as champion "
+                f"registry: {self.uri} does not know {state.champion.digest}, which Redis names as champion "
                 f"(version {state.version}): the store was lost or made anew. "
                 "`endcap promote --repair` registers again what serves"
             )
@@ -152,7 +152,7 @@ class Registry:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             first = str(error).partition("\n")[0]
             raise RegistryError(
-                f"registry: cannot {verb} {self._uri}: {first}. Redis still says what serves; "
+                f"registry: cannot {verb} {self.uri}: {first}. Redis still says what serves; "
                 "`endcap promote --repair` makes the aliases repeat it"
             ) from error
 
