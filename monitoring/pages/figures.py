@@ -8,6 +8,7 @@ from pathlib import Path
 from redis import Redis
 
 from monitoring.experiment.attribution import Feedback, FeedbackParams, SlotCounts
+from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.tail import Tail
 from serving.release import state
 from serving.release.router import ARMS
@@ -41,12 +42,7 @@ class Arms:
     def rows(self, rollout: RolloutState) -> list[ArmRow]:
         """A row per arm that may be shown to somebody, in the order of serving.release.router.ARMS."""
         with self._lock:
-            if self._version != rollout.version:
-                self._feedback = Feedback(self._params, version=rollout.version)
-                self._tail = Tail(self._redis, rollout.since)
-                self._version = rollout.version
-            self._tail.feed(self._feedback)
-            tallies = self._feedback.tallies()
+            tallies = self._fed(rollout).tallies()
         releases = dict(zip(ARMS, (rollout.champion, rollout.champion, rollout.challenger), strict=True))
         return [
             ArmRow(
@@ -58,6 +54,20 @@ class Arms:
             for arm, release in releases.items()
             if release
         ]
+
+    def statistics(self, rollout: RolloutState, *arms: str) -> list[ArmStatistics]:
+        """The clicks of these arms since the rollout changed last, for a test."""
+        with self._lock:
+            feedback = self._fed(rollout)
+            return [feedback.statistics(arm) for arm in arms]
+
+    def _fed(self, rollout: RolloutState) -> Feedback:
+        if self._version != rollout.version:
+            self._feedback = Feedback(self._params, version=rollout.version)
+            self._tail = Tail(self._redis, rollout.since)
+            self._version = rollout.version
+        self._tail.feed(self._feedback)
+        return self._feedback
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def old(digests: Collection[str], kept: int, remove: bool) -> Iterator[Leftover]
             if remove:
                 client.delete_model_version(MODEL, version.version)
     if remove:
-        _collect(registry.uri, [run.info.run_id for run in going])
+        _collect(client, [run.info.run_id for run in going])
 
 
 def _ours(run: Run) -> bool:
@@ -82,14 +82,11 @@ def _with_fits(evaluated: set[str], runs: list[Run], registry: Registry) -> set[
     return needed
 
 
-def _collect(uri: str, going: list[str]) -> None:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    artefacts = shop().run_dir() / "mlartifacts"
-    rows = SqlAlchemyStore(uri, str(artefacts))
+def _collect(client: Any, going: list[str]) -> None:
     for run in going:
-        shutil.rmtree(artefacts / run, ignore_errors=True)
-        rows._hard_delete_run(run)  # of `mlflow gc`, which wants a tracking server set for the whole process
+        shutil.rmtree(shop().run_dir() / "mlartifacts" / run, ignore_errors=True)
+        # What `mlflow gc` calls, which wants a tracking server set for the whole process.
+        client._tracking_client.store._hard_delete_run(run)
     with closing(sqlite3.connect(store(), timeout=60)) as database, database:
         for statement in ORPHANS:
             database.execute(statement)
