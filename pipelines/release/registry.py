@@ -5,13 +5,15 @@ source of a version is its bundle, relative to the project's folder, so that thi
 `mlflow artifacts download -u models:/endcap@champion` gives the release. Its run is that of its evaluation.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
@@ -60,9 +62,9 @@ class Registry:
     def __init__(self, uri: str | None = None) -> None:
         if uri is None:
             store().parent.mkdir(parents=True, exist_ok=True)
-        self.uri = uri or f"sqlite:///{store()}"
+        self._uri = uri or f"sqlite:///{store()}"
         with self._asking("open"):
-            self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             try:
                 self._client.create_registered_model(MODEL, description="What fills the shop's shelves")
             except MlflowException as error:
@@ -104,11 +106,41 @@ class Registry:
                 parents += [before] if before and before not in parents else []
         return [found[name] for name in sorted(found)]
 
+    def runs(self) -> list[Run]:
+        """Every run of the experiment, those that are marked as deleted among them; the newest first."""
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            return []
+        search = partial(self._client.search_runs, [found.experiment_id], run_view_type=ViewType.ALL)
+        with self._asking("search"):
+            return _pages(partial(search, order_by=["attributes.start_time DESC"]))
+
+    def versions(self) -> list[Version]:
+        """Every registered release."""
+        with self._asking("search"):
+            found = _pages(partial(self._client.search_model_versions, f"name = '{MODEL}'"))
+        return [_version(one) for one in found]
+
+    def mark_deleted(self, run: str) -> None:
+        """What `erase_run` has still to end, also where this process is killed before."""
+        with self._asking("write"):
+            self._client.delete_run(run)
+
+    def erase_run(self, run: str) -> None:
+        """The rows of a run that is marked. What `mlflow gc` calls: that wants a server for the process."""
+        with self._asking("write"):
+            self._client._tracking_client.store._hard_delete_run(run)
+
+    def delete(self, version: Version) -> None:
+        """MLflow keeps a row of it that says so."""
+        with self._asking("write"):
+            self._client.delete_model_version(MODEL, version.number)
+
     def require(self, state: RolloutState) -> None:
         """Raises RegistryError where the champion was never registered here: the store was lost."""
         if self.find(state.champion.digest) is None:
             raise RegistryError(
-                f"registry: {self.uri} does not know {state.champion.digest}, which Redis names as champion "
+                f"registry: {self._uri} does not know {state.champion.digest}, which Redis names as champion "
                 f"(version {state.version}): the store was lost or made anew. "
                 "`endcap promote --repair` registers again what serves"
             )
@@ -152,9 +184,18 @@ class Registry:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             first = str(error).partition("\n")[0]
             raise RegistryError(
-                f"registry: cannot {verb} {self.uri}: {first}. Redis still says what serves; "
+                f"registry: cannot {verb} {self._uri}: {first}. Redis still says what serves; "
                 "`endcap promote --repair` makes the aliases repeat it"
             ) from error
+
+
+def _pages(search: Callable[..., Any]) -> list[Any]:
+    found: list[Any] = []
+    page: Any = None
+    while page is None or page.token:
+        page = search(page_token=page and page.token)
+        found += page
+    return found
 
 
 def _version(found: ModelVersion) -> Version:

@@ -7,15 +7,15 @@
 `dvc gc` knows dvc.lock alone, here or in commits; a kept release is made again from its own.
 """
 
-import logging
 import re
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
+from feature_repo.errors import DataError
 from feature_repo.params import root
 from feature_repo.places import RUN, at
 from pipelines.release.admission import locks
@@ -40,10 +40,7 @@ def unnamed(digests: Collection[str], remove: bool) -> Iterator[Leftover]:
     """
     if not (root() / ".dvc").is_dir() or not (root() / "dvc.lock").exists():
         return
-    from dvc.repo import Repo  # takes a second to import
-
-    logging.getLogger("dvc").setLevel(logging.ERROR)
-    with Repo(str(root())) as repo, repo.lock:  # no stage is between its outputs and dvc.lock
+    with _alone():
         stale = [file for file in locks().glob("*.lock") if file.stem not in digests]
         kept = {file for file in at(RUN).glob("*/locks/*.lock")} - set(stale)
         if remove:
@@ -63,6 +60,25 @@ def unnamed(digests: Collection[str], remove: bool) -> Iterator[Leftover]:
                     path.unlink()
                     with suppress(OSError):  # another result of the same inputs is left
                         path.parent.rmdir()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """DVC's own lock: no stage is between its outputs and dvc.lock. Raises DataError while DVC is at work."""
+    from dvc.lock import LockError, make_lock  # takes a second to import
+
+    folder = root() / ".dvc/tmp"
+    folder.mkdir(exist_ok=True)
+    try:
+        held = make_lock(str(folder / "lock"), tmp_dir=str(folder))
+        held.lock()
+    except LockError as error:
+        step = "run it again when `dvc` has ended"
+        raise DataError(".dvc/tmp/lock", "DVC is at work", next_step=step) from error
+    try:
+        yield
+    finally:
+        held.unlock()
 
 
 def _needed(lock_files: Collection[Path]) -> set[str]:

@@ -7,17 +7,14 @@ versions, goes too. A version and its runs go together, so `endcap trace` never 
 
 import shutil
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
-
 from feature_repo.params import shop
-from pipelines.release.registry import MODEL, Registry, store
+from pipelines.release.registry import Registry, store
 from pipelines.retrain.dvc_cache import Leftover, size
-from training.tracking import EXPERIMENT
 
 ORPHANS = (
     "DELETE FROM model_version_tags WHERE (name, version) IN "
@@ -36,40 +33,29 @@ def old(digests: Collection[str], kept: int, remove: bool) -> Iterator[Leftover]
     Raises RegistryError where the store cannot be read.
     """
     registry = Registry()
-    client = MlflowClient(tracking_uri=registry.uri, registry_uri=registry.uri)
-    if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
-        return
-    runs = _all(client.search_runs, [experiment.experiment_id], run_view_type=ViewType.ALL)
-    versions = _all(client.search_model_versions, f"name = '{MODEL}'")
-    parents = [run for run in runs if run.data.tags.get("role") == "parent"]
-    newest = sorted(parents, key=lambda run: -run.info.start_time)[:kept]
+    runs, versions = registry.runs(), registry.versions()
     deleted = {run.info.run_id for run in runs if run.info.lifecycle_stage == "deleted"}
-    last = max((int(version.version) for version in versions), default=0)
-    held = [one for one in versions if one.tags["digest"] in digests or int(one.version) > last - kept]
-    needed = {run.info.run_id for run in newest} | {version.run_id for version in held if version.run_id}
-    needed = _with_fits(needed - deleted, runs, registry)
-    going = [
-        run for run in runs if run.info.run_id not in needed and (_ours(run) or run.info.run_id in deleted)
-    ]
+    parents = [run.info.run_id for run in runs if run.data.tags.get("role") == "parent"]
+    last = max((int(version.number) for version in versions), default=0)
+    held = [one for one in versions if one.release.digest in digests or int(one.number) > last - kept]
+    needed = {*parents[:kept], *(version.run for version in held if version.run)} - deleted
+    needed = _with_fits(needed, runs, registry)
+    ours = deleted | {*parents} | {run.info.run_id for run in runs if PARENT in run.data.tags}
+    going = [run.info for run in runs if run.info.run_id in ours - needed]
     for run in going:
-        folder = shop().run_dir() / "mlartifacts" / run.info.run_id
-        yield Leftover("runs", f"{run.info.run_name} {run.info.run_id[:8]}", size(folder))
-        if remove and run.info.run_id not in deleted:
-            client.delete_run(run.info.run_id)
+        yield Leftover("runs", f"{run.run_name} {run.run_id[:8]}", size(_artefacts(run.run_id)))
+        if remove and run.run_id not in deleted:
+            registry.mark_deleted(run.run_id)
     for version in versions:
-        if version not in held and version.run_id not in needed:
-            yield Leftover("runs", f"version {version.version}", 0)
+        if version not in held and version.run not in needed:
+            yield Leftover("runs", f"version {version.number}", 0)
             if remove:
-                client.delete_model_version(MODEL, version.version)
+                registry.delete(version)
     if remove:
-        _collect(client, [run.info.run_id for run in going])
+        _collect(registry, [run.run_id for run in going])
 
 
-def _ours(run: Run) -> bool:
-    return run.data.tags.get("role") == "parent" or PARENT in run.data.tags
-
-
-def _with_fits(evaluated: set[str], runs: list[Run], registry: Registry) -> set[str]:
+def _with_fits(evaluated: set[str], runs: Sequence[Any], registry: Registry) -> set[str]:
     """These evaluations, what was fitted for them, and of those that they continue what is theirs still."""
     before = {run.info.run_id: run.data.tags.get("continues") for run in runs}
     needed = evaluated | {run.info.run_id for run in runs if run.data.tags.get(PARENT) in evaluated}
@@ -82,21 +68,14 @@ def _with_fits(evaluated: set[str], runs: list[Run], registry: Registry) -> set[
     return needed
 
 
-def _collect(client: Any, going: list[str]) -> None:
+def _collect(registry: Registry, going: Sequence[str]) -> None:
     for run in going:
-        shutil.rmtree(shop().run_dir() / "mlartifacts" / run, ignore_errors=True)
-        # What `mlflow gc` calls, which wants a tracking server set for the whole process.
-        client._tracking_client.store._hard_delete_run(run)
+        shutil.rmtree(_artefacts(run), ignore_errors=True)
+        registry.erase_run(run)
     with closing(sqlite3.connect(store(), timeout=60)) as database, database:
         for statement in ORPHANS:
             database.execute(statement)
 
 
-def _all(search: Any, *args: Any, **named: Any) -> list[Any]:
-    """All pages of a search."""
-    found, token = [], None
-    while True:
-        page = search(*args, page_token=token, **named)
-        found += page
-        if not (token := page.token):
-            return found
+def _artefacts(run: str) -> Path:
+    return shop().run_dir() / "mlartifacts" / run
