@@ -97,7 +97,7 @@ def conclude(redis: Redis, state: RolloutState, say: Callable[[str], None]) -> N
     except ReleaseError as error:
         failed = error
     try:
-        follow(state)
+        follow(state, redis=redis)
     except EndcapError as error:
         failed = ReleaseError(f"{failed}. And: {error}") if failed else error
     if failed:
