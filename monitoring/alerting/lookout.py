@@ -62,13 +62,14 @@ class Lookout:
 
     def run(self, stopping: threading.Event, clock: Callable[[], float]) -> None:
         """Look every `every_s`; whatever a look raises, the next one is taken."""
-        while not stopping.wait(self._params.every_s):
+        while not stopping.is_set():
             try:
                 self.look(clock())
             except RedisError as error:
                 log.warning("alarms: Redis did not answer (%s); the next look goes on", type(error).__name__)
             except Exception:
                 log.exception("alarms: a look failed; the next look goes on")
+            stopping.wait(self._params.every_s)
 
     def look(self, now_s: float) -> None:
         """One look at all, and what is due is told; nothing while it is another's turn. Raises RedisError."""
@@ -130,7 +131,7 @@ class Lookout:
 
     def _my_turn(self) -> bool:
         """True for one lookout at a time."""
-        life_ms = round(LATE * self._params.every_s * 1000)
+        life_ms = round(silent_s(self._params) * 1000)
         if self._redis.set(TURN, self._me, nx=True, px=life_ms):
             return True
         held: Any = self._redis.get(TURN)
@@ -154,9 +155,15 @@ def alarms(redis: Redis) -> list[Alarm]:
     return sorted((Alarm(**orjson.loads(text)) for text in found), key=lambda alarm: alarm.since_s)
 
 
-def lives(redis: Redis) -> bool:
-    """Whether a lookout lives."""
-    return bool(redis.exists(TURN))
+def silent_s(params: AlarmParams) -> float:
+    """After so many seconds without a look another lookout may take the turn."""
+    return LATE * params.every_s
+
+
+def age_s(redis: Redis, params: AlarmParams) -> float:
+    """Seconds since the last look; `silent_s` where none was so lately."""
+    left_ms: Any = redis.pttl(TURN)
+    return silent_s(params) - max(left_ms, 0) / 1000
 
 
 def _when(seconds: float) -> str:
