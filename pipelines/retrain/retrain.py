@@ -153,7 +153,8 @@ def only_one(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RetrainError(
-                f"{lock.name}: another `endcap retrain` or `endcap refresh` runs; wait until it has ended"
+                f"{lock.name}: another `endcap retrain`, `endcap refresh` or `endcap prune` runs; "
+                "wait until it has ended"
             ) from None
         yield
 
