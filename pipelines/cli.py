@@ -61,6 +61,7 @@ JOBS: dict[str, dict[str, str]] = {
         "rollout": "pipelines.release.rollout",
         "retrain": "pipelines.retrain.retrain",
         "refresh": "pipelines.retrain.refresh",
+        "prune": "pipelines.retrain.prune",
         "trace": "pipelines.lineage.trace",
         "rules": "pipelines.rules.rules",
         "margin": "pipelines.rules.margin",

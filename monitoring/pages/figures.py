@@ -45,12 +45,7 @@ class Arms:
     def rows(self, rollout: RolloutState) -> list[ArmRow]:
         """A row per arm that may be shown to somebody, in the order of serving.release.router.ARMS."""
         with self._lock:
-            if self._version != rollout.version:
-                self._feedback = Feedback(self._params, version=rollout.version)
-                self._tail = Tail(self._redis, rollout.since)
-                self._version = rollout.version
-            self._tail.feed(self._feedback)
-            tallies = self._feedback.tallies()
+            tallies = self._fed(rollout).tallies()
         releases = dict(zip(ARMS, (rollout.champion, rollout.champion, rollout.challenger), strict=True))
         return [
             ArmRow(
@@ -62,6 +57,20 @@ class Arms:
             for arm, release in releases.items()
             if release
         ]
+
+    def statistics(self, rollout: RolloutState, *arms: str) -> list[ArmStatistics]:
+        """The clicks of these arms since the rollout changed last, for a test."""
+        with self._lock:
+            feedback = self._fed(rollout)
+            return [feedback.statistics(arm) for arm in arms]
+
+    def _fed(self, rollout: RolloutState) -> Feedback:
+        if self._version != rollout.version:
+            self._feedback = Feedback(self._params, version=rollout.version)
+            self._tail = Tail(self._redis, rollout.since)
+            self._version = rollout.version
+        self._tail.feed(self._feedback)
+        return self._feedback
 
 
 class Course:

@@ -1,10 +1,11 @@
-"""Overview: who serves whom, what each arm gets day by day, what a release is worth against the holdout."""
+"""Overview: what is wrong, who serves whom, what each arm gets day by day, what a release is worth."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from feature_repo.params import load
+from monitoring.alerting.lookout import alarms
 from monitoring.experiment.guard import RolloutParams
 from monitoring.experiment.sequential import ArmStatistics, Interval, compare
 from monitoring.pages import trend
@@ -17,15 +18,17 @@ DAYS = 60  # that are drawn, the newest
 
 
 def gather(desk: Desk, _: Asked) -> Mapping[str, Any]:
-    """The rollout and a row per arm; a picture per surface, the busiest first; the lift over the holdout."""
+    """The alarms; the rollout and a row per arm; a picture per surface, the busiest first; the lift over the holdout."""
     rollout = state.read(desk.redis)
+    wrong = [one for one in alarms(desk.redis) if not one.over]
     if rollout is None:
-        return {"rollout": None}
+        return {"rollout": None, "alarms": wrong}
     arms = desk.once(Arms, lambda: Arms(desk.redis, desk.feedback))
     told = desk.once(Course, lambda: Course(desk.redis, desk.feedback)).look()
     params = load("rollout", RolloutParams)
     return {
         "rollout": rollout,
+        "alarms": wrong,
         "arms": arms.rows(rollout),
         "surfaces": surfaces(told),
         "names": ARMS,

@@ -8,6 +8,8 @@ from redis import RedisError
 
 from feature_repo.online import changes, newborns
 from feature_repo.online.connection import ONCE, client
+from monitoring.alerting import lookout
+from monitoring.alerting.troubles import AlarmParams
 from serving.release import state
 
 FEATURES, RELEASE = "features", "release pointer"
@@ -62,6 +64,17 @@ def embedding(url: str, silent_s: float) -> list[Condition]:
     if age_s is None:  # its own line says that it is not there
         return []
     return [Condition("new items", "fresh" if age_s <= silent_s else "too old", age_s, silent_s)]
+
+
+def alarming(url: str, params: AlarmParams) -> list[Condition]:
+    """When the console looked for trouble last; nothing where the Redis at `url` does not answer."""
+    try:
+        with client(url, socket_timeout=ANSWER_S, retry=ONCE) as redis:
+            age_s = lookout.age_s(redis, params)
+    except RedisError:
+        return []
+    limit_s = lookout.silent_s(params)
+    return [Condition("alarms", "fresh" if age_s < limit_s else "too old", age_s, limit_s)]
 
 
 def missing(url: str) -> list[Condition]:

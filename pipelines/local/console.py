@@ -1,15 +1,28 @@
-"""`endcap console`: the admin pages, in the foreground."""
+"""`endcap console`: the admin pages, in the foreground, and beside them the lookout that raises alarms."""
 
-from typing import Annotated
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feature_repo.online.connection import ONCE, client
-from feature_repo.params import load, root
-from feature_repo.places import DATA, at
-from feature_repo.ports import HOST, stack_params, tokens_file
+from feature_repo.params import load, root, shop
+from feature_repo.places import DATA, DRIFT, UNSEEN, at
+from feature_repo.ports import HOST, service_url, stack_params, tokens_file
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams
+from serving.release import state
+from serving.release.router import CHAMPION, HOLDOUT
+
+if TYPE_CHECKING:
+    from monitoring.alerting.troubles import AlarmParams, Look, Trouble
+    from monitoring.pages.desk import Desk
+
+RETRAIN = "retrain.json"  # of `endcap retrain`
 
 
 def main(
@@ -31,8 +44,46 @@ def main(
     # Without Redis the console still comes up and says so; its pages do not wait for retries.
     redis = client(retry=ONCE, socket_timeout=5)
     feedback, margin = load("feedback", FeedbackParams), load("rollout", RolloutParams).margin
-    app = build_app(Desk(redis, at(DATA), load("console", ConsoleParams), feedback, margin), tokens)
+    desk = Desk(redis, at(DATA), load("console", ConsoleParams), feedback, margin)
+    app = build_app(desk, tokens)
+    look_out(desk)
     told = tokens_file().relative_to(root())
     install(load("serving", Serving))  # the limits of connections are those of the service
     print(f"console: http://{host}:{port}/  tokens: {told}, `console`; an admin's also ${TOKEN}", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+
+
+def look_out(desk: "Desk") -> None:
+    """Start the thread that looks for trouble; it ends with the process."""
+    from monitoring.alerting import lookout, webhook
+    from monitoring.alerting.troubles import AlarmParams
+
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    params, hook = load("alarms", AlarmParams), webhook.configured()
+    told = hook.post if hook else None
+    out = lookout.Lookout(desk.redis, looks(desk, params), params, shop().name, told)
+    print(f"alarms: {'told to the webhook' if hook else 'on the Overview alone, no alarms.url'}", flush=True)
+    threading.Thread(target=out.run, args=(threading.Event(), time.time), name="lookout", daemon=True).start()
+
+
+def looks(desk: "Desk", params: "AlarmParams") -> Mapping[str, "Look"]:
+    """Kind of trouble -> how it is looked for."""
+    from monitoring.alerting import troubles
+    from monitoring.pages.figures import Arms
+
+    def holdout() -> "list[Trouble]":
+        if (rollout := state.read(desk.redis)) is None:
+            return []
+        arms = desk.once(Arms, lambda: Arms(desk.redis, desk.feedback))
+        champion, kept = arms.statistics(rollout, CHAMPION, HOLDOUT)
+        return troubles.no_lift(champion, kept, params, load("rollout", RolloutParams))
+
+    return {
+        "rollback": partial(troubles.rolled_back, desk.redis, params.rollback_s),
+        "retrain": troubles.of_file(shop().run_dir() / RETRAIN, troubles.not_retrained),
+        "consumers": partial(troubles.behind, f"{service_url()}/metrics", params.behind_s),
+        "unseen": troubles.of_file(at(UNSEEN), partial(troubles.unseen, limit=params.unseen_share)),
+        "drift": troubles.of_file(at(DRIFT), partial(troubles.drifted, limit=params.drifted_share)),
+        "holdout": holdout,
+        "disk": partial(troubles.disk_full, root(), params.min_free_mib),
+    }

@@ -37,8 +37,9 @@ from feature_repo.ports import (
     stack_params,
     tokens_file,
 )
+from monitoring.alerting.troubles import AlarmParams
 from pipelines.local import process
-from pipelines.local.condition import RELEASE, ages, embedding, missing
+from pipelines.local.condition import RELEASE, ages, alarming, embedding, missing
 from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
@@ -274,7 +275,8 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
         )
     told = fleet(redis_url())
     silent_s = load("newborns", NewbornParams).silent_s
-    of_redis = [*embedding(redis_url(), silent_s), *missing(redis_url())]
+    looked = alarming(redis_url(), load("alarms", AlarmParams))
+    of_redis = [*embedding(redis_url(), silent_s), *looked, *missing(redis_url())]
     things = [*ages(f"{service_url()}/metrics"), *of_redis]
     if json_output:
         print(json.dumps([*([told[0]] if told else []), *rows, *map(asdict, things)]))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.files import sweep, whole
-from feature_repo.params import root
-from feature_repo.places import BUNDLES, at
+from feature_repo.params import root, shop
+from feature_repo.places import BUNDLES, CANDIDATE, at
 from pipelines.protocol.metrics import fingerprint
 from pipelines.release.aliases import read_manifest
 from pipelines.release.bar import Evaluation, GateError, GateParams, Verdict, judge
@@ -57,6 +57,8 @@ def install_bundle(source: Path) -> Release:
     """
     sweep(at(BUNDLES))
     digest = read_manifest(source)["digest"]
+    if source.resolve() == at(CANDIDATE).resolve():
+        _keep_lock(digest)
     release = Release(digest, str(BUNDLES / digest))
     target = root() / release.path
     if target.exists() and target.samefile(source):
@@ -77,6 +79,17 @@ def install_bundle(source: Path) -> Release:
     bundle.verify(target)
     shutil.rmtree(target.with_name(f".{digest}.damaged.{os.getpid()}"), ignore_errors=True)
     return release
+
+
+def locks() -> Path:
+    """Where the dvc.lock of each installed candidate is kept: what DVC's cache must hold to make it again."""
+    return shop().run_dir() / "locks"
+
+
+def _keep_lock(digest: str) -> None:
+    if (lock := root() / "dvc.lock").exists():
+        with whole(locks() / f"{digest}.lock") as draft:
+            shutil.copyfile(lock, draft)
 
 
 def _is_sound(folder: Path) -> bool:

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
+
 from feature_repo.errors import EndcapError
 from feature_repo.files import read_json
 from feature_repo.places import BUNDLES
+from serving.release import state as rollout
 from serving.release.state import Act, Release, RolloutState
 
 
@@ -20,11 +23,12 @@ class ReleaseError(EndcapError):
     """A release that cannot be installed or gone back to."""
 
 
-def follow(state: RolloutState, anew: bool = False) -> None:
+def follow(state: RolloutState, anew: bool = False, redis: Redis | None = None) -> None:
     """Let the aliases follow what serves already. Raises RegistryError; what serves is not touched.
 
     A store that no longer knows the release that serves was lost: that is an error, but where a person wants
-    its versions registered `anew`.
+    its versions registered `anew`. With `redis` whoever is overtaken by another change follows that one, too:
+    of two at once the aliases repeat the later, whoever writes them last.
     """
     from pipelines.release.registry import Registry  # MLflow takes seconds: the pointer has moved before that
 
@@ -32,6 +36,8 @@ def follow(state: RolloutState, anew: bool = False) -> None:
     if not anew:
         registry.require(state)
     registry.repeat(state)
+    while redis is not None and (now := rollout.present(redis)).version != state.version:
+        registry.repeat(state := now)
 
 
 def waiting_challenger() -> Release | None:
@@ -40,6 +46,15 @@ def waiting_challenger() -> Release | None:
 
     version = Registry().holder(CHALLENGER)
     return version.release if version else None
+
+
+def aliased() -> list[Release]:
+    """What the aliases name; `endcap restore` goes back to it where Redis is empty."""
+    from pipelines.release.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
+
+    registry = Registry()
+    holders = [registry.holder(alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)]
+    return [version.release for version in holders if version]
 
 
 def ndcg_of(digest: str) -> float | None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from redis import Redis
@@ -97,32 +97,35 @@ def conclude(redis: Redis, state: RolloutState, say: Callable[[str], None]) -> N
     except ReleaseError as error:
         failed = error
     try:
-        follow(state)
+        follow(state, redis=redis)
     except EndcapError as error:
         failed = ReleaseError(f"{failed}. And: {error}") if failed else error
     if failed:
         raise failed
 
 
-def prune(redis: Redis, waiting: Release | None, kept: int) -> list[str]:
-    """Delete old bundles: digests that neither Redis nor `waiting` names and that are not the newest `kept`.
+def prune(redis: Redis, aliased: Iterable[Release], kept: int) -> list[str]:
+    """Delete old bundles: digests that neither Redis nor `aliased` names and that are not the newest `kept`.
 
     Also what installations that were killed left behind. The newest are kept by their place on the disk: what
     is being installed is among them.
     """
     sweep(at(BUNDLES))
     gone = []
-    for release in bundle.installed()[kept:]:
-        if release not in _named(redis, waiting):  # asked anew for each: somebody may go back to one
-            folder = root() / release.path
-            half = folder.with_name(f".{folder.name}.{os.getpid()}")  # swept if this process is killed
-            folder.rename(half)
-            shutil.rmtree(half)
-            gone.append(release.digest)
+    for release in old(redis, aliased, kept):
+        folder = root() / release.path
+        half = folder.with_name(f".{folder.name}.{os.getpid()}")  # swept if this process is killed
+        folder.rename(half)
+        shutil.rmtree(half)
+        gone.append(release.digest)
     return gone
 
 
-def _named(redis: Redis, waiting: Release | None) -> list[Release | None]:
-    state = rollout.read(redis)
-    serving = [state.champion, state.challenger, state.previous] if state else []
-    return [*serving, waiting]
+def old(redis: Redis, aliased: Iterable[Release], kept: int) -> Iterator[Release]:
+    """What `prune` deletes. `aliased`: what MLflow's aliases name, where `endcap restore` goes back to."""
+    held = list(aliased)
+    for release in bundle.installed()[kept:]:
+        state = rollout.read(redis)  # asked anew for each: somebody may go back to one
+        serving = [state.champion, state.challenger, state.previous] if state else []
+        if release not in [*serving, *held]:
+            yield release

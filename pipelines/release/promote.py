@@ -1,6 +1,8 @@
 """`endcap promote`: an admitted bundle becomes the challenger, or the champion where there is none."""
 
-from collections.abc import Mapping
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +13,10 @@ from redis import Redis
 
 from feature_repo.files import read_json
 from feature_repo.online.connection import connect
-from feature_repo.params import load, root
+from feature_repo.params import load, root, shop
 from feature_repo.places import CANDIDATE, PARITY, VERDICT, at
 from pipelines.release.admission import admit, install_bundle
-from pipelines.release.aliases import ReleaseError, act_of, follow, read_manifest, waiting_challenger
+from pipelines.release.aliases import ReleaseError, act_of, aliased, follow, read_manifest
 from pipelines.release.assurance import ReleaseParams, assure, confirm, prune
 from pipelines.release.bar import GateParams, Verdict
 from pipelines.release.registry import CHALLENGER, CHAMPION, Registry
@@ -44,9 +46,37 @@ def promote(
     """Admit and install a bundle: as the champion if `direct` or if there is none, else as the challenger.
 
     Raises GateError if the gate does not allow it, BundleError if a file is not what the manifest says,
-    ReleaseError if it cannot be loaded, RegistryError if MLflow's store lost the champion, RolloutError while
-    a canary is under way.
+    ReleaseError if it cannot be loaded or another promotion runs, RegistryError if MLflow's store lost the
+    champion, RolloutError while a canary is under way, RolloutConflict where the champion changed meanwhile.
     """
+    with _turn():
+        return _promote(folder, redis, registry, act, direct, latest_gate)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """One promotion at a time: of two at once the later would take the other's place without a word."""
+    lock = shop().run_dir() / "promote.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ReleaseError(
+                "promote: another promotion is under way; nothing was changed. Next: "
+                "`endcap rollout status`, then promote again"
+            ) from None
+        yield
+
+
+def _promote(
+    folder: Path,
+    redis: Redis,
+    registry: Registry,
+    act: Act,
+    direct: bool,
+    latest_gate: Mapping[str, Any] | None,
+) -> Promotion:
     manifest = read_manifest(folder)
     state = rollout.read(redis)
     if state:
@@ -64,9 +94,15 @@ def promote(
         return Promotion(release, CHAMPION, version, None)
     if state and not direct:
         registry.move_aliases({CHALLENGER: release})
+        if (now := rollout.present(redis)).version != state.version:  # no challenger outlives its champion
+            follow(now, redis=redis)
+            raise rollout.RolloutConflict(
+                f"rollout: somebody changed it meanwhile, champion {now.champion.digest} "
+                f"(version {now.version}); {release.digest} was judged against another. Promote it again"
+            )
         rollout.record(redis, "register_challenger", act, release)
         return Promotion(release, CHALLENGER, version, None)
-    registry.repeat(rollout.install(redis, release, act))
+    follow(rollout.install(redis, release, act), anew=True, redis=redis)
     return Promotion(release, CHAMPION, version, champion)
 
 
@@ -97,7 +133,7 @@ def main(
         if done.replaced:
             print(f"it replaced {done.replaced.digest}; `endcap rollback` goes back to it")
         print(confirm(redis, rollout.present(redis), params))
-    if gone := prune(redis, waiting_challenger(), params.bundles_kept):
+    if gone := prune(redis, aliased(), params.bundles_kept):
         print(f"deleted old releases: {', '.join(gone)}")
 
 

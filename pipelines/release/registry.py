@@ -5,13 +5,15 @@ source of a version is its bundle, relative to the project's folder, so that thi
 `mlflow artifacts download -u models:/endcap@champion` gives the release. Its run is that of its evaluation.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
@@ -104,6 +106,36 @@ class Registry:
                 parents += [before] if before and before not in parents else []
         return [found[name] for name in sorted(found)]
 
+    def runs(self) -> list[Run]:
+        """Every run of the experiment, those that are marked as deleted among them; the newest first."""
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            return []
+        search = partial(self._client.search_runs, [found.experiment_id], run_view_type=ViewType.ALL)
+        with self._asking("search"):
+            return _pages(partial(search, order_by=["attributes.start_time DESC"]))
+
+    def versions(self) -> list[Version]:
+        """Every registered release."""
+        with self._asking("search"):
+            found = _pages(partial(self._client.search_model_versions, f"name = '{MODEL}'"))
+        return [_version(one) for one in found]
+
+    def mark_deleted(self, run: str) -> None:
+        """What `erase_run` has still to end, also where this process is killed before."""
+        with self._asking("write"):
+            self._client.delete_run(run)
+
+    def erase_run(self, run: str) -> None:
+        """The rows of a run that is marked. What `mlflow gc` calls: that wants a server for the process."""
+        with self._asking("write"):
+            self._client._tracking_client.store._hard_delete_run(run)
+
+    def delete(self, version: Version) -> None:
+        """MLflow keeps a row of it that says so."""
+        with self._asking("write"):
+            self._client.delete_model_version(MODEL, version.number)
+
     def require(self, state: RolloutState) -> None:
         """Raises RegistryError where the champion was never registered here: the store was lost."""
         if self.find(state.champion.digest) is None:
@@ -155,6 +187,15 @@ class Registry:
                 f"registry: cannot {verb} {self._uri}: {first}. Redis still says what serves; "
                 "`endcap promote --repair` makes the aliases repeat it"
             ) from error
+
+
+def _pages(search: Callable[..., Any]) -> list[Any]:
+    found: list[Any] = []
+    page: Any = None
+    while page is None or page.token:
+        page = search(page_token=page and page.token)
+        found += page
+    return found
 
 
 def _version(found: ModelVersion) -> Version:

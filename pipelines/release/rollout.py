@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,7 +67,11 @@ def main(
     if action == "watch":  # Redis may be away: the guard waits
         guarding = client(socket_timeout=ANSWER_S, retry=ONCE)
         guard = Guard(
-            guarding, params, load("feedback", FeedbackParams), aliases.follow, assurance.require_sound
+            guarding,
+            params,
+            load("feedback", FeedbackParams),
+            partial(aliases.follow, redis=guarding),
+            assurance.require_sound,
         )
         return watch(guard, guarding, poll, until_decided, say)
     redis = connect()
@@ -163,7 +168,7 @@ def further(redis: Redis, params: RolloutParams, act: Act, to: int | None) -> tu
         if to is not None and to not in ahead[:1]:
             allowed = ", ".join(map(str, [state.percent, *ahead[:1]]))
             raise RolloutError(f"--to: {to} is not the next step; allowed: {allowed}")
-    return advanced(redis, state, act, params, aliases.follow)
+    return advanced(redis, state, act, params, partial(aliases.follow, redis=redis))
 
 
 def confirm(redis: Redis, state: RolloutState, say: Callable[[str, Any], None]) -> None:

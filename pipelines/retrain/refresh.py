@@ -33,7 +33,7 @@ from pipelines.local.story import reproduce
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import bootstrap_interval, coverage, ndcg_at
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
-from pipelines.release.aliases import act_of, read_manifest, waiting_challenger
+from pipelines.release.aliases import act_of, aliased, read_manifest
 from pipelines.release.assurance import ReleaseParams, confirm, prune
 from pipelines.release.bundle import popular
 from pipelines.release.promote import promote
@@ -121,7 +121,7 @@ def main(
             until = instant(int(product_events()["event_ts"].max()) + 1)
             made = refreshed(champion, until, Path(name), trial)
             done = promote(made, redis, Registry(), act_of(why), direct=True)
-        prune(redis, waiting_challenger(), load("release", ReleaseParams).bundles_kept)
+        prune(redis, aliased(), load("release", ReleaseParams).bundles_kept)
     print(f"{done.release.digest} is champion, fitted up to {until:%Y-%m-%d %H:%M}")
     print(confirm(redis, rollout.present(redis), load("release", ReleaseParams)))
     return 0

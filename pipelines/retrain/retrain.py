@@ -4,6 +4,7 @@
     cuts       of the shop's time move on by the whole days that have come since the export
     stages     `dvc repro bundle`: what changed runs again, the gate included
     release    the candidate becomes the challenger, its canary begins; the guard of `endcap up` decides
+    prune      what no kept release needs goes (leftovers.py)
 
 Each step finds what the one before it left, so a run that was killed anywhere is finished by the next. At
 most one runs at a time. Whatever fails, the champion serves on. How it went is in run/SHOP/retrain.json.
@@ -35,12 +36,12 @@ from monitoring.experiment.guard import RolloutParams
 from pipelines.ingest.shop import advance
 from pipelines.local.story import StepError, reproduce
 from pipelines.release import rollout as canary
-from pipelines.release.aliases import act_of, read_manifest, waiting_challenger
-from pipelines.release.assurance import ReleaseParams, prune
+from pipelines.release.aliases import act_of, read_manifest
 from pipelines.release.bar import Verdict
 from pipelines.release.promote import promote
 from pipelines.release.registry import Registry
 from pipelines.retrain.land import land
+from pipelines.retrain.leftovers import leftovers, lines
 from serving.release import state as rollout
 
 LOCK, SUMMARY = "retrain.lock", "retrain.json"
@@ -67,6 +68,7 @@ class Summary:
         None,
         None,
     )  # champion's, candidate's, each on its own test span
+    removed: str = ""  # of what earlier ones left
     seconds: float = 0.0
 
     def text(self) -> str:
@@ -85,7 +87,8 @@ def main(
     began = time.monotonic()
     with connect() as redis, only_one(shop().run_dir() / LOCK):
         summary = retrain(redis, why)
-    summary = replace(summary, seconds=round(time.monotonic() - began, 1))
+        gone = _tidied(redis)
+    summary = replace(summary, removed=gone, seconds=round(time.monotonic() - began, 1))
     written = write_json(shop().run_dir() / SUMMARY, asdict(summary))
     print(written.decode() if as_json else summary.text())
     return summary.exit_code()
@@ -116,9 +119,16 @@ def retrain(redis: Redis, why: str) -> Summary:
         begun = canary.begin(redis, load("rollout", RolloutParams), act_of(why))
     except EndcapError as error:
         return replace(told, told=f"{error}. The champion serves on")
-    prune(redis, waiting_challenger(), load("release", ReleaseParams).bundles_kept)
     line = f"{manifest['digest']} gets {begun.percent} % of the shoppers; next: `endcap rollout status`"
     return replace(told, outcome=ON_TRIAL, told=line)
+
+
+def _tidied(redis: Redis) -> str:
+    """Whatever became of the run; what cannot be removed now, the next one removes."""
+    try:
+        return "; ".join(lines(leftovers(redis, remove=True), each=False))
+    except EndcapError as error:
+        return str(error)
 
 
 def _ndcg(manifest: Mapping[str, Any] | None) -> float | None:
@@ -143,7 +153,8 @@ def only_one(lock: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RetrainError(
-                f"{lock.name}: another `endcap retrain` or `endcap refresh` runs; wait until it has ended"
+                f"{lock.name}: another `endcap retrain`, `endcap refresh` or `endcap prune` runs; "
+                "wait until it has ended"
             ) from None
         yield
 

@@ -17,6 +17,8 @@ from starlette.testclient import TestClient
 
 from feature_repo.eventlog.lua import append
 from feature_repo.params import load
+from monitoring.alerting.lookout import Lookout
+from monitoring.alerting.troubles import AlarmParams, Trouble
 from monitoring.console.app import build_app
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.pages import interval
@@ -184,3 +186,15 @@ def test_without_redis_the_page_says_so(tmp_path: Path) -> None:
     app = build_app(desk(away, tmp_path), {"admin": SECRET})
     response = TestClient(app).get("/", headers=BEARER)
     assert response.status_code == 503 and "endcap up" in response.text
+
+
+def test_the_overview_tells_what_is_wrong_since_when_and_what_to_run(
+    store: redis.Redis, console: TestClient
+) -> None:
+    assert "Alarms" not in console.get("/", headers=BEARER).text
+    trouble = Trouble("disk", "disk: <b>500</b> MiB are left", "endcap prune --dry-run")
+    params = load("alarms", AlarmParams)
+    Lookout(store, {"disk": lambda: [trouble]}, params, "simulated", lambda *_: "it answered 500").look(0)
+    page = console.get("/", headers=BEARER).text
+    assert "disk: &lt;b&gt;500&lt;/b&gt; MiB are left" in page and "1970-01-01 00:00 UTC" in page
+    assert "<code>endcap prune --dry-run</code>" in page and "not yet: it answered 500" in page

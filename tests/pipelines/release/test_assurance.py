@@ -125,10 +125,10 @@ def test_the_newest_bundles_and_those_that_are_named_are_kept(redis: Redis, buil
     second = state.install(redis, made[1], ACT)
     assert first.champion == made[0] and second.previous == made[0]
     state.start_canary(redis, second, made[2], 10, "trial", ACT)
-    assert prune(redis, made[3], PARAMS.bundles_kept) == [made[4].digest]
+    assert prune(redis, [made[3]], PARAMS.bundles_kept) == [made[4].digest]
     left = {path.name for path in (home / "data" / "bundles").iterdir()}
     assert left == {"candidate", *(release.digest for release in made if release != made[4])}
-    assert prune(redis, made[3], PARAMS.bundles_kept) == []
+    assert prune(redis, [made[3]], PARAMS.bundles_kept) == []
 
 
 def test_what_a_killed_installation_left_is_swept_and_a_living_one_is_not(build: Build, home: Path) -> None:

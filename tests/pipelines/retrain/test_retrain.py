@@ -134,7 +134,7 @@ def test_without_anything_new_nothing_goes_on_trial(home: Path, redis: Redis) ->
 
 def test_one_at_a_time_and_never_into_the_canary_of_another(home: Path, redis: Redis) -> None:
     lock = shop().run_dir() / job.LOCK
-    with only_one(lock), pytest.raises(RetrainError, match="another `endcap retrain` or `endcap refresh`"):
+    with only_one(lock), pytest.raises(RetrainError, match="another `endcap retrain`, `endcap refresh` or"):
         job.main()
     promote(write_candidate(home, "by hand"), redis, Registry(), ACT)
     canary.begin(redis, load("rollout", RolloutParams), ACT)
