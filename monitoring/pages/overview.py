@@ -18,7 +18,7 @@ DAYS = 60  # that are drawn, the newest
 
 
 def gather(desk: Desk, _: Asked) -> Mapping[str, Any]:
-    """The alarms; the rollout and a row per arm; a picture per surface, the busiest first; the lift over the holdout."""
+    """Alarms; the rollout and a row per arm; a picture per surface, the busiest first; the holdout's lift."""
     rollout = state.read(desk.redis)
     wrong = [one for one in alarms(desk.redis) if not one.over]
     if rollout is None:
