@@ -1,4 +1,6 @@
-"""How often somebody may ask: buckets that drain steadily (GCRA), of a key and of a shopper or an address.
+"""How often somebody may ask: buckets that drain steadily (GCRA), of a key, a shopper and an address.
+
+A client makes up as many shoppers as it likes, so its address is charged for each of them.
 
 One script charges all buckets of a request in Redis, where every worker sees them. For lists it rides on the
 round trip that reads the shopper's rows. Where Redis does not answer, a worker counts for itself. A bucket
@@ -51,7 +53,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class RatesOf:
-    """`key` for all that come by it; `shopper`, else `address`, unless the shop's own servers ask."""
+    """`key` for all that come by it; `shopper` and `address`, where known, unless the shop's servers ask."""
 
     key: Rate
     shopper: Rate
@@ -154,7 +156,7 @@ class TollGate:
         if not caller.trusted:
             if shopper is not None:
                 found.append(Bucket("shopper", f"{BUCKET}{what}:shopper:{_short(shopper)}", rates.shopper))
-            elif address is not None:
+            if address is not None:
                 found.append(Bucket("address", f"{BUCKET}{what}:address:{_short(address)}", rates.address))
         return Toll(found, units, what, self._local)
 

@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -40,9 +42,10 @@ def address(http: HttpRequest) -> str | None:
     """Of the client, None for one of this machine: that is a proxy, or a job of ours.
 
     Behind a proxy it is what that one says in X-Forwarded-For, from the addresses in FORWARDED_ALLOW_IPS.
+    Of IPv6 it is the network of 64 bits: whoever is given one has all of its addresses.
     """
     client = http.scope.get("client")
-    return None if client is None or client[0] in _HERE else str(client[0])
+    return None if client is None else _network(str(client[0]))
 
 
 def caller_of(http: HttpRequest, keys: Keys) -> Caller:
@@ -71,6 +74,20 @@ def source_of(http: HttpRequest, gate: TollGate, caller: Caller, raw: Sequence[A
 
 
 _HERE = ("127.0.0.1", "::1", "testclient")
+
+
+@lru_cache(4096)
+def _network(host: str) -> str | None:
+    """Who is behind an address; None for this machine's own."""
+    if host in _HERE or ":" not in host:
+        return None if host in _HERE else host
+    try:
+        found = ipaddress.IPv6Address(host)
+    except ValueError:  # a proxy may say anything
+        return host
+    if found.ipv4_mapped is not None:
+        return _network(str(found.ipv4_mapped))
+    return None if found.is_loopback else str(ipaddress.IPv6Address(int(found) >> 64 << 64))
 
 
 def _user(authorization: str) -> str:

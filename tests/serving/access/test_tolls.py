@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 from shops.storefront import HERO, Shop, ask, make_home, metric, open_shop
+from starlette.requests import Request as HttpRequest
 
 from feature_repo.errors import ParamsError
 from serving.access.credentials import Caller
 from serving.access.tolls import BUCKET, PLACE, Bucket, LocalRates, Rate, Rates, RatesOf, TollGate
 from serving.errors import RequestError
+from serving.http.callers import address
 
 SLOW = Rate(per_s=1.0, burst=3)
 WIDE = Rate(per_s=1000.0, burst=1000)
@@ -60,14 +62,44 @@ def test_a_burst_passes_and_the_next_one_is_told_when(redis_url: str) -> None:
     assert told.value.allowed == "3 at once, then 1 a second, for one shopper (lists)"
 
 
-def test_who_names_no_shopper_is_counted_by_address_and_the_shops_servers_by_their_key_alone() -> None:
+def test_an_address_is_charged_whoever_it_says_it_is_and_the_shops_servers_by_their_key_alone() -> None:
     gate = TollGate(Rates(GATE, GATE))
-    for _ in range(2):
-        gate.lists(ANYBODY, None, "203.0.113.7").settle(None)
+    for shopper in ("made-up-1", None):
+        gate.lists(ANYBODY, shopper, "203.0.113.7").settle(None)
+    for refused in (gate.lists, lambda *who: gate.events(*who, 1)):
+        refused(ANYBODY, "made-up-2", "203.0.113.8").settle(None)
+        refused(ANYBODY, "made-up-3", "203.0.113.8").settle(None)
+        with pytest.raises(RequestError, match="for one address"):
+            refused(ANYBODY, "made-up-4", "203.0.113.8").settle(None)
     with pytest.raises(RequestError, match="for one address"):
         gate.lists(ANYBODY, None, "203.0.113.7").settle(None)
     for _ in range(50):
         gate.lists(Caller("secret"), "ann", "203.0.113.7").settle(None)
+
+
+def test_in_redis_made_up_shoppers_share_their_address(redis_url: str) -> None:
+    gate = TollGate(Rates(GATE, GATE))
+    with Redis.from_url(redis_url) as redis:
+        replies = [charged(redis, gate, f"made-up-{n}", "203.0.113.7") for n in range(3)]
+        assert replies[:2] == [0, 0] and replies[2] // PLACE == 3
+        assert charged(redis, gate, "ann", "203.0.113.8") == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("::ffff:127.0.0.1", None),
+        ("0:0:0:0:0:0:0:1", None),
+        ("127.0.0.1", None),
+        ("fe80::zz", "fe80::zz"),
+    ],
+)
+def test_an_address_stands_for_whoever_was_given_it(host: str, known: str | None) -> None:
+    assert address(HttpRequest({"type": "http", "client": (host, 1)})) == known
 
 
 @settings(max_examples=200, deadline=None)
