@@ -36,6 +36,8 @@ BEAT = {
     ("serving/http/waiting.py", "create_task"): "each waiter has a deadline, the next begins it anew",
     ("pipelines/local/process.py", "Thread"): "nobody waits for it; it outlives every error of its disk",
     ("serving/http/inquiry.py", "ThreadPoolExecutor"): "who asks has a deadline, and what waits a bound",
+    ("pipelines/local/console.py", "Thread"): "the lookout beats in Redis; `endcap status` has its age",
+    ("monitoring/erasing/errands.py", "Thread"): "its process has a limit, and the page shows how it ended",
     ("pipelines/local/install.py", "ThreadPoolExecutor"): "pip's own timeouts; the caller waits for it",
 }
 BESIDE = {"create_task", "ensure_future", "TaskGroup", "Thread", "Timer", "ThreadPoolExecutor"}
