@@ -3,6 +3,7 @@
 EndcapError
 ├── ParamsError        params.yaml, shop selection, environment
 ├── DataError          a file of ours or of the shop: missing, truncated, wrong schema
+├── BusyError          somebody else is at work where one at a time may be
 ├── EventError         one event refused at the door
 ├── FeatureError       a feature row that does not fit its definition
 ├── DefinitionError    features that are declared in a way that cannot work
@@ -50,6 +51,10 @@ class DataError(EndcapError):
         told = f"{file}: {problem}{read}. Next: {next_step}."
         # One line, whatever names and cells of the shop stand in it.
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in told))
+
+
+class BusyError(EndcapError):
+    """Somebody else is at work where one at a time may be."""
 
 
 class EventError(EndcapError):

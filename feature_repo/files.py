@@ -18,7 +18,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feature_repo.errors import DataError
+from feature_repo.errors import BusyError, DataError
 
 Row = TypeVar("Row")
 DRAFT = re.compile(r"\..+\.(\d+)")
@@ -133,6 +133,28 @@ def alone(lock: Path) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def reserved(lock: Path, work: str) -> Iterator[None]:
+    """As `alone`, but whoever comes second is told the `work` under way; a killed one is not.
+
+    Raises BusyError.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            told = (
+                f"{work}: {file.read() or 'another job'} is at work on the same files; allowed: one at a time"
+            )
+            raise BusyError(f"{told}. Next: run it again when that has ended") from None
+        file.truncate(0)
+        file.write(work)
+        file.flush()
         yield
 
 

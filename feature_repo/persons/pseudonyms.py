@@ -10,7 +10,7 @@ passing unchanged. Region and key are of the shop: region `eu` gives `eu-` and t
 import hashlib
 import hmac
 import re
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -121,6 +121,11 @@ class Persons:
         if visit:
             event["session_id"] = visit.name
         return not (who or visit or Known("", False)).erased
+
+    def left_out(self, event: Mapping[str, Any]) -> bool:
+        """Whether an event that has entered is of somebody who was erased since."""
+        owner = event.get("user_id") or event.get("session_id")
+        return bool(owner and self._erased and self.known(owner).erased)
 
     def asking(self, user: str | None, session: str | None) -> tuple[str | None, str | None]:
         """(user, session) of a request, as the stores call them; whoever is erased is nobody here."""

@@ -13,14 +13,10 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from feature_repo.errors import EndcapError
+from feature_repo.errors import BusyError
 from feature_repo.params import root
 
 KEPT, LIMIT_S, SAID = 50, 900.0, 20_000  # errands remembered; a process is ended; characters of what it said
-
-
-class BusyError(EndcapError):
-    """One is at work."""
 
 
 @dataclass

@@ -16,17 +16,20 @@ from typing import Annotated, Any
 import typer
 
 from feature_repo.errors import EndcapError, ParamsError
-from feature_repo.files import alone
+from feature_repo.files import alone, reserved
 from feature_repo.online.connection import connect
 from feature_repo.params import shop
 from feature_repo.persons import tombstones
 from feature_repo.persons.privacy import persons
 from feature_repo.persons.pseudonyms import Persons
+from feature_repo.places import REWRITING
 from feature_repo.terminal import reader
 from pipelines.persons import learned_from, online_rows, receipt, stage_outputs, unfinished, whose
 from pipelines.persons.person import look
 from pipelines.persons.receipt import Receipt
 from pipelines.persons.sweep import Erased, Found
+from pipelines.retrain.dvc_cache import undisturbed
+from pipelines.retrain.land import LOCK as LANDING
 from serving.release.state import Act, record
 
 LOCK = "erase.lock"
@@ -66,7 +69,14 @@ def main(
     if identity is None or to is None or not (why or "").strip():
         raise typer.BadParameter("erase needs ID, --receipt FILE and --why TEXT; or --verify FILE alone")
     assert why is not None
-    with connect() as redis, alone(shop().run_dir() / LOCK):
+    run = shop().run_dir()
+    with (
+        connect() as redis,
+        alone(run / LOCK),
+        reserved(run / REWRITING, "`endcap erase`"),
+        undisturbed(),  # a stage that has read the rows must not write them afterwards
+        alone(run / LANDING),
+    ):
         found = erase(whose.typed(identity), why, redis, to)
     for one in found.places:
         print(f"{one['rows']:>9,} {one['place']}")

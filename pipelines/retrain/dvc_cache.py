@@ -40,7 +40,7 @@ def unnamed(digests: Collection[str], remove: bool) -> Iterator[Leftover]:
     """
     if not (root() / ".dvc").is_dir() or not (root() / "dvc.lock").exists():
         return
-    with _alone():
+    with undisturbed():
         stale = [file for file in locks().glob("*.lock") if file.stem not in digests]
         kept = {file for file in at(RUN).glob("*/locks/*.lock")} - set(stale)
         if remove:
@@ -63,8 +63,11 @@ def unnamed(digests: Collection[str], remove: bool) -> Iterator[Leftover]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """DVC's own lock: no stage is between its outputs and dvc.lock. Raises DataError while DVC is at work."""
+    if not (root() / ".dvc").is_dir():
+        yield
+        return
     from dvc.lock import LockError, make_lock  # takes a second to import
 
     folder = root() / ".dvc/tmp"

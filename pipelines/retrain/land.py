@@ -23,8 +23,10 @@ from feature_repo.files import alone, write_parquet
 from feature_repo.offline.event_log import files, span
 from feature_repo.online.connection import connect
 from feature_repo.params import load, shop
+from feature_repo.persons.privacy import persons
 from feature_repo.places import EVENT_LOG, at
 
+LOCK = "land.lock"  # of run/<shop>
 GROWS = 500_000  # rows up to which a file takes in more
 BATCH = 5_000
 SETTLED_MS = 1_000  # what arrived so long ago stands in the log
@@ -54,9 +56,9 @@ def land(redis: Redis, folder: Path, params: StreamParams) -> Landed:
     """Append to `folder` what arrived after its end. Raises redis' errors; then it is as it was.
 
     What the door stamped as no evidence (forged, repeated, faster than people) is left out: a model would
-    learn from it what no count believes.
+    learn from it what no count believes. So is what is of somebody erased: a log of Kafka keeps it.
     """
-    with alone(shop().run_dir() / "land.lock"):
+    with alone(shop().run_dir() / LOCK):
         return _land(redis, folder, params)
 
 
@@ -67,8 +69,10 @@ def _land(redis: Redis, folder: Path, params: StreamParams) -> Landed:
     since = span(held[-1])[1] if held else 0
     tail = open_tail(redis, params, f"{since}-{(1 << 64) - 1}", BATCH)
     rows: list[dict[str, Any]] = []
+    known = persons()
     while found := tail.next():
-        rows += [event for ms, event in found if since < ms <= end and not event.get(UNCOUNTED)]
+        came = [event for ms, event in found if since < ms <= end and not event.get(UNCOUNTED)]
+        rows += [event for event in came if not known.left_out(event)]
         if found[-1][0] > end:
             break
     forgot = end - params.keep_hours * HOUR_MS

@@ -26,6 +26,7 @@ from pipelines.release.assurance import ReleaseParams, old
 from pipelines.release.assurance import prune as prune_bundles
 from pipelines.retrain import dvc_cache, mlflow_store
 from pipelines.retrain.dvc_cache import Leftover, size
+from pipelines.retrain.land import LOCK
 from serving.release import bundle
 from serving.release import state as rollout
 from serving.release.state import Release
@@ -60,7 +61,7 @@ def leftovers(redis: Redis, remove: bool) -> Iterator[Leftover]:
 
 def landed(folder: Path, days: int, remove: bool) -> Iterator[Leftover]:
     """Files of `endcap land` whose last event arrived so long before the newest one of all."""
-    with alone(shop().run_dir() / "land.lock"):
+    with alone(shop().run_dir() / LOCK):
         files = event_log.files(folder)
         for file in files[:-1]:
             if event_log.span(file)[1] < event_log.span(files[-1])[1] - days * 24 * HOUR_MS:

@@ -26,9 +26,10 @@ import typer
 
 from feature_repo.clock import HOUR_US, instant
 from feature_repo.eventlog.keys import StreamParams
+from feature_repo.files import reserved
 from feature_repo.online.connection import connect
 from feature_repo.params import load, root, shop
-from feature_repo.places import BUNDLES, EVENT_LOG, at
+from feature_repo.places import BUNDLES, EVENT_LOG, REWRITING, at
 from pipelines.local.story import reproduce
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import bootstrap_interval, coverage, ndcg_at
@@ -39,7 +40,6 @@ from pipelines.release.bundle import popular
 from pipelines.release.promote import promote
 from pipelines.release.registry import Registry
 from pipelines.retrain.land import land
-from pipelines.retrain.retrain import LOCK, only_one
 from serving.pipeline import Bundle, recommend
 from serving.release import bundle
 from serving.release import state as rollout
@@ -101,7 +101,7 @@ def main(
 ) -> int:
     """The champion's tables, fitted again on all events up to now; tried first. 1 where it must not serve."""
     params, redis = load("refresh", RefreshParams), connect()
-    with only_one(shop().run_dir() / LOCK):
+    with reserved(shop().run_dir() / REWRITING, "`endcap refresh`"):
         state = rollout.present(redis)
         rollout.refuse_canary(state, "refresh the champion")
         champion = root() / state.champion.path

@@ -10,10 +10,8 @@ Each step finds what the one before it left, so a run that was killed anywhere i
 most one runs at a time. Whatever fails, the champion serves on. How it went is in run/SHOP/retrain.json.
 """
 
-import fcntl
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +25,11 @@ from feature_repo.clock import DAY_US, micros
 from feature_repo.errors import EndcapError
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.features.catalogue import said_at
-from feature_repo.files import read_json, write_json
+from feature_repo.files import read_json, reserved, write_json
 from feature_repo.offline import event_log
 from feature_repo.online.connection import connect
 from feature_repo.params import load, root, shop
-from feature_repo.places import CANDIDATE, EVENT_LOG, RAW, VERDICT, at
+from feature_repo.places import CANDIDATE, EVENT_LOG, RAW, REWRITING, VERDICT, at
 from monitoring.experiment.guard import RolloutParams
 from pipelines.ingest.shop import advance
 from pipelines.local.story import StepError, reproduce
@@ -44,7 +42,7 @@ from pipelines.retrain.land import land
 from pipelines.retrain.leftovers import leftovers, lines
 from serving.release import state as rollout
 
-LOCK, SUMMARY = "retrain.lock", "retrain.json"
+SUMMARY = "retrain.json"
 ON_TRIAL, SERVES, NOTHING_NEW = "on trial", "serves", "nothing new"
 REFUSED, FAILED = "refused by the gate", "failed"
 GATE_SAID_NO = "failed to reproduce 'gate'"  # of DVC
@@ -85,7 +83,7 @@ def main(
 ) -> int:
     """New events to a challenger on trial: land, move the cuts, run the stages, gate, start the canary."""
     began = time.monotonic()
-    with connect() as redis, only_one(shop().run_dir() / LOCK):
+    with connect() as redis, reserved(shop().run_dir() / REWRITING, "`endcap retrain`"):
         summary = retrain(redis, why)
         gone = _tidied(redis)
     summary = replace(summary, removed=gone, seconds=round(time.monotonic() - began, 1))
@@ -142,21 +140,6 @@ def new_days() -> int:
         return 0
     newest = max(pc.max(pq.read_table(file, columns=["event_ts"])["event_ts"]).as_py() for file in files)
     return max(0, (micros(newest) - micros(said_at(at(RAW)))) // DAY_US)
-
-
-@contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Raises RetrainError where another process is inside; a killed one is outside."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RetrainError(
-                f"{lock.name}: another `endcap retrain`, `endcap refresh` or `endcap prune` runs; "
-                "wait until it has ended"
-            ) from None
-        yield
 
 
 def _under_way(state: rollout.RolloutState, told: Summary) -> Summary:

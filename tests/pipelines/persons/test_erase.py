@@ -19,14 +19,18 @@ from redis import Redis
 from shops.small import open_home
 from shops.small_export import event, files, item, run, write
 
-from feature_repo.errors import DataError, ParamsError
+from feature_repo.errors import BusyError, DataError, ParamsError
 from feature_repo.eventlog.keys import DEAD, stream_key
 from feature_repo.features.stored import SESSION_CONTEXT, USER_HISTORY
+from feature_repo.files import reserved
 from feature_repo.offline import build
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
+from feature_repo.params import shop as active
 from feature_repo.persons import privacy, tombstones
 from feature_repo.persons.pseudonyms import Persons
+from feature_repo.places import REWRITING
 from pipelines.persons import erase, person, receipt, retain, unfinished, whose
+from pipelines.retrain.dvc_cache import undisturbed
 from serving.release.state import EXPOSURES, read_audit
 
 ANN, BOB = "ann@shop.example", "bob"
@@ -192,6 +196,21 @@ def test_a_receipt_is_checked_and_a_restored_backup_is_found_and_cleaned(shop: S
     assert erase.main(None, None, None, None, True) == 0
     assert erase.main(None, None, None, file, False) == 0
     assert shop.traces(*shop.names(ANN, "a1")) == []
+
+
+def test_it_does_not_run_beside_a_job_that_would_write_the_rows_again(shop: Shop) -> None:
+    before, file = files(shop.home / "data"), shop.home.parent / "receipt.json"
+    told = (
+        "`endcap erase`: `endcap retrain` is at work on the same files; allowed: one at a time. Next: run it"
+    )
+    with (
+        reserved(active().run_dir() / REWRITING, "`endcap retrain`"),
+        pytest.raises(BusyError, match=re.escape(told)),
+    ):
+        erase.main(ANN, file, "asked for", None, False)
+    with undisturbed(), pytest.raises(DataError, match=r"DVC is at work.*run it again when `dvc` has ended"):
+        erase.main(ANN, file, "asked for", None, False)  # `dvc repro` by hand
+    assert files(shop.home / "data") == before and not file.exists()
 
 
 def test_twice_is_once_and_an_unknown_person_stays_out_as_well(shop: Shop) -> None:

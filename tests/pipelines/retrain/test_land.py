@@ -20,6 +20,8 @@ from feature_repo.eventlog.lua import append
 from feature_repo.features.catalogue import said_at
 from feature_repo.offline import event_log
 from feature_repo.params import load
+from feature_repo.persons import tombstones
+from feature_repo.persons.privacy import persons
 from feature_repo.places import DATA, EVENT_LOG, EVENTS, IMPRESSIONS, ITEM_LOG, RAW, at
 from feature_repo.places import ITEMS as CATALOGUE
 from pipelines.ingest.adapters.adapters import Canonical
@@ -51,6 +53,17 @@ def post(redis: Redis, number: int, ts: int, kind: str = "product_viewed", **tol
 
 def landed(redis: Redis) -> Landed:
     return land(redis, at(EVENT_LOG), load("stream", StreamParams))
+
+
+def test_what_a_log_still_has_of_an_erased_person_is_not_written_down(redis: Redis) -> None:
+    for number in range(4):
+        post(redis, number, END + number)
+    post(redis, 5, END + 5, session_id="s0", user_id="ann")  # in the visit of somebody erased
+    post(redis, 6, END + 6, session_id="s3", user_id="bob")
+    known = persons()
+    tombstones.keep([known.tombstone(known.of(name)) for name in ("s0", "bob")], redis)
+    assert landed(redis).rows == 4
+    assert sorted(written()) == ["live-1", "live-2", "live-3", "live-5"]
 
 
 def written() -> list[str]:

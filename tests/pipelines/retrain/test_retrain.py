@@ -18,9 +18,11 @@ from redis import Redis
 from shops.release import ACT, open_home, write_candidate
 
 from feature_repo.clock import DAY_US, instant
+from feature_repo.errors import BusyError
 from feature_repo.events import SCHEMA
+from feature_repo.files import reserved
 from feature_repo.params import load, shop
-from feature_repo.places import CANDIDATE, EVENT_LOG, EVENTS, ITEMS, VERDICT, at
+from feature_repo.places import CANDIDATE, EVENT_LOG, EVENTS, ITEMS, REWRITING, VERDICT, at
 from monitoring.experiment.guard import RolloutParams
 from pipelines.ingest.shop import choose, refuse_stale
 from pipelines.release import rollout as canary
@@ -28,7 +30,7 @@ from pipelines.release.promote import promote
 from pipelines.release.registry import Registry
 from pipelines.retrain import retrain as job
 from pipelines.retrain.refresh import RefreshParams, Trial
-from pipelines.retrain.retrain import RetrainError, only_one
+from pipelines.retrain.retrain import RetrainError
 from serving.release import state
 
 END = 1_772_400_000_000_000
@@ -133,8 +135,8 @@ def test_without_anything_new_nothing_goes_on_trial(home: Path, redis: Redis) ->
 
 
 def test_one_at_a_time_and_never_into_the_canary_of_another(home: Path, redis: Redis) -> None:
-    lock = shop().run_dir() / job.LOCK
-    with only_one(lock), pytest.raises(RetrainError, match="another `endcap retrain`, `endcap refresh` or"):
+    lock, told = shop().run_dir() / REWRITING, "`endcap retrain`: `endcap erase` is at work on the same files"
+    with reserved(lock, "`endcap erase`"), pytest.raises(BusyError, match=f"{told}; allowed: one at a time"):
         job.main()
     promote(write_candidate(home, "by hand"), redis, Registry(), ACT)
     canary.begin(redis, load("rollout", RolloutParams), ACT)
