@@ -68,6 +68,8 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
     async def admitted(http: HttpRequest, desk: Desk) -> Response:
         try:
             http.state.caller = desk.keys.caller(shown_elsewhere(http), foreign=True)
+            if http.method == "HEAD":  # nobody sees a list by it, and a picture's address is no event yet
+                return Response()
             return await handler(http, desk)
         except RequestError as error:
             if system not in REFUSALS:

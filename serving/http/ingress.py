@@ -167,7 +167,7 @@ class Ingress:
             except EventError as error:
                 rejected.append({"index": index, "event_id": named(event, "event_id"), "error": str(error)})
         reasons: Counts[str] = Counts()
-        if self._verdicts and source and good:
+        if self._verdicts and source and raw:
             began = asyncio.get_running_loop().time()
             reasons.update(filter(None, await self._verdicts.stamp(good, source, clock.now)))
             verdicts_s = asyncio.get_running_loop().time() - began

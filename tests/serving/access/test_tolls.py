@@ -137,6 +137,15 @@ def test_over_http_it_is_429_with_the_seconds_to_wait(shop: Shop) -> None:
     assert [one.status_code for one in posted] == [202, 429]
 
 
+def test_events_that_are_all_wrong_are_charged_as_well(shop: Shop) -> None:
+    desk = shop.client.app.state.desk
+    gate = TollGate(Rates(GATE, GATE))
+    shop.client.app.state.desk = type(desk)(desk.storefront, desk.ingress, desk.params, desk.keys, gate)
+    wrong = {"type": "no such deed", "session_id": "s8"}
+    posted = [shop.client.post("/v1/events", json={"events": [wrong] * 3}) for _ in range(2)]
+    assert [one.status_code for one in posted] == [422, 429]
+
+
 def test_a_rate_that_nothing_passes_is_refused() -> None:
     with pytest.raises(ParamsError, match="per_s over 0, burst from 1 to what drains in 3600 s"):
         Rate(per_s=0.0, burst=5)

@@ -15,6 +15,7 @@ from shops.storefront import (
     give_keys,
     items,
     make_home,
+    metric,
     open_shop,
     session_row,
     user_row,
@@ -48,6 +49,18 @@ def test_gorse_is_answered_with_ids_in_the_order_of_the_storefront(shop: Shop, p
     found = answer.json()
     assert len(found) == 6 and len(answer.headers["x-request-id"]) == 51  # signed
     assert found[:-1] == without_tail(shop, user_id="u1", session_id="u1", limit=6)
+
+
+def test_a_head_shows_nobody_a_list(shop: Shop) -> None:
+    def shown() -> float:
+        told = {"surface": "homepage_hero", "arm": "champion", "served_from": "live"}
+        return metric("endcap_answers_total", **told)
+
+    before = shown()
+    answer = shop.client.head("/compat/gorse/api/recommend/u1?n=6")
+    assert (answer.status_code, answer.content) == (200, b"") and shown() == before
+    shop.client.get("/compat/gorse/api/recommend/u1?n=6")
+    assert shown() == before + 1
 
 
 def test_gorse_scores_where_the_client_asks_for_its_second_version(shop: Shop) -> None:
