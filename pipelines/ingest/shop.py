@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from feature_repo.errors import DataError, ParamsError
+from feature_repo.files import whole
 from feature_repo.params import CHOSEN, CUTS, FOR_DVC, Shop, named_shop, root, shop
 
 NO_MAPPING = "pipelines/ingest/adapters/mapping.py"  # in the place of a dependency, which cannot be left out
@@ -75,7 +76,8 @@ def _write(chosen: Shop) -> Shop:
     file = root() / CHOSEN
     file.parent.mkdir(exist_ok=True)
     if not file.exists() or file.read_text() != text:
-        file.write_text(text)
+        with whole(file) as draft:  # a job that reads it meanwhile finds one shop or the other
+            draft.write_text(text)
     return chosen
 
 
