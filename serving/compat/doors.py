@@ -68,6 +68,8 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
     async def admitted(http: HttpRequest, desk: Desk) -> Response:
         try:
             http.state.caller = desk.keys.caller(shown_elsewhere(http), foreign=True)
+            if http.method == "HEAD":  # a list that nobody sees was not shown, and nobody tells events by it
+                return Response(headers={"Cache-Control": "private, no-store"})
             return await handler(http, desk)
         except RequestError as error:
             if system not in REFUSALS:

@@ -15,6 +15,7 @@ from shops.storefront import (
     give_keys,
     items,
     make_home,
+    metric,
     open_shop,
     session_row,
     user_row,
@@ -106,6 +107,21 @@ def test_metarank_recommends_by_model_or_by_what_it_is_given(shop: Shop) -> None
     assert shop.post("/compat/metarank/recommend/cart_upsell", {"user": "u1"}).status_code == 200
     refused = shop.post("/compat/metarank/recommend/x", {"count": 0})
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "limit")
+
+
+@pytest.mark.parametrize("path", ["recommend/u1?n=6", "popular", "item/item-1/neighbors"])
+def test_a_head_shows_nobody_a_list(shop: Shop, path: str) -> None:
+    def made() -> float:
+        return sum(
+            metric("endcap_answers_total", surface=surface, arm="champion", served_from="live")
+            for surface in ("homepage_hero", "similar_items")
+        )
+
+    before = made()
+    answer = shop.client.head(f"/compat/gorse/api/{path}")
+    assert (answer.status_code, answer.content) == (200, b"") and made() == before
+    assert "x-request-id" not in answer.headers
+    assert shop.client.get(f"/compat/gorse/api/{path}").status_code == 200 and made() == before + 1
 
 
 ITEM = {
