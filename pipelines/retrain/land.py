@@ -23,6 +23,7 @@ from feature_repo.files import alone, write_parquet
 from feature_repo.offline.event_log import files, span
 from feature_repo.online.connection import connect
 from feature_repo.params import load, shop
+from feature_repo.persons import tombstones
 from feature_repo.persons.privacy import persons
 from feature_repo.places import EVENT_LOG, at
 
@@ -70,6 +71,7 @@ def _land(redis: Redis, folder: Path, params: StreamParams) -> Landed:
     tail = open_tail(redis, params, f"{since}-{(1 << 64) - 1}", BATCH)
     rows: list[dict[str, Any]] = []
     known = persons()
+    known.erased = known.erased | tombstones.keep((), redis)  # of an erase on another machine
     while found := tail.next():
         came = [event for ms, event in found if since < ms <= end and not event.get(UNCOUNTED)]
         rows += [event for event in came if not known.left_out(event)]

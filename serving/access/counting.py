@@ -60,8 +60,8 @@ class Verdicts:
     async def stamp(self, events: Sequence[dict[str, Any]], source: Source, now: int) -> list[str | None]:
         """Write `uncounted` on the events that count for nothing at `now` (us); the reason of each, or None.
 
-        Charges the source first, for what was refused beside these as well: RequestError 429 where it told
-        too much. Without Redis nothing is a repetition and nobody is too fast.
+        Charges the source first, without events as well: RequestError 429 where it has told too much. Without
+        Redis nothing is a repetition and nobody is too fast.
         """
         reasons: list[str | None] = [None] * len(events)
         asked: list[tuple[int, list[bytes], list[bytes]]] = []

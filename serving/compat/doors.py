@@ -68,8 +68,8 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
     async def admitted(http: HttpRequest, desk: Desk) -> Response:
         try:
             http.state.caller = desk.keys.caller(shown_elsewhere(http), foreign=True)
-            if http.method == "HEAD":  # nobody sees a list by it, and a picture's address is no event yet
-                return Response()
+            if http.method == "HEAD":  # a list that nobody sees was not shown, and nobody tells events by it
+                return Response(headers={"Cache-Control": "private, no-store"})
             return await handler(http, desk)
         except RequestError as error:
             if system not in REFUSALS:
@@ -124,10 +124,10 @@ async def take(http: HttpRequest, body: Any, system: str, read: System, terms: T
         if len(events) > terms.max_events:
             allowed = f"what makes at most {terms.max_events} events, one for each product"
             raise RequestError("body", "more", allowed, status=413, next_step="send less at once")
-    if events:
+    if theirs:
         now = await desk.storefront.now()
         clock = desk.ingress.clock(now, time.time_ns() // 1000, _sent_at(read, body))
-        source = source_of(http, desk.gate, http.state.caller, events)
+        source = source_of(http, desk.gate, http.state.caller, events, taken.dropped.total())
         receipt = await desk.ingress.accept(events, clock, source)
         for fault in receipt.rejected:
             taken.rejected.append({"index": sources[fault["index"]], "error": fault["error"]})

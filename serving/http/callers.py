@@ -64,13 +64,18 @@ def admitted(http: HttpRequest, keys: Keys, gate: TollGate, *requests: Request) 
     return gate.lists(caller, shopper, address(http), len(requests))
 
 
-def source_of(http: HttpRequest, gate: TollGate, caller: Caller, raw: Sequence[Any]) -> Source:
-    """Where these events come from; what is wrong with one is not judged here."""
+def source_of(
+    http: HttpRequest, gate: TollGate, caller: Caller, raw: Sequence[Any], dropped: int = 0
+) -> Source:
+    """Where these events come from; what is wrong with one is not judged here.
+
+    `dropped`: how many more were told that are none of ours; reading them was work as well.
+    """
     named = (one.get("session_id") for one in raw if isinstance(one, dict))
     visits = {visit for visit in named if is_id(visit)}
     shopper = visits.pop() if len(visits) == 1 else None
     own = None if caller.trusted else address(http)
-    return Source(gate.events(caller, shopper, own, len(raw)), own)
+    return Source(gate.events(caller, shopper, own, len(raw) + dropped), own)
 
 
 _HERE = ("127.0.0.1", "::1", "testclient")

@@ -167,7 +167,7 @@ class Ingress:
             except EventError as error:
                 rejected.append({"index": index, "event_id": named(event, "event_id"), "error": str(error)})
         reasons: Counts[str] = Counts()
-        if self._verdicts and source and raw:
+        if self._verdicts and source:  # also where none is good: whoever tells is charged for what is told
             began = asyncio.get_running_loop().time()
             reasons.update(filter(None, await self._verdicts.stamp(good, source, clock.now)))
             verdicts_s = asyncio.get_running_loop().time() - began

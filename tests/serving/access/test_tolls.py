@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,13 +139,20 @@ def test_over_http_it_is_429_with_the_seconds_to_wait(shop: Shop) -> None:
     assert [one.status_code for one in posted] == [202, 429]
 
 
-def test_events_that_are_all_wrong_are_charged_as_well(shop: Shop) -> None:
+def test_events_are_charged_as_told_whether_one_of_them_is_any_good(shop: Shop) -> None:
     desk = shop.client.app.state.desk
-    gate = TollGate(Rates(GATE, GATE))
-    shop.client.app.state.desk = type(desk)(desk.storefront, desk.ingress, desk.params, desk.keys, gate)
-    wrong = {"type": "no such deed", "session_id": "s8"}
-    posted = [shop.client.post("/v1/events", json={"events": [wrong] * 3}) for _ in range(2)]
-    assert [one.status_code for one in posted] == [422, 429]
+    rates = RatesOf(key=SLOW, shopper=WIDE, address=WIDE)
+    wrong = {"events": [{"type": "viewed", "session_id": "s9"}] * 3}
+    theirs = [{"event": "nothing_of_ours", "id": "1", "timestamp": "1599391467000"}] * 3
+    for path, body, answers in (
+        ("/v1/events", wrong, [422, 429]),
+        ("/compat/metarank/feedback", theirs, [200, 429]),
+    ):
+        shop.redis.delete(*shop.redis.keys(BUCKET + "*"), "none")
+        shop.client.app.state.desk = replace(desk, gate=TollGate(Rates(rates, rates)))
+        posted = [shop.client.post(path, json=body) for _ in range(2)]
+        assert [one.status_code for one in posted] == answers
+        assert posted[-1].json()["error"]["field"] == "key"
 
 
 def test_a_rate_that_nothing_passes_is_refused() -> None:

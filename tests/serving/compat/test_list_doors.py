@@ -51,18 +51,6 @@ def test_gorse_is_answered_with_ids_in_the_order_of_the_storefront(shop: Shop, p
     assert found[:-1] == without_tail(shop, user_id="u1", session_id="u1", limit=6)
 
 
-def test_a_head_shows_nobody_a_list(shop: Shop) -> None:
-    def shown() -> float:
-        told = {"surface": "homepage_hero", "arm": "champion", "served_from": "live"}
-        return metric("endcap_answers_total", **told)
-
-    before = shown()
-    answer = shop.client.head("/compat/gorse/api/recommend/u1?n=6")
-    assert (answer.status_code, answer.content) == (200, b"") and shown() == before
-    shop.client.get("/compat/gorse/api/recommend/u1?n=6")
-    assert shown() == before + 1
-
-
 def test_gorse_scores_where_the_client_asks_for_its_second_version(shop: Shop) -> None:
     headers = {"x-api-version": "2"}
     found = shop.client.get("/compat/gorse/api/recommend/u1/?n=4&offset=2", headers=headers).json()
@@ -119,6 +107,21 @@ def test_metarank_recommends_by_model_or_by_what_it_is_given(shop: Shop) -> None
     assert shop.post("/compat/metarank/recommend/cart_upsell", {"user": "u1"}).status_code == 200
     refused = shop.post("/compat/metarank/recommend/x", {"count": 0})
     assert (refused.status_code, refused.json()["error"]["field"]) == (422, "limit")
+
+
+@pytest.mark.parametrize("path", ["recommend/u1?n=6", "popular", "item/item-1/neighbors"])
+def test_a_head_shows_nobody_a_list(shop: Shop, path: str) -> None:
+    def made() -> float:
+        return sum(
+            metric("endcap_answers_total", surface=surface, arm="champion", served_from="live")
+            for surface in ("homepage_hero", "similar_items")
+        )
+
+    before = made()
+    answer = shop.client.head(f"/compat/gorse/api/{path}")
+    assert (answer.status_code, answer.content) == (200, b"") and made() == before
+    assert "x-request-id" not in answer.headers
+    assert shop.client.get(f"/compat/gorse/api/{path}").status_code == 200 and made() == before + 1
 
 
 ITEM = {
