@@ -114,5 +114,5 @@ def test_an_uncounted_click_is_no_evidence_for_the_guard() -> None:
 def test_what_is_held_of_it_ends(shop: Shop) -> None:
     told(shop, clicked(ask(shop)), {"type": "product_viewed", "session_id": "s1", "item_id": "item-1"})
     keys = [key for name in ("counted", "rate") for key in shop.redis.keys(f"endcap:{name}:*")]
-    lives = [int(shop.redis.ttl(key)) for key in keys]  # -1: for ever, -2: a bucket that has drained meanwhile
+    lives = [int(shop.redis.ttl(key)) for key in keys]  # -1: for ever, -2: it has drained
     assert len(keys) >= 3 and all(life != -1 and life <= 7200 for life in lives)
