@@ -28,6 +28,10 @@ QUIET = (
 WAIT_S = 30.0
 
 
+class LeftError(AssertionError):
+    """The page that was asked is no more."""
+
+
 class Tab:
     """One page; errors and what the console says are kept in `said`."""
 
@@ -45,6 +49,8 @@ class Tab:
         while True:
             told = json.loads(self._socket.recv(timeout=WAIT_S))
             if told.get("id") == self._count:
+                if "navigated" in (told.get("error") or {}).get("message", ""):
+                    raise LeftError(told)
                 assert "error" not in told, told
                 return told["result"]
             self._note(told)
@@ -68,7 +74,10 @@ class Tab:
         return told["result"].get("value")
 
     def _told(self, script: str) -> Any:
-        return self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        try:
+            return self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        except LeftError as error:
+            return {"result": {}, "exceptionDetails": error}
 
     def until(self, condition: str | Callable[[], Any]) -> Any:
         """Wait until an expression of the page, or a function, is true; its value.
