@@ -102,8 +102,8 @@ FOREGROUND = {"serve", "stream", "embed", "console", "storefront"}
 INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
-# As libraries say it who keep no error number: SQLite, DuckDB, Arrow.
-NO_SPACE_TOLD = ("database or disk is full", "No space left on device", "File too large")
+# As libraries say it who keep no error number: SQLite (also the last: a file may not grow), DuckDB, Arrow.
+NO_SPACE_TOLD = ("database or disk is full", "No space left on device", "File too large", "disk I/O error")
 NO_ACCESS_TOLD = ("attempt to write a readonly database", "unable to open database file", "Permission denied")
 
 

@@ -192,7 +192,10 @@ def test_ten_thousand_forged_clicks_move_neither_the_verdict_nor_an_item(attacke
         assert answer.status_code == 202, answer.text
         reasons.update(answer.json()["uncounted"])
     assert reasons["faster_than_people"] == 2000 - load("access", Access).counting.address_deeds_of_item
-    assert sum(reasons.values()) == len(clicks) - 200, reasons
+    # A request id holds two bytes of each item: one list in 5,461 takes a stranger for one of its own.
+    mistaken = bool(reasons["repeated"])
+    assert reasons["not_shown"] + reasons["repeated"] + mistaken == 2000, reasons
+    assert sum(reasons.values()) == len(clicks) - 200 - mistaken, reasons
     honest = {Persons(os.environ["ENDCAP_PERSON_KEY"].encode()).of(f"y{n}") for n in range(2000)}
     raws = [entry[b"event"] for p in range(4) for _, entry in attacker.redis.xrange(stream_key(p))]
     arrived = [one.event for one in map(parse, raws) if isinstance(one, Arrival)]
