@@ -138,7 +138,7 @@ def alone(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def reserved(lock: Path, work: str) -> Iterator[None]:
-    """As `alone`, but whoever comes second is refused with the `work` under way. Who was killed holds nothing.
+    """As `alone`, but whoever comes second is refused with the `work` under way. A killed one holds none.
 
     Raises BusyError.
     """
