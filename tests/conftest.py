@@ -6,6 +6,7 @@ import importlib.util
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def unchanged_environment() -> Iterator[None]:
     """A job sets variables for the processes that it starts: those of one test must not reach the next one's.
 
-    A service of a later test once ran by the data's clock, without rules and without a queue.
+    A service of a later test once ran by the data's clock, without rules and without a queue. And a server
+    inside a test that uses the service's connections ends them for the whole process.
     """
 
     def ours() -> dict[str, str]:
@@ -47,6 +49,10 @@ def unchanged_environment() -> Iterator[None]:
     for name in ours().keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+    connections = sys.modules.get("serving.http.connections")
+    assert connections is None or not connections.DRAINING.is_set(), (
+        'a server of this test used the service\'s connections: uvicorn.Config(http="httptools")'
+    )
 
 
 @pytest.fixture(scope="session")

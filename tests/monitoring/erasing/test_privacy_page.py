@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import orjson
 import pytest
 import redis
-import uvicorn
 from shops.browser import Tab
-from shops.service import free_port
+from shops.console import running_console
 from shops.small import open_home
 from starlette.testclient import TestClient
 
@@ -51,19 +48,6 @@ def desk(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield Desk(store, tmp_path, load("console", ConsoleParams), load("feedback", FeedbackParams), 0.03)
 
 
-@contextmanager
-def console(desk: Desk) -> Iterator[str]:
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(build_app(desk, TOKENS), port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
-
-
 def fill(browser: Tab, **fields: str) -> None:
     for name, value in fields.items():
         browser.run(f"document.querySelector('form.card [name={name}]').value = {value!r}")
@@ -73,7 +57,7 @@ def test_an_officer_finds_a_person_erases_and_has_a_receipt_that_holds(
     desk: Desk, browser: Tab, tmp_path: Path
 ) -> None:
     name = persons().of(ANN)
-    with console(desk) as url:
+    with running_console(build_app(desk, TOKENS)) as url:
         browser.open(f"{url}/login")
         browser.run(
             f"document.querySelector('#token').value = {TOKENS['privacy']!r};"
