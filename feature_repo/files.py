@@ -158,6 +158,18 @@ def reserved(lock: Path, work: str) -> Iterator[None]:
         yield
 
 
+def is_reserved(lock: Path) -> bool:
+    """Whether somebody is in a block of `reserved` that names this file."""
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # beside other lookers
+        except BlockingIOError:
+            return True
+    return False
+
+
 def write_parquet(
     path: Path, schema: pa.Schema, tables: Iterable[pa.Table], row_group: int | None = None, **encodings: Any
 ) -> int:

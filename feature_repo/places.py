@@ -54,6 +54,7 @@ PROPENSITIES = FEEDBACK / "off_policy.parquet"  # places filled by chance: pipel
 SERVED_LOG = DATA / "logs" / "served"  # the sampled answers that `endcap served` keeps; empty in a new shop
 EVENT_LOG = DATA / "logs" / "events"  # events of the running shop, written down by `endcap land`
 ITEM_LOG = DATA / "logs" / "items"  # what was said of items live; empty in a new shop
+RETRAINED = "retrain.json"  # in run/<shop>: how the last `endcap retrain` went, or that one began
 REWRITING = "rewriting.lock"  # in run/<shop>: held by whoever rewrites data/, models and releases
 CACHE = RUN / "cache"
 CHALLENGERS = RUN / "challengers"  # releases that the demo makes

@@ -17,12 +17,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from feature_repo.clock import SECOND_US
+from feature_repo.files import is_reserved
+from feature_repo.places import RETRAINED, REWRITING
 from monitoring.experiment.guard import RolloutParams, burnt_in
 from monitoring.experiment.sequential import ArmStatistics, compare
 from serving.release import state
 
 TAKEN_BACK = ("rollback", "revert_to_previous")  # in the audit
-NO_RELEASE = ("failed", "refused by the gate")  # how a retrain ends that brought none
+NO_RELEASE = ("failed", "refused by the gate", "at work")  # how a retrain stands that brought none (yet)
 BEHIND = "endcap_stream_behind_seconds"
 ANSWER_S = 2.0
 MIB = 1 << 20
@@ -75,15 +77,18 @@ def rolled_back(redis: Redis, newest_s: float) -> list[Trouble]:
     return [Trouble(f"rollback {entry['version']}", told, "endcap rollout history --last 3", numbers)]
 
 
-def not_retrained(summary: Path) -> list[Trouble]:
-    """The last retrain brought no release; `summary`: run/SHOP/retrain.json."""
-    if not summary.exists():
+def not_retrained(run_dir: Path) -> list[Trouble]:
+    """The last retrain brought no release, or was killed; `run_dir`: run/SHOP."""
+    if not (summary := run_dir / RETRAINED).exists():
         return []
+    at_work = is_reserved(run_dir / REWRITING)  # asked first: one that ends meanwhile has written how
     found = orjson.loads(summary.read_bytes())
-    if found["outcome"] not in NO_RELEASE:
+    if found["outcome"] not in NO_RELEASE or (found["outcome"] == NO_RELEASE[2] and at_work):
         return []
     step = "endcap gate" if found["outcome"] == NO_RELEASE[1] else "endcap retrain"
     told = f"retrain: {found['outcome']}; {found['told']}"
+    if found["outcome"] == NO_RELEASE[2]:
+        told = f"retrain: killed; at work {found['told']}, and gone. The champion serves on"
     numbers = {name: found[name] for name in ("ndcg_at_12", "events", "seconds", "champion", "candidate")}
     return [Trouble("retrain", told, step, numbers)]
 

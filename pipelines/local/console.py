@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from monitoring.alerting.troubles import AlarmParams, Look, Trouble
     from monitoring.pages.desk import Desk
 
-RETRAIN = "retrain.json"  # of `endcap retrain`
-
 
 def main(
     port: Annotated[int | None, typer.Option(help="Default: stack.console_port of params.yaml.")] = None,
@@ -80,7 +78,7 @@ def looks(desk: "Desk", params: "AlarmParams") -> Mapping[str, "Look"]:
 
     return {
         "rollback": partial(troubles.rolled_back, desk.redis, params.rollback_s),
-        "retrain": troubles.of_file(shop().run_dir() / RETRAIN, troubles.not_retrained),
+        "retrain": partial(troubles.not_retrained, shop().run_dir()),
         "consumers": partial(troubles.behind, f"{service_url()}/metrics", params.behind_s),
         "unseen": troubles.of_file(at(UNSEEN), partial(troubles.unseen, limit=params.unseen_share)),
         "drift": troubles.of_file(at(DRIFT), partial(troubles.drifted, limit=params.drifted_share)),

@@ -7,7 +7,8 @@
     prune      what no kept release needs goes (leftovers.py)
 
 Each step finds what the one before it left, so a run that was killed anywhere is finished by the next. At
-most one runs at a time. Whatever fails, the champion serves on. How it went is in run/SHOP/retrain.json.
+most one runs at a time. Whatever fails, the champion serves on. How it went is in run/SHOP/retrain.json; that
+one is at work stands there from its beginning, so that whoever looks knows of one that was killed.
 """
 
 import time
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 import typer
 from redis import Redis
 
-from feature_repo.clock import DAY_US, micros
+from feature_repo.clock import DAY_US, instant, micros
 from feature_repo.errors import EndcapError
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.features.catalogue import said_at
@@ -29,7 +30,7 @@ from feature_repo.files import read_json, reserved, write_json
 from feature_repo.offline import event_log
 from feature_repo.online.connection import connect
 from feature_repo.params import load, root, shop
-from feature_repo.places import CANDIDATE, EVENT_LOG, RAW, REWRITING, VERDICT, at
+from feature_repo.places import CANDIDATE, EVENT_LOG, RAW, RETRAINED, REWRITING, VERDICT, at
 from monitoring.experiment.guard import RolloutParams
 from pipelines.ingest.shop import advance
 from pipelines.local.story import StepError, reproduce
@@ -42,9 +43,8 @@ from pipelines.retrain.land import land
 from pipelines.retrain.leftovers import leftovers, lines
 from serving.release import state as rollout
 
-SUMMARY = "retrain.json"
 ON_TRIAL, SERVES, NOTHING_NEW = "on trial", "serves", "nothing new"
-REFUSED, FAILED = "refused by the gate", "failed"
+REFUSED, FAILED, AT_WORK = "refused by the gate", "failed", "at work"
 GATE_SAID_NO = "failed to reproduce 'gate'"  # of DVC
 
 
@@ -84,12 +84,14 @@ def main(
     """New events to a challenger on trial: land, move the cuts, run the stages, gate, start the canary."""
     began = time.monotonic()
     with connect() as redis, reserved(shop().run_dir() / REWRITING, "`endcap retrain`"):
-        summary = retrain(redis, why)
-        gone = _tidied(redis)
-    summary = replace(summary, removed=gone, seconds=round(time.monotonic() - began, 1))
-    written = write_json(shop().run_dir() / SUMMARY, asdict(summary))
+        summary = replace(retrain(redis, why), removed=_tidied(redis))
+        written = _write(replace(summary, seconds=round(time.monotonic() - began, 1)))
     print(written.decode() if as_json else summary.text())
     return summary.exit_code()
+
+
+def _write(summary: Summary) -> bytes:
+    return write_json(shop().run_dir() / RETRAINED, asdict(summary))
 
 
 def retrain(redis: Redis, why: str) -> Summary:
@@ -98,6 +100,15 @@ def retrain(redis: Redis, why: str) -> Summary:
     champion = Summary(FAILED, "", state.champion.digest)
     if state.challenger:
         return _under_way(state, champion)
+    _write(replace(champion, outcome=AT_WORK, told=f"since {instant(time.time_ns() // 1000):%F %T} UTC"))
+    try:
+        return _run(redis, why, state, champion)
+    except BaseException as error:
+        _write(replace(champion, told=f"{error or type(error).__name__}. The champion serves on"))
+        raise
+
+
+def _run(redis: Redis, why: str, state: rollout.RolloutState, champion: Summary) -> Summary:
     landed = land(redis, at(EVENT_LOG), load("stream", StreamParams))
     told = replace(champion, events=landed.rows, moved_days=advance(new_days()).moved_days)
     log = shop().run_dir() / "logs" / "retrain-dvc.log"

@@ -15,6 +15,7 @@ import pytest
 from redis import Redis
 
 from feature_repo.params import load
+from feature_repo.places import RETRAINED
 from monitoring.alerting import troubles
 from monitoring.alerting.troubles import AlarmParams
 from monitoring.experiment.guard import RolloutParams
@@ -57,10 +58,10 @@ def test_a_rollback_is_told_with_who_and_why_until_the_rollout_moves_on(redis: R
 def test_a_retrain_without_a_release_names_the_job_that_shows_why(
     tmp_path: Path, outcome: str, told: str
 ) -> None:
-    file = tmp_path / retrain.SUMMARY
-    assert troubles.not_retrained(file) == []
-    file.write_bytes(orjson.dumps(retrain.Summary(outcome, "stage ranker ended with 1", "a" * 16)))
-    found = troubles.not_retrained(file)
+    assert troubles.not_retrained(tmp_path) == []
+    held = retrain.Summary(outcome, "stage ranker ended with 1", "a" * 16)
+    (tmp_path / RETRAINED).write_bytes(orjson.dumps(held))
+    found = troubles.not_retrained(tmp_path)
     assert [one.next for one in found] == ([told] if told else [])
     assert all("stage ranker ended with 1" in one.told for one in found)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,8 @@ from feature_repo.errors import BusyError
 from feature_repo.events import SCHEMA
 from feature_repo.files import reserved
 from feature_repo.params import load, shop
-from feature_repo.places import CANDIDATE, EVENT_LOG, EVENTS, ITEMS, REWRITING, VERDICT, at
+from feature_repo.places import CANDIDATE, EVENT_LOG, EVENTS, ITEMS, RETRAINED, REWRITING, VERDICT, at
+from monitoring.alerting.troubles import not_retrained
 from monitoring.experiment.guard import RolloutParams
 from pipelines.ingest.shop import choose, refuse_stale
 from pipelines.release import rollout as canary
@@ -90,7 +94,7 @@ def prepare(home: Path, content: str, passed: bool = True) -> None:
 
 
 def summary() -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads((shop().run_dir() / job.SUMMARY).read_bytes())
+    found: dict[str, Any] = orjson.loads((shop().run_dir() / RETRAINED).read_bytes())
     return found
 
 
@@ -126,6 +130,36 @@ def test_the_gates_no_and_a_broken_stage_are_told_apart_and_the_champion_serves_
     assert job.main() == 1
     assert summary()["outcome"] == "failed" and "The champion serves on" in summary()["told"]
     assert state.present(redis) == before
+
+
+def test_one_that_was_killed_at_work_is_told_by_the_alarm_and_finished_by_the_next(
+    home: Path, redis: Redis
+) -> None:
+    recipe = (home / "dvc.yaml").read_text()
+    (home / "dvc.yaml").write_text(recipe.replace("cp -r next", "touch begun; sleep 60; cp -r next"))
+    process = subprocess.Popen([sys.executable, "-m", "pipelines", "retrain"], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (home / "begun").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    assert summary()["outcome"] == "at work" and not_retrained(shop().run_dir()) == []
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    (trouble,) = not_retrained(shop().run_dir())
+    assert trouble.told.startswith("retrain: killed; at work since 20") and trouble.next == "endcap retrain"
+    (home / "dvc.yaml").write_text(recipe)
+    assert job.main() == 0 and summary()["outcome"] == "on trial"
+    assert not_retrained(shop().run_dir()) == []
+
+
+def test_what_nobody_expected_is_an_outcome_too(
+    home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(EVENT_LOG).mkdir(parents=True)
+    (at(EVENT_LOG) / "1-1.parquet").write_bytes(b"no parquet")
+    with pytest.raises(Exception, match="parquet"):
+        job.main()
+    assert summary()["outcome"] == "failed" and "The champion serves on" in summary()["told"]
 
 
 def test_without_anything_new_nothing_goes_on_trial(home: Path, redis: Redis) -> None:
