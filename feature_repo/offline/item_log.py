@@ -8,7 +8,7 @@ Both sides tell the same words in the order of time, so a past instant knows the
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +76,38 @@ def words_at(told: list[Statement], end: int) -> Words:
         if one.ts < end:
             tell(words, one.ts, one.fields)
     return words
+
+
+def lasting(told: list[Statement], since: int) -> list[Statement]:
+    """Without what no instant from `since` (us) on tells: said and learned earlier, and said anew before it.
+
+    >>> cheap, dear, gone = (Statement(ts, ts, said) for ts, said in
+    ...                      ((1, {"price": 2.0}), (5, {"price": 3.0}), (9, {"deleted": True})))
+    >>> [one.ts for one in lasting([cheap, dear, gone], since=7)]
+    [5, 9]
+    """
+    words: Words = {}
+    holds: dict[str, Statement] = {}
+    for one in dated(told):
+        if one.ts < since:
+            holds |= {name: one for name, value in one.fields.items() if tell(words, one.ts, {name: value})}
+    held = {id(one) for one in holds.values()}
+    return [one for one in told if id(one) in held or one.ts == FIRST or max(one.ts, one.created) >= since]
+
+
+def outdated(folder: Path, files: Iterable[Path], since: int) -> Iterator[tuple[Path, pa.Table, int]]:
+    """Files among `files` of the log that hold more than is `lasting`: rows to be left, and how many not."""
+    kept = {
+        (item, one.ts, orjson.dumps(one.fields))
+        for item, told in read(folder).items()
+        for one in lasting(told, since)
+    }
+    for file in files:
+        notes = pq.read_table(file, schema=SCHEMA)
+        parts = zip(*(notes[name].to_pylist() for name in ("item_id", "event_ts", "said")), strict=True)
+        wanted = [(item, micros(at), orjson.dumps(orjson.loads(said))) in kept for item, at, said in parts]
+        if not all(wanted):
+            yield file, notes.filter(pa.array(wanted)), wanted.count(False)
 
 
 def of_export(row: Mapping[str, Any]) -> Statement:

@@ -4,6 +4,7 @@
     runs      MLflow's, of evaluations that neither a kept bundle nor the newest `runs_kept` came from
     cache     DVC's objects that neither dvc.lock nor that of a kept bundle names
     landed    events that arrived `landed_days` before the newest
+    items     changes of items of before then, but the newest of each field
 
 What Redis holds is bounded by counts and lifetimes of its own; reports are written over; logs and what is
 kept of persons go by `endcap retain`.
@@ -14,19 +15,22 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from redis import Redis
 
-from feature_repo.clock import HOUR_MS
-from feature_repo.files import alone
-from feature_repo.offline import event_log
+from feature_repo.clock import DAY_US, HOUR_MS, micros
+from feature_repo.files import alone, write_parquet
+from feature_repo.offline import event_log, item_log
 from feature_repo.params import load, root, shop
-from feature_repo.places import EVENT_LOG, at
+from feature_repo.places import EVENT_LOG, ITEM_LOG, at
 from pipelines.release.aliases import aliased
 from pipelines.release.assurance import ReleaseParams, old
 from pipelines.release.assurance import prune as prune_bundles
 from pipelines.retrain import dvc_cache, mlflow_store
 from pipelines.retrain.dvc_cache import Leftover, size
 from pipelines.retrain.land import LOCK
+from pipelines.stream.notes import SMALL
 from serving.release import bundle
 from serving.release import state as rollout
 from serving.release.state import Release
@@ -57,6 +61,7 @@ def leftovers(redis: Redis, remove: bool) -> Iterator[Leftover]:
     yield from mlflow_store.old(digests | set(origins.values()), params.runs_kept, remove)
     yield from dvc_cache.unnamed(digests | set(origins.values()), remove)
     yield from landed(at(EVENT_LOG), params.landed_days, remove)
+    yield from said(at(ITEM_LOG), params.landed_days, remove)
 
 
 def landed(folder: Path, days: int, remove: bool) -> Iterator[Leftover]:
@@ -68,6 +73,18 @@ def landed(folder: Path, days: int, remove: bool) -> Iterator[Leftover]:
                 yield Leftover("landed", file.name, size(file))
                 if remove:
                     file.unlink()
+
+
+def said(folder: Path, days: int, remove: bool) -> Iterator[Leftover]:
+    """Words of items that were said so long before the newest, and said anew since; in full files."""
+    full = [file for file in sorted(folder.glob("*.parquet")) if pq.read_metadata(file).num_rows >= SMALL]
+    if not full:
+        return
+    newest = max(pc.max(pq.read_table(file, columns=["created_ts"])["created_ts"]).as_py() for file in full)
+    for file, left, gone in item_log.outdated(folder, full, micros(newest) - days * DAY_US):
+        yield Leftover("items", file.name, size(file) * gone // (gone + len(left)))
+        if remove:
+            write_parquet(file, item_log.SCHEMA, [left])
 
 
 def lines(found: Iterable[Leftover], each: bool, most: int = 20) -> Iterator[str]:

@@ -41,6 +41,8 @@ def test_no_accepted_change_is_lost_whoever_is_killed(
         try:
             for number in range(ROUNDS):
                 for name in storm.dice.sample(sorted(VICTIMS), len(VICTIMS)):
+                    if name not in stack.NAMES:
+                        stack.bring_up()  # the one above it may be dead
                     storm.faults.append(Fault(f"kill {name}", time.monotonic()))
                     VICTIMS[name](storm)
                     killed[name] += 1

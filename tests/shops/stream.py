@@ -144,11 +144,13 @@ def as_stored(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def assert_same(found: Rows, expected: Rows) -> None:
     """Equal rows; decayed counts to 12 digits, for they are added up in the order of arrival."""
     assert set(found) == set(expected)
+    wrong = []
     for entity, (ts, row) in expected.items():
-        assert found[entity][0] == ts, entity
-        for name, value in row.items():
+        for name, value in {"ts": ts, **row}.items():
             close = pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
-            assert found[entity][1][name] == close, (entity, name)
+            if (held := {"ts": found[entity][0], **found[entity][1]}[name]) != close:
+                wrong.append(f"{entity} {name}: {held!r}, not {value!r}")
+    assert not wrong, "\n".join((f"{len(wrong)} values of {len(expected)} rows differ", *wrong[:30]))
 
 
 def wait_until(true: Callable[[], Any], seconds: float = 10) -> None:

@@ -20,8 +20,9 @@ from dvc.repo import Repo
 from redis import Redis
 from shops.release import ACT, alias_holders, open_home, report, write_candidate
 
-from feature_repo.clock import HOUR_MS, instant
-from feature_repo.places import CANDIDATE, EVENT_LOG, EVENTS, ITEMS, VERDICT, at
+from feature_repo.clock import DAY_US, HOUR_MS, instant
+from feature_repo.offline import item_log
+from feature_repo.places import CANDIDATE, EVENT_LOG, EVENTS, ITEM_LOG, ITEMS, VERDICT, at
 from pipelines.ingest.shop import choose
 from pipelines.protocol.metrics import fingerprint
 from pipelines.release import aliases
@@ -183,6 +184,16 @@ def test_after_thirty_retrains_disk_redis_and_mlflow_hold_what_they_held_after_t
     assert back.champion == found.previous == alias_holders(Registry())["champion"]
 
 
+def said_daily(days: int) -> pa.Table:
+    """An item's price of each day."""
+    notes = [
+        {"entry": f"{day}-0", "item_id": "a", "event_ts": instant(day * DAY_US)}
+        | {"created_ts": instant(day * DAY_US), "said": orjson.dumps({"price": day}).decode()}
+        for day in range(days)
+    ]
+    return pa.Table.from_pylist(notes, item_log.SCHEMA)
+
+
 def test_a_dry_run_tells_what_would_go_with_sizes_and_leaves_it(
     home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,14 +204,21 @@ def test_a_dry_run_tells_what_would_go_with_sizes_and_leaves_it(
             repo.reproduce("bundle")
         promote(at(CANDIDATE), redis, Registry(), ACT, direct=True)
         job.land()  # type: ignore[call-arg]
-    before = held(home, redis)
+    monkeypatch.setattr(policy, "SMALL", 3)
+    prices = at(ITEM_LOG) / "1.0-9.0.parquet"
+    prices.parent.mkdir(parents=True)
+    pq.write_table(said_daily(9), prices)
+    before, written = held(home, redis), prices.read_bytes()
     prune.main(dry_run=True)
     told = capsys.readouterr().out
-    assert held(home, redis) == before
+    assert held(home, redis) == before and prices.read_bytes() == written
+    assert "items: 1, " in told
     assert "bundles: 4, " in told and "runs: " in told and "cache: " in told and "landed: " in told
     assert "would go: " in told
     prune.main()
     assert "removed: " in capsys.readouterr().out
+    left = [f"{day}-0" for day in (4, 5, 6, 7, 8)]  # the newest of before, too
+    assert pq.read_table(prices)["entry"].to_pylist() == left
     prune.main()
     assert capsys.readouterr().out == "removed: 0 things, 0.0 MB\n"
 
