@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass
 
 from serving import prometheus
 
+NEXT = {"consumers": "endcap up stream"}  # what is mended by starting something; the rest are of this worker
+
 
 @dataclass(frozen=True)
 class Liveness:
@@ -77,6 +79,7 @@ class Pulse:
         return [
             f"{thing}: {age:.0f} s old, at most liveness.{thing} = {self.limits[thing]:g} s are allowed"
             + (f" ({self._causes[thing]})" if thing in self._causes else "")
+            + (f"; next: `{NEXT[thing]}`" if thing in NEXT else "")
             for thing, age in self.ages().items()
             if age > self.limits[thing]
         ]

@@ -13,7 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from shops.black_hole import BlackHole
 from shops.service import Service, running_service
 from shops.storefront import HERO, act, release_of
+from shops.stream import PARTITIONS
 
+from feature_repo.eventlog.keys import stream_keys
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.online import changes
 from feature_repo.online.rows import OnlineView, read_rows, write_newer
@@ -58,7 +60,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, wire: list[BlackHole]) -> 
         wire.append(BlackHole(port))
         return wire[0].port
 
-    limits = dict.fromkeys(THINGS, LIMIT_S)
+    limits = dict.fromkeys((*THINGS, "consumers"), LIMIT_S)
     folder = tmp_path_factory.mktemp("liveness")
     patient = {"traffic_timeout_s": float(PATIENCE_S)}  # a machine that stalls for a second answers late
     with running_service(folder, patient, liveness=limits, seen_at=through) as found:
@@ -134,14 +136,32 @@ def test_a_connection_that_swallows_everything_is_told_and_ends(
     until(lambda: sold not in {item["item_id"] for item in answer(service)["items"]})
 
 
+def test_a_stream_that_stopped_is_told_with_its_delay_and_lists_are_live_and_full(service: Service) -> None:
+    until(lambda: readiness(service).status_code == 200)
+    event = {"type": "product_viewed", "session_id": "s8", "item_id": "item-1"}
+    posted = httpx.post(f"{service.url}/v1/events", json={"events": [event]}, timeout=10)
+    assert posted.status_code == 202  # kept, though nobody takes it
+    try:
+        told = until(lambda: _told(service, "consumers: "))
+        assert "s are allowed" in told and "`endcap up stream`" in told
+        found = [answer(service) for _ in range(20)]
+        assert {(one["served_from"], one["degraded"], len(one["items"])) for one in found} == {
+            ("live", None, 12)
+        }
+    finally:
+        with service.redis() as redis:
+            redis.delete(*stream_keys(PARTITIONS))
+    until(lambda: readiness(service).status_code == 200)
+
+
 def test_an_emptied_redis_is_told_with_the_command_that_mends_it(service: Service) -> None:
     until(lambda: readiness(service).status_code == 200)
     stocked = answer(service)["items"]
     with service.redis() as redis:
         kept = {key: redis.dump(key) for key in redis.scan_iter()}
         redis.flushall()
-        told = until(lambda: (found := readiness(service)).status_code == 503 and found.text)
-        assert "Redis is empty, or another one than before" in told and "`endcap restore`" in told
+        told = until(lambda: _told(service, "Redis is empty, or another one than before"))
+        assert "`endcap restore`" in told
         assert [item["item_id"] for item in answer(service)["items"]] == [item["item_id"] for item in stocked]
         event = {"type": "product_viewed", "session_id": "s9", "item_id": "item-1"}
         posted = httpx.post(f"{service.url}/v1/events", json={"events": [event]}, timeout=10)
