@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -207,3 +207,27 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def refuse_stale(chosen: Shop) -> None:
+    """Raise ParamsError where data/shop.yaml and the shop's section of params.yaml say different things.
+
+    The folder alone may differ (`endcap shop NAME --source DIR`), and so may a shop without a section.
+    """
+    try:
+        section = named_shop(chosen.name)
+    except ParamsError:
+        return
+    section = moved(section, chosen.moved_days)
+    for field in dataclasses.fields(Shop):
+        ours, theirs = getattr(chosen, field.name), getattr(section, field.name)
+        if ours != theirs and field.name != "source":
+            where = f"shops.{chosen.name}.{field.name}"
+            step = f"run `endcap shop {chosen.name}`, which takes over what params.yaml says"
+            raise ParamsError(f"{where}: params.yaml has {theirs}, {CHOSEN} has {ours}; {step}")
+
+
+def moved(chosen: Shop, days: int) -> Shop:
+    """The shop with its cuts so many days later than now."""
+    cuts = {name: getattr(chosen, name) + timedelta(days=days) for name in CUTS}
+    return dataclasses.replace(chosen, moved_days=chosen.moved_days + days, **cuts)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from feature_repo.params import Shop, load, root, shop
+from feature_repo.params import Shop, load, named_shop, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, ITEMS, at
 from feature_repo.ports import SECRET, authorization, console_url, service_url, storefront_url
 from feature_repo.terminal import progress
@@ -35,9 +35,10 @@ SLOTS_SHOWN = 5
 
 def prepare(data: str, source: Path | None) -> Shop:
     """The chosen shop, with another one's processes out of the way, its ports free and its data checked."""
-    before, chosen = shop(), choose(data, source)
-    if before.name != chosen.name and (stopped := stack.take_down()):
+    before = shop()
+    if before.name != named_shop(data).name and (stopped := stack.take_down()):
         say(f"stopped shop {before.name}: {', '.join(stopped)}")
+    chosen = choose(data, source)
     stack.require_ports()
     os.environ["ENDCAP_REPLAY"] = "1"  # the clock of the service is that of the data
     say(f"Whatever the stages and the libraries say is kept in {_logs(chosen)}/")

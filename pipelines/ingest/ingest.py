@@ -28,7 +28,6 @@ from pipelines.ingest.profile import profile
 from pipelines.ingest.quarantine import QUARANTINE, Intake, event_rules, item_rules, learned_rule
 from pipelines.ingest.repairs import catalogue_of, keep_known, repairs_of
 from pipelines.ingest.report import IngestReport, Output, Part, Reason, draw
-from pipelines.ingest.shop import refuse_stale
 from pipelines.ingest.ties import put_in_order
 
 _NEEDED = ("type", "event_ts", "consent")  # of every event, beside its ids
@@ -57,7 +56,7 @@ def main(
     shop, constants = params.shop(), params.load("ingest", IngestParams)
     for log in (EVENT_LOG, ITEM_LOG):  # stages depend on them from the start
         at(log).mkdir(parents=True, exist_ok=True)
-    refuse_stale(shop)
+    params.refuse_stale(shop)
     newest = constants.latest if latest is None else latest.replace(tzinfo=UTC)
     report = ingest(shop.name, adapter_of(shop), at(DATA), constants, newest, privacy.persons())
     print(json.dumps(report.as_dict(), indent=2) if as_json else report.as_text())

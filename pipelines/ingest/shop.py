@@ -2,42 +2,21 @@
 
 import dataclasses
 import os
-from datetime import datetime, timedelta
+import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import yaml
 
-from feature_repo.errors import DataError, ParamsError
+from feature_repo.errors import DataError
 from feature_repo.files import whole
-from feature_repo.params import CHOSEN, CUTS, FOR_DVC, Shop, named_shop, root, shop
+from feature_repo.params import CHOSEN, FOR_DVC, Shop, moved, named_shop, root, shop
+from feature_repo.places import LOGS, at
 
+ASIDE = "data-logs"  # in run/<shop> of one that is not active: its data/logs
 NO_MAPPING = "pipelines/ingest/adapters/mapping.py"  # in the place of a dependency, which cannot be left out
-
-
-def refuse_stale(chosen: Shop) -> None:
-    """Raise ParamsError where data/shop.yaml and the shop's section of params.yaml say different things.
-
-    The folder alone may differ (`endcap shop NAME --source DIR`), and so may a shop without a section.
-    """
-    try:
-        section = named_shop(chosen.name)
-    except ParamsError:
-        return
-    section = moved(section, chosen.moved_days)
-    for field in dataclasses.fields(Shop):
-        ours, theirs = getattr(chosen, field.name), getattr(section, field.name)
-        if ours != theirs and field.name != "source":
-            where = f"shops.{chosen.name}.{field.name}"
-            step = f"run `endcap shop {chosen.name}`, which takes over what params.yaml says"
-            raise ParamsError(f"{where}: params.yaml has {theirs}, {CHOSEN} has {ours}; {step}")
-
-
-def moved(chosen: Shop, days: int) -> Shop:
-    """The shop with its cuts so many days later than now."""
-    cuts = {name: getattr(chosen, name) + timedelta(days=days) for name in CUTS}
-    return dataclasses.replace(chosen, moved_days=chosen.moved_days + days, **cuts)
 
 
 def advance(days: int) -> Shop:
@@ -49,6 +28,7 @@ def advance(days: int) -> Shop:
 def choose(name: str, source: Path | None = None) -> Shop:
     """Make `shops.<name>` the active shop, with `source` as its folder if given, and return it.
 
+    What the shop that was active wrote down while it ran (data/logs) goes aside, and this one's comes back.
     Raises ParamsError for an unknown name and DataError when the folder of a shop's own data is not there;
     the shop that was active then stays so.
     """
@@ -60,7 +40,25 @@ def choose(name: str, source: Path | None = None) -> Shop:
         problem = f"there is no such folder with the data of shop '{name}'"
         step = f"name it: `endcap shop {name} --source DIR` or `make demo DATA={name} DATA_DIR=DIR`"
         raise DataError(chosen.source, problem, next_step=step)
-    return _write(chosen)
+    before = shop()
+    _write(chosen)
+    if before.name != chosen.name:
+        _exchange(at(LOGS), before.run_dir() / ASIDE, chosen.run_dir() / ASIDE)
+    return chosen
+
+
+def _exchange(held: Path, away: Path, back: Path) -> None:
+    """Folder `held` goes to `away`, and `back` takes its place, each where it is there.
+
+    After a kill in between `held` is not there, so that the first move is not made a second time.
+    """
+    if held.exists():
+        shutil.rmtree(away, ignore_errors=True)
+        away.parent.mkdir(parents=True, exist_ok=True)
+        held.rename(away)
+    if back.exists():
+        held.parent.mkdir(parents=True, exist_ok=True)
+        back.rename(held)
 
 
 def _write(chosen: Shop) -> Shop:
@@ -92,5 +90,14 @@ def main(
     source: Annotated[Path | None, typer.Option(help="Folder of the raw export, if elsewhere.")] = None,
 ) -> None:
     """Choose the shop whose data the stages read (writes data/shop.yaml)."""
+    from pipelines.local import (
+        process,  # what runs concerns this job, not the stages that read whose data it is
+    )
+
+    before = shop()
+    running = sorted(record.name for record in process.recorded(before.run_dir()) if record.is_running())
+    if before.name != name and running:
+        told = f"shop: {before.name} runs ({', '.join(running)}) and writes into data/logs"
+        raise process.StackError(f"{told}; allowed: one that is stopped. Next: `endcap down`")
     chosen = choose(name, source)
     print(f"{chosen.name}: {chosen.adapter} data in {chosen.source}, test from {chosen.test_from:%Y-%m-%d}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import yaml
 from dvc.repo import Repo
 
 from feature_repo import params
+from feature_repo.params import refuse_stale
+from feature_repo.places import EVENT_LOG, at
 from pipelines import cli
-from pipelines.ingest.shop import choose, refuse_stale
+from pipelines.ingest.shop import choose, main
+from pipelines.local import process
+from pipelines.local.process import Program, StackError
 
 ROOT = Path(__file__).resolve().parents[3]
 SECTION = {"adapter": "table", "source": "export", "mapping": "elsewhere/columns.yaml"} | {
@@ -61,6 +66,34 @@ def test_a_mapping_outside_the_export_is_a_dependency_and_so_is_the_section(home
     (ours,) = [dep for dep in found["ingest"].deps if str(dep) == "params.yaml"]
     assert "shops.orders" in ours.params
     assert not [name for name in found if name.startswith("simulate")]
+
+
+def test_what_a_shop_wrote_down_goes_with_it_and_comes_back(home: Path) -> None:
+    choose("simulated")
+    at(EVENT_LOG).mkdir(parents=True)
+    (at(EVENT_LOG) / "1-2.parquet").write_bytes(b"of the simulated shop")
+    choose("orders")
+    assert not at(EVENT_LOG).exists()  # nobody trains on another shop's events
+    at(EVENT_LOG).mkdir(parents=True)
+    choose("simulated")
+    assert [file.read_bytes() for file in at(EVENT_LOG).iterdir()] == [b"of the simulated shop"]
+    choose("simulated")  # again: nothing moves
+    assert len(list(at(EVENT_LOG).iterdir())) == 1
+
+
+def test_another_shop_is_not_chosen_while_this_one_runs(home: Path) -> None:
+    choose("simulated")
+    sleeper = Program("stream", (sys.executable, "-c", "import time; time.sleep(60)"), ready=lambda: True)
+    folder = params.shop().run_dir()
+    (record,) = process.start([sleeper], folder, 20)
+    try:
+        with pytest.raises(StackError, match=r"shop: simulated runs \(stream\).*Next: `endcap down`"):
+            main("orders", None)
+        assert params.shop().name == "simulated"
+    finally:
+        process.stop(record, folder, 5)
+    main("orders", None)
+    assert params.shop().name == "orders"
 
 
 def test_a_simulated_shop_is_simulated_first(home: Path) -> None:

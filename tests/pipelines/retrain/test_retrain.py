@@ -24,11 +24,11 @@ from feature_repo.clock import DAY_US, instant
 from feature_repo.errors import BusyError
 from feature_repo.events import SCHEMA
 from feature_repo.files import reserved
-from feature_repo.params import load, shop
+from feature_repo.params import load, refuse_stale, shop
 from feature_repo.places import CANDIDATE, EVENT_LOG, EVENTS, ITEMS, RETRAINED, REWRITING, VERDICT, at
 from monitoring.alerting.troubles import not_retrained
 from monitoring.experiment.guard import RolloutParams
-from pipelines.ingest.shop import choose, refuse_stale
+from pipelines.ingest.shop import choose
 from pipelines.release import rollout as canary
 from pipelines.release.promote import promote
 from pipelines.release.registry import Registry
