@@ -67,7 +67,7 @@ def admitted(http: HttpRequest, keys: Keys, gate: TollGate, *requests: Request) 
 
 
 def require_manners(http: HttpRequest, keys: Keys, gate: TollGate) -> None:
-    """RequestError 429, before a body is read, for an address that was refused too often; not the secret key."""
+    """RequestError 429, before a body is read, of an address that was refused too often, unless trusted."""
     try:
         gate.require_manners(address(http))
     except RequestError:

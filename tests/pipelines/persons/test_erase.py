@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +291,16 @@ def test_what_is_older_than_allowed_is_removed_and_nothing_else(shop: Shop) -> N
     os.utime(old, (now - (kept.email + 1) * 86_400,) * 2)
     assert [path for _, path, _ in retain.remove(kept, now)] == [old]
     assert new.exists() and not old.exists()
+
+
+def test_receipts_are_kept_for_years_and_the_newest_of_them_at_most(shop: Shop) -> None:
+    kept = replace(privacy.load("privacy", privacy.Privacy).retention, receipts_kept=2)
+    folder = retain.places()["receipts"]
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{n}.json" for n in range(5)]
+    now = 2_000_000_000.0
+    for path, days in zip(files, (kept.receipts + 1, kept.receipts - 1, 3, 2, 2), strict=True):
+        path.write_text("{}")
+        os.utime(path, (now - days * 86_400,) * 2)
+    assert [path for name, path, _ in retain.remove(kept, now) if name == "receipts"] == files[:3]
+    assert [path.exists() for path in files] == [False, False, False, True, True]
