@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from feature_repo.params import shop as active
 from feature_repo.persons import privacy, tombstones
 from feature_repo.persons.pseudonyms import Persons
 from feature_repo.places import REWRITING
-from pipelines.persons import erase, person, receipt, retain, unfinished, whose
+from pipelines.persons import erase, person, receipt, unfinished, whose
 from pipelines.retrain.dvc_cache import undisturbed
 from serving.release.state import EXPOSURES, read_audit
 
@@ -278,28 +277,3 @@ def test_a_receipt_that_is_none_is_refused(tmp_path: Path, shop: Shop) -> None:
         receipt.read(file)
     with pytest.raises(ParamsError, match=r"--receipt: .* allowed: a file in a folder that is there"):
         erase.erase(ANN, "why", shop.redis, tmp_path / "no" / "receipt.json")
-
-
-def test_what_is_older_than_allowed_is_removed_and_nothing_else(shop: Shop) -> None:
-    kept = privacy.load("privacy", privacy.Privacy).retention
-    old, new = (shop.home / f"data/email/{name}.parquet" for name in ("old", "new"))
-    old.parent.mkdir()
-    for path in (old, new):
-        path.write_bytes(b"")
-    now = new.stat().st_mtime
-    os.utime(old, (now - (kept.email + 1) * 86_400,) * 2)
-    assert [path for _, path, _ in retain.remove(kept, now)] == [old]
-    assert new.exists() and not old.exists()
-
-
-def test_receipts_are_kept_for_years_and_the_newest_of_them_at_most(shop: Shop) -> None:
-    kept = replace(privacy.load("privacy", privacy.Privacy).retention, receipts_kept=2)
-    folder = retain.places()["receipts"]
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{n}.json" for n in range(5)]
-    now = 2_000_000_000.0
-    for path, days in zip(files, (kept.receipts + 1, kept.receipts - 1, 3, 2, 2), strict=True):
-        path.write_text("{}")
-        os.utime(path, (now - days * 86_400,) * 2)
-    assert [path for name, path, _ in retain.remove(kept, now) if name == "receipts"] == files[:3]
-    assert [path.exists() for path in files] == [False, False, False, True, True]
