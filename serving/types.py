@@ -53,6 +53,7 @@ class Request:
     limit: int = 12
     debug: bool = False
     as_of: int | None = None  # us; honoured only with ENDCAP_REPLAY=1
+    user_proof: str | None = None  # that whoever asks is `user_id` (serving/access/credentials.py)
     fields: tuple[str, ...] = ()  # of the catalogue, that each slot carries besides
 
 

@@ -31,6 +31,8 @@ class Retention:
     email: int
     feedback: int
     logs: int
+    receipts: int
+    receipts_kept: int  # not days: how many
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ def main() -> None:
     kept = load("privacy", Privacy).retention
     gone = list(remove(kept, time.time()))
     for name, path, days in gone:
-        print(f"{path}: {days:.0f} days old, privacy.retention.{name} is {getattr(kept, name)}")
+        most = f" and receipts_kept {kept.receipts_kept}" if name == "receipts" else ""
+        print(f"{path}: {days:.0f} days old, privacy.retention.{name} is {getattr(kept, name)}{most}")
     print(f"{len(gone)} files removed")
 
 
@@ -30,14 +31,19 @@ def places() -> dict[str, Path]:
         "email": at(EMAIL),
         "feedback": at(FEEDBACK),
         "logs": shop().run_dir() / "logs",
+        "receipts": shop().run_dir() / "receipts",
     }
 
 
 def remove(kept: Retention, now_s: float) -> Iterator[tuple[str, Path, float]]:
-    """(field, file, its age in days) of each that was removed."""
+    """(field, file, its age in days) of each that was removed: what is too old, and of receipts too many."""
     for name, folder in places().items():
-        for path in sorted(folder.glob("*")):
-            days = (now_s - path.stat().st_mtime) / DAY_S
-            if path.is_file() and days > getattr(kept, name):
+        files = sorted(path for path in folder.glob("*") if path.is_file())
+        written = {path: path.stat().st_mtime for path in files}
+        newest = sorted(files, key=lambda path: -written[path])
+        beyond = set(newest[kept.receipts_kept :]) if name == "receipts" else set()
+        for path in files:
+            days = (now_s - written[path]) / DAY_S
+            if days > getattr(kept, name) or path in beyond:
                 path.unlink()
                 yield name, path, days

@@ -49,6 +49,7 @@ class Source(NamedTuple):
 
     toll: Toll
     address: str | None
+    owns: Callable[[str | None], bool] = lambda user: True  # whether it may tell of this shopper
 
 
 class Verdicts:

@@ -5,6 +5,7 @@ a beacon can carry it (`key`); the secret key may not, for addresses are in ever
 """
 
 import hashlib
+import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,6 +20,7 @@ WHERE = "run/<shop>/tokens.json"
 HOW = f"`endcap up` makes one in {WHERE}, or set ENDCAP_SECRET_TOKEN; then start the service"
 SEND = "send Authorization: Bearer and the key; a page may add ?key= and a publishable one"
 ANY_KEY = "a publishable or the secret key"
+PROVEN = "the caller's own: with the user_proof of this id, or by the secret key"
 
 
 class Sent(NamedTuple):
@@ -50,6 +52,7 @@ class KeyRules:
 
     required: bool
     origins: dict[str, tuple[str, ...]]
+    user_proof: bool = False  # a user_id is the caller's own, or it is refused
 
 
 class Keys:
@@ -58,6 +61,7 @@ class Keys:
     def __init__(self, rules: KeyRules, held: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
         """`held`: kind -> label -> keys. Raises ParamsError for a key that would open two things."""
         self._rules = rules
+        self._secrets = tuple(key for keys in held.get(SECRET, {}).values() for key in keys)
         self._callers: dict[bytes, Caller] = {}
         for kind, labelled in held.items():
             for label, keys in labelled.items():
@@ -65,6 +69,8 @@ class Keys:
         self._kinds = {caller.kind for caller in self._callers.values()}
         if rules.required and not self._kinds & {PUBLISHABLE, SECRET}:
             raise ParamsError(f"access.keys.required: true, and there is no key. Next: {HOW}")
+        if rules.user_proof and not self._secrets:
+            raise ParamsError(f"access.keys.user_proof: true, and there is no secret key. Next: {HOW}")
         labels = {caller.name.partition(":")[2] for caller in self._callers.values()} - {""}
         if strange := sorted(set(rules.origins) - labels):
             raise ParamsError(
@@ -125,6 +131,22 @@ class Keys:
         step = "leave it out, or send Authorization: Bearer and the secret key from a server"
         raise RequestError(field, value, "with the secret key", status=401, next_step=step)
 
+    def owns(self, caller: Caller, user: str | None, proof: str | None) -> bool:
+        """Whether `caller` may tell or ask of `user`; no `proof` is asked for unless it is configured.
+
+        A visit needs none: its id is made at random and known to its page alone.
+        """
+        if user is None or caller.trusted or not self._rules.user_proof:
+            return True
+        given = (proof or "").encode("utf-8", "surrogatepass")
+        return any([hmac.compare_digest(proof_of(key, user).encode(), given) for key in self._secrets])
+
+    def require_own(self, caller: Caller, user: str | None, proof: str | None) -> None:
+        """RequestError 401 for another shopper."""
+        if not self.owns(caller, user, proof):
+            step = "have the shop's server make user_proof (docs/api.md), or leave user_id out"
+            raise RequestError("user_id", user, PROVEN, status=401, next_step=step)
+
     def admit_items(self, sent: Sent) -> None:
         """RequestError unless the header holds the catalogue or the secret key."""
         if not self._kinds & {CATALOGUE, SECRET}:
@@ -138,6 +160,15 @@ class Keys:
             raise RequestError(
                 "authorization", given, allowed, status=401, next_step="send the catalogue key"
             )
+
+
+def proof_of(key: str, user: str) -> str:
+    """What the shop's server gives the page of a shopper who is logged in: HMAC-SHA256 by the secret key.
+
+    >>> proof_of("a secret key of the shop", "U123")[:8]
+    'e7df95e4'
+    """
+    return hmac.new(key.encode(), user.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
 def _hash(key: str) -> bytes:

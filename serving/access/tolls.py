@@ -66,6 +66,7 @@ class Rates:
 
     lists: RatesOf
     events: RatesOf
+    refused: Rate  # of one address, in each worker
 
 
 class Bucket(NamedTuple):
@@ -90,6 +91,10 @@ class Toll:
         for bucket in self._buckets:
             words += [b"%.3f" % bucket.rate.drains_us, b"%.0f" % bucket.rate.piled_us, b"%d" % self._units]
         return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%s\r\n" % (len(word), word) for word in words])
+
+    def settle_here(self) -> None:
+        """As `settle`, by what this worker counted: of what nobody reads a list or a row for."""
+        self.settle(self._local.charge(self._buckets, self._units))
 
     def settle(self, reply: int | None) -> None:
         """RequestError 429 where a bucket is full; None: Redis did not answer."""
@@ -118,8 +123,8 @@ class LocalRates:
         self._clock = clock
         self._until: dict[str, float] = {}  # bucket -> us at which it is empty
 
-    def charge(self, buckets: Sequence[Bucket], units: int) -> int:
-        """As tolls.lua."""
+    def charge(self, buckets: Sequence[Bucket], units: int, keep: bool = True) -> int:
+        """As tolls.lua; without `keep` what it would say."""
         now = self._clock() * 1e6
         if len(self._until) > MOST_LOCAL:
             self._until = {name: at for name, at in self._until.items() if at > now}
@@ -131,7 +136,7 @@ class LocalRates:
             if until - now > rate.piled_us:
                 return number * PLACE + math.ceil((until - now - rate.piled_us) / 1000)
             charged[name] = until
-        self._until |= charged
+        self._until |= charged if keep else {}
         return 0
 
 
@@ -148,6 +153,20 @@ class TollGate:
     def events(self, caller: Caller, shopper: str | None, address: str | None, units: int) -> Toll:
         """Of `units` events; `shopper` None where they are of several."""
         return self._toll("events", self._rates.events, caller, shopper, address, units)
+
+    def refused(self, address: str | None) -> None:
+        """Charge an address for what was not even worth a question."""
+        self._local.charge(self._of_refused(address), 1)
+
+    def require_manners(self, address: str | None) -> None:
+        """RequestError 429 where an address was refused too often."""
+        buckets = self._of_refused(address)
+        if reply := self._local.charge(buckets, 1, keep=False):
+            Toll(buckets, 1, "refused", self._local).settle(reply)
+
+    def _of_refused(self, address: str | None) -> list[Bucket]:
+        name = f"{BUCKET}refused:address:{_short(address or '')}"
+        return [Bucket("address", name, self._rates.refused)] if address is not None else []
 
     def _toll(
         self, what: str, rates: RatesOf, caller: Caller, shopper: str | None, address: str | None, units: int

@@ -24,6 +24,10 @@ DEFAULT_N = 10  # of Gorse and Metarank
 NO_CATEGORY = "no category: a list of one category alone is not made here; ask POST /v1/rank with its items"
 
 
+class Unseen(Exception):
+    """Asked for by HEAD: judged and charged, but a list that nobody sees was not shown."""
+
+
 def handlers(terms: Terms) -> tuple[tuple[str, str, tuple[str, ...], Handler], ...]:
     """System, address below its door, methods, handler."""
     lists, get, post = terms.lists, ("GET",), ("POST",)
@@ -118,7 +122,11 @@ def _metarank_rank(terms: Terms) -> Handler:
 
 async def _list(http: HttpRequest, desk: Desk, asked: Mapping[str, Any]) -> Answer:
     request = build(asked, desk.params.max_items)
-    return await desk.storefront.recommend(request, admitted(http, desk.keys, desk.gate, request))
+    toll = admitted(http, desk.keys, desk.gate, request)
+    if http.method == "HEAD":
+        toll.settle_here()
+        raise Unseen
+    return await desk.storefront.recommend(request, toll)
 
 
 def _surface(http: HttpRequest, usual: str) -> str:

@@ -14,10 +14,11 @@ from starlette.routing import Route
 
 from serving import prometheus
 from serving.compat import carousels, goods
+from serving.compat.carousels import Unseen
 from serving.compat.receipts import ANSWERS, REFUSALS, Taken, picture
 from serving.errors import RequestError
 from serving.http.api import Desk, Handler, guarded, read_body
-from serving.http.callers import shown_elsewhere, source_of
+from serving.http.callers import address, shown_elsewhere, source_of
 from serving.http.requests import parse_instant, parse_json, query_pairs
 from serving.payloads import gorse, insights, measurement, metarank, pixels, retail, snowplow, tracks, ubi
 from serving.payloads.payload import Dropped, System, moment
@@ -68,12 +69,13 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
     async def admitted(http: HttpRequest, desk: Desk) -> Response:
         try:
             http.state.caller = desk.keys.caller(shown_elsewhere(http), foreign=True)
-            if http.method == "HEAD":  # a list that nobody sees was not shown, and nobody tells events by it
-                return Response(headers={"Cache-Control": "private, no-store"})
             return await handler(http, desk)
+        except Unseen:
+            return Response(headers={"Cache-Control": "private, no-store"})
         except RequestError as error:
-            if system not in REFUSALS:
+            if system not in REFUSALS or error.status == 429:
                 raise
+            desk.gate.refused(address(http))
             prometheus.COMPAT.labels(system, "unreadable").inc()
             return REFUSALS[system](error)
 
@@ -82,6 +84,9 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
 
 def _events(system: str, read: System, terms: Terms) -> Handler:
     async def handler(http: HttpRequest, desk: Desk) -> Response:
+        if http.method == "HEAD":  # nobody tells events by it
+            source_of(http, desk.keys, desk.gate, [None]).toll.settle_here()
+            raise Unseen
         if http.method == "GET":
             body = _from_query(http)
         else:
@@ -127,7 +132,9 @@ async def take(http: HttpRequest, body: Any, system: str, read: System, terms: T
     if theirs:
         now = await desk.storefront.now()
         clock = desk.ingress.clock(now, time.time_ns() // 1000, _sent_at(read, body))
-        source = source_of(http, desk.gate, http.state.caller, events, taken.dropped.total())
+        source = source_of(http, desk.keys, desk.gate, events, dropped=taken.dropped.total())
+        for event in events:  # no payload of theirs has a proof: the visit's deed, and no shopper's
+            event["user_id"] = event["user_id"] if source.owns(event["user_id"]) else None
         receipt = await desk.ingress.accept(events, clock, source)
         for fault in receipt.rejected:
             taken.rejected.append({"index": sources[fault["index"]], "error": fault["error"]})

@@ -26,7 +26,7 @@ from serving.cascade.board import as_told
 from serving.cascade.queueing import ARRIVED
 from serving.errors import RequestError
 from serving.http.assets import ASSETS, HEADERS, cached, etag
-from serving.http.callers import admitted, caller_of, shown, source_of
+from serving.http.callers import address, admitted, caller_of, require_manners, shown, source_of
 from serving.http.connections import ARRIVAL, READ_ON, Arrival
 from serving.http.ingress import Ingress, Receipt, parse_events
 from serving.http.inquiry import Inquiries, parse_explain
@@ -108,6 +108,7 @@ async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
     request = parse_query(pairs, desk.params.max_items)
     toll = admitted(http, desk.keys, desk.gate, request)
     if http.method == "HEAD":  # a list that nobody sees is none that was shown
+        toll.settle_here()
         return Response(headers=NOT_KEPT, media_type=JSON)
     return _list(http, desk, await desk.storefront.recommend(request, toll))
 
@@ -130,11 +131,11 @@ async def rank(http: HttpRequest, desk: Desk) -> Response:
 async def events(http: HttpRequest, desk: Desk) -> Response:
     wait = _waits(http)
     body = await read_body(http, desk.params.max_body_bytes)
-    caller = caller_of(http, desk.keys)
-    raw, sent_at = parse_events(body, desk.params.max_events)
+    caller_of(http, desk.keys)
+    raw, sent_at, proof = parse_events(body, desk.params.max_events)
     now = await desk.storefront.now()
     clock = desk.ingress.clock(now, time.time_ns() // 1000, sent_at)
-    receipt = await desk.ingress.accept(raw, clock, source_of(http, desk.gate, caller, raw))
+    receipt = await desk.ingress.accept(raw, clock, source_of(http, desk.keys, desk.gate, raw, proof))
     return _told(desk, receipt, wait)
 
 
@@ -262,12 +263,15 @@ def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[R
 
     async def endpoint(http: HttpRequest) -> Response:
         ARRIVED.set(http.scope.get(ARRIVAL, Arrival()).at)
+        desk: Desk | None = getattr(http.app.state, "desk", None)
         try:
-            desk: Desk | None = getattr(http.app.state, "desk", None)
             if desk is None:
                 raise UnavailableError("the service is starting")
+            require_manners(http, desk.keys, desk.gate)
             return await handler(http, desk)
         except RequestError as error:
+            if desk is not None and error.status != 429:
+                desk.gate.refused(address(http))
             told = {401: ("WWW-Authenticate", "Bearer"), 405: ("Allow", error.allowed)}
             told[429] = "Retry-After", str(error.retry_after_s)
             headers = dict([told[error.status]]) if error.status in told else None

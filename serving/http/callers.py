@@ -14,6 +14,7 @@ from feature_repo.ports import bearer
 from serving.access.counting import Source
 from serving.access.credentials import PARAMETER, Caller, Keys, Sent
 from serving.access.tolls import Toll, TollGate
+from serving.errors import RequestError
 from serving.http.requests import query_pairs
 from serving.types import Request
 
@@ -56,6 +57,7 @@ def caller_of(http: HttpRequest, keys: Keys) -> Caller:
 def admitted(http: HttpRequest, keys: Keys, gate: TollGate, *requests: Request) -> Toll:
     """What these lists are charged to, once the caller may have them; RequestError 401 or 403."""
     caller = caller_of(http, keys)
+    keys.require_own(caller, requests[0].user_id, requests[0].user_proof)
     for request in requests:
         for field in ("debug", "as_of"):
             if value := getattr(request, field):
@@ -64,18 +66,35 @@ def admitted(http: HttpRequest, keys: Keys, gate: TollGate, *requests: Request) 
     return gate.lists(caller, shopper, address(http), len(requests))
 
 
+def require_manners(http: HttpRequest, keys: Keys, gate: TollGate) -> None:
+    """RequestError 429, before a body is read, of an address that was refused too often, unless trusted."""
+    try:
+        gate.require_manners(address(http))
+    except RequestError:
+        if not caller_of(http, keys).trusted:
+            raise
+
+
 def source_of(
-    http: HttpRequest, gate: TollGate, caller: Caller, raw: Sequence[Any], dropped: int = 0
+    http: HttpRequest,
+    keys: Keys,
+    gate: TollGate,
+    raw: Sequence[Any],
+    proof: str | None = None,
+    dropped: int = 0,
 ) -> Source:
     """Where these events come from; what is wrong with one is not judged here.
 
-    `dropped`: how many more were told that are none of ours; reading them was work as well.
+    `proof`: that the shopper whom they name is the caller. `dropped`: how many more were told that are none
+    of ours; reading them was work as well.
     """
     named = (one.get("session_id") for one in raw if isinstance(one, dict))
     visits = {visit for visit in named if is_id(visit)}
     shopper = visits.pop() if len(visits) == 1 else None
+    caller = caller_of(http, keys)
     own = None if caller.trusted else address(http)
-    return Source(gate.events(caller, shopper, own, len(raw) + dropped), own)
+    toll = gate.events(caller, shopper, own, len(raw) + dropped)
+    return Source(toll, own, lambda user: keys.owns(caller, user, proof))
 
 
 _HERE = ("127.0.0.1", "::1", "testclient")

@@ -34,6 +34,8 @@
   // One id, or a JSON list of them: an id may hold spaces and commas.
   const ids = (text) => (!text ? [] : text[0] === "[" ? JSON.parse(text) : [text]);
   const agreed = own.consent === "false" ? { consent: false } : {};
+  // That the shopper is who the page says, made by the shop's server.
+  const proof = own.proof ? { user_proof: own.proof } : {};
   const who = () => ({ session_id: visit(), ...(own.user ? { user_id: own.user } : {}) });
 
   // Addresses of the catalogue are data: one that would run as a script is not followed.
@@ -55,7 +57,7 @@
     clearTimeout(timer);
     timer = 0;
     while (waiting.length) {
-      const body = JSON.stringify({ sent_at: Date.now() * 1000, events: waiting.splice(0, MOST) });
+      const body = JSON.stringify({ sent_at: Date.now() * 1000, events: waiting.splice(0, MOST), ...proof });
       const to = keyed("/v1/events");
       if (!(navigator.sendBeacon && navigator.sendBeacon(to, body)))
         fetch(to, { method: "POST", body, keepalive: true, mode: "no-cors" }).catch(() => {});
@@ -121,7 +123,7 @@
       const surfaces = found.map(({ dataset: { endcap, items, limit } }) => ({
         surface: endcap, items: ids(items), ...(limit ? { limit: Number(limit) } : {}),
       }));
-      const page = { surfaces, ...who(), cart: ids(own.cart), fields: FIELDS };
+      const page = { surfaces, ...who(), ...proof, cart: ids(own.cart), fields: FIELDS };
       const lists = (await ask("/v1/page", page)).surfaces;
       lists.forEach((list, at) => fill(found[at], list));
       return lists;
@@ -133,7 +135,7 @@
 
   // Told and in the features: the lists that are asked for next know of it.
   const tell = (fields) => ask("/v1/events?wait=1", {
-    sent_at: Date.now() * 1000, events: [{ event_id: fresh(), ts: Date.now() * 1000, ...who(), ...agreed, ...fields }],
+    ...proof, sent_at: Date.now() * 1000, events: [{ event_id: fresh(), ts: Date.now() * 1000, ...who(), ...agreed, ...fields }],
   }).catch((error) => console.warn("endcap:", error));
 
   addEventListener("pagehide", flush);

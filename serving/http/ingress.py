@@ -26,13 +26,15 @@ from feature_repo.events import NAMES, check_event, is_id
 from feature_repo.persons.pseudonyms import Persons
 from serving import prometheus
 from serving.access.counting import Source, Verdicts
+from serving.access.credentials import PROVEN
 from serving.errors import RequestError
-from serving.http.requests import parse_instant, parse_object
+from serving.http.requests import parse_instant, parse_object, require_id
 from serving.http.waiting import Waiters
 from serving.live.complaints import Complaints, cause_of
 from serving.live.disk import Disk
 from serving.params import Serving
 
+ALONGSIDE = ("events", "sent_at", "user_proof")
 YIELD_EVERY = 50  # events checked before others have their turn: 1 ms
 
 log = logging.getLogger(__name__)
@@ -67,17 +69,19 @@ class Clock(NamedTuple):
     shift: int = 0  # how far the sender's clock is behind ours
 
 
-def parse_events(body: bytes, max_events: int) -> tuple[list[Any], int | None]:
-    """The list in {"events": [...]} and `sent_at` (us), if given; RequestError for anything else."""
+def parse_events(body: bytes, max_events: int) -> tuple[list[Any], int | None, str | None]:
+    """The list in {"events": [...]}, and, if given, `sent_at` (us) and `user_proof`; else RequestError."""
     fields = parse_object(body, halves=True)
     for name in fields:
-        if name not in ("events", "sent_at"):
-            raise RequestError(name, fields[name], "the fields events and sent_at", next_step="drop it")
+        if name not in ALONGSIDE:
+            raise RequestError(name, fields[name], f"the fields {', '.join(ALONGSIDE)}", next_step="drop it")
     events = fields.get("events")
     if not isinstance(events, list) or not 1 <= len(events) <= max_events:
         found = f"{len(events)} events" if isinstance(events, list) else events
         raise RequestError("events", found, f"a list of 1 to {max_events} events")
-    return events, parse_instant("sent_at", fields.get("sent_at"))
+    if (proof := fields.get("user_proof")) is not None:
+        require_id("user_proof", proof)
+    return events, parse_instant("sent_at", fields.get("sent_at")), proof
 
 
 def canonical(raw: Any, clock: Clock) -> dict[str, Any]:
@@ -160,6 +164,8 @@ class Ingress:
                 await asyncio.sleep(0)
             try:
                 entry = canonical(event, clock)
+                if source and not source.owns(entry["user_id"]):
+                    raise EventError("user_id", entry["user_id"], PROVEN)
                 if self._persons.enter(entry):
                     good.append(entry)
                 else:

@@ -212,6 +212,7 @@ def build(fields: Mapping[str, Any], max_items: int) -> Request:
         surface=surface,
         user_id=_id("user_id", fields.get("user_id")),
         session_id=_id("session_id", fields.get("session_id")),
+        user_proof=_id("user_proof", fields.get("user_proof")),
         items=_ids("items", fields.get("items"), max_items),
         cart=_ids("cart", fields.get("cart"), max_items),
         exclude=_ids("exclude", fields.get("exclude"), max_items),

@@ -72,6 +72,9 @@ def nullable(schema: Schema) -> Schema:
     return schema | {"type": [schema["type"], "null"]}
 
 
+PROOF = "of user_id by the shop's server, where access.keys.user_proof asks for one"
+
+
 def fields(params: Serving) -> dict[str, Schema]:
     """Each of requests.FIELDS; all but the surface may be absent."""
     most = params.max_items
@@ -81,6 +84,7 @@ def fields(params: Serving) -> dict[str, Schema]:
         "surface": listed("the shelf that is filled", SURFACES),
         "user_id": text("the shopper, where known; an unknown one is no error"),
         "session_id": text("the visit"),
+        "user_proof": text(PROOF),
         "items": ids("the products of the page: they steer the list and are not in it", most),
         "cart": ids("what is in the cart: likewise", most),
         "exclude": ids("not to be shown", most),
@@ -157,7 +161,8 @@ def event() -> Schema:
 def events(params: Serving) -> Schema:
     batch = {"type": "array", "items": event(), "minItems": 1, "maxItems": params.max_events}
     sent = nullable(instant("what the device's clock showed when it sent them"))
-    return object_of({"events": batch, "sent_at": sent}, "events")
+    told: dict[str, Schema] = {"events": batch, "sent_at": sent, "user_proof": nullable(text(PROOF))}
+    return object_of(told, "events")
 
 
 def change() -> Schema:

@@ -19,7 +19,6 @@ UNKNOWN, RETURNED, NOBODY, NO_PRODUCT = "unknown_event", "return", "no_visitor",
 TOO_MANY = "too_many_products"
 MAX_LINES = 500  # products of one event; GA4, which allows most, stops at 200
 S, MS, US = 1_000_000, 1_000, 1  # us in a unit of time
-_REQUEST_ID = re.compile(r"[0-9a-f]{32}\Z")
 _NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{0,15})?\Z", re.ASCII)
 _DIGITS = re.compile(r"-?\d{1,20}\Z", re.ASCII)
 
@@ -130,14 +129,9 @@ def moment(value: Any, unit: int = MS) -> Any:
     return value
 
 
-def is_ours(name: str) -> bool:
-    """Whether it has the form of a request id: of today's, or of those of earlier versions."""
-    return _REQUEST_ID.match(name) is not None or looks_signed(name)
-
-
 def ours(name: str | None) -> str | None:
     """The name of a list where it is a request id; that of somebody else's list is none."""
-    return name if name and is_ours(name) else None
+    return name if name and looks_signed(name) else None
 
 
 def list_of(*names: Any) -> dict[str, Any]:
@@ -147,9 +141,9 @@ def list_of(*names: Any) -> dict[str, Any]:
     {'request_id': None, 'surface': 'pdp_fbt', 'list_name': 'Bought together'}
     """
     said = [found for name in names if (found := label(name))]
-    others = [name for name in said if not is_ours(name)]
+    others = [name for name in said if not looks_signed(name)]
     return {
-        "request_id": next((name for name in said if is_ours(name)), None),
+        "request_id": next((name for name in said if looks_signed(name)), None),
         "surface": next((name for name in others if name in SURFACES), None),
         "list_name": next(iter(reversed(others)), None),
     }

@@ -34,7 +34,8 @@ from serving.payloads.terms import Terms
 
 PARTS, MAX_PARTS = ",[{", 2_048  # of the JSON inside one field of an event
 
-REFUSALS = ("deny_all", "withdrawn", "expired", "pending")  # eventType of an entity consent_preferences
+# eventType of consent_preferences/1-0-0; the others are allow_all and implicit_consent
+REFUSALS, SOME = ("deny_all", "withdrawn", "expired", "pending"), "allow_selected"
 
 
 def events(body: Any) -> list[Any]:
@@ -58,8 +59,8 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
     entities = [_entity(one) for one in listed(_inside(told, "co", "cx").get("data"))]
     products = lines([entity for name, entity in entities if name == "product"])
     session = next((entity for name, entity in entities if name == "client_session"), {})
-    said = [text(entity.get("eventType")) for name, entity in entities if name == "consent_preferences"]
-    agreed = not any(one in REFUSALS for one in said)
+    said = [entity for name, entity in entities if name == "consent_preferences"]
+    agreed = all(_agreed(one, terms.consent_category) for one in said)
     order = next((entity.get("transaction_id") for name, entity in entities if name == "transaction"), None)
     device = first(told.get("duid"), session.get("userId"), told.get("nuid"), told.get("tnuid"))
     ids = identity.visitor(device, told.get("uid"), first(told.get("sid"), session.get("sessionId"))).ids()
@@ -86,6 +87,12 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
         }
         for place, product in enumerate(products, 1)
     ]
+
+
+def _agreed(consent: Mapping[str, Any], category: str) -> bool:
+    """What an entity says of a category; its scopes count where only some were chosen."""
+    kind = text(consent.get("eventType"))
+    return kind not in REFUSALS and (kind != SOME or category in listed(consent.get("consentScopes")))
 
 
 def _inside(event: Mapping[str, Any], plain: str, packed: str) -> Mapping[str, Any]:

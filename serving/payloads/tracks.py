@@ -100,10 +100,14 @@ def translate(call: Any, terms: Terms) -> list[dict[str, Any]]:
 
 
 def _agreed(context: Mapping[str, Any], category: str) -> bool:
-    """Segment says of each category whether it is allowed, RudderStack which were denied; neither: agreed."""
+    """Segment tells of each category whether it is allowed, RudderStack which are; neither: agreed.
+
+    Where RudderStack names what was allowed, what it does not name is not, as for its own destinations.
+    """
     said = fields(fields(context.get("consent")).get("categoryPreferences")).get(category)
-    denied = listed(fields(context.get("consentManagement")).get("deniedConsentIds"))
-    return said is not False and category not in denied
+    managed = fields(context.get("consentManagement"))
+    allowed, denied = listed(managed.get("allowedConsentIds")), listed(managed.get("deniedConsentIds"))
+    return said is not False and category not in denied and (not allowed or category in allowed)
 
 
 TRACKS = System(calls, translate, sent_at)

@@ -128,9 +128,11 @@ def ask(shop: Shop, path: str = "/v1/recommend", **fields: Any) -> dict[str, Any
     return found
 
 
-def give_keys(shop: Shop, required: bool = False, origins: Any = None, **held: Any) -> None:
+def give_keys(
+    shop: Shop, required: bool = False, origins: Any = None, user_proof: bool = False, **held: Any
+) -> None:
     """Have these keys and no others: kind -> label -> keys."""
-    keys = Keys(KeyRules(required, origins or {}), held)
+    keys = Keys(KeyRules(required, origins or {}, user_proof), held)
     app = shop.client.app
     app.state.desk = replace(app.state.desk, keys=keys)  # type: ignore[attr-defined]
 

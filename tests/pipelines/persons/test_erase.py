@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -29,7 +28,7 @@ from feature_repo.params import shop as active
 from feature_repo.persons import privacy, tombstones
 from feature_repo.persons.pseudonyms import Persons
 from feature_repo.places import REWRITING
-from pipelines.persons import erase, person, receipt, retain, unfinished, whose
+from pipelines.persons import erase, person, receipt, unfinished, whose
 from pipelines.retrain.dvc_cache import undisturbed
 from serving.release.state import EXPOSURES, read_audit
 
@@ -278,15 +277,3 @@ def test_a_receipt_that_is_none_is_refused(tmp_path: Path, shop: Shop) -> None:
         receipt.read(file)
     with pytest.raises(ParamsError, match=r"--receipt: .* allowed: a file in a folder that is there"):
         erase.erase(ANN, "why", shop.redis, tmp_path / "no" / "receipt.json")
-
-
-def test_what_is_older_than_allowed_is_removed_and_nothing_else(shop: Shop) -> None:
-    kept = privacy.load("privacy", privacy.Privacy).retention
-    old, new = (shop.home / f"data/email/{name}.parquet" for name in ("old", "new"))
-    old.parent.mkdir()
-    for path in (old, new):
-        path.write_bytes(b"")
-    now = new.stat().st_mtime
-    os.utime(old, (now - (kept.email + 1) * 86_400,) * 2)
-    assert [path for _, path, _ in retain.remove(kept, now)] == [old]
-    assert new.exists() and not old.exists()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shops.storefront import HERO, SECRET, SECRET_KEY, Shop, give_keys, make_home, metric, open_shop
 
 from feature_repo.errors import ParamsError
+from feature_repo.eventlog.keys import stream_key
 from feature_repo.ports import tokens, tokens_file
-from serving.access.credentials import KeyRules, Keys
+from serving.access.credentials import KeyRules, Keys, proof_of
 
 DE, AT, OLD = "publishable-key-of-de", "publishable-key-of-at", "publishable-old-of-de"
 PAGE, OTHER = "https://shop.example", "https://other.example"
@@ -91,6 +94,53 @@ def test_what_is_secret_is_answered_to_the_shops_servers_alone(shop: Shop, field
     assert asked(shop).status_code == 200  # the plane is open, what is secret stays so
 
 
+def test_where_proofs_are_asked_for_nobody_reads_or_writes_another_shoppers_history(shop: Shop) -> None:
+    give_keys(shop, user_proof=True, secret={"": (SECRET_KEY,)})
+    ann, bob = proof_of(SECRET_KEY, "ann"), proof_of(SECRET_KEY, "bob")
+    item, views = {"items": ["item-1"]}, [{"surface": "homepage_hero"}]
+    asking = {"/v1/recommend": HERO, "/v1/rank": HERO | item, "/v1/page": {"surfaces": views}}
+    for path, body in asking.items():
+        for proof in (None, bob, ann[:-1], "é"):
+            refused = shop.post(path, {**body, "user_id": "ann", "user_proof": proof})
+            assert refused.status_code == 401 and refused.json()["error"]["field"] == "user_id", refused.text
+        assert shop.post(path, {**body, "user_id": "ann", "user_proof": ann}).status_code == 200
+        assert shop.post(path, {**body, "user_id": None, "session_id": "s"}).status_code == 200
+        trusted = shop.client.post(path, json={**body, "user_id": "ann"}, headers=SECRET)
+        assert trusted.status_code == 200
+    assert "the user_proof of this id" in refused.text
+    assert [shop.client.get(f"{GET}&user_id=ann{end}").status_code for end in ("", f"&user_proof={ann}")] == [
+        *(401, 200)
+    ]
+    told = {"type": "product_viewed", "session_id": "s", "item_id": "item-1"}
+    batch = {"events": [{**told, "user_id": "ann"}, {**told, "user_id": "bob"}, told], "user_proof": ann}
+    answer = shop.post("/v1/events", batch).json()
+    assert (answer["accepted"], [one["index"] for one in answer["rejected"]]) == (2, [1])
+    assert "user_id" in answer["rejected"][0]["error"]
+
+
+def test_where_proofs_are_asked_for_another_systems_client_names_shoppers_by_the_secret_key(
+    shop: Shop,
+) -> None:
+    give_keys(shop, user_proof=True, secret={"": (SECRET_KEY,)})
+    path = "/compat/gorse/api/recommend/ann?n=3"
+    assert shop.client.get(path).status_code == 401
+    assert shop.client.get(path, headers={"X-API-Key": SECRET_KEY}).status_code == 200
+    read = {"FeedbackType": "read", "UserId": "ann", "ItemId": "item-1"}
+    for headers, owner in (({}, None), ({"X-API-Key": SECRET_KEY}, "ann")):
+        before = entries(shop)
+        assert shop.client.post("/compat/gorse/api/feedback", json=[read], headers=headers).json() == {
+            "RowAffected": 1
+        }
+        (event,) = [one for one in entries(shop) if one not in before]
+        assert (event["user_id"], event["session_id"]) == (owner, "ann")
+        read = {**read, "ItemId": "item-2"}
+
+
+def entries(shop: Shop) -> list[dict[str, Any]]:
+    found = [one for p in range(4) for one in shop.redis.xrange(stream_key(p))]
+    return [orjson.loads(fields[b"event"]) for _, fields in found]
+
+
 def test_a_head_shows_nobody_a_list(shop: Shop) -> None:
     give_keys(shop)
     before = metric("endcap_answers_total", surface="homepage_hero", arm="champion", served_from="live")
@@ -121,6 +171,8 @@ def test_one_key_opens_one_thing_and_labels_are_those_that_are_there() -> None:
         Keys(KeyRules(False, {}), {"publishable": {"de": (DE,)}, "secret": {"": (DE,)}})
     with pytest.raises(ParamsError, match=r"access.keys.origins.ch: no publishable key .* allowed: de"):
         Keys(KeyRules(False, {"ch": (PAGE,)}), {"publishable": {"de": (DE,)}})
+    with pytest.raises(ParamsError, match=r"access.keys.user_proof: true, and there is no secret key"):
+        Keys(KeyRules(False, {}, True), {"publishable": {"de": (DE,)}})
     with pytest.raises(ParamsError, match=r"access.keys.required: true, and there is no key"):
         Keys(KeyRules(True, {}), {})
 

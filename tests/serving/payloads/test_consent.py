@@ -22,12 +22,14 @@ def call(**context: Any) -> dict[str, Any]:
     return VIEW | {"context": context}
 
 
-def ecommerce(consent: str | None) -> dict[str, Any]:
+def ecommerce(consent: str | None, scopes: list[str] | None = None) -> dict[str, Any]:
     def of(name: str, data: Any) -> dict[str, Any]:
         return {"schema": f"iglu:com.snowplowanalytics.snowplow/{name}/jsonschema/1-0-0", "data": data}
 
     entities = [of("product", {"id": "P1"})]
-    entities += [of("consent_preferences", {"eventType": consent})] if consent else []
+    entities += (
+        [of("consent_preferences", {"eventType": consent, "consentScopes": scopes})] if consent else []
+    )
     told = of("unstruct_event", of("snowplow_ecommerce_action", {"type": "product_view"}))
     return {"e": "ue", "duid": "d", "ue_pr": orjson.dumps(told).decode()} | {
         "co": orjson.dumps(of("contexts", entities)).decode()
@@ -42,6 +44,13 @@ def ecommerce(consent: str | None) -> dict[str, Any]:
         (TRACKS, call(consent={"categoryPreferences": {"Advertising": True, "Analytics": False}}), True),
         (TRACKS, call(consentManagement={"deniedConsentIds": ["Advertising"]}), False),
         (TRACKS, call(consentManagement={"deniedConsentIds": None}, consent=[1]), True),
+        (TRACKS, call(consentManagement={"allowedConsentIds": ["Analytics"]}), False),
+        (
+            TRACKS,
+            call(consentManagement={"allowedConsentIds": ["Advertising"], "deniedConsentIds": []}),
+            True,
+        ),
+        (TRACKS, call(consentManagement={"allowedConsentIds": []}), True),
         (PIXELS, PIXEL, True),
         (PIXELS, PIXEL | {"customerPrivacy": {"preferencesProcessingAllowed": False}}, False),
         (PIXELS, PIXEL | {"customerPrivacy": {"preferencesProcessingAllowed": True}}, True),
@@ -49,6 +58,10 @@ def ecommerce(consent: str | None) -> dict[str, Any]:
         (TRACKER, ecommerce("allow_all"), True),
         (TRACKER, ecommerce("deny_all"), False),
         (TRACKER, ecommerce("withdrawn"), False),
+        (TRACKER, ecommerce("implicit_consent"), True),
+        (TRACKER, ecommerce("allow_selected"), False),
+        (TRACKER, ecommerce("allow_selected", ["necessary"]), False),
+        (TRACKER, ecommerce("allow_selected", ["necessary", "Advertising"]), True),
     ],
 )
 def test_a_refusal_in_their_words_is_one_in_ours(system: System, body: Any, agreed: bool) -> None:

@@ -79,10 +79,10 @@ GOLDEN: dict[str, tuple[list[tuple[Any, ...]], dict[str, int]]] = {
     "gorse": ([("product_viewed", "i", "u", "u", "*", D, D, D, D, D, D)], {"unknown_event": 1}),
     "algolia": (
         [
-            ("click", "o1", "u", "u", "*", D, D, 1, D, "43b15df305339e827f0ac0bdc5ebcaa7", D),
+            ("click", "o1", "u", "u", "*", D, D, 1, D, D, D),
             ("impression", "o1", "u", "u", "*", D, D, D, D, D, D),
             ("impression", "o2", "u", "u", "*", D, D, D, D, D, D),
-            ("purchase_completed", "o1", "u", "u", "*", 9.9, 2, D, D, "43b15df305339e827f0ac0bdc5ebcaa7", D),
+            ("purchase_completed", "o1", "u", "u", "*", 9.9, 2, D, D, D, D),
         ],
         {"unknown_event": 1},
     ),
