@@ -5,8 +5,8 @@
 The release of a shop that runs answers in process, by its own request path and the rows of its shoppers;
 nothing is asked over HTTP and nothing is written. Shoppers come day by day for a first page and a category
 page; each list is judged by the expected clicks of its slots, by the world's own truth. Both policies meet
-the same shoppers. Every night the products that nobody will have been shown for 72 hours by the next night are
-put on offer, and whatever is shown leaves it. The three days before the week are without the budget for both.
+the same shoppers. Every night the products that nobody will have seen for 72 hours by the next night are put
+on offer, and whatever is shown leaves it. The three days before the week are without the budget for both.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Shelves:
     def unseen(self, now: int, hours: float) -> np.ndarray:
         """Rows on sale for `hours`, of which nobody was shown any as long."""
         since = now - round(hours * HOUR_US)
-        sold = on_sale(self.matrix, now) & (self.matrix.available_from <= since)
-        return np.flatnonzero(sold & (self.last <= since))
+        rows = np.flatnonzero((self.last <= since) & (self.matrix.available_from <= since))
+        return rows[on_sale(self.matrix, now, rows)]
 
     def show(self, items: list[str], now: int) -> None:
         rows = self.matrix.rows_of(items)
