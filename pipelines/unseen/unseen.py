@@ -119,8 +119,9 @@ def triage(
     causes = Counter(one["cause"] for one in items)
     could = sum(causes[name] for name in COULD_BE_SOLD)
     saved = sum(last > since >= seen.own.get(item, 0) for item, last in last_seen.items())
-    reach = {"unseen_without": could + saved, "lists_a_day": seen.lists}
-    reach["slots_a_day"] = ceil(reach["unseen_without"] * 24 / hours)
+    without = could + saved
+    slots = ceil(without * 24 / hours)
+    reach = {"unseen_without": without, "slots_a_day": slots, "lists_a_day": seen.lists}
     report = {
         "now": instant(now).isoformat(),
         "hours": hours,

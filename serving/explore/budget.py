@@ -53,7 +53,7 @@ def exchanged(redis: Any, shown: Sequence[str], known: OnOffer, read: int) -> tu
     if shown:
         asked.rpush(SHOWN_KEY, *shown).expire(SHOWN_KEY, KEPT_S)
     *_, raw, others = asked.get(UNSEEN_KEY).lrange(SHOWN_KEY, 0, -1).execute()
-    held = {"version": 0, "items": []} if raw is None else orjson.loads(raw)
+    held: dict[str, Any] = {"version": 0, "items": []} if raw is None else orjson.loads(raw)
     found = OnOffer(held["version"], tuple(held["items"]))
     return found, [item.decode() for item in others[read if found == known else 0 :]]
 
