@@ -1,12 +1,12 @@
 """A week of the simulated shop with and without the budget for unseen products: who is shown, at what cost.
 
-    endcap up && python benchmarks/unseen.py [--visits 1000] [--days 7] [--share 0.15]
+    endcap up && python benchmarks/unseen.py [--visits 600] [--days 7] [--share 0.55]
 
 The release of a shop that runs answers in process, by its own request path and the rows of its shoppers;
 nothing is asked over HTTP and nothing is written. Shoppers come day by day for a first page and a category
 page; each list is judged by the expected clicks of its slots, by the world's own truth. Both policies meet
-the same shoppers. Every night the products that nobody was shown for 72 hours are put on offer. The three
-days before the week are without the budget for both.
+the same shoppers. Every night the products that nobody will have seen for 72 hours by the next night are put
+on offer, and whatever is shown leaves it. The three days before the week are without the budget for both.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from feature_repo.ports import redis_url
 from pipelines.protocol.metrics import bootstrap_interval
 from pipelines.simulate.world import Context as Moment
 from pipelines.simulate.world import World
+from pipelines.unseen.unseen import UnseenParams
 from serving.explore.chance import draw
 from serving.explore.explorer import SEEK
 from serving.explore.offer import Explore, Offer
@@ -39,7 +40,7 @@ from serving.stages.eligibility import on_sale
 from serving.stages.steering import UNSTEERED
 from serving.types import Context, Request
 
-K, BEFORE, UNSEEN_HOURS = 12, 3, 72
+K, BEFORE = 12, 3
 SURFACES = ("homepage_hero", "category_sort")
 
 
@@ -55,16 +56,16 @@ class Told(NamedTuple):
 class Shelves:
     """The shop under one policy: what was shown when, and the counts by which the long tail is told."""
 
-    def __init__(self, matrix: ItemMatrix, start: int) -> None:
+    def __init__(self, matrix: ItemMatrix) -> None:
         self.matrix = matrix
-        self.last = np.full(len(matrix), start - UNSEEN_HOURS * HOUR_US - 1)
+        self.last = np.zeros(len(matrix), np.int64)
         self._today = np.zeros(len(matrix))
 
-    def unseen(self, now: int) -> np.ndarray:
-        """Rows on sale for UNSEEN_HOURS, of which nobody was shown any as long."""
-        since = now - UNSEEN_HOURS * HOUR_US
-        sold = on_sale(self.matrix, now) & (self.matrix.available_from <= since)
-        return np.flatnonzero(sold & (self.last <= since))
+    def unseen(self, now: int, hours: float) -> np.ndarray:
+        """Rows on sale for `hours`, of which nobody was shown any as long."""
+        since = now - round(hours * HOUR_US)
+        rows = np.flatnonzero((self.last <= since) & (self.matrix.available_from <= since))
+        return rows[on_sale(self.matrix, now, rows)]
 
     def show(self, items: list[str], now: int) -> None:
         rows = self.matrix.rows_of(items)
@@ -91,13 +92,16 @@ def week(
     share: float,
 ) -> Told:
     """BEFORE days without the budget, then `days` with `share` of the lists exploring, `per_day` at most."""
-    shelves, rng = Shelves(features.matrix, start), np.random.default_rng(args.seed)
+    shelves, rng = Shelves(features.matrix), np.random.default_rng(args.seed)
+    of = load("unseen", UnseenParams)
     people, everything, unseen = world.shoppers, np.arange(len(world.shop.item_ids)), list[int]()
     activity, called = people.activity / people.activity.sum(), persons()
     clicks, explored, looked = list[float](), 0, world.examination(np.arange(1, K + 1))
     for day in range(BEFORE + args.days):
         live, now = day >= BEFORE, start + day * DAY_US
-        offered = shelves.unseen(now) if live and share else np.zeros(0, np.int64)
+        due = shelves.unseen(now, of.hours - of.every) if live and share else np.zeros(0, np.int64)
+        due = due[np.argsort(shelves.last[due], kind="stable")]
+        offered = np.sort(due[: args.per_day * len(SURFACES)])
         left = dict.fromkeys(SURFACES, args.per_day)
         for visit in range(args.visits):
             now += DAY_US // args.visits
@@ -116,17 +120,17 @@ def week(
                 served = recommend(request, release, visitor, shelves.matrix, steering)
                 items = [slot.item_id for slot in served.slots]
                 shelves.show(items, now)
+                offered = offered[~np.isin(offered, shelves.matrix.rows_of(items))]
                 if served.explored:
                     left[surface] -= 1
                     explored += 1
-                    offered = offered[offered != shelves.matrix.row[items[-1]]]
                 if live:
                     moment = Moment(surface, int(leaf[0]), int(style[0]), -1, float(today[0]))
                     chance = world.click_probability(who, everything, moment)
                     listed = [world.row[item] for item in items]
                     clicks.append(float((chance[listed] * looked[: len(listed)]).mean()))
         shelves.close(now)
-        unseen.append(len(shelves.unseen(now)))
+        unseen.append(len(shelves.unseen(now, of.hours)))
     return Told(unseen, np.array(clicks), explored)
 
 
@@ -134,9 +138,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--visits", type=int, default=1000, help="a day; each asks for two lists")
+    parser.add_argument("--visits", type=int, default=600, help="a day; each asks for two lists")
     parser.add_argument("--days", type=int, default=7)
-    parser.add_argument("--share", type=float, default=0.15, help="of the lists that explore")
+    parser.add_argument("--share", type=float, default=0.55, help="of the lists that explore")
     parser.add_argument("--per-day", type=int, default=load("explore", Explore).per_day)
     parser.add_argument("--seed", type=int, default=5)
     args = parser.parse_args()

@@ -5,6 +5,7 @@ there is trouble nor that it is over.
 """
 
 import json
+import math
 import shutil
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from feature_repo.clock import SECOND_US
 from feature_repo.files import is_reserved
 from feature_repo.places import RETRAINED, REWRITING
 from monitoring.experiment.guard import RolloutParams, burnt_in
-from monitoring.experiment.sequential import ArmStatistics, compare
+from monitoring.experiment.sequential import ArmStatistics, Interval, compare
 from serving.release import state
 
 TAKEN_BACK = ("rollback", "revert_to_previous")  # in the audit
@@ -140,14 +141,22 @@ def drifted(report: Path, limit: float) -> list[Trouble]:
     return [Trouble("drift", told, "endcap retrain", numbers)]
 
 
+def lift(
+    champion: ArmStatistics, holdout: ArmStatistics, params: AlarmParams, rollout: RolloutParams
+) -> Interval | None:
+    """Relative difference of the champion's CTR from the holdout's, for all looks; None: too early."""
+    if not burnt_in(champion, holdout, rollout):
+        return None
+    found = compare(champion, holdout, 0.0, params.alpha, params.tightest_error)
+    return found if math.isfinite(found.upper) else None
+
+
 def no_lift(
     champion: ArmStatistics, holdout: ArmStatistics, params: AlarmParams, rollout: RolloutParams
 ) -> list[Trouble]:
     """Bestsellers are credibly clicked more than the champion's lists, at any number of looks."""
-    if not burnt_in(champion, holdout, rollout):
-        return []
-    found = compare(champion, holdout, 0.0, params.alpha, params.tightest_error)
-    if not found.upper < 0:
+    found = lift(champion, holdout, params, rollout)
+    if found is None or not found.upper < 0:
         return []
     low, high = max(float(found.lower), -1.0), float(found.upper)
     told = (

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from redis import Redis
 
+from monitoring.fitting.reliability import clicked, reliability
 from monitoring.fitting.relisted import Answer, Answers
 from monitoring.fitting.showroom import Showroom
 from serving.live.exposures import PAIRS, SERVED
@@ -60,17 +61,28 @@ class Findings:
 def run(redis: Redis, room: Showroom, held: Document, draft: Document, now: int, last: int) -> dict[str, Any]:
     """The report on the newest `last` answers of the log, as JSON."""
     entries: Any = redis.xrevrange(SERVED, count=last)
-    answers = Answers(reversed(entries), room)
+    entries = entries[::-1]
+    answers = Answers(entries, room)
     old, new = Compiled(held, room.matrix, now), Compiled(draft, room.matrix, now)
     deeds = {rule.id: Deed(str(rule.do.action)) for rule in draft.rules}
     found = Findings(unusable=answers.unusable)
+    chances = room.bundle.profit.chances
+    true = reliability(answers, clicked(redis, entries), chances) if chances.known else None
+    scale = true["factor"] if true else {}
     for answer in answers:
-        _judge(answer, room, old, new, deeds, found)
-    return _report(found, deeds, room, lint.faults(draft, room.matrix, now))
+        _judge(answer, room, old, new, deeds, found, scale.get(answer.request.surface, 1.0))
+    told = _report(found, deeds, room, lint.faults(draft, room.matrix, now))
+    return told | {"reliability": true}
 
 
 def _judge(
-    answer: Answer, room: Showroom, old: Compiled, new: Compiled, deeds: dict[str, Deed], found: Findings
+    answer: Answer,
+    room: Showroom,
+    old: Compiled,
+    new: Compiled,
+    deeds: dict[str, Deed],
+    found: Findings,
+    scale: float,
 ) -> None:
     diversity, request = room.bundle.diversify, answer.request
     profit = room.bundle.profit
@@ -78,7 +90,9 @@ def _judge(
     steering = new.steering(request, answer.now)
     after = answer.list(diversity, steering, profit)
     if profit.chances.known:
-        found.expected.append([e for one in (before, after) for e in answer.expected(profit.chances, one)])
+        found.expected.append(
+            [scale * e for one in (before, after) for e in answer.expected(profit.chances, one)]
+        )
     found.answers += 1
     found.shown += len(answer.shown[:-1])  # the last may be the long tail's
     found.agreeing += len(answer.shown[:-1]) - _differing(answer.shown[:-1], before[: len(answer.shown) - 1])

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from feature_repo.assemble.matrix import ItemMatrix
 from monitoring.fitting.showroom import Showroom
 from serving.live.exposures import decode
 from serving.stages.diversify import Diversify
 from serving.stages.odds import BY_RELEVANCE, Chances, Profit
-from serving.stages.shelf import shelved
+from serving.stages.shelf import AS_RANKED, shelved
 from serving.stages.steering import PINNED, Steering, weighed
 from serving.types import Context, Filter, Floats, Ranked, Request
 
@@ -31,15 +32,23 @@ class Answers:
 
     def __iter__(self) -> Iterator["Answer"]:
         for meta, features in self.judged:
-            yield Answer(meta, features, self._room.matrix)
+            crafted = self._room.bundle.surfaces.of(meta["surface"]) is not None
+            yield Answer(meta, features, self._room.matrix, crafted)
 
 
 class Answer:
-    """One logged answer: its question, and its candidates as the ranker ordered them."""
+    """One logged answer: its question, and its candidates as the ranker ordered them.
 
-    def __init__(self, meta: Mapping[str, Any], features: Floats, matrix: ItemMatrix) -> None:
+    A `crafted` surface laid them out by its own filters, which hold on in the order of the log; what a factor
+    asks for moves along that order.
+    """
+
+    def __init__(
+        self, meta: Mapping[str, Any], features: Floats, matrix: ItemMatrix, crafted: bool = False
+    ) -> None:
         judged = meta["judged"]
         self.now, self.shown, self._matrix = meta["ts"], judged["shown"], matrix
+        self.request_id: str = meta["request_id"]
         context = Context(**judged["context"])
         self.request = Request(
             meta["surface"], meta["user_id"], meta["session_id"], context=context, limit=judged["limit"]
@@ -50,13 +59,22 @@ class Answer:
             for at, (item, source) in enumerate(zip(meta["items"], judged["sources"], strict=True))
             if item in matrix.row and source != PINNED
         ]
-        order = np.array(kept, np.int64)[np.argsort(-scores[kept], kind="stable")]
+        order = np.array(kept, np.int64)
+        self._crafted = crafted
+        if not crafted:
+            order = order[np.argsort(-scores[kept], kind="stable")]
         rows = matrix.rows_of([meta["items"][at] for at in order])
         source = tuple(judged["sources"][at] for at in order)
         self._ranked = Ranked(rows, scores[order], source, features[order]) if kept else None
         self._score = dict(zip(rows.tolist(), scores[order].tolist(), strict=True))
         self._may = (matrix.available_from <= self.now) & ~(matrix.stock <= 0)
         self._may[matrix.rows_of(judged["barred"])] = False
+
+    def chances(self, chances: Chances, items: list[str]) -> npt.NDArray[np.float64]:
+        """Of a click, of each of these items in its slot; an item of no row has the lowest score as well."""
+        lowest, row = min(self._score.values(), default=0.0), self._matrix.row
+        score = np.array([self._score.get(row.get(item, -1), lowest) for item in items], np.float32)
+        return chances.of(self.request.surface, score, np.arange(1, len(items) + 1))
 
     def expected(self, chances: Chances, items: list[str]) -> tuple[float, float]:
         """Clicks, and clicks times margin, that these items would get in these slots.
@@ -65,10 +83,7 @@ class Answer:
         """
         if not items or not self._score:
             return 0.0, 0.0
-        rows, lowest = self._matrix.rows_of(items), min(self._score.values())
-        score = np.array([self._score.get(row, lowest) for row in rows.tolist()], np.float32)
-        clicks = chances.of(self.request.surface, score, np.arange(1, len(rows) + 1))
-        margin = self._matrix.margin[rows]
+        clicks, margin = self.chances(chances, items), self._matrix.margin[self._matrix.rows_of(items)]
         known = margin[~np.isnan(margin)]
         margin = np.where(np.isnan(margin), known.mean() if len(known) else np.nan, margin)
         return float(clicks.sum()), float((clicks * margin).sum())
@@ -87,7 +102,9 @@ class Answer:
         score = np.concatenate([ranked.score[kept], np.full(len(more), ranked.score.min(), np.float32)])
         source = tuple(s for s, k in zip(ranked.source, kept, strict=True) if k) + (PINNED,) * len(more)
         values = np.zeros((len(rows), 0), np.float32)
-        found = profit.weigh(Ranked(rows, score, source, values), matrix, self.request.surface)
+        relevance = np.linspace(1, 0, len(rows), dtype=np.float32) if self._crafted else None
+        diversity = AS_RANKED if self._crafted else diversity
+        found = profit.weigh(Ranked(rows, score, source, values, relevance), matrix, self.request.surface)
         candidates = weighed(found, steering.factor)
         laid = shelved(diversity, candidates, matrix, limit, None, (filtered,), steering, pins)
         return [slot.item_id for slot in laid.slots]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
@@ -31,73 +32,66 @@ class ArmRow:
     health: Health
 
 
-class Arms:
-    """Joins exposures to clicks as they arrive; starts again when the rollout moves on.
-
-    Pages are made in threads, so one reader at a time.
-    """
-
-    def __init__(self, redis: Redis, params: FeedbackParams) -> None:
-        self._redis, self._params = redis, params
-        self._lock = threading.Lock()
-        self._version: int | None = None
-
-    def rows(self, rollout: RolloutState) -> list[ArmRow]:
-        """A row per arm that may be shown to somebody, in the order of serving.release.router.ARMS."""
-        with self._lock:
-            tallies = self._fed(rollout).tallies()
-        releases = dict(zip(ARMS, (rollout.champion, rollout.champion, rollout.challenger), strict=True))
-        return [
-            ArmRow(
-                arm=arm,
-                digest=release.digest,
-                tally=sum((tally for key, tally in tallies.items() if key[0] == arm), SlotCounts()),
-                health=state.read_health(self._redis, arm),
-            )
-            for arm, release in releases.items()
-            if release
-        ]
-
-    def statistics(self, rollout: RolloutState, *arms: str) -> list[ArmStatistics]:
-        """The clicks of these arms since the rollout changed last, for a test."""
-        with self._lock:
-            feedback = self._fed(rollout)
-            return [feedback.statistics(arm) for arm in arms]
-
-    def _fed(self, rollout: RolloutState) -> Feedback:
-        if self._version != rollout.version:
-            self._feedback = Feedback(self._params, version=rollout.version)
-            self._tail = Tail(self._redis, rollout.since)
-            self._version = rollout.version
-        self._tail.feed(self._feedback)
-        return self._feedback
-
-
-class Course:
-    """What was shown and clicked as far back as the logs are kept, whichever release served."""
-
-    def __init__(self, redis: Redis, params: FeedbackParams) -> None:
-        self._lock = threading.Lock()
-        self._feedback, self._tail = Feedback(params), Tail(redis)
-
-    def look(self) -> "Told":
-        """What has arrived until now."""
-        with self._lock:
-            self._tail.feed(self._feedback)
-            tallies = self._feedback.tallies()
-            whole = {arm: self._feedback.statistics(arm) for arm in ARMS}
-        days: dict[str, dict[str, dict[int, ArmStatistics]]] = defaultdict(lambda: defaultdict(dict))
-        for (arm, surface, day), tally in tallies.items():
-            days[surface][arm][day] = tally.statistics()
-        return Told(days, whole)
-
-
 @dataclass(frozen=True)
 class Told:
-    """`days`: by surface, arm and day since 1970; `whole`: by arm, each shopper once."""
+    """`days`: by surface, arm and day since 1970; `whole`: by arm, each shopper once. Both as far back as the
+    logs are kept, whichever release served.
+
+    Since the rollout changed last: `step` as `whole`, `tallies` by (arm, surface, day).
+    """
 
     days: Mapping[str, Mapping[str, Mapping[int, ArmStatistics]]]
     whole: Mapping[str, ArmStatistics]
+    step: Mapping[str, ArmStatistics]
+    tallies: Mapping[tuple[str, str, int], SlotCounts]
+
+
+class Course:
+    """Joins exposures to clicks as they arrive: all that is kept, and since the rollout changed last.
+
+    The logs are read once for both. Pages are made in threads, so one reader at a time.
+    """
+
+    def __init__(self, redis: Redis, params: FeedbackParams) -> None:
+        self._redis, self._params, self._lock = redis, params, threading.Lock()
+        self._whole, self._tail = Feedback(params), Tail(redis)
+        self._step, self._version = Feedback(params, version=0), 0  # no rollout has this one
+
+    def look(self, rollout: RolloutState) -> Told:
+        """What has arrived until now."""
+        with self._lock:
+            if self._version != rollout.version:
+                self._step = Feedback(self._params, version=rollout.version)
+                if self._version:  # what the tail has behind it; what it meets again changes nothing
+                    Tail(self._redis, rollout.since).feed(self._step)
+                self._version = rollout.version
+            self._tail.feed(self)
+            tallies, step_tallies = self._whole.tallies(), self._step.tallies()
+            whole, step = ({arm: fed.statistics(arm) for arm in ARMS} for fed in (self._whole, self._step))
+        days: dict[str, dict[str, dict[int, ArmStatistics]]] = defaultdict(lambda: defaultdict(dict))
+        for (arm, surface, day), tally in tallies.items():
+            days[surface][arm][day] = tally.statistics()
+        return Told(days, whole, step, step_tallies)
+
+    def update(self, exposures: list[dict[str, Any]], events: list[dict[str, Any]]) -> None:
+        """A batch of the logs, for both."""
+        self._whole.update(exposures, events)
+        self._step.update(exposures, events)
+
+
+def rows(redis: Redis, rollout: RolloutState, told: Told) -> list[ArmRow]:
+    """A row per arm that may be shown to somebody, in the order of serving.release.router.ARMS."""
+    releases = dict(zip(ARMS, (rollout.champion, rollout.champion, rollout.challenger), strict=True))
+    return [
+        ArmRow(
+            arm=arm,
+            digest=release.digest,
+            tally=sum((tally for key, tally in told.tallies.items() if key[0] == arm), SlotCounts()),
+            health=state.read_health(redis, arm),
+        )
+        for arm, release in releases.items()
+        if release
+    ]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ from monitoring.pages.figures import reports
 
 
 def gather(desk: Desk, _: Asked) -> Mapping[str, Any]:
-    """All of them, newest first."""
-    return {"reports": reports(desk.data)}
+    """Newest first; of the data docs their first pages, which link to the others."""
+    found = reports(desk.data)
+    return {
+        "reports": [one for one in found if "/data_docs/" not in one.path or one.path.endswith("/index.html")]
+    }
 
 
 def report(desk: Desk, asked: Asked) -> Response:

@@ -8,6 +8,7 @@ import orjson
 from feature_repo.places import UNSEEN, UNSEEN_PICTURE
 from monitoring.pages.desk import Asked, Desk
 
+HOPELESS = ("sold out", "not in release")  # nobody expects an impression of them: they come last
 MOST = 200  # products on the page; the report's own page has all
 
 
@@ -15,7 +16,7 @@ def gather(desk: Desk, asked: Asked) -> Mapping[str, Any]:
     """`cause` of the query narrows the products to those of one."""
     file = desk.data / "reports" / UNSEEN.name
     report = orjson.loads(file.read_bytes()) if file.exists() else None
-    found = report["items"] if report else []
+    found = sorted(report["items"], key=lambda one: one["cause"] in HOPELESS) if report else []
     if cause := asked.query.get("cause"):
         found = [one for one in found if one["cause"] == cause]
     picture = f"reports/{UNSEEN_PICTURE.name}"

@@ -1,16 +1,15 @@
 """Overview: what is wrong, who serves whom, what each arm gets day by day, what a release is worth."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from feature_repo.params import load
 from monitoring.alerting.lookout import alarms
+from monitoring.alerting.troubles import AlarmParams, lift
 from monitoring.experiment.guard import RolloutParams
-from monitoring.experiment.sequential import ArmStatistics, Interval, compare
-from monitoring.pages import trend
+from monitoring.pages import figures, trend
 from monitoring.pages.desk import Asked, Desk
-from monitoring.pages.figures import Arms, Course, Told
+from monitoring.pages.figures import Course, Told
 from serving.release import state
 from serving.release.router import ARMS, CHAMPION, HOLDOUT
 
@@ -23,17 +22,19 @@ def gather(desk: Desk, _: Asked) -> Mapping[str, Any]:
     wrong = [one for one in alarms(desk.redis) if not one.over]
     if rollout is None:
         return {"rollout": None, "alarms": wrong}
-    arms = desk.once(Arms, lambda: Arms(desk.redis, desk.feedback))
-    told = desk.once(Course, lambda: Course(desk.redis, desk.feedback)).look()
-    params = load("rollout", RolloutParams)
+    told = desk.once(Course, lambda: Course(desk.redis, desk.feedback)).look(rollout)
+    params, enough = load("alarms", AlarmParams), load("rollout", RolloutParams)
+    spans = (("since then", told.step), ("as far back as the logs are kept", told.whole))
     return {
         "rollout": rollout,
         "alarms": wrong,
-        "arms": arms.rows(rollout),
+        "arms": figures.rows(desk.redis, rollout, told),
         "surfaces": surfaces(told),
         "names": ARMS,
-        "whole": told.whole,
-        "lift": lift(told.whole[CHAMPION], told.whole[HOLDOUT], params),
+        "lifts": [
+            (span, one[CHAMPION], one[HOLDOUT], lift(one[CHAMPION], one[HOLDOUT], params, enough))
+            for span, one in spans
+        ],
         "alpha": params.alpha,
     }
 
@@ -51,13 +52,3 @@ def surfaces(told: Told) -> list[tuple[str, int, Any]]:
         slots = sum(int(one.impressions) for days in recent.values() for one in days.values())
         drawn.append((name, slots, trend.draw(recent)))
     return sorted(drawn, key=lambda one: (-one[1], one[0]))
-
-
-def lift(champion: ArmStatistics, holdout: ArmStatistics, params: RolloutParams) -> Interval | None:
-    """Relative difference of the champion's CTR from the holdout's, for all looks; None: too early."""
-    told = champion, holdout
-    few = min(one.shoppers for one in told) < params.burn_in_shoppers
-    if few or min(one.clicks for one in told) < params.burn_in_clicks:
-        return None
-    found = compare(champion, holdout, 0.0, params.alpha, params.tightest_error)
-    return found if math.isfinite(found.upper) else None

@@ -67,14 +67,13 @@ def look_out(desk: "Desk") -> None:
 def looks(desk: "Desk", params: "AlarmParams") -> Mapping[str, "Look"]:
     """Kind of trouble -> how it is looked for."""
     from monitoring.alerting import troubles
-    from monitoring.pages.figures import Arms
+    from monitoring.pages.figures import Course
 
     def holdout() -> "list[Trouble]":
         if (rollout := state.read(desk.redis)) is None:
             return []
-        arms = desk.once(Arms, lambda: Arms(desk.redis, desk.feedback))
-        champion, kept = arms.statistics(rollout, CHAMPION, HOLDOUT)
-        return troubles.no_lift(champion, kept, params, load("rollout", RolloutParams))
+        step = desk.once(Course, lambda: Course(desk.redis, desk.feedback)).look(rollout).step
+        return troubles.no_lift(step[CHAMPION], step[HOLDOUT], params, load("rollout", RolloutParams))
 
     return {
         "rollback": partial(troubles.rolled_back, desk.redis, params.rollback_s),

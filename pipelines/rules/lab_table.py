@@ -31,6 +31,7 @@ def show(report: Mapping[str, Any]) -> None:
             before, after = told[name]
             change, low, high = told[f"{name}_change"]
             out.print(f"  {words:<12} {before:.3%} -> {after:.3%}, {change:+.3%} ({low:+.3%} to {high:+.3%})")
+        out.print(f"  {_came_true(report['reliability'])}")
     else:
         out.print("  no expected CTR: the release has no calibrated chance of a click")
     rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", ">new", "gains most"])
@@ -52,6 +53,15 @@ def show(report: Mapping[str, Any]) -> None:
         out.print(f"{surface}: {lists} lists have fewer products than were asked for")
     for fault in report["faults"]:
         out.print(Fault(**fault).line(), markup=False)
+
+
+def _came_true(told: Mapping[str, Any] | None) -> str:
+    if told is None:
+        return "too few of these answers have a known fate to say whether such chances come true"
+    rate, low, high = told["clicked"]
+    factors = ", ".join(f"{surface} x {factor:.2f}" for surface, factor in told["factor"].items())
+    interval = f"{rate:.3%} ({low:.3%} to {high:.3%})"
+    return f"as shown, the release expected {told['expected']:.3%} and {interval} came true; hence {factors}"
 
 
 def _shown(text: str, width: int) -> str:

@@ -30,16 +30,20 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass
 class Sightings:
-    """`last`: item -> us of its newest impression; `days`: day since 1970 -> item -> impressions."""
+    """`last`: item -> us of its newest impression; `days`: day since 1970 -> item -> impressions.
+
+    `own`: as `last`, of slots that did not explore. `lists`: surface -> answers of the last 24 hours.
+    """
 
     last: dict[str, int] = field(default_factory=dict)
+    own: dict[str, int] = field(default_factory=dict)
     days: dict[int, Counter[str]] = field(default_factory=dict)
-    newest: int = 0  # us, of any list
+    lists: Counter[str] = field(default_factory=Counter)
 
-    def note(self, item: str, ts: int, day: int, shown: int = 1) -> None:
+    def note(self, item: str, ts: int, day: int, shown: int = 1, explored: bool = False) -> None:
         self.days.setdefault(day, Counter())[item] += shown
-        self.last[item] = max(ts, self.last.get(item, 0))
-        self.newest = max(ts, self.newest)
+        for last in (self.last,) if explored else (self.last, self.own):
+            last[item] = max(ts, last.get(item, 0))
 
 
 def newest_list(redis: Any) -> int:
@@ -64,8 +68,10 @@ def read(redis: Any, now: int, days: int) -> Sightings:
             shown = orjson.loads(fields[b"exposure"])
             if since <= (ts := int(shown["ts"])) <= now:
                 first = min(first, ts)
-                for item in shown["items"]:
-                    seen.note(item, ts, ts // DAY_US)
+                seen.lists[shown["surface"]] += ts > now - DAY_US
+                explored = len(shown["items"]) - 1 if shown.get("explored") else None
+                for slot, item in enumerate(shown["items"]):
+                    seen.note(item, ts, ts // DAY_US, explored=slot == explored)
         place = f"({entries[-1][0].decode()}"
     if at(IMPRESSIONS).exists():
         file = existing(IMPRESSIONS, "ingest", "event_ts", "item_id")

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 from typing import Annotated, Any
 
 import orjson
@@ -38,6 +39,7 @@ class UnseenParams:
     """Section `unseen` of params.yaml."""
 
     hours: float  # without an impression, of a product that was on sale all that time
+    every: float  # hours between two runs: what would be unseen by the next is on offer to be explored
     answers: int  # logged, whose candidates are searched for them
     asked: int  # logged questions that the release answers again, where no candidates were logged
     days: int  # of impressions that are looked at
@@ -61,39 +63,49 @@ def main(
     if not until:
         raise DataError("impressions", "nothing was ever shown", next_step="serve shoppers, or give --now")
     room = showroom.opened(redis)
-    report = triage(redis, room, until, hours or params.hours, params)
-    report |= {"exploration": _bill(redis, explore), "runs": _earlier(report, params.runs)}
+    report, due, reach = triage(redis, room, until, hours or params.hours, params)
+    reach["lists_a_day"] = sum(reach["lists_a_day"][surface] for surface in explore.surfaces)
+    report |= {"exploration": _bill(redis, explore) | reach, "runs": _earlier(report, params.runs)}
     write_json(at(UNSEEN), report)
     webpage.write_picture(report, at(UNSEEN_PICTURE))
     webpage.write_page(report, at(UNSEEN_PAGE), UNSEEN_PICTURE.name)
     if explore.share:
-        open_to = [
-            one for one in report["items"] if one["cause"] not in ("sold out", "not in release", "blocked")
-        ]
-        oldest = sorted(open_to, key=lambda one: (one["last_seen"] or "", one["item_id"]))
-        budget.publish(redis, OnOffer(until, tuple(one["item_id"] for one in oldest[: explore.most])))
+        slots = explore.per_day * len(explore.surfaces)  # a product needs one
+        budget.publish(redis, OnOffer(until, tuple(due[:slots])))
     else:
         budget.withdraw(redis)
     print(orjson.dumps(report).decode()) if json_output else show(report, params.named)
     return 0
 
 
-def triage(redis: Any, room: Any, now: int, hours: float, params: UnseenParams) -> dict[str, Any]:
-    """The report but for exploration and earlier runs; `room`: monitoring.fitting.showroom.Showroom."""
+def triage(
+    redis: Any, room: Any, now: int, hours: float, params: UnseenParams
+) -> tuple[dict[str, Any], list[str], dict[str, Any]]:
+    """The report but for exploration and earlier runs; the products due to be explored; what all of it takes.
+
+    Due is what could be sold and would be unseen by the next run, longest unseen first: an offer of what is
+    unseen already would leave each product unseen for `every` hours of its round. `room`:
+    monitoring.fitting.showroom.Showroom.
+    """
     from pipelines.unseen import sightings
     from pipelines.unseen.causes import CAUSES, COULD_BE_SOLD, blocking, cause, places
     from serving.rules import published
 
     seen = sightings.read(redis, now, params.days)
     words = _titles(room)
-    since = now - round(hours * HOUR_US)
-    unseen = {item for item in words if seen.last.get(item, 0) <= since}
+    since, early = (now - round(left * HOUR_US) for left in (hours, max(hours - params.every, 0)))
+    last_seen = {item: seen.last.get(item, 0) for item in words}
+    unseen = {item for item, last in last_seen.items() if last <= early}
     rules, _ = published.documents(published.read(redis))
     lists, source = _lists(redis, room, now, rules, params)
     stands, blocked = places(lists, unseen), blocking(rules, lists, room.matrix, now)
-    items = []
-    for item in sorted(unseen):
+    items, due = [], []
+    for item in sorted(unseen, key=lambda item: (last_seen[item], item)):
         why, told = cause(item, room.matrix, blocked, stands[item], now, hours)
+        if why in COULD_BE_SOLD and why != "blocked":
+            due.append(item)
+        if last_seen[item] > since:
+            continue
         last = instant(seen.last[item]).isoformat() if item in seen.last else None
         one: dict[str, Any] = {
             "item_id": item,
@@ -103,18 +115,25 @@ def triage(redis: Any, room: Any, now: int, hours: float, params: UnseenParams) 
             "last_seen": last,
         }
         items.append(one | {"rank": stands[item].rank, "gap": stands[item].gap})
+    items.sort(key=lambda one: one["item_id"])
     causes = Counter(one["cause"] for one in items)
-    return {
+    could = sum(causes[name] for name in COULD_BE_SOLD)
+    saved = sum(last > since >= seen.own.get(item, 0) for item, last in last_seen.items())
+    without = could + saved
+    slots = ceil(without * 24 / hours)
+    reach = {"unseen_without": without, "slots_a_day": slots, "lists_a_day": seen.lists}
+    report = {
         "now": instant(now).isoformat(),
         "hours": hours,
         "source": source,
         "products": len(words),
         "unseen": len(items),
-        "could_be_sold": sum(causes[name] for name in COULD_BE_SOLD),
+        "could_be_sold": could,
         "causes": {name: causes[name] for name in CAUSES if causes[name]},
         "days": sightings.by_day(seen, sorted(words), params.tail),
         "items": items,
     }
+    return report, due, reach
 
 
 def _titles(room: Any) -> dict[str, str]:
@@ -200,6 +219,9 @@ def show(report: Mapping[str, Any], named: int) -> None:
         products.add_row(_cell(one["item_id"], 12), _cell(one["title"], 18), one["cause"], rank, short, last)
     out.print(products)
     spent = report["exploration"]
+    need, lists = f"{spent['slots_a_day']:,} slots a day", f"{spent['lists_a_day']:,} of the last day"
+    out.print(f"to reach all: {need}, one in a list; lists that could: {lists}")
+    out.print(f"could be sold and unseen, had nothing been explored: {spent['unseen_without']:,}")
     if spent.get("ctr_change"):
         change, low, high = spent["ctr_change"]
         clicks, least, most = spent["clicks"]

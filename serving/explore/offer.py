@@ -25,7 +25,6 @@ class Explore:
     share: float  # of the lists, whose last slot is an unseen product's; 0: none, and nothing is polled
     per_day: int  # such slots of a surface and a UTC day at most, all workers together
     surfaces: tuple[str, ...]  # without a craft of their own: filters leave no room for a draw
-    most: int  # products on offer at a time, those that were unseen longest first
     lease: int  # slots of the day's budget that a worker takes at a time
     poll_s: float  # how often a worker looks for other products and more slots
 
@@ -49,7 +48,8 @@ class Offer:
 
     def open(self, may: Filter, taken: Collection[int], fits: Callable[[int], bool]) -> list[int]:
         """Those that this list may show: let by `may`, not on it already, and within the rules' caps."""
-        return [r for r in self.rows[may.of(self.rows)].tolist() if r not in taken and fits(r)]
+        held = set(taken)
+        return [r for r in self.rows[may.of(self.rows)].tolist() if r not in held and fits(r)]
 
     def pick(self, rows: list[int]) -> int | None:
         """One of `rows`, each as likely; None where the draw gives the slot to nobody."""

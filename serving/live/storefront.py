@@ -230,8 +230,8 @@ class Storefront:
         )
         rules, propensity = steering.version, served.propensity if served else 1.0
         explored = served.explored if served else None
-        if explored and self._explorer:
-            self._explorer.spent(request.surface, slots[-1].item_id)
+        if self._explorer:
+            self._explorer.shown(request.surface, slots, bool(explored))
         self._exposures.add(exposure(request, answer, now, version, propensity, rules, explored))
         if served and slots and self._draw() < self._params.served_share:
             meta = sample(request, answer, now, served, matrix, rules)

@@ -6,19 +6,24 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from redis import Redis
 from shops.rules import IDS, ITEMS, NOW, document, steering
 from shops.storefront import StillFeatures
 from shops.tiny_bundle import make
 
+from feature_repo.eventlog.lua import append
 from monitoring.fitting import lab
+from monitoring.fitting.reliability import PRIOR, clicked, reliability
+from monitoring.fitting.relisted import Answers
 from monitoring.fitting.showroom import Showroom
 from pipelines.protocol.served import _batch
 from pipelines.rules import lab_table
 from serving.live.exposures import SERVED, decode, encode, sample
 from serving.pipeline import recommend, visitor_of
 from serving.release import bundle
+from serving.stages.odds import Chances
 from serving.types import Answer, Request
 
 HELD = {"pin": {"items": ["item-11"], "slots": [2]}}
@@ -32,11 +37,14 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Showroom:
     return Showroom(release, features, {item: f"Title [of] {item}" for item in IDS})
 
 
-def logged(redis: Redis, room: Showroom, *held: dict[str, Any], answers: int = 4) -> dict[str, Any]:
+def logged(
+    redis: Redis, room: Showroom, *held: dict[str, Any], answers: int = 4, surface: str = "homepage_hero"
+) -> dict[str, Any]:
     """Answers under the rules that held go to the log; the last one's meta."""
     meta: dict[str, Any] = {}
     for n in range(answers):
-        request = Request("homepage_hero", session_id=f"s{n}")
+        beside = (f"item-{n % 9 + 20}",) if surface == "pdp_fbt" else ()
+        request = Request(surface, session_id=f"s{n}", items=beside)
         asked = steering(*held, request=request)
         served = recommend(request, room.bundle, visitor_of(request, NOW, None, None), ITEMS, asked)
         answer = Answer(f"r{n}", request.surface, served.slots, "champion", "b", "live", None, None, 1.0)
@@ -69,6 +77,49 @@ def test_an_unchanged_draft_changes_nothing(redis_url: str, room: Showroom) -> N
     logged(redis, room, HELD)
     found = lab.run(redis, room, document(HELD), document(HELD), NOW, 100)
     assert (found["displaced"], found["gain"], found["lose"]) == (0, [], [])
+
+
+def test_a_list_that_a_surface_laid_out_by_its_own_filters_is_made_again(
+    redis_url: str, room: Showroom
+) -> None:
+    redis = Redis.from_url(redis_url)
+    meta = logged(redis, room, surface="pdp_fbt")
+    draft = document({"block": {"where": {"item_id": [meta["judged"]["shown"][0]]}}})
+    found = lab.run(redis, room, document(), draft, NOW, 100)
+    assert found["agreement"] == 1.0
+    assert found["rules"][0]["changed"] >= 1
+
+
+def test_chances_are_held_against_what_was_clicked_and_corrected_by_surface(
+    redis_url: str, room: Showroom
+) -> None:
+    redis, n = Redis.from_url(redis_url), 40
+    for surface in ("homepage_hero", "pdp_fbt"):
+        logged(redis, room, answers=n, surface=surface)
+    entries: Any = redis.xrange(SERVED)
+    for at, answer in enumerate(answers := list(Answers(entries, room))):
+        answer.request_id = f"q{at}"  # of both surfaces apart
+        told = {
+            "request_id": f"q{at}",
+            "ts": NOW,
+            "unit": f"u{at}",
+            "session_id": f"u{at}",
+            "arm": "champion",
+        }
+        told |= {"surface": answer.request.surface, "items": answer.shown}
+        redis.xadd("endcap:exposures", {"exposure": orjson.dumps(told)})
+        for item in answer.shown[: 2 if answer.request.surface == "pdp_fbt" else 0]:
+            click = {"event_id": f"{at} {item}", "event_ts": NOW + 1, "type": "click", "item_id": item}
+            append(redis, 0, orjson.dumps(click | {"session_id": f"u{at}", "request_id": f"q{at}"}))
+    flat = Chances(odds=(-99.0, 99.0), chance=(1 / 12, 1 / 12))  # one click a list is expected
+    found = reliability(answers, clicked(redis, entries), flat)
+    assert found is not None and found["answers"] == 2 * n
+    assert found["expected"] == pytest.approx(1 / 12, rel=0.02)
+    rate, low, high = found["clicked"]
+    assert rate == pytest.approx(1 / 12, rel=0.02) and low < rate < high
+    assert found["factor"]["pdp_fbt"] == pytest.approx((2 * n + PRIOR) / (n + PRIOR), rel=0.02)
+    assert found["factor"]["homepage_hero"] == pytest.approx(PRIOR / (n + PRIOR), rel=0.02)
+    assert reliability(answers[:5], clicked(redis, entries), flat) is None
 
 
 def test_what_a_rule_pinned_is_in_no_training_row(redis_url: str, room: Showroom) -> None:

@@ -26,7 +26,8 @@ def report() -> dict[str, Any]:
     told = {"now": "2026-03-04T06:09:06+00:00", "hours": 72, "source": "2 logged answers", "products": 60}
     told |= {"unseen": 3, "could_be_sold": 2, "causes": {"outranked": 2, "sold out": 1}, "items": items}
     explored = {"lists": 40, "shoppers": 30, "clicks": 2}
-    bill = {"explored": explored, "ctr_change": [-0.01, -0.03, 0.01], "clicks": [-0.4, -1.2, 0.4]}
+    reach = {"share": 0.1, "unseen_without": 9, "slots_a_day": 3, "lists_a_day": 40}
+    bill = reach | {"explored": explored, "ctr_change": [-0.01, -0.03, 0.01], "clicks": [-0.4, -1.2, 0.4]}
     return told | {"exploration": bill}
 
 
@@ -39,7 +40,12 @@ def test_the_page_shows_the_newest_report_and_executes_nothing(redis_url: str, t
         assert "endcap unseen" in client.get("/unseen", headers=BEARER).text
         (tmp_path / "reports" / "unseen.json").write_bytes(orjson.dumps(report()))
         page = client.get("/unseen", headers=BEARER).text
-        assert "3 of 60 products" in page and "-1.00 %" in page and "/reports/reports/unseen.png" in page
+        assert (
+            "3 of 60 products" in page
+            and "-1.00 %" in page
+            and "3 slots a day" in page
+            and "/reports/reports/unseen.png" in page
+        )
         assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
         narrow = client.get("/unseen", params={"cause": "sold out"}, headers=BEARER).text
         assert ">i2<" in narrow and ">i0<" not in narrow

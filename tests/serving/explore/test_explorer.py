@@ -24,9 +24,9 @@ from serving.explore.offer import UNSEEN, Explore, Offer
 from serving.pipeline import Bundle, recommend, visitor_of
 from serving.release import bundle, state
 from serving.stages.steering import UNSTEERED, Steering
-from serving.types import Request
+from serving.types import Request, Slot
 
-ON = Explore(share=0.4, per_day=1000, surfaces=("homepage_hero",), most=50, lease=500, poll_s=1.0)
+ON = Explore(share=0.4, per_day=1000, surfaces=("homepage_hero",), lease=500, poll_s=1.0)
 OFFERED = ["item-50", "item-55", "item-57", "item-58"]
 SOLD_OUT = "item-59"
 VISITS = [f"visit {number}" for number in range(120)]
@@ -211,7 +211,7 @@ async def test_a_new_offer_takes_the_place_of_the_old(redis_url: str) -> None:
     visitor = visitor_of(request, NOW, None, None)
     first = explorer.offer(request, visitor, ITEMS)
     assert first is not None and [ITEMS.ids[row] for row in first.rows] == OFFERED
-    explorer.spent("homepage_hero", "item-55")
+    explorer.shown("homepage_hero", [Slot("item-55", 0, 0.0, "popular")], explored=False)
     second = explorer.offer(request, visitor, ITEMS)
     assert second is not None and "item-55" not in [ITEMS.ids[row] for row in second.rows]
     budget.publish(redis, budget.OnOffer(8, ("item-1", "gone")))
@@ -221,3 +221,32 @@ async def test_a_new_offer_takes_the_place_of_the_old(redis_url: str) -> None:
     budget.withdraw(redis)
     await explorer.poll()
     assert explorer.offer(request, visitor, ITEMS) is None
+
+
+@pytest.mark.anyio
+async def test_what_one_worker_has_shown_no_other_explores_until_the_next_offer(redis_url: str) -> None:
+    publish(redis_url)
+    redis = Redis.from_url(redis_url)
+    one, other = (Explorer(redis, ON, clock=lambda: 20_000 * 86_400_000_000) for _ in range(2))
+
+    def left(worker: Explorer) -> list[str]:
+        request = Request("homepage_hero", session_id="s")
+        offer = worker.offer(request, visitor_of(request, NOW, None, None), ITEMS)
+        return [ITEMS.ids[row] for row in offer.rows] if offer else []
+
+    for worker in (one, other):
+        await worker.poll()
+        assert left(worker) == OFFERED
+    one.shown("homepage_hero", [Slot("item-57", 11, 0.0, UNSEEN)], explored=True)
+    other.shown("cart_upsell", [Slot("item-50", 3, 0.0, "popular")], explored=False)
+    for _ in range(2):  # a worker hears at its next look what others told before
+        await one.poll()
+        await other.poll()
+    assert left(one) == left(other) == ["item-55", "item-58"]
+    assert redis.llen(budget.SHOWN_KEY) == 2 and 0 < redis.ttl(budget.SHOWN_KEY) <= budget.KEPT_S
+    one.shown("homepage_hero", [Slot("item-55", 11, 0.0, UNSEEN)], explored=True)
+    budget.publish(redis, budget.OnOffer(8, ("item-50", "item-55")))
+    for worker in (other, one):
+        await worker.poll()
+    assert left(other) == ["item-50", "item-55"]
+    assert left(one) == ["item-50"]  # it was shown: one impression is what it lacked
