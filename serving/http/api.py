@@ -238,6 +238,8 @@ def answer_bytes(answer: Answer) -> bytes:
         body["items"] = slots
     if not answer.warnings:
         del body["warnings"]
+    if not answer.flags:
+        del body["flags"]
     if answer.debug is None:
         del body["debug"]
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
