@@ -44,7 +44,7 @@ REFUSED: list[tuple[bytes, str]] = [
     (text({"variants": AB[:1]}), "flag 'f0', variants"),
     (
         text({"variants": [AB[0], {"name": "b", "do": {"order": "luck"}}]}),
-        "'ranker', 'blend' or 'bestsellers'",
+        "'blend' or 'bestsellers'",
     ),
     (text({"layer": "x"}), "flag 'f0', layer: 'x' is not allowed; allowed: no layer is in `layers`"),
     (text({"key": "a"}, {"key": "a"}), "flag 'a', flags: 'a' is not allowed; allowed: each name once"),
