@@ -53,12 +53,12 @@ def of_flag(flag: Flag) -> Callable[[Exposure], str | None]:
     return lambda shown: shown.variants.get(flag.key) if shown.flags >= flag.since else None
 
 
-def of_holdout(shown: Exposure) -> str:
+def of_holdout(shown: Exposure) -> str | None:
     """The holdout against everybody else: what personalising is worth."""
     return HOLDOUT_KEY if shown.arm == HOLDOUT else "personalised"
 
 
-def of_all(shown: Exposure) -> str:
+def of_all(shown: Exposure) -> str | None:
     """Everybody alike: what a plan is made from."""
     return "everybody"
 

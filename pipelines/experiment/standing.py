@@ -1,5 +1,6 @@
 """How an experiment stands, out of the logs: text of 80 columns, JSON with a picture, a page."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from redis import Redis
 
 from feature_repo.clock import instant
 from feature_repo.params import load
-from monitoring.experiment.attribution import FeedbackParams
+from monitoring.experiment.attribution import Exposure, FeedbackParams
 from monitoring.experiment.tail import Tail
 from monitoring.trials import forest_chart
 from monitoring.trials.outcomes import Outcomes, of_flag, of_holdout
@@ -90,6 +91,7 @@ class Standing:
 
 def of(redis: Redis, flags: Flags, key: str, params: Trials) -> Standing:
     """What the logs say of the experiment `key`, or of the holdout. Raises FlagsError where there is none."""
+    which: Callable[[Exposure], str | None]
     outcomes = Outcomes(load("feedback", FeedbackParams))
     if key == HOLDOUT_KEY:
         share = load("router", RouterParams).holdout_share

@@ -1,0 +1,144 @@
+"""An experiment over the running service: lists by variant, also after a restart, results from the logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from shops.service import Service, running_service
+from shops.storefront import SECRET
+
+from serving.flags import flag_versions
+from serving.flags.flag_document import parse
+from serving.release.state import EXPOSURES, Act
+
+PIN = {"pin": {"items": ["item-7", "item-8"], "slots": [0, 1]}}
+DOCUMENT = {
+    "rule_sets": {"sevens": {"rules": [{"id": "seven-first", "do": PIN}]}},
+    "flags": [
+        {
+            "key": "lists",
+            "status": "running",
+            "variants": [
+                {"name": "control"},
+                {"name": "sevens", "do": {"rule_set": "sevens"}},
+                {"name": "plain", "do": {"order": "bestsellers"}},
+            ],
+        },
+        {
+            "key": "layout",
+            "status": "running",
+            "audience": {"surface": ["homepage_hero"]},
+            "variants": [
+                {"name": "control", "do": {"value": "row"}},
+                {"name": "grid", "do": {"value": "grid"}},
+            ],
+        },
+    ],
+}
+SHOPPERS = [f"shopper-{at}" for at in range(60)]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("flags"), {"workers": 2}) as found:
+        yield found
+
+
+def asked(service: Service, shopper: str, surface: str = "homepage_hero") -> dict[str, Any]:
+    with service.client() as client:
+        body = {"surface": surface, "user_id": shopper}
+        told: dict[str, Any] = client.post("/v1/recommend", json=body, headers=SECRET).json()
+        return told
+
+
+def variants(answer: dict[str, Any]) -> dict[str, str]:
+    return {one["flag_key"]: one["variant"] for one in answer.get("flags", ())}
+
+
+def all_variants(service: Service) -> dict[str, dict[str, str]]:
+    return {shopper: variants(asked(service, shopper)) for shopper in SHOPPERS}
+
+
+def command(service: Service, *words: str) -> str:
+    env = {**os.environ, "REDIS_URL": service.redis_url, "ENDCAP_HOME": str(service.home)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", "experiment", *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_shoppers_see_the_lists_of_their_variants_from_the_publishing_of_them_to_their_end(
+    service: Service,
+) -> None:
+    before = asked(service, SHOPPERS[0])
+    assert "flags" not in before
+    file = service.home / "flags.json"
+    file.write_bytes(orjson.dumps(DOCUMENT))
+    assert "version 1: 2 flags" in command(service, "publish", str(file), "--why", "try it")
+    time.sleep(1.0)
+    answers = {shopper: asked(service, shopper) for shopper in SHOPPERS}
+    assert {one["reason"] for answer in answers.values() for one in answer["flags"]} == {"SPLIT"}
+    drawn = {shopper: variants(answer) for shopper, answer in answers.items()}
+    assert {one["lists"] for one in drawn.values()} == {"control", "sevens", "plain"}
+    for shopper, answer in answers.items():
+        head = [slot["item_id"] for slot in answer["items"][:2]]
+        assert (head == ["item-7", "item-8"]) == (drawn[shopper]["lists"] == "sevens")
+        plain = drawn[shopper]["lists"] == "plain"
+        assert answer["served_from"] == ("precomputed" if plain else "live") and len(answer["items"]) == 12
+        layout = next(one for one in answer["flags"] if one["flag_key"] == "layout")
+        assert layout["value"] == {"control": "row", "grid": "grid"}[layout["variant"]]
+    assert "layout" not in variants(asked(service, SHOPPERS[0], "cart_upsell"))
+
+    time.sleep(0.5)
+    with service.redis() as redis:
+        logged = [orjson.loads(fields[b"exposure"]) for _, fields in redis.xrange(EXPOSURES)]
+    by_request = {one["request_id"]: one for one in logged}
+    for shopper, answer in answers.items():
+        told = by_request[answer["request_id"]]
+        assert (told["variants"], told["flags"]) == (drawn[shopper], 1)
+    assert "variants" not in by_request[before["request_id"]]
+
+    for worker in service.workers():
+        worker.kill()
+    service.wait_until_ready()
+    deadline = time.monotonic() + 30
+    while (again := all_variants(service)) != drawn and time.monotonic() < deadline:
+        time.sleep(0.2)  # a worker that has just come up
+    assert again == drawn
+
+    found = json.loads(command(service, "results", "lists", "--json"))
+    counts = {name: sum(one["lists"] == name for one in drawn.values()) for name in found["visitors"]}
+    assert found["visitors"] == counts and found["picture"].startswith("<svg")
+    page = service.home / "lists.html"
+    text = command(service, "results", "lists", "--report", str(page))
+    assert "visitors: control" in text and max(map(len, text.splitlines()[:-1])) <= 80
+    assert "<svg" in page.read_text()
+    assert "ctr" in command(service, "status", "lists")
+    assert "visitors" in command(service, "results", "holdout")
+
+    command(service, "stop", "lists", "--why", "enough")
+    time.sleep(1.0)
+    assert all("lists" not in one for one in all_variants(service).values())
+    assert "layout" in command(service, "status")
+
+
+def test_a_change_is_in_every_worker_within_a_second(service: Service) -> None:
+    with service.redis() as redis:
+        on = {"key": "on", "status": "running", "variants": [{"name": "a"}, {"name": "b"}]}
+        act, seen = Act("tester", "test", time.time_ns() // 1000), flag_versions.read(redis)
+        flag_versions.publish(redis, parse(orjson.dumps({"flags": [on]})), act, seen)
+    time.sleep(1.0)
+    assert all(set(one) == {"on"} for one in all_variants(service).values())
