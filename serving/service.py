@@ -41,6 +41,7 @@ from serving.cascade.queueing import Admission, Cascade  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.explore.explorer import Explorer  # noqa: E402
 from serving.explore.offer import Explore  # noqa: E402
+from serving.flags.evaluations import Evaluations  # noqa: E402
 from serving.flags.flagbook import Flagbook  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
@@ -141,6 +142,7 @@ class Endcap:
         await _attempt("signing", sign, pulse)
         self._inquiries = Inquiries(storefront, PARAMS.explain_timeout_s, PARAMS.explain_waiting)
         app.state.desk = Desk(storefront, ingress, PARAMS, KEYS, TollGate(ACCESS.rates), self._inquiries)
+        app.state.desk = replace(app.state.desk, evaluations=Evaluations(flags, persons, holdout))
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
         # A worker that starts while Redis does leaves the requests to the others until it has its release.
         late = asyncio.get_running_loop().time() + PARAMS.start_patience_s

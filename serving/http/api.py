@@ -25,6 +25,7 @@ from serving.access.tolls import TollGate
 from serving.cascade.board import as_told
 from serving.cascade.queueing import ARRIVED
 from serving.errors import RequestError
+from serving.flags.evaluations import Evaluations
 from serving.http.assets import ASSETS, HEADERS, cached, etag
 from serving.http.callers import admitted, caller_of, shown, source_of
 from serving.http.connections import ARRIVAL, READ_ON, Arrival
@@ -68,6 +69,7 @@ class Desk:
     keys: Keys
     gate: TollGate
     inquiries: Inquiries | None = None
+    evaluations: Evaluations | None = None
 
 
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]

@@ -12,6 +12,11 @@ from typing import Any
 
 import orjson
 import pytest
+from openfeature import api
+from openfeature.contrib.provider.ofrep import OFREPProvider
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.exception import ErrorCode
+from openfeature.flag_evaluation import Reason
 from shops.service import Service, running_service
 from shops.storefront import SECRET
 
@@ -142,3 +147,38 @@ def test_a_change_is_in_every_worker_within_a_second(service: Service) -> None:
         flag_versions.publish(redis, parse(orjson.dumps({"flags": [on]})), act, seen)
     time.sleep(1.0)
     assert all(set(one) == {"on"} for one in all_variants(service).values())
+
+
+def test_the_sdk_of_openfeature_evaluates_as_the_lists_do(service: Service) -> None:
+    values = [{"name": "a", "do": {"value": "row"}}, {"name": "b", "do": {"value": "grid"}}]
+    layout = {"key": "layout", "status": "running", "audience": {"surface": ["pdp_fbt"]}, "variants": values}
+    off = {"key": "off", "variants": [{"name": "a", "do": {"value": 1}}, {"name": "b", "do": {"value": 2}}]}
+    with service.redis() as redis:
+        act, seen = Act("tester", "test", time.time_ns() // 1000), flag_versions.read(redis)
+        flag_versions.publish(redis, parse(orjson.dumps({"flags": [layout, off]})), act, seen)
+    time.sleep(1.0)
+    api.set_provider(OFREPProvider(f"{service.url}/compat"))
+    client = api.get_client()
+    for shopper in SHOPPERS[:20]:
+        there = EvaluationContext(shopper, {"surface": "pdp_fbt"})
+        found = client.get_string_details("layout", "none", there)
+        listed = asked(service, shopper, "pdp_fbt")["flags"]
+        assert listed == [
+            {"flag_key": "layout", "variant": found.variant, "reason": "SPLIT", "value": found.value}
+        ]
+        assert found.reason == Reason.SPLIT and found.value == {"a": "row", "b": "grid"}[found.variant or ""]
+    elsewhere = client.get_string_details(
+        "layout", "none", EvaluationContext("u", {"surface": "cart_upsell"})
+    )
+    assert (elsewhere.value, elsewhere.variant, elsewhere.reason) == ("row", "a", Reason.DEFAULT)
+    stopped = client.get_integer_details("off", 7, EvaluationContext("u"))
+    assert (stopped.value, stopped.reason) == (1, Reason.DISABLED)
+    unknown = client.get_string_details("nothing", "mine", EvaluationContext("u"))
+    assert (unknown.value, unknown.error_code) == ("mine", ErrorCode.FLAG_NOT_FOUND)
+    assert "layout, off" in (unknown.error_message or "")
+    nobody = client.get_string_details("layout", "mine", EvaluationContext(attributes={"surface": "pdp_fbt"}))
+    assert (nobody.value, nobody.error_code) == ("mine", ErrorCode.TARGETING_KEY_MISSING)
+    with service.client() as http:
+        body = {"context": {"targetingKey": "u", "surface": "pdp_fbt"}}
+        told = http.post("/compat/ofrep/v1/evaluate/flags", json=body).json()["flags"]
+    assert [one["key"] for one in told] == ["layout", "off"]
