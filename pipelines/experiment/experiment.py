@@ -73,9 +73,9 @@ def _results(
     redis: Redis, flags: Flags, key: str, whole: bool, report: Path | None, json_output: bool
 ) -> int:
     from monitoring.trials.verdicts import Trials
-    from pipelines.experiment import standing
+    from pipelines.experiment import readout
 
-    found = standing.of(redis, flags, key, load("trials", Trials))
+    found = readout.of(redis, flags, key, load("trials", Trials))
     if json_output:
         print(orjson.dumps(found.told(), option=orjson.OPT_SERIALIZE_NUMPY).decode())
     else:

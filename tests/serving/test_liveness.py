@@ -33,6 +33,7 @@ THINGS = (
     "disk",
     "report",
     "rules",
+    "flags",
     "shadow",
     "vigil",
     "rails",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -72,11 +75,12 @@ def all_variants(service: Service) -> dict[str, dict[str, str]]:
     return {shopper: variants(asked(service, shopper)) for shopper in SHOPPERS}
 
 
-def command(service: Service, *words: str) -> str:
+def command(service: Service, *words: str, cwd: Path | None = None) -> str:
     env = {**os.environ, "REDIS_URL": service.redis_url, "ENDCAP_HOME": str(service.home)}
     done = subprocess.run(
         [sys.executable, "-m", "pipelines", "experiment", *words],
-        env=env,
+        env=env | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=120,
@@ -147,6 +151,24 @@ def test_a_change_is_in_every_worker_within_a_second(service: Service) -> None:
         flag_versions.publish(redis, parse(orjson.dumps({"flags": [on]})), act, seen)
     time.sleep(1.0)
     assert all(set(one) == {"on"} for one in all_variants(service).values())
+
+
+def test_the_commands_of_the_page_do_what_it_says_and_its_document_is_one(
+    service: Service, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "flags.md").read_text()
+    document, commands = (re.findall(rf"```{kind}\n(.*?)```", page, re.S)[0] for kind in ("json", "console"))
+    (tmp_path / "flags.json").write_text(document)
+    lines = [shlex.split(line.removeprefix("$ endcap experiment ")) for line in commands.splitlines()]
+    told = {" ".join(words[:2]): command(service, *words, cwd=tmp_path) for words in lines}
+    assert len(lines) == 9
+    assert "3 flags" in told["publish flags.json"] and "2.4 times" in told["plan --metric"]
+    assert "100 %" in told["start calm"] and "visitors" in told["results holdout"]
+    assert "<svg" in (tmp_path / "calm.html").read_text()
+    shown = json.loads(told["show"])
+    assert [one["key"] for one in shown["flags"]] == ["own-brand", "calm", "layout"]
+    assert "salt" not in told["show"]
+    assert parse(told["show"].encode()).flag("calm").shares == {"control": 2 / 3, "varied": 1 / 3}
 
 
 def test_the_sdk_of_openfeature_evaluates_as_the_lists_do(service: Service) -> None:

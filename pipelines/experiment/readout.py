@@ -27,7 +27,7 @@ MEANING = {
 
 
 @dataclass(frozen=True)
-class Standing:
+class Readout:
     """Results of one experiment and what they are of; `metric` is the one that decides."""
 
     key: str
@@ -89,7 +89,7 @@ class Standing:
         return rows + [_row(line) for line in lines]
 
 
-def of(redis: Redis, flags: Flags, key: str, params: Trials) -> Standing:
+def of(redis: Redis, flags: Flags, key: str, params: Trials) -> Readout:
     """What the logs say of the experiment `key`, or of the holdout. Raises FlagsError where there is none."""
     which: Callable[[Exposure], str | None]
     outcomes = Outcomes(load("feedback", FeedbackParams))
@@ -105,7 +105,7 @@ def of(redis: Redis, flags: Flags, key: str, params: Trials) -> Standing:
     Tail(redis).feed(outcomes)
     people = outcomes.people(which, list(shares))
     results = judge(people, shares, effect, params)
-    return Standing(key, metric, state, results, outcomes.first, outcomes.last, params)
+    return Readout(key, metric, state, results, outcomes.first, outcomes.last, params)
 
 
 def _row(line: Line) -> str:
