@@ -144,8 +144,8 @@ def claims(evidences: Sequence[float], alpha: float) -> list[bool]:
 def split_evidence(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
     """That visitors split otherwise than by `shares`: the mean of e-values is one, whatever they share."""
     total = sum(counts.values())
-    found = [srm_evidence(count, total - count, shares[name]) for name, count in counts.items()]
-    return float(np.mean(found))
+    open_ones = [(count, share) for name, count in counts.items() if 0 < (share := shares[name]) < 1]
+    return float(np.mean([srm_evidence(count, total - count, share) for count, share in open_ones] or [1.0]))
 
 
 def tightest(effect: float, alpha: float) -> float:
