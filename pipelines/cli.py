@@ -65,6 +65,7 @@ JOBS: dict[str, dict[str, str]] = {
         "trace": "pipelines.lineage.trace",
         "rules": "pipelines.rules.rules",
         "margin": "pipelines.rules.margin",
+        "experiment": "pipelines.experiment.experiment",
     },
     "persons": {
         "person": "pipelines.persons.person",

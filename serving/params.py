@@ -44,7 +44,7 @@ class Serving:
     exposures_queued: int  # entries waiting to be logged; beyond that they are dropped and counted
     served_share: float  # of the live answers, whose candidates and their 28 values go to endcap:served
     served_kept: int  # entries of endcap:served, approximately
-    rules_poll_s: float  # how often a worker looks for other rules
+    rules_poll_s: float  # how often a worker looks for other rules and experiments
     rules_shadow_share: float  # of the live answers, beside which rules that are tried out make theirs
     rules_shadow_kept: int  # entries of endcap:rules:shadow, approximately
     explain_timeout_s: float  # for an explanation, the wait for its turn included

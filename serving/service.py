@@ -41,6 +41,8 @@ from serving.cascade.queueing import Admission, Cascade  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.explore.explorer import Explorer  # noqa: E402
 from serving.explore.offer import Explore  # noqa: E402
+from serving.flags.evaluations import Evaluations  # noqa: E402
+from serving.flags.flagbook import Flagbook  # noqa: E402
 from serving.http.api import Desk, build_app  # noqa: E402
 from serving.http.connections import install  # noqa: E402
 from serving.http.ingress import Ingress  # noqa: E402
@@ -114,6 +116,7 @@ class Endcap:
         persons = of_the_shop()
         explore = load("explore", Explore)
         explorer = Explorer(self._blocking, explore) if explore.share and not replaying() else None
+        flags = Flagbook(self._blocking, rulebook.keep)
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),
             signatures=signatures,
@@ -125,6 +128,7 @@ class Endcap:
             shared=shared,
             persons=persons,
             explorer=explorer,
+            flags=flags,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
@@ -138,6 +142,7 @@ class Endcap:
         await _attempt("signing", sign, pulse)
         self._inquiries = Inquiries(storefront, PARAMS.explain_timeout_s, PARAMS.explain_waiting)
         app.state.desk = Desk(storefront, ingress, PARAMS, KEYS, TollGate(ACCESS.rates), self._inquiries)
+        app.state.desk = replace(app.state.desk, evaluations=Evaluations(flags, persons, holdout))
         report = asyncio.create_task(_every(PARAMS.poll_s, "report", self._releases.report, pulse))
         # A worker that starts while Redis does leaves the requests to the others until it has its release.
         late = asyncio.get_running_loop().time() + PARAMS.start_patience_s
@@ -146,6 +151,7 @@ class Endcap:
                 break
             await asyncio.sleep(PARAMS.poll_s)
         await _attempt("rules", rulebook.poll, pulse)
+        await _attempt("flags", flags.poll, pulse)
         await _attempt("report", self._releases.report, pulse)  # whoever finds it ready reads what it serves
         pulse.begin()  # loading took its time
 
@@ -161,6 +167,7 @@ class Endcap:
             ("release", PARAMS.poll_s, self._releases.poll),
             ("vigil", PARAMS.poll_s, vigil.look),
             ("rules", PARAMS.rules_poll_s, rulebook.poll),
+            ("flags", PARAMS.rules_poll_s, flags.poll),
             ("items", PARAMS.refresh_s, self._releases.refresh),
             ("health", HEALTH_S, health.publish),
             ("lag", LAG_S, lag),

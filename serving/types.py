@@ -128,3 +128,4 @@ class Answer:
     debug: dict[str, Any] | None = None
     products: tuple[dict[str, Any], ...] = ()  # of each slot what Request.fields asks for
     json: bytes = b""  # of `items`, where it is at hand
+    flags: tuple[dict[str, Any], ...] = ()  # flag_key, variant, reason, value of each experiment

@@ -64,6 +64,8 @@ class Exposure:
     at: int  # arrival, us
     propensity: float = 1.0  # of what stands in the last slot
     explored: bool | None = None  # whether that slot is; None: it could not be
+    variants: Mapping[str, str] = field(default_factory=dict, compare=False)  # of experiments, by flag
+    flags: int = 0  # the version of the experiments; 0 of a list that is part of none
     outcomes: dict[str, Outcome] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -75,6 +77,7 @@ class Exposure:
         bundle, items = record.get("bundle") or "", tuple(map(sys.intern, record["items"]))
         ts = int(record["ts"])
         at, propensity = record.get("arrived_ts", ts), record.get("propensity", 1.0)
+        optional |= {"variants": record.get("variants") or {}, "flags": record.get("flags") or 0}
         return cls(ts=ts, bundle=bundle, items=items, at=at, propensity=propensity, **needed, **optional)
 
     @property

@@ -37,6 +37,7 @@ SLOTS = pa.schema(
         pa.field("unit", pa.string()),
         pa.field("user_id", pa.string()),
         pa.field("session_id", pa.string()),
+        pa.field("variants", pa.map_(pa.string(), pa.string()), nullable=False),  # flag -> variant
         pa.field("slot", pa.int32(), nullable=False),
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("propensity", pa.float64(), nullable=False),  # the chance that the slot holds this item
@@ -121,6 +122,7 @@ def _slots(exposures: Iterable[Exposure]) -> Iterator[dict[str, Any]]:
     for exposure in exposures:
         shown = {name: value for name, value in vars(exposure).items() if name in SLOTS.names}
         shown |= {"exposed_ts": exposure.ts, "day": _date(exposure.day)}
+        shown["variants"] = list(exposure.variants.items())
         last = len(exposure.items) - 1
         for slot, item in enumerate(exposure.items):
             found = exposure.outcomes.get(item)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving import prometheus
-from serving.compat import carousels, goods
+from serving.compat import carousels, goods, remote_flags
 from serving.compat.carousels import Unseen
 from serving.compat.receipts import ANSWERS, REFUSALS, Taken, picture
 from serving.errors import RequestError
@@ -59,6 +59,7 @@ def routes(terms: Terms) -> list[Route]:
         for system, path, methods, handler in (*carousels.handlers(terms), *goods.handlers())
         if system in terms.enabled
     ]
+    found += [_door(remote_flags.OFREP, path, handler, "POST") for path, handler in remote_flags.handlers()]
     return [*found, Route("/compat/{path:path}", guarded("compat", _elsewhere(terms)), methods=_ANY)]
 
 
@@ -73,6 +74,8 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
         except Unseen:
             return Response(headers={"Cache-Control": "private, no-store"})
         except RequestError as error:
+            if system == remote_flags.OFREP:
+                return remote_flags.refused(error)
             if system not in REFUSALS or error.status == 429:
                 raise
             desk.gate.refused(address(http))

@@ -25,6 +25,7 @@ from serving.access.tolls import TollGate
 from serving.cascade.board import as_told
 from serving.cascade.queueing import ARRIVED
 from serving.errors import RequestError
+from serving.flags.evaluations import Evaluations
 from serving.http.assets import ASSETS, HEADERS, cached, etag
 from serving.http.callers import address, admitted, caller_of, require_manners, shown, source_of
 from serving.http.connections import ARRIVAL, READ_ON, Arrival
@@ -68,6 +69,7 @@ class Desk:
     keys: Keys
     gate: TollGate
     inquiries: Inquiries | None = None
+    evaluations: Evaluations | None = None
 
 
 Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
@@ -239,6 +241,8 @@ def answer_bytes(answer: Answer) -> bytes:
         body["items"] = slots
     if not answer.warnings:
         del body["warnings"]
+    if not answer.flags:
+        del body["flags"]
     if answer.debug is None:
         del body["debug"]
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)

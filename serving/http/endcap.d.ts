@@ -44,6 +44,7 @@ export interface EndcapList {
   feature_age_ms: number | null;
   took_ms: number;
   warnings?: string[];
+  flags?: { flag_key: string; variant: string; reason: string; value?: unknown }[];
 }
 
 export interface Endcap {

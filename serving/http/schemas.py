@@ -230,8 +230,15 @@ def answer() -> Schema:
         }
     }
     told |= {"took_ms": {"type": "number"}}
-    more = {"warnings": {"type": "array", "items": {"type": "string"}}, "debug": {"type": "object"}}
+    more: dict[str, Schema] = {"warnings": {"type": "array", "items": {"type": "string"}}}
+    more |= {"flags": {"type": "array", "items": evaluation()}, "debug": {"type": "object"}}
     return {"type": "object", "properties": told | more, "required": list(told)}
+
+
+def evaluation() -> Schema:
+    """What an experiment gives this shopper, in OpenFeature's names; `value` where the variant has one."""
+    named: dict[str, Schema] = {name: {"type": "string"} for name in ("flag_key", "variant", "reason")}
+    return {"type": "object", "properties": named | {"value": {}}, "required": list(named)}
 
 
 def listing_receipt() -> Schema:

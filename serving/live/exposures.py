@@ -30,6 +30,7 @@ from feature_repo.errors import DataError
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from serving import prometheus
+from serving.flags.assignment import UNTREATED, Treatment
 from serving.params import Serving
 from serving.pipeline import Served
 from serving.release.state import EXPOSURES
@@ -141,9 +142,9 @@ def exposure(
     answer: Answer,
     ts: int,
     version: int | None,
-    propensity: float,
+    served: Served | None,
     rules: int = 0,
-    explored: bool | None = None,
+    treatment: Treatment = UNTREATED,
 ) -> dict[str, Any]:
     """What was shown to whom by which release: the denominator of every rate. `ts` in us.
 
@@ -152,8 +153,10 @@ def exposure(
     `explored`: whether it went to a product that nobody was shown; only where it could have.
     `served_from`: the rung that made it, `degraded` why it is not live; of a list that too much traffic made
     cheap `version` is None, for it is no arm's doing. `rules`: the version of the shop's rules; `by_rule`:
-    per slot the id of its rule, where any slot has one.
+    per slot the id of its rule, where any slot has one. `variants`: flag -> variant, with the version of the
+    experiments, where the list is part of any.
     """
+    propensity, explored = (served.propensity, served.explored) if served else (1.0, None)
     shown = {"unit": request.user_id or request.session_id, "items": [slot.item_id for slot in answer.items]}
     drawn = {"tail": any(slot.source == TAIL for slot in answer.items[-1:]), "propensity": propensity}
     drawn |= {} if explored is None else {"explored": explored}
@@ -161,7 +164,8 @@ def exposure(
     ruled = {"rules": rules} | ({"by_rule": by_rule} if any(by_rule) else {})
     made = {"version": version, "served_from": answer.served_from}
     made |= {"degraded": answer.degraded} if answer.degraded else {}
-    return _who(request, answer, ts) | shown | made | drawn | ruled
+    part_of = {"flags": treatment.version, "variants": treatment.variants} if treatment.evaluations else {}
+    return _who(request, answer, ts) | shown | made | drawn | ruled | part_of
 
 
 def sample(

@@ -6,7 +6,7 @@
     report      what this worker serves, last told     disk     room for what Redis writes, last looked at
     vigil       the canary's guard, last looked at     ages     these metrics
     rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
-    rails       lists made beforehand, last looked for
+    rails       lists made beforehand, last looked for flags    the experiments, last read
     signing     keys of request ids, last read
     erased      who is to be left out, last read
     explore     what is on offer to be explored, last read
@@ -37,6 +37,7 @@ class Liveness:
     disk: float
     report: float
     rules: float
+    flags: float
     shadow: float
     erased: float
     vigil: float

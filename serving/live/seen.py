@@ -9,8 +9,11 @@ import numpy as np
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from serving.cascade.queueing import Rung
+from serving.flags.assignment import UNTREATED, Treatment
+from serving.flags.flagbook import Flagbook, in_variant
 from serving.pipeline import Bundle, Served
 from serving.rails.rail import Rail
+from serving.release.router import HOLDOUT
 from serving.rules.compiled import Touch
 from serving.stages.steering import Steering
 from serving.tracing import Trace
@@ -32,6 +35,12 @@ class Seen(NamedTuple):
     read_s: float  # how long it took to read
     rung: Rung
     rail: Rail | None = None  # the shopper's, where that is the rung
+    treatment: Treatment = UNTREATED  # the experiments of this list
+
+    @property
+    def plain(self) -> bool:
+        """Bestsellers: of the holdout, or of a variant that asks for them."""
+        return self.arm == HOLDOUT or self.treatment.asked.order == "bestsellers"
 
 
 class Recorded(NamedTuple):
@@ -51,6 +60,21 @@ class Recorded(NamedTuple):
     trace: Trace
     warnings: tuple[str, ...]
     rules: Callable[[int], Sequence[Touch]]
+
+
+def treated(
+    flags: Flagbook | None, request: Request, seen: Seen, complain: Callable[[str, Exception], None]
+) -> Seen:
+    """With the variants of the experiments that this list is part of; what fails there is none."""
+    try:
+        unit = request.user_id or request.session_id
+        found = flags.treatment(request, unit, seen.arm == HOLDOUT) if flags else UNTREATED
+        if found is UNTREATED:
+            return seen
+        return seen._replace(bundle=in_variant(seen.bundle, found.asked), treatment=found)
+    except Exception as error:
+        complain("flags", error)
+        return seen
 
 
 def warnings(request: Request, matrix: ItemMatrix, replay: bool) -> tuple[str, ...]:

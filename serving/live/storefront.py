@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from redis.asyncio import Redis
 
-from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
 from feature_repo.errors import UnavailableError
 from feature_repo.online.changes import APPLIED_TS
@@ -25,11 +24,12 @@ from serving.cascade.board import Board
 from serving.cascade.queueing import Admission, Place, Rung
 from serving.cascade.rungs import LIVE, PRECOMPUTED, RANK, RECOMMEND, Rungs, Task
 from serving.explore.explorer import Explorer
+from serving.flags.flagbook import Flagbook
 from serving.live.complaints import Complaints
 from serving.live.deadline import TimelyRows, within
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
-from serving.live.seen import Recorded, Seen, age_ms, apart, short_of, warnings
+from serving.live.seen import Recorded, Seen, age_ms, apart, short_of, treated, warnings
 from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
 from serving.pipeline import Served
@@ -38,8 +38,7 @@ from serving.rails.shared import SharedRails
 from serving.rails.shopper_rails import ShopperRails
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
-from serving.release.router import CHALLENGER, CHAMPION, HOLDOUT, assign
-from serving.rules.compiled import Touch
+from serving.release.router import CHALLENGER, CHAMPION, assign
 from serving.rules.rulebook import Rulebook
 from serving.stages.steering import UNSTEERED, Steering
 from serving.tracing import Trace
@@ -73,17 +72,18 @@ class Storefront:
         shared: SharedRails | None = None,
         persons: Persons | None = None,
         explorer: Explorer | None = None,
+        flags: Flagbook | None = None,
     ) -> None:
         """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
 
-        In a replay no rule holds and nothing is explored: its lists are compared with those that the models
-        alone make.
+        In a replay no rule holds, no experiment runs and nothing is explored: its lists are compared with
+        those that the models alone make.
         """
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
         self._guarded, self._shadow, self._signatures = guarded, shadow, signatures
         self._rulebook, self._explorer = (None, None) if replay else (rulebook, explorer)
-        self._persons = persons or Persons()
+        self._persons, self._flags = persons or Persons(), None if replay else flags
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._admission, self._rails, self._board = admission, rails, Board()
@@ -120,8 +120,9 @@ class Storefront:
         user, session = self._persons.asking(request.user_id, request.session_id)
         request = replace(request, user_id=user, session_id=session)
         seen = await self._see(request, self._releases.current, UNHURRIED, None)
-        rules = self._touching(request, seen)
-        steering = self._steering(request, seen.matrix, seen.now)
+        seen = treated(self._flags, request, seen, self._complain)
+        rules = self._rulebook.touching(request, seen.matrix, seen.now) if self._rulebook else lambda row: ()
+        steering = self._steering(request, seen)
         visitor, steering = self._met(request, RECOMMEND, seen, steering)
 
         def made() -> Recorded:
@@ -159,13 +160,14 @@ class Storefront:
         try:
             seen = await self._see(requests[0], current, place, toll)
             # Of all lists at once: rules that change meanwhile are not of this page.
-            steered = [self._steering(request, seen.matrix, seen.now) for request in requests]
+            treats = [treated(self._flags, request, seen, self._complain) for request in requests]
+            steered = [self._steering(*each) for each in zip(requests, treats, strict=True)]
             answers: list[Answer] = []
             for at, steering in enumerate(steered):
                 if at:
                     await asyncio.sleep(0)  # others have their turn between two lists
                 asked = apart(requests, steered, at, answers, seen.matrix.ids)
-                answers.append(self._fill(asked, task, seen, steering))
+                answers.append(self._fill(asked, task, treats[at], steering))
             return answers
         finally:
             self._in_flight -= 1
@@ -203,11 +205,11 @@ class Storefront:
 
     def _fill(self, request: Request, task: Task, seen: Seen, steering: Steering) -> Answer:
         began = time.perf_counter()
-        arm, bundle, version, now, matrix, rows, _, read_s, rung, _ = seen
+        arm, bundle, version, now, matrix, rows, _, read_s, rung, _, treatment = seen
         visitor, steering = self._met(request, task, seen, steering)
         slots, served_from, served, json, degraded = self._list(request, task, seen, visitor, steering)
         ended = time.perf_counter()
-        if self._admission and arm != HOLDOUT:
+        if self._admission and not seen.plain:
             self._admission.paid(rung, ended - began)
         took_s = ended - began + read_s
         answer = Answer(
@@ -227,29 +229,29 @@ class Storefront:
             debug=explanation(served, visitor, matrix, self._replay) if served and request.debug else None,
             products=products(slots, request.fields, matrix) if request.fields else (),
             json=json,
+            flags=tuple(one.told() for one in treatment.evaluations),
         )
-        rules, propensity = steering.version, served.propensity if served else 1.0
-        explored = served.explored if served else None
+        rules = steering.version
         if self._explorer:
-            self._explorer.shown(request.surface, slots, bool(explored))
-        self._exposures.add(exposure(request, answer, now, version, propensity, rules, explored))
+            self._explorer.shown(request.surface, slots, bool(served and served.explored))
+        self._exposures.add(exposure(request, answer, now, version, served, rules, treatment))
         if served and slots and self._draw() < self._params.served_share:
             meta = sample(request, answer, now, served, matrix, rules)
             self._exposures.add_sample(meta, served.ranked.matrix)
-        if served and self._shadow and task is RECOMMEND:
+        if served and self._shadow and task is RECOMMEND and not treatment.asked.rule_set:
             self._shadow.offer(Asked(request, answer, bundle, visitor, matrix, rules))
         stage_seconds = {"features": read_s, **(served.seconds if served else {})}
         missing = request.limit - len(slots) if task.fills else 0
         prometheus.count(answer, took_s, stage_seconds, missing)
-        capped = bool(steering.caps)  # then a short list may be what the rules ask for
-        short = task.fills and not capped and served is not None and short_of(request, answer, served)
+        # Under caps a short list may be what the rules ask for.
+        short = task.fills and not steering.caps and served is not None and short_of(request, answer, served)
         self._health.note(arm, took_s, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
     def _met(self, request: Request, task: Task, seen: Seen, steering: Steering) -> tuple[Visitor, Steering]:
         """The shopper as this request meets him, and the rules with what he may be shown by chance."""
         visitor = pipeline.visitor_of(request, seen.now, seen.rows.user, seen.rows.session)
-        if self._explorer and task.fills and seen.arm != HOLDOUT and seen.rung is Rung.LIVE:
+        if self._explorer and task.fills and not seen.plain and seen.rung is Rung.LIVE:
             offer = self._explorer.offer(request, visitor, seen.matrix)
             steering = steering if offer is None else replace(steering, offer=offer)
         return visitor, steering
@@ -265,7 +267,7 @@ class Storefront:
     ) -> tuple[tuple[Slot, ...], str, Served | None, bytes, str | None]:
         """Slots, served_from, how they came about, JSON at hand, and why they are less than they could be."""
         asked = task, request, seen.bundle, visitor, seen.matrix, steering, trace
-        found = self._rungs.fill(seen.rung, seen.arm == HOLDOUT, seen.rail, self._board, *asked)
+        found = self._rungs.fill(seen.rung, seen.plain, seen.rail, self._board, *asked)
         failed = seen.rung is Rung.LIVE and found.served_from not in (LIVE, PRECOMPUTED)
         return *found, PIPELINE_FAILED if failed else seen.degraded
 
@@ -288,13 +290,11 @@ class Storefront:
         except Exception as error:
             self._complain("refresh", error)
 
-    def _steering(self, request: Request, matrix: ItemMatrix, now: int) -> Steering:
+    def _steering(self, request: Request, seen: Seen) -> Steering:
         """What the rules ask, the same in every arm, so that no comparison of two arms holds a rule in it."""
+        asked = request, seen.matrix, seen.now, seen.treatment.asked.rule_set
         try:
-            return self._rulebook.steering(request, matrix, now) if self._rulebook else UNSTEERED
+            return self._rulebook.steering(*asked) if self._rulebook else UNSTEERED
         except Exception as error:  # a list without them is better than none
             self._complain("rules", error)
             return UNSTEERED
-
-    def _touching(self, request: Request, seen: Seen) -> Callable[[int], Sequence[Touch]]:
-        return self._rulebook.touching(request, seen.matrix, seen.now) if self._rulebook else lambda row: ()

@@ -21,6 +21,7 @@ class Fault(NamedTuple):
     value: str
     allowed: str
     refused: bool = True
+    kind: str = "rule"
 
     def line(self) -> str:
         """For a person.
@@ -28,7 +29,7 @@ class Fault(NamedTuple):
         >>> Fault("sale", "do.boost.factor", "-1", "0 to 100").line()
         "refused: rule 'sale', do.boost.factor: -1 is not allowed; allowed: 0 to 100"
         """
-        told = f"rule {shorten(self.rule)}, {self.field}: {self.value} "
+        told = f"{self.kind} {shorten(self.rule)}, {self.field}: {self.value} "
         if self.refused:
             return f"refused: {told}is not allowed; allowed: {self.allowed}"
         return f"warning: {told}{self.allowed}"
@@ -43,23 +44,28 @@ class RulesError(EndcapError):
         super().__init__(f"rules: {faults[0].line()}{more}. Next: `endcap rules lint FILE` tells all.")
 
 
-def translated(errors: Iterable[ErrorDetails], raw: Any, models: Models) -> list[Fault]:
-    """The errors that pydantic found in `raw`, the parsed JSON, in our words."""
-    return [_fault(raw, error, models) for error in errors if not _echoes(error)]
+def translated(
+    errors: Iterable[ErrorDetails], raw: Any, models: Models, listed: str = "rules", name: str = "id"
+) -> list[Fault]:
+    """The errors that pydantic found in `raw`, the parsed JSON, in our words.
+
+    A fault of one of those in the list `listed` is told under its `name`.
+    """
+    return [_fault(raw, error, models, listed, name) for error in errors if not _echoes(error)]
 
 
-def _fault(raw: Any, error: Mapping[str, Any], models: Models) -> Fault:
+def _fault(raw: Any, error: Mapping[str, Any], models: Models, listed: str, name: str) -> Fault:
     """One of pydantic's errors in our words."""
-    place = list(error["loc"])
+    place, kind = list(error["loc"]), listed.removesuffix("s")
     rule = "-"
-    if place[:1] == ["rules"] and len(place) > 1 and isinstance(place[1], int):
-        named = raw["rules"][place[1]]
-        told = named.get("id") if isinstance(named, Mapping) else None
+    if place[:1] == [listed] and len(place) > 1 and isinstance(place[1], int):
+        named = raw[listed][place[1]]
+        told = named.get(name) if isinstance(named, Mapping) else None
         rule = told if isinstance(told, str) and told else f"#{place[1] + 1}"
         place = place[2:]
-    field = _path(part for part in place if not _of_union(part)) or "rule"
+    field = _path(part for part in place if not _of_union(part)) or kind
     value = "none" if error["type"] == "missing" else shorten(_plain(error["input"]))
-    return Fault(rule, field, value, _allowed(error, models))
+    return Fault(rule, field, value, _allowed(error, models), kind=kind)
 
 
 def _echoes(error: Mapping[str, Any]) -> bool:

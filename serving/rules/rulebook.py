@@ -7,7 +7,7 @@ before they or the items change: no request has to. What a worker holds is one t
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -58,20 +58,35 @@ class Held(NamedTuple):
     seen: Published = Published()
     book: Book = Book(0, NOTHING)
     tried: Book = Book(0, NOTHING)
+    sets: Mapping[str, Document] = {}
+    above: Mapping[str, Book] = {}  # of each set: it, and below it the rules that hold
 
     def following(self, found: Published) -> "Held":
         """What is held once Redis says `found`. Raises RulesError."""
-        seen, book, tried = self
+        seen, book, tried = self[:3]
         if found != seen:
             document, shadow = documents(found)
             if (found.version, found.document) != (seen.version, seen.document):
                 book = Book(found.version, document)
             if found.shadow != seen.shadow:
                 tried = Book(found.version, shadow or NOTHING)
-        return Held(found, book, tried)
+        return Held(found, book, tried).with_sets(self.sets, self)
+
+    def with_sets(self, sets: Mapping[str, Document], before: "Held") -> "Held":
+        """With `sets` of rules beside those that hold; what `before` has of them stays."""
+        if sets is before.sets and self.book.document is before.book.document:
+            return self._replace(sets=sets, above=before.above)
+        below, version = self.book.document.rules, self.book.version
+        above = {
+            name: Book(version, Document.model_construct(rules=(*more.rules, *below)))
+            for name, more in sets.items()
+        }
+        return self._replace(sets=sets, above=above)
 
     def ready(self, matrices: Sequence[ItemMatrix], now: int) -> "Held":
-        return self._replace(book=self.book.ready(matrices, now), tried=self.tried.ready(matrices, now))
+        book, tried = (one.ready(matrices, now) for one in (self.book, self.tried))
+        above = {name: one.ready(matrices, now) for name, one in self.above.items()}
+        return self._replace(book=book, tried=tried, above=above)
 
 
 class Rulebook:
@@ -105,6 +120,11 @@ class Rulebook:
         with self._turn:
             self._held = self._held.following(found).ready(self._matrices(), self._clock())
 
+    def keep(self, sets: Mapping[str, Document]) -> None:
+        """Compile `sets` of rules that `steering` may be asked for by name; called in a thread."""
+        with self._turn:
+            self._held = self._held.with_sets(sets, self._held).ready(self._matrices(), self._clock())
+
     @contextmanager
     def ready(self, matrix: ItemMatrix) -> Iterator[None]:
         """Compile for a snapshot with other items, which is put in place inside; called in a thread.
@@ -121,9 +141,12 @@ class Rulebook:
         """Of what is tried out beside the lists, "" for nothing."""
         return self._held.seen.shadow_name
 
-    def steering(self, request: Request, matrix: ItemMatrix, now: int) -> Steering:
-        """What the rules that hold ask of the list for `request` at `now` (us)."""
-        book = self._held.book
+    def steering(
+        self, request: Request, matrix: ItemMatrix, now: int, rule_set: str | None = None
+    ) -> Steering:
+        """What the rules that hold ask of the list for `request` at `now` (us), those of a set first."""
+        held = self._held
+        book = held.book if rule_set is None else held.above.get(rule_set, held.book)
         if not book.document.rules:
             return Steering(book.version) if book.version else UNSTEERED
         compiled = book.of(matrix, now)

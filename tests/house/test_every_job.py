@@ -47,6 +47,10 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
         f"rollout {verb}"
         for verb in ("start", "status", "stop", "advance", "watch", "plan --runs 2", "history")
     ],
+    "experiment": [
+        f"experiment {verb}"
+        for verb in ("plan", "publish x.json --why x", "start calm --why x", "results holdout", "show")
+    ],
     "trace": [f"trace {'0' * 32}", "trace --bundle abcd"],
     "embed": ["embed --once"],
     "stream": ["stream --from beginning --until-empty"],

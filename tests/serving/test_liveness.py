@@ -35,6 +35,7 @@ THINGS = (
     "disk",
     "report",
     "rules",
+    "flags",
     "shadow",
     "vigil",
     "rails",

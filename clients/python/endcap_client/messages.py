@@ -49,6 +49,15 @@ class Slot(TypedDict):
     url: NotRequired[str | None]
 
 
+class Evaluation(TypedDict):
+    """What an experiment gives this shopper, in OpenFeature's names; a value where the variant has one."""
+
+    flag_key: str
+    variant: str
+    reason: str
+    value: NotRequired[object]
+
+
 class List(TypedDict):
     """The answer for a surface."""
 
@@ -62,6 +71,7 @@ class List(TypedDict):
     feature_age_ms: int | None
     took_ms: float
     warnings: NotRequired[list[str]]
+    flags: NotRequired[list[Evaluation]]
 
 
 class Rejected(TypedDict):

@@ -1,0 +1,1 @@
+"""Experiments at the terminal: published, started, planned, stopped, and what came of them."""
