@@ -39,6 +39,7 @@ THINGS = (
     "signing",
     "erased",
     "explore",
+    "understudy",
     "ages",
 )
 PATIENCE_S = 60

@@ -14,7 +14,8 @@ import pytest
 from shops.service import Service, running_service
 from shops.storefront import SECRET
 
-from serving.live.exposures import PAIRS, SERVED
+from serving.beside.tryout import PAIRS
+from serving.live.exposures import SERVED
 from serving.release.state import EXPOSURES, Act
 from serving.rules import published
 from serving.rules.document import parse
