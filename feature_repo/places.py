@@ -46,6 +46,7 @@ VERDICT = REPORTS / "gate.json"
 REFERENCE = REPORTS / "reference.parquet"  # what live answers are compared with, part of a bundle
 REPLAY, PARITY = REPORTS / "replay.json", REPORTS / "parity.json"  # of the running shop, of one of its own
 DRIFT = REPORTS / "drift.json"
+SHADOW = REPORTS / "shadow.json"  # of the release that was computed beside live answers last
 UNSEEN, UNSEEN_PICTURE, UNSEEN_PAGE = (REPORTS / f"unseen.{kind}" for kind in ("json", "png", "html"))
 
 EMAIL = DATA / "email"  # a file per run of `endcap email`

@@ -58,6 +58,7 @@ JOBS: dict[str, dict[str, str]] = {
         "bundle": "pipelines.release.bundle",
         "promote": "pipelines.release.promote",
         "rollback": "pipelines.release.rollback",
+        "shadow": "pipelines.compare.shadow",
         "rollout": "pipelines.release.rollout",
         "retrain": "pipelines.retrain.retrain",
         "refresh": "pipelines.retrain.refresh",

@@ -47,6 +47,7 @@ class Serving:
     rules_poll_s: float  # how often a worker looks for other rules and experiments
     rules_shadow_share: float  # of the live answers, beside which rules that are tried out make theirs
     rules_shadow_kept: int  # entries of endcap:rules:shadow, approximately
+    shadow_kept: int  # entries of endcap:shadow:pairs, approximately
     explain_timeout_s: float  # for an explanation, the wait for its turn included
     explain_waiting: int  # of a worker at once; one more is answered 503
     edge_ttl_s: int  # how long a cache in front may keep a GET answer

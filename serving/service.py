@@ -37,6 +37,10 @@ from serving.access.credentials import Keys  # noqa: E402
 from serving.access.policy import Access  # noqa: E402
 from serving.access.signatures import Signatures  # noqa: E402
 from serving.access.tolls import TollGate  # noqa: E402
+from serving.beside.backstage import Backstage  # noqa: E402
+from serving.beside.trial import ShadowParams  # noqa: E402
+from serving.beside.tryout import Tryout  # noqa: E402
+from serving.beside.understudy import Understudy  # noqa: E402
 from serving.cascade.queueing import Admission, Cascade  # noqa: E402
 from serving.compat.doors import routes as compat_routes  # noqa: E402
 from serving.explore.explorer import Explorer  # noqa: E402
@@ -51,7 +55,6 @@ from serving.http.origins import Cors  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
-from serving.live.shadow import Shadow  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
 from serving.live.wire import Wire  # noqa: E402
 from serving.params import Serving, replaying  # noqa: E402
@@ -64,6 +67,7 @@ from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
 from serving.release.vigil import Vigil  # noqa: E402
 from serving.rules.rulebook import Rulebook  # noqa: E402
+from serving.stages.steering import UNSTEERED  # noqa: E402
 
 PARAMS = load("serving", Serving)
 ACCESS = load("access", Access)
@@ -109,7 +113,10 @@ class Endcap:
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
         vigil = Vigil(self._blocking)
-        shadow = Shadow(rulebook, self._exposures, PARAMS.rules_shadow_share)
+        steering = (lambda *_: UNSTEERED) if replaying() else rulebook.steering
+        understudy = Understudy(self._blocking, self._releases.beside, steering)
+        tryout = Tryout(rulebook, PARAMS.rules_shadow_share)
+        backstage = Backstage((tryout, understudy), self._exposures.add_pair)
         admission, rails = Admission(load("cascade", Cascade)), load("rails", RailParams)
         shared = SharedRails(self._blocking, rails)
         signatures = Signatures(ACCESS.signing)
@@ -122,7 +129,7 @@ class Endcap:
             signatures=signatures,
             guarded=vigil.guarded,
             rulebook=rulebook,
-            shadow=shadow,
+            backstage=backstage,
             admission=admission,
             rails=ShopperRails(Wire(wires(url), QUICK_S).ask, rails),
             shared=shared,
@@ -177,10 +184,11 @@ class Endcap:
             ("signing", SIGNING_S, sign),
             ("ages", AGES_S, ages),
             ("explore", explore.poll_s, explorer.poll if explorer else _nothing),
+            ("understudy", load("shadow", ShadowParams).poll_s, understudy.poll),
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]
         running.append(self._exposures.run(partial(pulse.beat, "exposures")))
-        running.append(shadow.run(partial(pulse.beat, "shadow"), partial(pulse.missed, "shadow")))
+        running.append(backstage.run(partial(pulse.beat, "shadow"), partial(pulse.missed, "shadow")))
         self._tasks = [report, *(asyncio.create_task(one) for one in running)]
 
     @bentoml.on_shutdown

@@ -25,7 +25,13 @@ from monitoring.experiment.sequential import ArmStatistics, Interval, compare
 from serving.release import state
 
 TAKEN_BACK = ("rollback", "revert_to_previous")  # in the audit
-NO_RELEASE = ("failed", "refused by the gate", "at work")  # how a retrain stands that brought none (yet)
+AT_WORK = "at work"
+NO_RELEASE = {  # how a retrain stands that brought none (yet) -> what to run next
+    "failed": "endcap retrain",
+    "refused by the gate": "endcap gate",
+    "refused in the shadow": "endcap shadow report",
+    AT_WORK: "endcap retrain",
+}
 BEHIND = "endcap_stream_behind_seconds"
 ANSWER_S = 2.0
 MIB = 1 << 20
@@ -84,14 +90,13 @@ def not_retrained(run_dir: Path) -> list[Trouble]:
         return []
     at_work = is_reserved(run_dir / REWRITING)  # asked first: one that ends meanwhile has written how
     found = orjson.loads(summary.read_bytes())
-    if found["outcome"] not in NO_RELEASE or (found["outcome"] == NO_RELEASE[2] and at_work):
+    if found["outcome"] not in NO_RELEASE or (found["outcome"] == AT_WORK and at_work):
         return []
-    step = "endcap gate" if found["outcome"] == NO_RELEASE[1] else "endcap retrain"
     told = f"retrain: {found['outcome']}; {found['told']}"
-    if found["outcome"] == NO_RELEASE[2]:
+    if found["outcome"] == AT_WORK:
         told = f"retrain: killed; at work {found['told']}, and gone. The champion serves on"
     numbers = {name: found[name] for name in ("ndcg_at_12", "events", "seconds", "champion", "candidate")}
-    return [Trouble("retrain", told, step, numbers)]
+    return [Trouble("retrain", told, NO_RELEASE[found["outcome"]], numbers)]
 
 
 def behind(metrics_url: str, limit_s: float) -> list[Trouble]:

@@ -17,7 +17,8 @@ from redis import Redis
 from monitoring.fitting.reliability import clicked, reliability
 from monitoring.fitting.relisted import Answer, Answers
 from monitoring.fitting.showroom import Showroom
-from serving.live.exposures import PAIRS, SERVED
+from serving.beside.tryout import PAIRS
+from serving.live.exposures import SERVED
 from serving.rules import lint
 from serving.rules.compiled import Compiled
 from serving.rules.document import Document

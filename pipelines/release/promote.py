@@ -128,7 +128,7 @@ def main(
     print(f"{done.release.digest} is {done.role}: {done.release.path}, registered as version {done.version}")
     params = load("release", ReleaseParams)
     if done.role == CHALLENGER:
-        print("next: `endcap rollout start` shows it to the first shoppers")
+        print("next: `endcap shadow start` has a look at it, `endcap rollout start` shows it to shoppers")
     else:
         if done.replaced:
             print(f"it replaced {done.replaced.digest}; `endcap rollback` goes back to it")

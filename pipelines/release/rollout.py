@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,10 @@ from monitoring.experiment import turns
 from monitoring.experiment.attribution import FeedbackParams
 from monitoring.experiment.guard import RolloutParams
 from monitoring.experiment.watch import Guard, Look, advanced
+from monitoring.shadow.pairing import cleared
 from pipelines.release import aliases, assurance
+from serving.beside import trial
+from serving.beside.trial import ShadowParams
 from serving.release import looks
 from serving.release import state as control
 from serving.release.looks import Beat
@@ -29,6 +33,7 @@ Action = Literal["start", "watch", "status", "plan", "advance", "stop", "history
 Say = Callable[[str, Any], None]
 ANSWER_S = 5.0  # of Redis to one command of the guard
 WAIT_S = (0.5, 5.0)  # the guard's first and longest pause while Redis is away
+BY_HAND = "by hand"
 REPEAT_S = 60.0  # a look that says HOLD again is told so often
 
 
@@ -36,7 +41,8 @@ def main(
     action: Annotated[
         Action, typer.Argument(help="start, watch, status, plan, advance (by hand), stop or history.")
     ],
-    why: Annotated[str, typer.Option(help="start, advance, stop: the reason, for the audit.")] = "by hand",
+    why: Annotated[str, typer.Option(help="start, advance, stop: the reason, for the audit.")] = BY_HAND,
+    force: Annotated[bool, typer.Option("--force", help="start: whatever the shadow saw.")] = False,
     to: Annotated[int | None, typer.Option(help="advance: to this percentage, once.")] = None,
     until_decided: Annotated[
         bool, typer.Option(help="watch: end with the canary, 1 if rolled back.")
@@ -76,7 +82,7 @@ def main(
         return watch(guard, guarding, poll, until_decided, say)
     redis = connect()
     if action == "start":
-        say(*_told(begun := begin(redis, params, aliases.act_of(why))))
+        say(*_told(begun := begin(redis, params, allowed(redis, aliases.act_of(why), force))))
         if not (beat := looks.read_beat(redis)) or beat.age_s > begun.guard_timeout_s:
             say(*_guard_told(beat, begun))
         confirm(redis, begun, say)
@@ -140,13 +146,26 @@ def stop(redis: Redis, act: Act, say: Callable[[str, Any], None]) -> int:
     return int(unsound is not None)
 
 
+def allowed(redis: Redis, act: Act, force: bool) -> Act:
+    """The act, with what the shadow saw. Raises RolloutError where that speaks against it, unless forced."""
+    challenger = aliases.waiting_challenger()
+    if challenger is None or control.present(redis).challenger == challenger:
+        return act
+    if force and act.why == BY_HAND:
+        raise RolloutError('--force: needs a reason for the audit; allowed: --force --why "..."')
+    forced = act.why if force else ""
+    return replace(act, numbers=cleared(redis, challenger, load("shadow", ShadowParams), forced))
+
+
 def begin(redis: Redis, params: RolloutParams, act: Act) -> RolloutState:
     """Put the waiting challenger on trial, once. Raises ReleaseError where it is not sound."""
     challenger = aliases.waiting_challenger()
     if challenger:
         assurance.assure(challenger)
     try:
-        return start(redis, params, act, challenger)
+        begun = start(redis, params, act, challenger)
+        trial.end(redis, act)  # seen by shoppers from now on
+        return begun
     except RolloutError:
         state = control.present(redis)
         if challenger and state.challenger == challenger:

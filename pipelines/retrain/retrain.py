@@ -3,7 +3,8 @@
     land       events of the running shop -> data/logs/events
     cuts       of the shop's time move on by the whole days that have come since the export
     stages     `dvc repro bundle`: what changed runs again, the gate included
-    release    the candidate becomes the challenger, its canary begins; the guard of `endcap up` decides
+    shadow     the candidate becomes the challenger, and is computed beside answers until it can be judged
+    release    its canary begins, also where too few answers came meanwhile; the guard of `endcap up` decides
     prune      what no kept release needs goes (leftovers.py)
 
 Each step finds what the one before it left, so a run that was killed anywhere is finished by the next. At
@@ -32,6 +33,8 @@ from feature_repo.online.connection import connect
 from feature_repo.params import load, root, shop
 from feature_repo.places import CANDIDATE, EVENT_LOG, RAW, RETRAINED, REWRITING, VERDICT, at
 from monitoring.experiment.guard import RolloutParams
+from monitoring.shadow.pairing import cleared, objection
+from pipelines.compare.shadow import rehearse
 from pipelines.ingest.shop import advance
 from pipelines.local.story import StepError, reproduce
 from pipelines.release import rollout as canary
@@ -41,10 +44,12 @@ from pipelines.release.promote import promote
 from pipelines.release.registry import Registry
 from pipelines.retrain.land import land
 from pipelines.retrain.leftovers import leftovers, lines
+from serving.beside.trial import ShadowParams
 from serving.release import state as rollout
 
 ON_TRIAL, SERVES, NOTHING_NEW = "on trial", "serves", "nothing new"
-REFUSED, FAILED, AT_WORK = "refused by the gate", "failed", "at work"
+REFUSED, UNSOUND, FAILED = "refused by the gate", "refused in the shadow", "failed"
+AT_WORK = "at work"
 GATE_SAID_NO = "failed to reproduce 'gate'"  # of DVC
 
 
@@ -74,7 +79,7 @@ class Summary:
         return f"retrain: {self.outcome} after {self.seconds:.0f} s; {self.told}"
 
     def exit_code(self) -> int:
-        return int(self.outcome in (REFUSED, FAILED))
+        return int(self.outcome in (REFUSED, UNSOUND, FAILED))
 
 
 def main(
@@ -124,8 +129,15 @@ def _run(redis: Redis, why: str, state: rollout.RolloutState, champion: Summary)
         return replace(told, outcome=NOTHING_NEW, told="the candidate is the champion itself")
     try:
         gate = read_json(at(VERDICT), "run `dvc repro gate`")
-        promote(at(CANDIDATE), redis, Registry(), act_of(why), latest_gate=gate)
-        begun = canary.begin(redis, load("rollout", RolloutParams), act_of(why))
+        release = promote(at(CANDIDATE), redis, Registry(), act_of(why), latest_gate=gate).release
+        act, shadow = act_of(why), load("shadow", ShadowParams)
+        if shadow.required:
+            found = rehearse(redis, release, shadow, act)
+            if found.failed or found.empty:
+                against = objection(found, shadow)
+                return replace(told, outcome=UNSOUND, told=f"in the shadow {against}. The champion serves on")
+            act = replace(act, numbers=cleared(redis, release, shadow, forced="nobody is there to wait"))
+        begun = canary.begin(redis, load("rollout", RolloutParams), act)
     except EndcapError as error:
         return replace(told, told=f"{error}. The champion serves on")
     line = f"{manifest['digest']} gets {begun.percent} % of the shoppers; next: `endcap rollout status`"

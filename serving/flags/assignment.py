@@ -43,6 +43,11 @@ class Treatment(NamedTuple):
         """Flag -> variant, as exposures have it."""
         return {one.flag_key: one.variant.name for one in self.evaluations}
 
+    @property
+    def moves(self) -> bool:
+        """Whether the list is made otherwise than without any experiment."""
+        return self.asked != UNTREATED.asked
+
 
 UNTREATED = Treatment()
 

@@ -30,6 +30,8 @@ from feature_repo.errors import DataError
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from serving import prometheus
+from serving.beside.tryout import PAIRS
+from serving.beside.understudy import SHADOWED
 from serving.flags.assignment import UNTREATED, Treatment
 from serving.params import Serving
 from serving.pipeline import Served
@@ -37,7 +39,7 @@ from serving.release.state import EXPOSURES
 from serving.stages.diversify import TAIL
 from serving.types import Answer, Context, Floats, Request, Rows
 
-SERVED, PAIRS = "endcap:served", "endcap:rules:shadow"
+SERVED = "endcap:served"
 META = ("request_id", "ts", "arm", "bundle", "surface", "user_id", "session_id", "schema", "items")
 BATCH = 256
 PAUSE_S = 0.02  # gathers the answers of this long into one round trip
@@ -55,6 +57,7 @@ class ExposureLog:
             EXPOSURES: params.exposures_kept,
             SERVED: params.served_kept,
             PAIRS: params.rules_shadow_kept,
+            SHADOWED: params.shadow_kept,
         }
         self._waiting: deque[tuple[str, dict[Any, Any]]] = deque()
 
@@ -66,9 +69,9 @@ class ExposureLog:
         """Take note of the inputs (k, 28) behind an answer; never blocks and never raises."""
         self._queue(SERVED, encode(meta, features))
 
-    def add_pair(self, pair: Mapping[str, Any]) -> None:
-        """Take note of a list by rules that are tried out; never blocks and never raises."""
-        self._queue(PAIRS, {"pair": orjson.dumps(pair)})
+    def add_pair(self, pair: Mapping[str, Any], stream: str = PAIRS) -> None:
+        """Take note of a list by what is only tried out (serving/beside); never blocks and never raises."""
+        self._queue(stream, {"pair": orjson.dumps(pair)})
 
     def _queue(self, stream: str, fields: dict[Any, Any]) -> None:
         if len(self._waiting) >= self._queued:

@@ -5,11 +5,12 @@
     exposures   log of what was shown, last written    lag      the consumers' delay, last measured
     report      what this worker serves, last told     disk     room for what Redis writes, last looked at
     vigil       the canary's guard, last looked at     ages     these metrics
-    rules       the shop's rules, last read            shadow   lists by rules that are tried out, last made
+    rules       the shop's rules, last read            shadow   lists that nobody is shown, last looked for
     rails       lists made beforehand, last looked for flags    the experiments, last read
     signing     keys of request ids, last read
     erased      who is to be left out, last read
     explore     what is on offer to be explored, last read
+    understudy  the release in the shadow, last looked for
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -44,6 +45,7 @@ class Liveness:
     rails: float
     ages: float
     explore: float
+    understudy: float
 
 
 class Pulse:

@@ -20,6 +20,7 @@ from feature_repo.persons.pseudonyms import Persons
 from serving import pipeline, prometheus
 from serving.access.signatures import Signatures
 from serving.access.tolls import Toll
+from serving.beside.backstage import Asked, Backstage
 from serving.cascade.board import Board
 from serving.cascade.queueing import Admission, Place, Rung
 from serving.cascade.rungs import LIVE, PRECOMPUTED, RANK, RECOMMEND, Rungs, Task
@@ -30,7 +31,6 @@ from serving.live.deadline import TimelyRows, within
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
 from serving.live.seen import Recorded, Seen, age_ms, apart, short_of, treated, warnings
-from serving.live.shadow import Asked, Shadow
 from serving.params import Serving
 from serving.pipeline import Served
 from serving.rails.rail import Rail
@@ -66,7 +66,7 @@ class Storefront:
         signatures: Signatures,
         guarded: Callable[[int], bool] = lambda version: True,
         rulebook: Rulebook | None = None,
-        shadow: Shadow | None = None,
+        backstage: Backstage | None = None,
         admission: Admission | None = None,
         rails: ShopperRails | None = None,
         shared: SharedRails | None = None,
@@ -81,7 +81,7 @@ class Storefront:
         """
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
-        self._guarded, self._shadow, self._signatures = guarded, shadow, signatures
+        self._guarded, self._backstage, self._signatures = guarded, backstage, signatures
         self._rulebook, self._explorer = (None, None) if replay else (rulebook, explorer)
         self._persons, self._flags = persons or Persons(), None if replay else flags
         self._complain = Complaints(log)
@@ -238,8 +238,8 @@ class Storefront:
         if served and slots and self._draw() < self._params.served_share:
             meta = sample(request, answer, now, served, matrix, rules)
             self._exposures.add_sample(meta, served.ranked.matrix)
-        if served and self._shadow and task is RECOMMEND and not treatment.asked.rule_set:
-            self._shadow.offer(Asked(request, answer, bundle, visitor, matrix, rules))
+        if served and self._backstage and task is RECOMMEND and not treatment.moves:
+            self._backstage.offer(Asked(request, answer, bundle, visitor, matrix, steering, served))
         stage_seconds = {"features": read_s, **(served.seconds if served else {})}
         missing = request.limit - len(slots) if task.fills else 0
         prometheus.count(answer, took_s, stage_seconds, missing)

@@ -98,6 +98,7 @@ class Releases:
         self._refused: dict[str, tuple[float, str]] = {}  # digest -> when, on the loop's clock, and why
         self._acted: RolloutState | None = None  # what the last poll that came to an end was asked for
         self._loading, self._since_us = "", 0
+        self._aside = ""  # digest of the one in the shadow
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.current: Current | None = None
 
@@ -124,8 +125,10 @@ class Releases:
         if self.current is None or self.current.champion.bundle.digest != champion.bundle.digest:
             self._since_us = time.time_ns() // 1000
         self.current = found
-        keep = {r.digest for r in (wanted.champion, wanted.challenger, wanted.previous) if r}
-        self._held = {d: held for d, held in self._held.items() if d in keep or held is champion}
+        serving = {one.bundle.digest: one for one in (champion, challenger) if one}
+        self._held |= serving  # what was in the shadow may have left it a moment ago
+        for digest in set(self._held) - set(serving) - self._named(wanted):
+            del self._held[digest]  # in place: a thread may be adding another
         settle()
         as_asked = champion.bundle.digest == wanted.champion.digest
         prometheus.STAND_IN.set(not as_asked)
@@ -138,6 +141,23 @@ class Releases:
             "" if as_asked else f" stands in for {wanted.champion.digest}",
             *(challenger.bundle.digest if challenger else None, wanted.percent),
         )
+
+    async def beside(self, wanted: Release | None) -> Loaded | None:
+        """A release that answers nobody, held while it is asked for; None where it is refused."""
+        before, self._aside = self._aside, wanted.digest if wanted else ""
+        if before != self._aside and (now := self.current):
+            serving = {one.bundle.digest for one in (now.champion, now.challenger) if one}
+            if before not in serving | self._named(now.state):
+                self._held.pop(before, None)
+        known = not wanted or wanted.digest in self._held
+        found = await self._load(wanted) if wanted else None
+        if found and not known:
+            settle()
+        return found
+
+    def _named(self, wanted: RolloutState) -> set[str]:
+        """Digests of what somebody may ask for."""
+        return {r.digest for r in (wanted.champion, wanted.challenger, wanted.previous) if r} | {self._aside}
 
     def _behind(self, wanted: RolloutState) -> bool:
         now = asyncio.get_running_loop().time()

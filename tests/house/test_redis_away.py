@@ -31,6 +31,9 @@ JOBS = (
     "rollout status",
     "rollout advance",
     "rollout stop",
+    "shadow start",
+    "shadow report",
+    "shadow stop",
     "served",
     "stream --from beginning",
 )

@@ -42,6 +42,7 @@ THINGS = (
     "signing",
     "erased",
     "explore",
+    "understudy",
     "ages",
 )
 PATIENCE_S = 60

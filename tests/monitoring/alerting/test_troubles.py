@@ -53,7 +53,12 @@ def test_a_rollback_is_told_with_who_and_why_until_the_rollout_moves_on(redis: R
 
 @pytest.mark.parametrize(
     "outcome, told",
-    [(retrain.FAILED, "endcap retrain"), (retrain.REFUSED, "endcap gate"), (retrain.ON_TRIAL, "")],
+    [
+        (retrain.FAILED, "endcap retrain"),
+        (retrain.REFUSED, "endcap gate"),
+        (retrain.UNSOUND, "endcap shadow report"),
+        (retrain.ON_TRIAL, ""),
+    ],
 )
 def test_a_retrain_without_a_release_names_the_job_that_shows_why(
     tmp_path: Path, outcome: str, told: str

@@ -37,6 +37,9 @@ from feature_repo.params import load
 from pipelines.stream import notes
 from pipelines.stream.consumer import Consumer
 from pipelines.stream.materialize import materialize
+from serving.beside import trial
+from serving.beside.trial import ShadowParams
+from serving.beside.understudy import SHADOWED
 from serving.http.ingress import Ingress
 from serving.http.listing import ItemDoor
 from serving.live.exposures import ExposureLog
@@ -95,7 +98,8 @@ def week(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Iterato
 
 async def open_day(url: str, day: int) -> None:
     """Events through the door, as many of made-up visits and items besides, and answers."""
-    params = replace(load("serving", Serving), exposures_kept=KEPT, served_kept=KEPT, rules_shadow_kept=KEPT)
+    kept = {"rules_shadow_kept": KEPT, "shadow_kept": KEPT}
+    params = replace(load("serving", Serving), exposures_kept=KEPT, served_kept=KEPT, **kept)
     async with AsyncRedis.from_url(url) as redis:
         door = Ingress(redis, open_writer(redis, stream_params(), params.seen_ttl_s), params)
         now = START + (20 + day) * DAY_US
@@ -128,6 +132,7 @@ async def open_day(url: str, day: int) -> None:
             log.add({"request_id": f"{day} {number}", "items": ITEMS})
             log.add_sample({"request_id": f"{day} {number}"}, np.zeros((1, len(COLUMNS)), np.float32))
             log.add_pair({"request_id": f"{day} {number}"})
+            log.add_pair({"request_id": f"{day} {number}"}, SHADOWED)
         assert await log.flush()
 
 
@@ -139,6 +144,8 @@ def keep_shop(redis: Redis, day: int) -> None:
     held = newborns.read(redis, space, gone)
     newborns.write(redis, space, {**born, **dict.fromkeys(gone)}, held, keep_hours=24)
     newborns.beat(redis)
+    release = state.Release("1" * 16, "data/bundles/another")
+    trial.begin(redis, release, load("shadow", ShadowParams), act())
     for number in range(3):
         rule = {"id": f"day-{day}-{number}", "do": {"at_most": {"per": "brand", "slots": 2}}}
         document = parse(orjson.dumps({"rules": [rule]}))
@@ -195,7 +202,7 @@ def test_every_key_stands_in_the_table_and_within_its_bound(week: tuple[Redis, P
     assert 0 < sum(redis.scard(key) for key in found["endcap:done:*:*"]) <= 2 * 3 * every
     assert KEPT <= entries("endcap:exposures") <= KEPT + SLACK
     assert KEPT <= entries("endcap:served") <= KEPT + SLACK
-    assert entries("endcap:looks") == DAYS and entries("endcap:audit") == 1 + 6 * DAYS
+    assert entries("endcap:looks") == DAYS and entries("endcap:audit") == 1 + 7 * DAYS
     assert len(found["endcap:health:*"]) == 3
     assert redis.zcard("endcap:items:changed") <= KEPT
     assert redis.scard("endcap:items:listed") == len(ITEMS) + 1 + BORN
@@ -205,6 +212,8 @@ def test_every_key_stands_in_the_table_and_within_its_bound(week: tuple[Redis, P
     assert all(redis.hlen(key) <= BORN for key in found["endcap:newborns:*"])
     assert redis.hlen("endcap:rules:versions") == VERSIONS and len(found["endcap:rules"]) == 1
     assert KEPT <= entries("endcap:rules:shadow") <= KEPT + SLACK
+    assert KEPT <= entries("endcap:shadow:pairs") <= KEPT + SLACK
+    assert len(found["endcap:shadow"]) == 1
     assert 0 < len(found["session_id*"]) <= 5 * (20 + STRANGE + 1) + 20
     assert 0 < len(found["user_id*"]) <= 16
     assert len(ITEMS) < len(found["item_id*"]) <= len(ITEMS) + 1 + 3 * STRANGE + DAYS * BORN
@@ -220,6 +229,7 @@ def test_every_key_expires_or_has_an_owner(week: tuple[Redis, Path]) -> None:
         "endcap:audit",
         "endcap:dead",
         "endcap:rules",
+        "endcap:shadow:pairs",
         "endcap:embed",
     )
     single = ("endcap:health", "endcap:rollout", "endcap:stream", "endcap:items", "endcap:applied_ts")

@@ -14,7 +14,8 @@ from load import Connections
 from shops.service import Service, running_service
 from shops.storefront import SECRET_KEY
 
-from serving.live.exposures import PAIRS, SERVED
+from serving.beside.tryout import PAIRS
+from serving.live.exposures import SERVED
 from serving.release.state import EXPOSURES, Act
 from serving.rules import published
 from serving.rules.document import parse
