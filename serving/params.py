@@ -49,7 +49,7 @@ class Serving:
     rules_shadow_kept: int  # entries of endcap:rules:shadow, approximately
     explain_timeout_s: float  # for an explanation, the wait for its turn included
     explain_waiting: int  # of a worker at once; one more is answered 503
-    edge_ttl_s: int  # how long a cache in front may keep a GET answer
+    edge_ttl_s: int  # how long a cache in front may keep a GET answer that names nobody
 
 
 def replaying() -> bool:
