@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import types
 import typing
@@ -38,7 +39,9 @@ def root() -> Path:
 
 
 def revision() -> str | None:
-    """The git revision of the project's folder, None outside a checkout."""
+    """The git revision of the project's folder, None outside a checkout and where there is no git."""
+    if shutil.which("git") is None:
+        return None
     command = ["git", "rev-parse", "HEAD"]
     done = subprocess.run(command, cwd=root(), capture_output=True, text=True, check=False)
     return done.stdout.strip() or None if done.returncode == 0 else None

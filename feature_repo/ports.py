@@ -177,8 +177,10 @@ def bearer(authorization: str) -> str:
 
 
 def service_url() -> str:
-    """The storefront plane of the local service."""
-    return f"http://{HOST}:{stack_params().service_port}"
+    """The storefront plane: $ENDCAP_SERVICE_URL where it runs on another machine, else the local service."""
+    return (
+        os.environ.get("ENDCAP_SERVICE_URL", "").rstrip("/") or f"http://{HOST}:{stack_params().service_port}"
+    )
 
 
 def console_url() -> str:

@@ -50,7 +50,7 @@ class Serving:
     shadow_kept: int  # entries of endcap:shadow:pairs, approximately
     explain_timeout_s: float  # for an explanation, the wait for its turn included
     explain_waiting: int  # of a worker at once; one more is answered 503
-    edge_ttl_s: int  # how long a cache in front may keep a GET answer
+    edge_ttl_s: int  # how long a cache in front may keep a GET answer that names nobody
 
 
 def replaying() -> bool:

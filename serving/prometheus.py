@@ -95,6 +95,13 @@ GUARD_AGE = Gauge(
 GUARD_ALARM = Gauge(
     "endcap_guard_alarm", "1 while the canary's clicks may not decide", multiprocess_mode="mostrecent"
 )
+ALARM = Gauge(
+    "endcap_alarm",
+    "1 while the console's lookout holds that a person must hear of it",
+    ["kind"],
+    multiprocess_mode="mostrecent",
+)
+LOOKOUT = Gauge("endcap_lookout", "1 while a console looks for such", multiprocess_mode="mostrecent")
 SWAPS = Counter("endcap_release_swaps_total", "Changes of the release pointer", ["outcome"])
 RANKERS = Counter(
     "endcap_rankers_loaded_total",

@@ -1,8 +1,5 @@
 """Who looks for trouble and tells it: once when it begins, once when it is over, until it was heard.
 
-    endcap:alarms        hash    thing -> what is told of it, whether it was heard, when it is tried again
-    endcap:alarms:turn   string  whose turn it is to look: of two consoles one; also a heartbeat
-
 What is told is in Redis, so a restart forgets nothing and repeats nothing. A message that the receiver does
 not take is sent again after a pause that doubles; after `tries` it stays on the console, marked as unheard.
 """
@@ -19,8 +16,8 @@ import orjson
 from redis import Redis, RedisError
 
 from monitoring.alerting.troubles import AlarmParams, Look, Trouble, as_json
+from serving.release.looks import ALARMS, TURN
 
-ALARMS, TURN = "endcap:alarms", "endcap:alarms:turn"
 LATE = 6  # looks that may be missed before another takes the turn
 log = logging.getLogger(__name__)
 

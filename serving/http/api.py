@@ -102,7 +102,7 @@ async def recommend(http: HttpRequest, desk: Desk) -> Response:
     body = await read_body(http, desk.params.max_body_bytes)
     request = parse_recommend(body, desk.params.max_items)
     toll = admitted(http, desk.keys, desk.gate, request)
-    return _list(http, desk, await desk.storefront.recommend(request, toll))
+    return _list(desk, await desk.storefront.recommend(request, toll))
 
 
 async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
@@ -112,7 +112,8 @@ async def recommend_by_query(http: HttpRequest, desk: Desk) -> Response:
     if http.method == "HEAD":  # a list that nobody sees is none that was shown
         toll.settle_here()
         return Response(headers=NOT_KEPT, media_type=JSON)
-    return _list(http, desk, await desk.storefront.recommend(request, toll))
+    shared = not (request.user_id or request.session_id)
+    return _list(desk, await desk.storefront.recommend(request, toll), shared)
 
 
 async def page(http: HttpRequest, desk: Desk) -> Response:
@@ -127,7 +128,7 @@ async def rank(http: HttpRequest, desk: Desk) -> Response:
     body = await read_body(http, desk.params.max_body_bytes)
     request = parse_rank(body, desk.params.max_items)
     toll = admitted(http, desk.keys, desk.gate, request)
-    return _list(http, desk, await desk.storefront.rank(request, toll))
+    return _list(desk, await desk.storefront.rank(request, toll))
 
 
 async def events(http: HttpRequest, desk: Desk) -> Response:
@@ -248,17 +249,17 @@ def answer_bytes(answer: Answer) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
-def cache_headers(method: str, answer: Answer, edge_ttl_s: int) -> dict[str, str]:
-    """Browsers keep nothing. The edge (nginx) may keep a healthy GET answer, under its whole URL.
+def cache_headers(answer: Answer, shared: bool, edge_ttl_s: int) -> dict[str, str]:
+    """Browsers keep nothing. The edge (nginx) may keep a healthy answer that is `shared`, under its URL.
 
-    A GET names its shopper in the URL, so that no shopper's list can be found under another's key.
+    It is a GET that names nobody: whoever asks is given the same list. A shopper's own is kept nowhere.
     """
-    keep = edge_ttl_s if method == "GET" and answer.degraded is None and not answer.debug else 0
+    keep = edge_ttl_s if shared and answer.degraded is None and not answer.debug else 0
     return {**NOT_KEPT, "X-Accel-Expires": str(keep)}
 
 
-def _list(http: HttpRequest, desk: Desk, answer: Answer) -> Response:
-    headers = cache_headers(http.method, answer, desk.params.edge_ttl_s)
+def _list(desk: Desk, answer: Answer, shared: bool = False) -> Response:
+    headers = cache_headers(answer, shared, desk.params.edge_ttl_s)
     return Response(answer_bytes(answer), headers=headers, media_type=JSON)
 
 

@@ -1,8 +1,10 @@
-"""What a canary's guard leaves in Redis: that it lives, and what it saw. Only this module knows these keys.
+"""What those who watch leave in Redis: that they live, and what they saw. Only this module knows these keys.
 
 endcap:guard   hash    `at_us`, when a guard looked last (Redis' clock), `beats`, how often one did, and
                        `alarm`, why the clicks may not decide (empty: they may)
 endcap:looks   stream  one entry per look that saw something new, the last LOOKS_KEPT
+endcap:alarms  hash    thing -> what the console's lookout (monitoring/alerting) tells of it
+endcap:alarms:turn     whose turn it is to look: of two consoles one; also a heartbeat
 """
 
 from collections.abc import Mapping
@@ -13,9 +15,12 @@ import orjson
 from redis import Redis
 
 from feature_repo.clock import SECOND_US
+from serving import prometheus
 
 GUARD, LOOKS = "endcap:guard", "endcap:looks"
 LOOKS_KEPT = 20_000  # approximately
+ALARMS, TURN = "endcap:alarms", "endcap:alarms:turn"
+ALARMED = ("rollback", "retrain", "consumers", "unseen", "drift", "holdout", "disk")  # kinds of looks
 
 
 @dataclass(frozen=True)
@@ -75,3 +80,12 @@ def read_looks(redis: Redis, count: int = 1000) -> list[dict[str, Any]]:
 def _text(value: Any) -> str:
     """Redis answers in bytes or in text, as its client was built."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def publish_alarms(redis: Redis) -> None:
+    """What the lookout found, and that it lives, for Prometheus; raises redis' errors."""
+    told: Any = redis.hvals(ALARMS)
+    found = {alarm["kind"] for alarm in map(orjson.loads, told) if not alarm["over"]}
+    for kind in ALARMED:
+        prometheus.ALARM.labels(kind).set(kind in found)
+    prometheus.LOOKOUT.set(bool(redis.exists(TURN)))

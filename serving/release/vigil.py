@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from serving import prometheus
 from serving.release import state
-from serving.release.looks import Beat, read_beat
+from serving.release.looks import Beat, publish_alarms, read_beat
 from serving.release.state import Act, RolloutConflict, RolloutState
 
 BLIND = 0.25  # of the guard's time: after so long without a look this worker begins to count anew
@@ -41,6 +41,7 @@ class Vigil:
     async def look(self) -> None:
         """Look once; the canary without a guard is ended. Raises redis' errors."""
         await asyncio.to_thread(self._look)
+        await asyncio.to_thread(publish_alarms, self._redis)
 
     def _look(self) -> None:
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from redis import Redis
 
 from feature_repo.errors import ParamsError
@@ -24,6 +25,7 @@ from monitoring.alerting import webhook
 from monitoring.alerting.lookout import Lookout, age_s, alarms, silent_s
 from monitoring.alerting.troubles import AlarmParams, Trouble
 from monitoring.alerting.webhook import Webhook
+from serving.release.looks import publish_alarms
 
 KEY = b"0123456789abcdef01234567"
 PARAMS = replace(
@@ -271,3 +273,23 @@ def test_address_and_secret_come_from_the_environment_else_from_the_shops_file(
     monkeypatch.setenv(webhook.URL, "file:///etc/passwd")
     with pytest.raises(ParamsError, match="not an address; allowed: https://host/path"):
         webhook.configured()
+
+
+def test_prometheus_hears_of_an_alarm_while_it_lasts_and_whether_anybody_looks(redis_url: str) -> None:
+    def told(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(name, labels)
+
+    found = [DISK]
+    with Redis.from_url(redis_url) as redis:
+        publish_alarms(redis)
+        assert (told("endcap_alarm", kind="disk"), told("endcap_lookout")) == (0, 0)
+        lookout = Lookout(redis, {"disk": lambda: found}, PARAMS, "shop", lambda *_: "")
+        lookout.look(1000.0)
+        publish_alarms(redis)
+        assert (told("endcap_alarm", kind="disk"), told("endcap_lookout")) == (1, 1)
+        assert told("endcap_alarm", kind="drift") == 0
+        found.clear()
+        lookout.look(1001.0)
+        lookout.look(1001.0 + PARAMS.over_s)
+        publish_alarms(redis)
+        assert told("endcap_alarm", kind="disk") == 0

@@ -14,7 +14,9 @@ from feature_repo.assemble.matrix import ACTIVITY
 from feature_repo.assemble.vectorize import COLUMNS
 from serving import pipeline
 from serving.cascade import shortened
+from serving.http.api import cache_headers
 from serving.stages import bestsellers
+from serving.types import Answer
 
 
 @pytest.fixture(scope="module")
@@ -229,14 +231,18 @@ def test_as_of_outside_a_replay_is_ignored_and_said_so(shop: Shop) -> None:
 
 
 def test_a_get_says_the_same_and_may_be_kept_by_the_edge_but_by_nobody_else(shop: Shop) -> None:
-    got = shop.client.get("/v1/recommend", params={**HERO, "limit": 3})
-    posted = shop.post("/v1/recommend", {**HERO, "limit": 3})
+    anybody = {"surface": HERO["surface"], "limit": 3}
+    got = shop.client.get("/v1/recommend", params=anybody)
+    posted = shop.post("/v1/recommend", anybody)
     assert items(got.json()) == items(posted.json())
     assert got.headers["cache-control"] == posted.headers["cache-control"] == "private, no-store"
     assert (got.headers["x-accel-expires"], posted.headers["x-accel-expires"]) == ("90", "0")
-    shop.features.error = ConnectionError("down")
-    degraded = shop.client.get("/v1/recommend", params=HERO)
-    assert degraded.headers["x-accel-expires"] == "0"
+    for name in ("user_id", "session_id"):
+        own = shop.client.get("/v1/recommend", params={**anybody, name: "somebody"})
+        assert own.headers["x-accel-expires"] == "0"
+    for degraded, kept in ((None, "90"), ("overloaded", "0")):
+        answer = Answer("r", HERO["surface"], (), "champion", "b", "live", degraded, 0, 1.0)
+        assert cache_headers(answer, True, 90)["X-Accel-Expires"] == kept
 
 
 def test_before_the_first_release_the_answer_is_an_honest_503(shop: Shop) -> None:
