@@ -236,6 +236,8 @@ def storm_shop(folder: Path, patch: pytest.MonkeyPatch, registry: Path, seed: in
     params = yaml.safe_load((home / "params.yaml").read_text())
     params["serving"]["workers"] = 2
     params["stack"]["ready_timeout_s"] = 300  # a busy machine is no fault of the shop
+    # A few visits of one address do what thousands do: all of it is to count, and every row is compared.
+    params["access"]["counting"] = dict.fromkeys(params["access"]["counting"], 10**9)
     (home / "params.yaml").write_text(yaml.safe_dump(params))
     found = Storm(home, service_url(), random.Random(seed))
     try:
