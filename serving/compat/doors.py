@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving import prometheus
-from serving.compat import carousels, goods, remote_flags
+from serving.compat import carousels, goods, gtag, remote_flags
 from serving.compat.carousels import Unseen
 from serving.compat.receipts import ANSWERS, REFUSALS, Taken, picture
 from serving.errors import RequestError
@@ -27,6 +27,7 @@ from serving.payloads.terms import Terms
 YIELD_EVERY, YIELD_AFTER = 8, 250  # events of theirs, and of ours, translated before others have their turn
 EVENTS: tuple[tuple[str, str, tuple[str, ...], System], ...] = (
     ("ga4", "/mp/collect", ("POST",), measurement.MEASUREMENT),
+    ("ga4", "/g/collect", ("GET", "POST"), gtag.HITS),
     ("ga4", "/export", ("POST",), measurement.EXPORT),
     ("gtm", "", ("POST",), measurement.DATA_LAYER),
     *(
@@ -86,18 +87,22 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
 
 
 def _events(system: str, read: System, terms: Terms) -> Handler:
+    web = read is gtag.HITS
+
     async def handler(http: HttpRequest, desk: Desk) -> Response:
         if http.method == "HEAD":  # nobody tells events by it
             source_of(http, desk.keys, desk.gate, [None]).toll.settle_here()
             raise Unseen
-        if http.method == "GET":
+        if web:
+            body = gtag.hits(http.scope["query_string"], await unpacked(http, gtag.MAX_BYTES))
+        elif http.method == "GET":
             body = _from_query(http)
         else:
             body = parse_json(await unpacked(http, desk.params.max_body_bytes), halves=True)
         taken = await take(http, body, system, read, terms, desk)
         if system == "metarank":
             taken.accepted += await goods.metarank_items(http, desk, body)
-        return picture() if http.method == "GET" else ANSWERS[system](taken)
+        return picture() if http.method == "GET" and not web else ANSWERS[system](taken)
 
     return handler
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from serving.compat import gtag
 from serving.payloads import gorse, insights, measurement, metarank, pixels, retail, snowplow, tracks, ubi
 from serving.payloads.payload import System
 
@@ -19,6 +20,26 @@ SP = "iglu:com.snowplowanalytics.snowplow"
 
 def packed(value: Any) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(value)).decode().rstrip("=")
+
+
+# As gtag.js writes them: one event in the address, several as lines of the body.
+ONE = (
+    "v=2&tid=G-1&_p=17&cid=123.456&ul=en-us&uid=U1&_s=3&sid=7&sct=1&seg=1&dl=https%3A%2F%2Fshop.example%2F&dr="
+    "&gcs=G1--&npa=0&cu=USD&en=purchase&_c=1&ep.transaction_id=T1&epn.value=23.48&_et=12&ep.currency=USD"
+    "&pr1=idSKU_1~nmA%20~~%20tee~brG~caTops~c2Tees~pr9.99~qt2~k0size~v0M&pr2=idSKU_2~nmMug~pr3.5~qt1~lp1"
+)
+SHARED = (
+    "v=2&tid=G-1&_p=17&cid=123.456&uid=U1&_s=4&sid=7&dl=https%3A%2F%2Fa.example%2F&gcs=G111&_x=%F0%9F%92%A5"
+)
+LINES = (
+    "en=page_view&_ee=1\r\n"
+    "en=view_item_list&ep.item_list_id=related_products&ep.item_list_name=Related"
+    "&pr1=idSKU_1~pr9.99~lp0&pr2=nmUnnamed~pr3.5~lp1\r\n"
+    "en=select_item&pr1=idSKU_1~nmTee~lnSale~lisearch_results~lp3&_et=5\r\n"
+    "en=add_to_cart&pr1=idSKU_1~pr9.99~qt2\r\nen=add_to_cart&pr1=idSKU_1~pr9.99~qt2\r\n"
+    "en=view_search_results&ep.search_term=red%20shirt\r\n"
+    "en=refund&ep.transaction_id=T1&pr1=idSKU_1~qt1"
+)
 
 
 def payloads(at: datetime) -> dict[str, tuple[str, System, Any]]:
@@ -244,6 +265,7 @@ def payloads(at: datetime) -> dict[str, tuple[str, System, Any]]:
     ]
     return {
         "ga4": ("ga4", measurement.MEASUREMENT, ga4),
+        "gtag": ("ga4", gtag.HITS, gtag.hits(ONE.encode(), b"") + gtag.hits(SHARED.encode(), LINES.encode())),
         "gtm": ("gtm", measurement.DATA_LAYER, push),
         "ga4 export": ("ga4", measurement.EXPORT, [row]),
         "segment": ("segment", tracks.TRACKS, batch),

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from feature_repo.params import load
+from serving.compat.gtag import HITS, hits
 from serving.payloads.payload import System
 from serving.payloads.pixels import PIXELS
 from serving.payloads.snowplow import TRACKER
@@ -16,6 +17,10 @@ from serving.payloads.tracks import TRACKS
 
 VIEW = {"type": "track", "event": "Product Viewed", "anonymousId": "a", "properties": {"product_id": "1"}}
 PIXEL = {"name": "product_viewed", "clientId": "c", "data": {"productVariant": {"product": {"id": "7"}}}}
+
+
+def tag(said: str) -> list[dict[str, str]]:
+    return hits(b"v=2&cid=1.2&sid=7&en=view_item&pr1=idSKU-1" + said.encode(), b"")
 
 
 def call(**context: Any) -> dict[str, Any]:
@@ -62,6 +67,13 @@ def ecommerce(consent: str | None, scopes: list[str] | None = None) -> dict[str,
         (TRACKER, ecommerce("allow_selected"), False),
         (TRACKER, ecommerce("allow_selected", ["necessary"]), False),
         (TRACKER, ecommerce("allow_selected", ["necessary", "Advertising"]), True),
+        (HITS, tag(""), True),
+        (HITS, tag("&gcs=G1--&npa=0"), True),
+        (HITS, tag("&gcs=G111"), True),
+        (HITS, tag("&gcs=G111&npa=1"), False),
+        (HITS, tag("&gcs=G110"), False),
+        (HITS, tag("&gcs=G101"), False),
+        (HITS, tag("&gcs=G100"), False),
     ],
 )
 def test_a_refusal_in_their_words_is_one_in_ours(system: System, body: Any, agreed: bool) -> None:
