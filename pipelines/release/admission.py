@@ -22,29 +22,32 @@ def admit(
     champion: Mapping[str, Any] | None,
     params: GateParams,
     latest_gate: Mapping[str, Any] | None = None,
+    forced: bool = False,
 ) -> Verdict:
     """Judge the bundle's own metrics once more, against the champion's manifest.
 
     The verdict inside the bundle must be of these metrics, and `latest_gate`, the newest gate.json if given,
-    must be the same: a gate that failed leaves the candidate of an earlier run on the disk. Raises GateError.
+    must be the same: a gate that failed leaves the candidate of an earlier run on the disk. `forced`: a
+    verdict of no is given back and not raised; a missing one, or one of something else, can't be. Raises
+    GateError.
     """
     report, gate = manifest.get("metrics"), manifest.get("gate")
     if not report or not gate:
         raise GateError("gate: the bundle carries no verdict; run `dvc repro`, which evaluates and judges it")
-    if latest_gate and not latest_gate["passed"]:
+    if latest_gate and not latest_gate["passed"] and not forced:
         raise GateError(
             f"gate: the newest one failed, nothing is promoted: {Verdict.from_json(latest_gate).shortfall()}"
         )
     judged = {gate["evaluation"], (latest_gate or gate)["evaluation"]}
     if judged != {fingerprint(report)}:
         raise GateError("gate: the verdict is of another evaluation than the bundle's; run `dvc repro` again")
-    if not gate["passed"]:
+    if not gate["passed"] and not forced:
         raise GateError(f"gate: it failed, nothing is promoted: {Verdict.from_json(gate).shortfall()}")
     before = champion.get("metrics") if champion else None
     verdict = judge(
         Evaluation.from_report(report), params, Evaluation.from_report(before) if before else None
     )
-    if not verdict.passed:
+    if not verdict.passed and not forced:
         raise GateError(f"gate: it fails against the champion of now: {verdict.shortfall()}")
     return verdict
 

@@ -3,7 +3,7 @@
 import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,8 @@ from pipelines.release.bar import GateParams, Verdict
 from pipelines.release.registry import CHALLENGER, CHAMPION, Registry
 from serving.release import state as rollout
 from serving.release.state import Act, Release
+
+UNSAID = "endcap promote"
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,18 @@ def promote(
     *,
     direct: bool = False,
     latest_gate: Mapping[str, Any] | None = None,
+    forced: bool = False,
 ) -> Promotion:
     """Admit and install a bundle: as the champion if `direct` or if there is none, else as the challenger.
+
+    `forced`: whatever the gate says of it; what it said is in the audit and on the registered version.
 
     Raises GateError if the gate does not allow it, BundleError if a file is not what the manifest says,
     ReleaseError if it cannot be loaded or another promotion runs, RegistryError if MLflow's store lost the
     champion, RolloutError while a canary is under way, RolloutConflict where the champion changed meanwhile.
     """
     with _turn():
-        return _promote(folder, redis, registry, act, direct, latest_gate)
+        return _promote(folder, redis, registry, act, direct, latest_gate, forced)
 
 
 @contextmanager
@@ -76,6 +81,7 @@ def _promote(
     act: Act,
     direct: bool,
     latest_gate: Mapping[str, Any] | None,
+    forced: bool,
 ) -> Promotion:
     manifest = read_manifest(folder)
     state = rollout.read(redis)
@@ -83,7 +89,9 @@ def _promote(
         rollout.refuse_canary(state, "promote another")
     champion = state.champion if state else None
     before = champion.manifest() if champion else None
-    verdict = admit(manifest, before, load("gate", GateParams), latest_gate)
+    verdict = admit(manifest, before, load("gate", GateParams), latest_gate, forced)
+    if said := verdict.shortfall():
+        act = replace(act, numbers={**act.numbers, "forced": said})
     if state:
         registry.require(state)
     release = install_bundle(folder)
@@ -112,7 +120,8 @@ def main(
     fix: Annotated[
         bool, typer.Option("--repair", help="only make the MLflow aliases repeat what Redis serves")
     ] = False,
-    why: Annotated[str, typer.Option(help="for the audit log")] = "endcap promote",
+    force: Annotated[bool, typer.Option("--force", help="whatever the gate says; with --why")] = False,
+    why: Annotated[str, typer.Option(help="for the audit log")] = UNSAID,
 ) -> None:
     """Release an admitted bundle: as the challenger, or as the champion if there is none or with --direct."""
     redis = connect()
@@ -121,10 +130,12 @@ def main(
         follow(state, anew=True)
         print(f"aliases now repeat what serves: champion {state.champion.digest}")
         return
+    if force and why == UNSAID:
+        raise ReleaseError('--force: needs a reason for the audit; allowed: --force --why "..."')
     folder = root() / bundle
     ours = folder.resolve() == at(CANDIDATE).resolve()  # other bundles are of other runs
     gate = check_candidate(read_manifest(folder)) if ours else None
-    done = promote(folder, redis, Registry(), act_of(why), direct=direct, latest_gate=gate)
+    done = promote(folder, redis, Registry(), act_of(why), direct=direct, latest_gate=gate, forced=force)
     print(f"{done.release.digest} is {done.role}: {done.release.path}, registered as version {done.version}")
     params = load("release", ReleaseParams)
     if done.role == CHALLENGER:
@@ -164,7 +175,7 @@ def _tags(manifest: Mapping[str, Any], verdict: Verdict) -> dict[str, str]:
     ours = report["models"]["endcap"]
     checks = {check.name: [check.value, check.needed] for check in verdict.checks}
     return {
-        "gate": "passed",
+        "gate": "passed" if verdict.passed else "forced",
         "gate_against": verdict.against,
         "gate_checks": orjson.dumps(checks).decode(),
         "test/ndcg_at_12": f"{ours['ndcg_at_12']:.6f}",

@@ -20,6 +20,7 @@ from pipelines.protocol.metrics import fingerprint
 from pipelines.release import aliases
 from pipelines.release import promote as promote_job
 from pipelines.release.admission import install_bundle
+from pipelines.release.aliases import ReleaseError
 from pipelines.release.bar import Evaluation, GateError, GateParams, judge
 from pipelines.release.gate import champion_report, verdict_json
 from pipelines.release.promote import promote
@@ -93,6 +94,30 @@ def test_a_failed_gate_promotes_nothing_and_says_by_how_much(redis: Redis, build
         promote(build("weak", ndcg=0.21), redis, Registry(), ACT)
     assert state.read(redis) is None
     assert alias_holders(Registry()) == dict()
+
+
+def test_a_failed_gate_is_overruled_with_a_reason_alone_and_the_audit_and_the_version_say_so(
+    redis: Redis, build: Build
+) -> None:
+    weak = build("weak", ndcg=0.21)
+    with pytest.raises(ReleaseError, match=r"--force: needs a reason for the audit; allowed: --force --why"):
+        promote_job.main(weak, direct=False, fix=False, force=True)
+    promote_job.main(weak, direct=False, fix=False, force=True, why="the old one is on fire")
+    entry = state.read_audit(redis)[0]
+    assert entry["why"] == "the old one is on fire"
+    assert entry["numbers"]["forced"].startswith("ndcg_at_12 is 0.2100, needed 0.2200")
+    holder = Registry().holder("champion")
+    assert holder is not None and holder.tags["gate"] == "forced"
+
+
+def test_a_verdict_of_something_else_cannot_be_overruled(redis: Redis, build: Build) -> None:
+    folder = build("weak", ndcg=0.21)
+    manifest = orjson.loads((folder / "manifest.json").read_bytes())
+    manifest["metrics"] = report(0.9)
+    (folder / "manifest.json").write_bytes(orjson.dumps(manifest))
+    with pytest.raises(GateError, match="of another evaluation"):
+        promote(folder, redis, Registry(), ACT, forced=True)
+    assert state.read(redis) is None
 
 
 def test_a_candidate_left_by_an_earlier_run_is_not_promoted_when_the_newest_gate_failed(
