@@ -102,7 +102,7 @@ def asked() -> dict[str, str]:
 # What is told only once it happened.
 RARE = {
     *("degraded", "empty_slots", "events_not_stored", "events_uncounted", "compat_events", "item_changes"),
-    *("limited", "rates_local", "rails_refused", "rails_age_seconds"),
+    *("beside", "limited", "rates_local", "rails_refused", "rails_age_seconds"),
 }
 
 

@@ -173,6 +173,7 @@ def _home(folder: Path, patch: pytest.MonkeyPatch, registry: Path) -> Path:
     patch.setattr("pipelines.local.story.subprocess", started)
     patch.setattr("uvicorn.run", lambda *_, **__: None)
     patch.setattr("pipelines.local.supervisor.serve", lambda *_: None)
+    patch.setattr("monitoring.alerting.lookout.Lookout.run", lambda *_: None)  # it would go on in later tests
     return folder
 
 

@@ -148,6 +148,7 @@ lists = st.lists(ids, max_size=5)
 plausible = {
     "surface": st.sampled_from(SURFACES),
     "user_id": ids,
+    "user_proof": st.text(max_size=70),
     "session_id": ids,
     "items": lists,
     "cart": lists,
