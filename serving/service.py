@@ -67,7 +67,6 @@ from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
 from serving.release.vigil import Vigil  # noqa: E402
 from serving.rules.rulebook import Rulebook  # noqa: E402
-from serving.stages.steering import UNSTEERED  # noqa: E402
 
 PARAMS = load("serving", Serving)
 ACCESS = load("access", Access)
@@ -113,8 +112,7 @@ class Endcap:
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
         vigil = Vigil(self._blocking)
-        steering = (lambda *_: UNSTEERED) if replaying() else rulebook.steering
-        understudy = Understudy(self._blocking, self._releases.beside, steering)
+        understudy = Understudy(self._blocking, self._releases.beside, rulebook.steering)
         tryout = Tryout(rulebook, PARAMS.rules_shadow_share)
         backstage = Backstage((tryout, understudy), self._exposures.add_pair)
         admission, rails = Admission(load("cascade", Cascade)), load("rails", RailParams)
@@ -122,7 +120,7 @@ class Endcap:
         signatures = Signatures(ACCESS.signing)
         persons = of_the_shop()
         explore = load("explore", Explore)
-        explorer = Explorer(self._blocking, explore) if explore.share and not replaying() else None
+        explorer = Explorer(self._blocking, explore) if explore.share else None
         flags = Flagbook(self._blocking, rulebook.keep)
         storefront = Storefront(
             *(self._releases, self._redis, self._exposures, health, PARAMS, holdout, replaying()),

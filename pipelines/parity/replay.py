@@ -49,9 +49,12 @@ from pipelines.parity.standalone import standalone
 from pipelines.parity.summary import draw, show
 from pipelines.protocol.known import known_at
 from pipelines.protocol.queries import make_queries, product_events
+from serving.explore.budget import UNSEEN_KEY
+from serving.flags import flag_versions
 from serving.live.exposures import stored
 from serving.pipeline import recommend
 from serving.release import bundle, state
+from serving.rules import published
 from training.two_tower.text import TextParams
 
 CHANGES = 40  # of items at once; each may hold kilobytes of text
@@ -86,6 +89,7 @@ def main(
     if not alone:
         with connect() as redis:
             check_as_of_cut(redis, shop())
+            check_unsteered(redis)
             path = root() / state.present(redis).champion.path
     report_file = PARITY if alone else REPLAY
     expected = offline_answers(path, queries or params.queries)
@@ -171,6 +175,19 @@ def check_as_of_cut(redis: Redis, active: Shop) -> None:
             f"{cut}. Next: `endcap replay --standalone`, which starts a shop of its own, or take this "
             f"one back: `endcap down stream`, `endcap materialize --fresh --forget-log --as-of {cut}`, "
             "`endcap up`"
+        )
+
+
+def check_unsteered(redis: Redis) -> None:
+    """Raises EndcapError where lists may be other than the models make them, with which they are compared."""
+    rules, flags = published.read(redis), flag_versions.read(redis)
+    found = [f"{len(made)} rules hold"] if (made := published.documents(rules)[0].rules) else []
+    found += [f"experiment {flag.key} runs" for flag in flags.flags().flags if flag.running]
+    found += ["products are on offer to be explored"] * bool(redis.exists(UNSEEN_KEY))
+    if found:
+        raise EndcapError(
+            f"replay: {', '.join(found)}; allowed: lists as the models alone make them. "
+            "Next: `endcap replay --standalone`, which starts a shop of its own"
         )
 
 

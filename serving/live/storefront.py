@@ -74,16 +74,12 @@ class Storefront:
         explorer: Explorer | None = None,
         flags: Flagbook | None = None,
     ) -> None:
-        """`guarded`: whether the challenger of a version of the rollout may be given to anybody.
-
-        In a replay no rule holds, no experiment runs and nothing is explored: its lists are compared with
-        those that the models alone make.
-        """
+        """`guarded`: whether the challenger of a version of the rollout may be given to anybody."""
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
         self._guarded, self._backstage, self._signatures = guarded, backstage, signatures
-        self._rulebook, self._explorer = (None, None) if replay else (rulebook, explorer)
-        self._persons, self._flags = persons or Persons(), None if replay else flags
+        self._rulebook, self._explorer, self._flags = rulebook, explorer, flags
+        self._persons = persons or Persons()
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
         self._admission, self._rails, self._board = admission, rails, Board()

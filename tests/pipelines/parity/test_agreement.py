@@ -21,6 +21,10 @@ from pipelines.parity import replay
 from pipelines.parity.agreement import Expected, Parity
 from pipelines.parity.summary import show
 from pipelines.protocol.queries import Query
+from serving.explore.budget import UNSEEN_KEY
+from serving.release.state import Act
+from serving.rules import published
+from serving.rules.document import parse
 from serving.types import Context
 
 ITEMS = ["a", "b", "c"]
@@ -177,6 +181,22 @@ def test_a_question_asked_again_is_counted_and_printed(capsys: pytest.CaptureFix
     show(parity.report())
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "asked again" in line]
     assert line.split("│")[2].strip() == "2"
+
+
+def test_a_shop_whose_lists_are_steered_is_not_replayed(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_home(tmp_path, monkeypatch)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    with Redis.from_url(redis_url) as redis:
+        replay.check_unsteered(redis)  # nothing was ever published
+        pin = {"id": "hero", "do": {"pin": {"items": ["item-3"], "slots": [0]}}}
+        document = parse(orjson.dumps({"rules": [pin]}))
+        published.publish(redis, document, Act("tester", "a look", 0), published.read(redis))
+        redis.set(UNSEEN_KEY, "{}")
+        told = r"replay: 1 rules hold, products are on offer to be explored; allowed: .* --standalone`"
+        with pytest.raises(EndcapError, match=told):
+            replay.main()
 
 
 def test_a_shop_whose_features_hold_events_from_the_cut_on_is_not_replayed(

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
-from shops.storefront import HERO, Shop, ask, items, make_home, metric, open_shop, session_row, user_row
+from shops.storefront import HERO, Shop, act, ask, items, make_home, metric, open_shop, session_row, user_row
 
 from feature_repo.assemble.matrix import ACTIVITY
 from feature_repo.assemble.vectorize import COLUMNS
 from serving import pipeline
 from serving.cascade import shortened
 from serving.http.api import cache_headers
+from serving.rules import published
+from serving.rules.document import parse
 from serving.stages import bestsellers
 from serving.types import Answer
 
@@ -223,6 +227,20 @@ def test_a_replay_answers_as_of_and_else_at_the_newest_event(
         assert ask(shop, debug=True)["debug"]["now"] == 1_476_662_400_000_000
         assert ask(shop, debug=True, as_of=1_476_000_000_000_000)["debug"]["now"] == 1_476_000_000_000_000
         assert ask(shop, as_of=4_000_000_000_000_000)["items"]
+
+
+def test_rules_hold_by_the_clock_of_the_data_too(
+    home: tuple[Path, Path], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDCAP_HOME", str(home[0]))
+    with open_shop(*home, redis_url, replay=True) as shop:
+        shop.redis.set("endcap:applied_ts", 1_476_662_400_000_000)
+        pin = {"id": "hero", "do": {"pin": {"items": ["item-3"], "slots": [0]}}}
+        before = published.read(shop.redis)
+        published.publish(shop.redis, parse(orjson.dumps({"rules": [pin]})), act("a look"), before)
+        asyncio.run(shop.rulebook.poll())
+        first = ask(shop)["items"][0]
+        assert (first["item_id"], first["rule"]) == ("item-3", "hero")
 
 
 def test_as_of_outside_a_replay_is_ignored_and_said_so(shop: Shop) -> None:
