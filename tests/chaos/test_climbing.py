@@ -28,7 +28,8 @@ from pipelines.release.registry import Registry
 from serving.release import state
 
 ROUNDS = int(os.environ.get("ENDCAP_FAULT_ROUNDS", "2"))
-ASKERS, HEALTHY_S, STEPS = 2, 60.0, (10, 50, 100)
+ASKERS, HEALTHY_S = 2, 60.0
+SERVES = 101  # beyond the canary's 100 %
 TRIES = 10  # of a command that was refused or killed, before the state counts as stuck
 
 
@@ -126,7 +127,8 @@ def climb(storm: Storm, number: int) -> None:
         with storm.redis() as there:
             now = state.present(there)
         serves = now.champion.digest == digest
-        return 100 if serves else now.percent if now.challenger and now.challenger.digest == digest else 0
+        tried = now.challenger is not None and now.challenger.digest == digest
+        return SERVES if serves else now.percent if tried else 0
 
     write_candidate(storm.home, f"climb {number}", items=ITEMS)
     with storm.redis() as there:
@@ -140,9 +142,10 @@ def climb(storm: Storm, number: int) -> None:
     waiting = alias_holders(Registry())["challenger"]
     assert waiting is not None
     digest = waiting.digest
-    for at in STEPS:
-        args = ("rollout", "start") if at == STEPS[0] else ("rollout", "advance", "--to", str(at))
-        moved(storm, lambda at=at: percent() >= at, *args)  # type: ignore[misc]
+    moved(storm, lambda: percent() >= 10, "rollout", "start")
+    moved(storm, lambda: percent() >= 50, "rollout", "advance", "--to", "50")
+    moved(storm, lambda: percent() >= 100, "rollout", "advance", "--to", "100")
+    moved(storm, lambda: percent() == SERVES, "rollout", "advance")
     began = time.monotonic()
     while illness := ailing(storm):
         assert time.monotonic() - began < HEALTHY_S, illness
@@ -151,7 +154,7 @@ def climb(storm: Storm, number: int) -> None:
         now = state.present(there)
         audit = [entry for entry in state.read_audit(there, 1000) if entry["version"]]
     assert [entry["version"] for entry in audit] == list(range(now.version, 0, -1))
-    assert now.version == before.version + len(STEPS)  # each step once, whatever was repeated
+    assert now.version == before.version + 4  # each step once, whatever was repeated
     assert now.champion.digest == digest and now.challenger is None
     assert alias_holders(Registry())["champion"].digest == digest
     print(f"round {number + 1}: version {now.version}, well after {time.monotonic() - began:.1f} s")
