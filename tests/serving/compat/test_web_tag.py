@@ -77,8 +77,10 @@ def stream(service: Service) -> list[dict[str, Any]]:
     return sorted(found, key=lambda event: (event["type"], event["item_id"] or ""))
 
 
-def of_visit(service: Service, visit: str) -> list[dict[str, Any]]:
-    return [event for event in stream(service) if event["session_id"] == persons().of(visit)]
+def of_visits(service: Service, *visits: str) -> list[dict[str, Any]]:
+    """What the stream holds of these visits; other tests write to it as well."""
+    named = {persons().of(visit) for visit in visits}
+    return [event for event in stream(service) if event["session_id"] in named]
 
 
 def test_what_a_page_of_another_origin_sends_is_in_the_stream(
@@ -106,9 +108,10 @@ def test_what_a_page_of_another_origin_sends_is_in_the_stream(
     ]  # fmt: skip
     for shared, events, how in sent:
         assert browser.run(f"collect({json.dumps(shared)}, {json.dumps(events)}, {how!r})") is True
-    browser.until(lambda: len(stream(service)) >= 10)
+    visits = "31.41.1700000001", "27.18.1700000002"
+    browser.until(lambda: len(of_visits(service, *visits)) >= 10)
     names = ("type", "item_id", "price", "quantity", "position", "surface", "list_name", "user_id", "consent")
-    told = [tuple(one[name] for name in names) for one in of_visit(service, "31.41.1700000001")]
+    told = [tuple(one[name] for name in names) for one in of_visits(service, visits[0])]
     user = persons().of("U-web")
     assert told == [
         ("add_to_cart", "item-3", 9.5, 2, None, None, None, user, True),
@@ -120,13 +123,12 @@ def test_what_a_page_of_another_origin_sends_is_in_the_stream(
         ("purchase_completed", "item-3", 9.5, 2, None, None, None, user, True),
         ("purchase_completed", "item-4", 20.0, 1, None, None, None, user, True),
     ]
-    refused = of_visit(service, "27.18.1700000002")
+    refused = of_visits(service, visits[1])
     assert [(one["item_id"], one["consent"]) for one in refused] == [("item-3", False), ("item-4", False)]
-    assert all(abs(one["event_ts"] - one["created_ts"]) < 1_000_000 for one in stream(service))
-    assert not [
-        asked for asked in browser.asked if asked.startswith("OPTIONS")
-    ]  # a beacon waits for no leave
-    assert len(stream(service)) == 10
+    assert all(abs(one["event_ts"] - one["created_ts"]) < 1_000_000 for one in of_visits(service, *visits))
+    preflights = [asked for asked in browser.asked if asked.startswith("OPTIONS")]
+    assert preflights == []  # a beacon waits for no leave
+    assert len(of_visits(service, *visits)) == 10
 
 
 def test_the_answer_is_204_without_a_body_and_the_same_hit_again_counts_once(service: Service) -> None:
