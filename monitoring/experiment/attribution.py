@@ -6,15 +6,18 @@ click on the item by the same session, or else by the same user, at most `order_
 other attribution: what cannot be joined is not counted.
 
 All windows run on arrival, the clock of the log that never goes back (`arrived_ts`, us; without it on what
-the record says of its time): clocks of shoppers and services may jump. An event that finds nothing is kept
+the record says): clocks of shoppers and services may jump. An event that finds nothing is kept
 for `lateness_s`, for the two streams arrive independently. Every slot served counts as an impression: what
 the shopper looked at is not known.
 """
 
 import sys
+from bisect import bisect_left, bisect_right, insort, insort_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from operator import itemgetter
 from typing import Any, Self
 
 from feature_repo.clock import DAY_US, SECOND_US
@@ -23,6 +26,8 @@ from monitoring.experiment.sequential import ArmStatistics
 from monitoring.experiment.visitors import Belief, Crowd, Seen, SlotCounts, Visitors, drop
 
 COUNTED = ("click", "add_to_cart", "purchase_completed")
+Key = tuple[str, ...]  # of a list: its request_id; of a shopper's item: kind and name of the shopper, item
+Turn = tuple[int, int, str, bytes]  # arrival and own time of an event, its id, its identity
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,11 @@ class Feedback:
         self._lateness = int(params.lateness_s * SECOND_US)
         self._journal: list[Exposure] | None = [] if journal else None
         self._open: dict[str, Exposure] = {}  # by request_id, until the click window closes
-        self._clicks: dict[tuple[str, str, str], list[Exposure]] = defaultdict(list)  # oldest first
+        # Person and item -> when it clicked (arrival, its own clock) on which list, the oldest first.
+        self._clicks: dict[Key, list[tuple[tuple[int, int], Exposure]]] = defaultdict(list)
         self._seen: dict[bytes, int] = {}  # identity of an event -> its time
         self._waiting: dict[bytes, Mapping[str, Any]] = {}  # events that found nothing yet, by identity
+        self._wanting: dict[Key, list[Turn]] = defaultdict(list)  # by what they wait for, the oldest first
         self._visitors = Visitors(params.belief)
         self._tallies: dict[tuple[str, str, int], SlotCounts] = defaultdict(SlotCounts)
         self._people: dict[tuple[str, str, int, str], Seen] = {}  # by arm, surface, day, unit
@@ -123,28 +130,36 @@ class Feedback:
 
     def update(self, exposures: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> None:
         """Take in what arrived since the last call; a repeated request_id or event changes nothing."""
+        due: list[Turn] = []  # a heap: whoever has a chance now, by arrival
         for record in exposures:
             if self._version in (None, record.get("version")):
-                self._show(Exposure.parse(record))
+                self._show(shown := Exposure.parse(record))
+                due += self._wanting.pop((shown.request_id,), ())
             elif record.get("unit"):
                 self._visitors.seen_earlier(record["unit"])
         for event in (one for one in events if not one.get(UNCOUNTED)):  # what the door found no evidence
             for _, name in _people_of(event):
                 self._visitors.visit(name)
-            if (
-                event["type"] in COUNTED
-                and event.get("item_id")
-                and (key := identity(event)) not in self._seen
-            ):
+            counted = event["type"] in COUNTED and event.get("item_id")
+            if counted and (key := identity(event)) not in self._seen:
                 self._waiting[key] = event
-        in_order = sorted(
-            self._waiting.items(), key=lambda one: (_at(one[1]), one[1]["event_ts"], one[1]["event_id"])
-        )
-        for key, event in in_order:
-            if self._click(event) if event["type"] == "click" else self._order(event):
+                due.append(self._want(key, event))
+        heapify(due)
+        while due:
+            *_, key = heappop(due)
+            if (event := self._waiting.get(key)) is None:
+                continue
+            if self._click(event, due) if event["type"] == "click" else self._order(event):
                 self._seen[key] = _at(event)
                 del self._waiting[key]
         self._forget()
+
+    def _want(self, key: bytes, event: Mapping[str, Any]) -> Turn:
+        """Note what the event waits for."""
+        turn = _at(event), event["event_ts"], event["event_id"], key
+        for wanted in _wants(event):
+            insort(self._wanting[wanted], turn)
+        return turn
 
     def statistics(self, arm: str) -> ArmStatistics:
         """Sums over the arm's shoppers so far; exposures to nobody (unit None) are not in them."""
@@ -185,7 +200,8 @@ class Feedback:
             tally.visitors += 1
         tally.see(seen, impressions=len(exposure.items))
 
-    def _click(self, event: Mapping[str, Any]) -> bool:
+    def _click(self, event: Mapping[str, Any], due: list[Turn]) -> bool:
+        """Whether the click found its list; orders that waited for it become due."""
         exposure = self._open.get(event.get("request_id") or "")
         item = event["item_id"]
         if exposure is None or item not in exposure.items or not exposure.made_for(event):
@@ -196,8 +212,14 @@ class Feedback:
         if item in exposure.outcomes:
             return True
         exposure.outcomes[item] = Outcome(event["event_ts"], _at(event))
-        for key in _people_of(event):
-            self._clicks[(*key, item)].append(exposure)
+        when = _at(event), event["event_ts"]
+        for person in _people_of(event):
+            insort_left(self._clicks[(*person, item)], (when, exposure), key=itemgetter(0))
+            waiting = self._wanting.get((*person, item), [])
+            begin = bisect_left(waiting, when)  # those before it wait for another
+            for order in waiting[begin:]:
+                heappush(due, order)
+            del waiting[begin:]
         if exposure.unit is not None:
             self._visitors.click(exposure.arm, exposure.unit)
         self._tally(exposure).see(self._people.get(exposure.person) or Seen(), clicks=1)
@@ -224,20 +246,13 @@ class Feedback:
 
     def _clicked_before(self, event: Mapping[str, Any]) -> Exposure | None:
         """The exposure of the latest click on the item, at most the order window before the event."""
-        item = event["item_id"]
         ordered = _at(event), event["event_ts"]  # the shopper's clock tells apart what arrived together
-
-        def clicked(exposure: Exposure) -> tuple[int, int]:
-            return exposure.outcomes[item].at, exposure.outcomes[item].clicked_us
-
-        for key in _people_of(event):
-            candidates = [
-                exposure
-                for exposure in self._clicks.get((*key, item), ())
-                if clicked(exposure) <= ordered and ordered[0] - clicked(exposure)[0] <= self._order_window
-            ]
-            if candidates:
-                return max(candidates, key=clicked)
+        for wanted in _wants(event):
+            clicks = self._clicks.get(wanted, [])
+            if before := bisect_right(clicks, ordered, key=itemgetter(0)):
+                (clicked, _), exposure = clicks[before - 1]
+                if ordered[0] - clicked <= self._order_window:
+                    return exposure
         return None
 
     def _tally(self, exposure: Exposure) -> SlotCounts:
@@ -245,25 +260,27 @@ class Feedback:
 
     def _forget(self) -> None:
         """Drop what no event can reach any more; not at every call, for it walks over everything."""
-        if self._now < self._forgot_at + self._lateness and not self._crowded():
+        most_open, most_waiting = self._params.most_open, self._params.most_waiting
+        # More than a quarter over a bound: what is over is dropped in one go.
+        crowded = len(self._open) > 1.25 * most_open or len(self._waiting) > 1.25 * most_waiting
+        if self._now < self._forgot_at + self._lateness and not crowded:
             return
         self._forgot_at = self._now
         clicks_from = self._now - self._click_window - self._lateness
         orders_from = clicks_from - self._order_window
-        most_open, most_waiting = self._params.most_open, self._params.most_waiting
         drop(self._open, lambda _, exposure: exposure.at < clicks_from, most_open)
         drop(self._seen, lambda _, at: at < orders_from, most_open)
         drop(self._waiting, lambda _, event: _at(event) < self._now - self._lateness, most_waiting)
-        drop(self._clicks, lambda _, kept: kept[-1].at < orders_from, most_open)
+        for kept in self._clicks.values():
+            del kept[: bisect_left(kept, (orders_from, 0), key=itemgetter(0))]
+        drop(self._clicks, lambda _, kept: not kept, most_open)
+        self._wanting.clear()
+        for waiting in self._waiting.items():
+            self._want(*waiting)
         # Days are those of the lists, which in a replay are not those of arrival; earlier ones are closed.
         closed = (self.watermark - self._click_window - self._order_window - self._lateness) // DAY_US
         self._visitors.forget_days(closed)
         drop(self._people, lambda key, _: key[2] < closed, self._params.belief.most_shoppers)
-
-    def _crowded(self) -> bool:
-        """More than a quarter over a bound: what is over is dropped in one go."""
-        bounds = self._params
-        return len(self._open) > 1.25 * bounds.most_open or len(self._waiting) > 1.25 * bounds.most_waiting
 
 
 def _at(event: Mapping[str, Any]) -> int:
@@ -271,7 +288,13 @@ def _at(event: Mapping[str, Any]) -> int:
     return int(event.get("arrived_ts", event["event_ts"]))
 
 
+def _wants(event: Mapping[str, Any]) -> list[Key]:
+    """What an event waits for: a click for its list, an order for its shopper's click on the item."""
+    if event["type"] == "click":
+        return [(event.get("request_id") or "",)]
+    return [(*person, event["item_id"]) for person in _people_of(event)]
+
+
 def _people_of(event: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whose click it may be: the session first, for a shopper may log in between a click and a purchase."""
-    names = (("session", event.get("session_id")), ("user", event.get("user_id")))
-    return [(kind, name) for kind, name in names if name]
+    return [(kind, name) for kind in ("session", "user") if (name := event.get(f"{kind}_id"))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,26 @@ def test_memory_holds_the_open_windows_only_and_the_sums_stay() -> None:
     kept = ("_open", "_clicks", "_seen", "_waiting", "_people")
     assert all(len(getattr(feedback, name)) <= 4 for name in kept)
     assert all(len(getattr(feedback._visitors, name)) <= 4 for name in ("_days", "_shoppers"))
+
+
+def test_one_shopper_who_clicks_and_orders_without_end_costs_hardly_more_than_many() -> None:
+    """What he sends is joined to his own earlier clicks: looking through all of them is quadratic."""
+
+    def seconds(people: int, many: int = 6_000) -> float:
+        feedback, begun = Feedback(PARAMS), time.process_time()
+        for first in range(0, many, 100):
+            lists, events = [], []
+            for number in range(first, first + 100):
+                who, at = f"u{number % people}", NOON + number * 1_000
+                lists.append(shown(f"r{number}", at, unit=who))
+                events.append(click(f"r{number}", "a", at + 1, unit=who))
+                events.append(event("add_to_cart", "a", at + 2, unit=who))
+                events.append(event("add_to_cart", "b", at + 3, unit=who))  # nobody clicked: it waits
+            feedback.update(lists, events)
+        assert sum(tally.carts for tally in feedback.tallies().values()) == many
+        return time.process_time() - begun
+
+    assert seconds(1) < 5 * seconds(6_000)
 
 
 @pytest.fixture
