@@ -147,10 +147,10 @@ class Feedback:
         heapify(due)
         while due:
             *_, key = heappop(due)
-            if (event := self._waiting.get(key)) is None:
+            if (waiting := self._waiting.get(key)) is None:
                 continue
-            if self._click(event, due) if event["type"] == "click" else self._order(event):
-                self._seen[key] = _at(event)
+            if self._click(waiting, due) if waiting["type"] == "click" else self._order(waiting):
+                self._seen[key] = _at(waiting)
                 del self._waiting[key]
         self._forget()
 
