@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
 
-.PHONY: help setup install demo test chaos faults lint format bench lock down clean
+.PHONY: help setup install demo test chaos story faults lint format bench lock down clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ test: setup lint ## lint, types and the whole suite
 chaos: setup ## ten minutes of random faults on a running shop; SEED, MINUTES
 	@ENDCAP_CHAOS_SEED=$(SEED) ENDCAP_CHAOS_MINUTES=$(MINUTES) OMP_NUM_THREADS=1 \
 	python -m pytest -s -m chaos tests/chaos
+
+story: setup ## from the first release to a retrain and a refresh, in a small shop, every part real
+	@OMP_NUM_THREADS=1 python -m pytest -s -m story tests/house/test_life_of_a_shop.py
 
 faults: setup ## what attacks and faults broke once, again and again; ROUNDS
 	@for round in $$(seq $(ROUNDS)); do echo "== round $$round of $(ROUNDS)"; \

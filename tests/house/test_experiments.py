@@ -6,22 +6,14 @@ gate and `endcap compare` are the real ones.
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import orjson
 import pytest
 import yaml
+from shops.checkout import IN_GIT, REAL, ROOT, check_out, commit, run
 
-ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = ROOT / "tests/shops/stand_in.py"
-PACKAGES = ("feature_repo", "training", "serving", "monitoring", "pipelines")
-IN_GIT = tuple(f"data/reports/{name}" for name in ("headline.json", "passed.json", "evaluate.csv"))
-FILES = ("params.yaml", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore", *IN_GIT)
 BEGIN, END = "**Data scientist.**", "A feature is one line"
 
 
@@ -34,48 +26,23 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What git has of Endcap, committed to a repository of its own, and an `endcap` of stand-ins."""
-    folder = tmp_path_factory.mktemp("day")
-    clone, program = folder / "clone", folder / "bin/endcap"
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, clone / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (*FILES, "data/README.md", "data/shop.yaml"):
-        (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, clone / name)
-    for log in ("events", "items"):  # git keeps them, empty
-        (clone / "data/logs" / log).mkdir(parents=True)
-        (clone / "data/logs" / log / ".gitignore").write_text("*\n!.gitignore\n")
-    program.parent.mkdir()
-    real, stand_in = f"{sys.executable} -m pipelines", f"{sys.executable} {STAND_IN}"
-    program.write_text(f'#!/bin/sh\n[ "$1" = compare ] && exec {real} "$@"\nexec {stand_in} "$@"\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    run(clone, "git init -q -b master && git add -A && git commit -qm 'As cloned'")
-    return clone
-
-
-def run(clone: Path, command: str) -> str:
-    """Its output. DVC and git see this repository alone."""
-    own = {"PATH": f"{clone.parent / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    own |= {"PYTHONPATH": str(clone), "HOME": str(clone.parent), "COLUMNS": "80", "DVC_NO_ANALYTICS": "1"}
-    own |= {f"GIT_{who}_{what}": "clerk" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    foreign = ("ENDCAP", "GIT_", "DVC")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | own
-    options = {"cwd": clone, "env": env, "capture_output": True, "text": True, "timeout": 300}
-    done = subprocess.run(command, shell=True, check=False, **options)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+    """What git has of Endcap, with an `endcap` of stand-ins."""
+    stand_in = f"{REAL.removesuffix('-m pipelines')}{STAND_IN}"
+    program = f'[ "$1" = compare ] && exec {REAL} "$@"\nexec {stand_in} "$@"'
+    found = check_out(tmp_path_factory.mktemp("day"), program)
+    commit(found)
+    return found
 
 
 def test_the_day_of_a_data_scientist_as_readme_tells_it(clone: Path) -> None:
-    repro, metrics, commit, trial, plots, show, compare = commands()
+    repro, metrics, committed, trial, plots, show, compare = commands()
     run(clone, repro)
     told = run(clone, metrics)  # the commit's numbers, which came with the clone, against the workspace's
     assert "data/reports/headline.json" in told and "ndcg_at_12" in told
     assert max(map(len, told.splitlines())) <= 80
     changed = [line[3:] for line in run(clone, "git status --short").splitlines()]
     assert "dvc.lock" in changed and {*changed} <= {"dvc.lock", *IN_GIT}
-    run(clone, commit)
+    run(clone, committed)
     assert run(clone, "git status --short") == ""
     run(clone, trial)
     assert "failed" not in run(clone, plots)

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from shops.release import write_candidate
 from shops.service import SECRET_KEY, Service, running_service
 from shops.small_export import event, item, run, write
@@ -148,7 +149,10 @@ def goes_on_trial(shop: Service, redis: Any) -> None:
     write_candidate(shop.home, "new", items=60)
     (shop.home / "dvc.yaml").write_text(DVC + RETRAINED)
     params = shop.home / "params.yaml"
-    params.write_text(params.read_text().replace("guard_timeout_s: 60.0", "guard_timeout_s: 3600.0"))
+    constants = yaml.safe_load(params.read_text())
+    constants["rollout"]["guard_timeout_s"] = 3600.0
+    constants["shadow"]["wait_s"] = 1.0  # nobody comes whose lists a shadow could make
+    params.write_text(yaml.safe_dump(constants))
     asked = {"surface": "pdp_fbt", "user_id": ANN, "session_id": VISITS[ANN][1], "items": ["item-3"]}
     with shop.client() as client:
 
