@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from feature_repo.errors import DataError
 from feature_repo.places import EVALUATION, LEAKAGE, PROPENSITIES, VERDICT
+from pipelines.gates import bar
+from pipelines.gates.bar import FEW, Evaluation, GateError, GateParams, Verdict, honest, judge
 from pipelines.protocol.metrics import fingerprint
-from pipelines.release import bar
 from pipelines.release import gate as job
-from pipelines.release.bar import FEW, Evaluation, GateError, GateParams, Verdict, honest, judge
 
 PARAMS_FILE = Path(__file__).resolve().parents[3] / "params.yaml"
 PARAMS = GateParams(
@@ -32,8 +32,17 @@ PARAMS = GateParams(
     tolerance=0.01,
     min_coverage=0.6,
     coverage_tolerance=0.05,
-    slice_tolerance=0.05,
+    slice_margin=0.1,
+    slice_power=0.5,
     min_slice_queries=50,
+    max_arp=0.9,
+    arp_tolerance=0.25,
+    max_gini=0.9,
+    gini_tolerance=0.1,
+    max_slowdown=2.0,
+    fast_ms=10.0,
+    speed_questions=8,
+    max_growth=2.0,
 )
 
 
@@ -122,24 +131,6 @@ def test_a_champion_of_other_queries_is_no_bar(elsewhere: dict[str, Any]) -> Non
 def test_coverage_may_not_fall_far_below_the_champions_even_above_the_floor() -> None:
     assert failed(evaluation(coverage=0.76), evaluation(coverage=0.80)) == []
     assert failed(evaluation(coverage=0.74), evaluation(coverage=0.80)) == ["coverage_at_12 kept"]
-
-
-def test_a_slice_that_got_worse_fails_though_the_mean_did_not() -> None:
-    worse = report()
-    worse["slices"]["first_query"]["ndcg_at_12"] = 0.30 * 0.94
-    assert failed(Evaluation.from_report(worse), evaluation()) == ["first_query ndcg_at_12"]
-
-
-def test_a_slice_with_few_queries_is_not_judged() -> None:
-    worse = report()
-    worse["slices"]["cold_item"]["ndcg_at_12"] = 0.0
-    assert failed(Evaluation.from_report(worse), evaluation()) == []
-
-
-def test_a_slice_that_was_lost_counts_as_nothing_found() -> None:
-    lost = report()
-    del lost["slices"]["first_query"]
-    assert failed(Evaluation.from_report(lost), evaluation()) == ["first_query ndcg_at_12"]
 
 
 def test_too_few_queries_prove_nothing() -> None:

@@ -9,8 +9,8 @@ how much the whole is better is for the evaluation to tell, not for the gate to 
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from feature_repo.errors import EndcapError
@@ -33,8 +33,17 @@ class GateParams:
     tolerance: float  # NDCG@12 may be lower than a champion's by this share: noise of one evaluation
     min_coverage: float  # share of the catalogue in at least one list
     coverage_tolerance: float  # coverage may be lower than the champion's by this much
-    slice_tolerance: float  # NDCG@12 of one slice, as `tolerance`; slices are smaller, so noisier
-    min_slice_queries: int  # slices with fewer queries are not judged
+    slice_margin: float  # a slice may be worse by this share of what it is compared with: margins.py
+    slice_power: float  # half a slice's interval over its margin, up to which the slice can tell
+    min_slice_queries: int  # surfaces with fewer questions are not judged against their baseline
+    max_arp: float  # popularity of what is listed, over that of bestsellers' lists
+    arp_tolerance: float  # the same may be higher than a champion's by this share
+    max_gini: float  # inequality of exposure over the catalogue
+    gini_tolerance: float  # the same may be higher than a champion's by this much
+    max_slowdown: float  # time of an answer over the champion's, measured side by side
+    fast_ms: float  # an answer of less harms nobody, whatever the champion's takes
+    speed_questions: int  # that are timed
+    max_growth: float  # size of the bundle over the champion's
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,8 @@ class Evaluation:
     identity: tuple[Any, ...]  # equal where two reports answered the same queries
     queries: int
     models: Mapping[str, Mapping[str, float]]  # OURS and the baselines, each with METRICS
-    slices: Mapping[str, tuple[int, float]]  # name -> queries, NDCG@12 of OURS
     serves: str = ""  # what orders our lists, where the report tells: ranker, blend or a source
+    spread: Mapping[str, float] = field(default_factory=dict)  # arp, over bestsellers' lists; gini, of ours
 
     @property
     def reach(self) -> float:
@@ -71,13 +80,9 @@ class Evaluation:
             for name, model in models.items():  # the interval's upper end; a report may have none
                 high = report["models"][name].get("ndcg_high", model["ndcg_at_12"])
                 model["ndcg_high"] = _finite(f"models.{name}.ndcg_high", high)
-            slices = {
-                name: (int(part["queries"]), _finite(f"slices.{name}.ndcg_at_12", part["ndcg_at_12"]))
-                for name, part in report["slices"].items()
-                if part["queries"]
-            }
             identity = (*identity, span["from"], span["to"])
-            evaluation = cls(identity, int(report["queries"]), models, slices, report.get("serves", ""))
+            serves, spread = report.get("serves", ""), _spread(report["models"])
+            evaluation = cls(identity, int(report["queries"]), models, serves, spread)
         except (KeyError, TypeError) as missing:
             problem = f"evaluation: {missing} does not fit; run `dvc repro evaluate` again"
             raise GateError(problem) from missing
@@ -95,15 +100,37 @@ class Check:
     value: float
     needed: float
     because: str
+    most: bool = False  # value must be at most `needed`
+    judged: bool = True  # False: told, and refuses nothing
+    step: str = ""  # what to do where it fails
+    interval: tuple[float, float] | None = None  # of a difference, whose lower end is the value
+
+    @property
+    def within(self) -> bool:
+        return self.value <= self.needed if self.most else self.value >= self.needed
 
     @property
     def passed(self) -> bool:
-        return self.value >= self.needed
+        return self.within or not self.judged
 
     @property
     def missing(self) -> float:
-        """By how much the value is too low; 0 where it is not."""
-        return max(0.0, self.needed - self.value)
+        """By how much the value is too low, or too high; 0 where it is not judged."""
+        return 0.0 if self.passed else abs(self.needed - self.value)
+
+    @property
+    def state(self) -> str:
+        """passed, FAILED, or told: outside of what is needed, and not judged."""
+        return "FAILED" if not self.passed else "passed" if self.within else "told"
+
+    def told(self) -> str:
+        """In one line, for a person."""
+        needed, missing = ("allowed at most", "too high") if self.most else ("needed", "missing")
+        step = f", next: {self.step}" if self.step else ""
+        return (
+            f"{self.name} is {self.value:.4f}, {needed} {self.needed:.4f} ({self.because}), "
+            f"{missing} by {self.missing:.4f}{step}"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,9 +142,19 @@ class Verdict:
 
     @classmethod
     def from_json(cls, gate: Mapping[str, Any]) -> Self:
-        """From what gate.json and a bundle's manifest hold."""
-        told = [[check[field.name] for field in fields(Check)] for check in gate["checks"]]
-        return cls(tuple(Check(*values) for values in told), gate["against"])
+        """From what gate.json and a bundle's manifest hold; one of before may lack what a check has today."""
+        known = {field.name for field in fields(Check)}
+        told = [{name: value for name, value in one.items() if name in known} for one in gate["checks"]]
+        return cls(tuple(Check(**one) for one in told), gate["against"])
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The checks, as `from_json` takes them."""
+        return [asdict(one) | {"passed": one.passed, "missing": one.missing} for one in self.checks]
+
+    def plus(self, checks: Iterable[Check]) -> Self:
+        """With these checks too; one of the same name takes the place of the one before."""
+        named = {check.name: check for check in (*self.checks, *checks)}
+        return replace(self, checks=tuple(named.values()))
 
     @property
     def passed(self) -> bool:
@@ -129,12 +166,7 @@ class Verdict:
         >>> Verdict((Check("coverage_at_12", 0.7, 0.8, "the floor"),), "ease").shortfall()
         'coverage_at_12 is 0.7000, needed 0.8000 (the floor), missing by 0.1000'
         """
-        return "; ".join(
-            f"{check.name} is {check.value:.4f}, needed {check.needed:.4f} ({check.because}), "
-            f"missing by {check.missing:.4f}"
-            for check in self.checks
-            if not check.passed
-        )
+        return "; ".join(check.told() for check in self.checks if not check.passed)
 
 
 def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None = None) -> Verdict:
@@ -164,13 +196,33 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
     needed = champion.ours["coverage_at_12"] - params.coverage_tolerance
     because = f"champion - {params.coverage_tolerance:g}"
     checks.append(Check("coverage_at_12 kept", ours["coverage_at_12"], needed, because))
-    for name, (queries, before) in champion.slices.items():
-        if queries >= params.min_slice_queries:
-            # The same queries have the same slices: one that is gone was lost, and counts as nothing found.
-            now = candidate.slices.get(name, (0, 0.0))[1]
-            because = f"champion - {params.slice_tolerance:.1%}"
-            checks.append(Check(f"{name} ndcg_at_12", now, before * (1 - params.slice_tolerance), because))
     return Verdict(tuple(checks), "champion")
+
+
+def spread(
+    candidate: Evaluation, params: GateParams, champion: Evaluation | None = None
+) -> tuple[Check, ...]:
+    """Popularity and inequality of what is listed: within the floors, and not much above the champion's.
+
+    ARP is over that of bestsellers' lists on the same questions, so that other weeks can be compared.
+    """
+    checks, before = [], champion.spread if champion else {}
+    loose = "`diversify` in params.yaml: more of tail_share or trade_off"
+    same = champion is not None and champion.identity == candidate.identity
+    for name, most, usual in (
+        ("arp", params.max_arp, before.get("arp", math.inf) * (1 + params.arp_tolerance)),
+        ("gini", params.max_gini, before.get("gini", math.inf) + params.gini_tolerance),
+    ):
+        if name in candidate.spread:
+            told = f"; the champion's is {before[name]:.3f}" if name in before else ""
+            told += "" if same or name not in before else ", on other queries"
+            limit = min(most, usual) if same else most
+            because = (
+                f"the ceiling{told}" if limit == most else f"champion's {before[name]:.3f} and the tolerance"
+            )
+            title = "arp over bestsellers'" if name == "arp" else name
+            checks.append(Check(title, candidate.spread[name], limit, because, most=True, step=loose))
+    return tuple(checks)
 
 
 def honest(leakage: Mapping[str, Any]) -> tuple[Check, ...]:
@@ -201,6 +253,15 @@ def surfaces(report: Mapping[str, Any], params: GateParams) -> tuple[Check, ...]
         because = f"{rate:.4g}, upper end of its interval: {found['baseline']} under the same filters"
         checks.append(Check(f"{name} hit_rate_at_12", high, base, because))
     return tuple(checks)
+
+
+def _spread(models: Mapping[str, Any]) -> dict[str, float]:
+    """Empty for a report of before these were told, or on whose queries nothing was listed."""
+    ours, popular = models[OURS], models.get("popularity", {})
+    if "gini" not in ours or not popular.get("arp"):
+        return {}
+    found = {"arp": ours["arp"] / popular["arp"], "gini": ours["gini"]}
+    return {name: _finite(f"models.{OURS}.{name}", value) for name, value in found.items()}
 
 
 def _finite(name: str, value: Any) -> float:

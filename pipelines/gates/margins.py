@@ -1,0 +1,85 @@
+"""Slice by slice, not worse by more than a margin: anonymous, known, cold item, and every surface.
+
+The questions of a slice are compared pair by pair with the champion's answers to the same, else with the best
+baseline's of the same run. The interval is of the mean difference, whole visits resampled, with a fixed seed.
+
+    its lower end is above -margin             not worse: passed
+    its upper end is below -margin             worse, beyond what chance does: refused, whatever its size
+    neither, and the slice could have told     not shown to be no worse: refused
+    neither, and it could not                  too early to say: told, and refuses nothing
+
+A slice can tell where half its interval is at most the share `slice_power` of the margin. With .5 an equal
+release is refused by a slice in 2.5 % of the cases, and one that is worse by twice the margin never passes.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.places import SCORES
+from pipelines.gates.bar import Check, Evaluation, GateParams, Verdict, judge, spread
+from pipelines.gates.scores import Part, Scores
+from pipelines.protocol.metrics import OURS, bootstrap_interval, fingerprint
+
+CHAMPION = "champion"
+_LEAST = 30  # visits, below which no interval is believed
+
+
+def judged(
+    report: Mapping[str, Any],
+    scores: Scores | None,
+    champion: tuple[Mapping[str, Any], Path] | None,
+    params: GateParams,
+) -> Verdict:
+    """Every line of an evaluation: the bar, popularity and inequality, slices.
+
+    `scores` of its questions, None where it has none; `champion`: its evaluation and its folder.
+    """
+    ours = Evaluation.from_report(report)
+    theirs = Evaluation.from_report(champion[0]) if champion else None
+    theirs_scores = Scores.read(champion[1] / SCORES.name, fingerprint(champion[0])) if champion else None
+    verdict = judge(ours, params, theirs).plus(spread(ours, params, theirs))
+    return verdict.plus(slices(scores, theirs_scores, params)) if scores else verdict
+
+
+def slices(candidate: Scores, champion: Scores | None, params: GateParams) -> Iterator[Check]:
+    """A line per slice of session continuation, and per surface where the champion answered the same.
+
+    Without the champion's answers a surface has its own line, against its own baseline: bar.surfaces.
+    """
+    for name, part in candidate.parts.items():
+        before = champion.parts.get(name) if champion else None
+        same = before is not None and before.questions == part.questions
+        base, against = (before.ours, CHAMPION) if before and same else (part.baseline, part.against)
+        if name != OURS and not same:
+            continue
+        inside = part.slices if name == OURS else {name: np.ones(len(part.visit), np.bool_)}
+        for one, rows in inside.items():
+            yield line(one, part, base, against, rows, params)
+
+
+def line(
+    name: str,
+    part: Part,
+    base: npt.NDArray[np.float64],
+    against: str,
+    rows: npt.NDArray[np.bool_],
+    params: GateParams,
+) -> Check:
+    """The slice `rows` bool (q,) of `part` against `base` float64 (q,), which `against` names."""
+    visits, usual = part.visit[rows], float(base[rows].mean())
+    ends = bootstrap_interval((part.ours - base)[rows], np.random.default_rng(0), clusters=visits)
+    margin = params.slice_margin * usual
+    known = len(np.unique(visits)) >= _LEAST
+    could = known and (ends[1] - ends[0]) / 2 <= params.slice_power * margin
+    early = "" if could or ends[0] >= -margin or (known and ends[1] < -margin) else "; too early to say"
+    because = f"{against}'s {usual:.4g} less {params.slice_margin:.0%}, {len(visits):,} questions{early}"
+    metric = "NDCG@12" if name in part.slices else "hit rate@12"
+    step = f"`endcap compare` shows the lists of {name} that changed" if name in part.slices else ""
+    step = step or f"`endcap evaluate --show`, section `surfaces.{name}` of params.yaml"
+    return Check(
+        f"{name} {metric} no worse", ends[0], -margin, because, judged=not early, step=step, interval=ends
+    )
