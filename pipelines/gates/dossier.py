@@ -29,7 +29,7 @@ def write_page(
         f"<p><b style='color:{COLORS[state]}'>{word}</b> of {len(verdict.checks)} lines, ",
         f"against {escape(verdict.against)}.",
         *(f"<p>{escape(note)}" for note in notes),
-        "<table><tr><th>line<th>value<th>allowed<th>because<th><th>where it fails",
+        "<table><tr><th>line<th>value<th>allowed<th>because<th><th>what to do",
         *map(_row, sorted(verdict.checks, key=lambda check: check.passed)),
         "</table>",
         *(f"<p><img alt='' src='data:image/png;base64,{base64.b64encode(png).decode()}'>" for png in drawn),
@@ -39,10 +39,11 @@ def write_page(
 
 def _row(check: Check) -> str:
     limit = f"{'≤' if check.most else '≥'} {check.needed:.4g}"
+    step = "" if check.state == "passed" else check.step
     return (
         f"<tr><td>{escape(check.name)}<td class=n>{check.value:.4g}<td class=n>{limit}"
         f"<td>{escape(check.because)}"
-        f"<td style='color:{COLORS[check.state]}'>{check.state}<td>{escape(check.step)}"
+        f"<td style='color:{COLORS[check.state]}'>{check.state}<td>{escape(step)}"
     )
 
 
@@ -54,6 +55,7 @@ def _slices(checks: Sequence[Check]) -> bytes:
         assert check.interval is not None
         low, high = check.interval
         panel.plot([low, high], [at, at], color=COLORS[check.state], linewidth=3, solid_capstyle="butt")
+        panel.plot((low + high) / 2, at, "o", color=COLORS[check.state])
         panel.plot([check.needed] * 2, [at - 0.35, at + 0.35], color="#444", linewidth=1.5)
     panel.axvline(0, color="#bbb", linewidth=1, zorder=0)
     panel.set_yticks(range(len(checks)), [f"{check.name}  {check.state}" for check in reversed(checks)])

@@ -28,7 +28,7 @@ CHAMPION = "champion"
 _LEAST = 30  # visits, below which no interval is believed
 
 
-def judged(
+def verdict_of(
     report: Mapping[str, Any],
     scores: Scores | None,
     champion: tuple[Mapping[str, Any], Path] | None,

@@ -14,6 +14,7 @@ from feature_repo.params import load, root, shop
 from feature_repo.places import ADMISSION, ADMISSION_PAGE, BUNDLES, CANDIDATE, SCORES, at
 from pipelines.gates.bar import GateError, GateParams, Verdict
 from pipelines.gates.dossier import write_page
+from pipelines.gates.margins import verdict_of
 from pipelines.gates.readiness import holdout, parity
 from pipelines.gates.scores import Scores
 from pipelines.gates.speed import costs
@@ -55,7 +56,7 @@ def admit(
         raise GateError(f"gate: it failed, nothing is promoted: {Verdict.from_json(gate).shortfall()}")
     before = champion.get("metrics") if champion else None
     scores = Scores.read(folders[0] / SCORES.name, fingerprint(report))
-    verdict = judged(report, scores, (before, folders[1]) if before else None, params)
+    verdict = verdict_of(report, scores, (before, folders[1]) if before else None, params)
     if not verdict.passed and not forced:
         raise GateError(f"gate: it fails against the champion of now: {verdict.shortfall()}")
     return verdict

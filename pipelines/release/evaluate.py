@@ -145,8 +145,8 @@ def evaluate(candidate: Bundle, parts: MutableMapping[str, Part]) -> dict[str, A
         metrics = {name: dict.fromkeys(NAMES, 0.0) for name in (OURS, *BASELINES)}
     if queries:
         best = max(BASELINES, key=lambda name: metrics[name]["ndcg_at_12"])
-        both = [ndcg_at(lists[name].hits, wanted, K) for name in (OURS, best)]
-        parts[OURS] = Part.of(queries, best, *both, [found.slices for found in answered])
+        ours, base = (ndcg_at(lists[name].hits, wanted, K) for name in (OURS, best))
+        parts[OURS] = Part.of(queries, best, ours, base, [found.slices for found in answered])
     surfaces = slices(candidate, events, parts)
     _keep(queries, ids, answered, lists.get(OURS), wanted)
     last = instant(queries[-1].now) if queries else active.test_from

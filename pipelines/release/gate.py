@@ -25,7 +25,7 @@ from feature_repo.places import (
 from feature_repo.terminal import console, table
 from pipelines.gates.bar import FEW, GateParams, Verdict, honest, surfaces
 from pipelines.gates.dossier import write_page
-from pipelines.gates.margins import judged
+from pipelines.gates.margins import verdict_of
 from pipelines.gates.scores import Scores
 from pipelines.protocol.metrics import OURS, fingerprint
 from pipelines.protocol.offpolicy import OffPolicy, OffPolicyParams, estimate, read_log
@@ -122,7 +122,7 @@ def main(
     report = read_json(existing(EVALUATION, "evaluate"), "run `endcap evaluate`")
     champion, params = champion_report(), load("gate", GateParams)
     scores = Scores.read(at(SCORES), fingerprint(report))
-    verdict = judged(report, scores, champion and champion[1:], params)
+    verdict = verdict_of(report, scores, champion and champion[1:], params)
     leaks = honest(read_json(existing(LEAKAGE, "leakage"), "run `endcap leakage`", "rows", "queries"))
     verdict = verdict.plus((*surfaces(report, params), *leaks))
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None

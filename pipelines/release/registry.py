@@ -87,8 +87,9 @@ class Registry:
     def attach(self, version: Version, *files: Path) -> None:
         """Copies of `files` to the run of its evaluation; nowhere for a release that no run is known of."""
         with self._asking("write"):
-            for file in files if version.run else ():
-                Kept(self._client, version.run, "gate").artifact(file)
+            if run := version.run and Kept(self._client, version.run, "gate"):
+                for file in files:
+                    run.artifact(file)
 
     def find(self, digest: str) -> Version | None:
         """The version of this bundle, None if it was never registered."""
