@@ -36,9 +36,9 @@ class GateParams:
     slice_margin: float  # a slice may be worse by this share of what it is compared with: margins.py
     slice_power: float  # half a slice's interval over its margin, up to which the slice can tell
     min_slice_queries: int  # surfaces with fewer questions are not judged against their baseline
-    max_arp: float  # popularity of what is listed, over that of bestsellers' lists
+    max_arp: float  # popularity of what is listed, over that of bestsellers' lists; told where there is more
     arp_tolerance: float  # the same may be higher than a champion's by this share
-    max_gini: float  # inequality of exposure over the catalogue
+    max_gini: float  # inequality of exposure over the catalogue; told where there is more
     gini_tolerance: float  # the same may be higher than a champion's by this much
     max_slowdown: float  # time of an answer over the champion's, measured side by side
     fast_ms: float  # an answer of less harms nobody, whatever the champion's takes
@@ -202,26 +202,27 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
 def spread(
     candidate: Evaluation, params: GateParams, champion: Evaluation | None = None
 ) -> tuple[Check, ...]:
-    """Popularity and inequality of what is listed: within the floors, and not much above the champion's.
+    """Popularity and inequality of what is listed: not much above the champion's; told where there is none.
 
-    ARP is over that of bestsellers' lists on the same questions, so that other weeks can be compared.
+    ARP is over that of bestsellers' lists on the same questions, so it can be compared with another week's.
+    So can the Gini index where lists abound; few lists are uneven by themselves.
     """
-    checks, before = [], champion.spread if champion else {}
-    loose = "`diversify` in params.yaml: more of tail_share or trade_off"
-    same = champion is not None and champion.identity == candidate.identity
-    for name, most, usual in (
-        ("arp", params.max_arp, before.get("arp", math.inf) * (1 + params.arp_tolerance)),
-        ("gini", params.max_gini, before.get("gini", math.inf) + params.gini_tolerance),
+    before = champion.spread if champion else {}
+    usual = champion is not None and (
+        champion.identity == candidate.identity or champion.reach == candidate.reach == 1
+    )
+    step = "`diversify` in params.yaml: more of tail_share or trade_off"
+    checks = []
+    for name, title, ceiling, factor, more in (
+        ("arp", "arp over bestsellers'", params.max_arp, 1 + params.arp_tolerance, 0.0),
+        ("gini", "gini", params.max_gini, 1.0, params.gini_tolerance),
     ):
+        limit, because = ceiling, "the ceiling; no champion to compare with"
+        if judged := usual and name in before:
+            limit, because = before[name] * factor + more, f"champion's {before[name]:.3f} and the tolerance"
         if name in candidate.spread:
-            told = f"; the champion's is {before[name]:.3f}" if name in before else ""
-            told += "" if same or name not in before else ", on other queries"
-            limit = min(most, usual) if same else most
-            because = (
-                f"the ceiling{told}" if limit == most else f"champion's {before[name]:.3f} and the tolerance"
-            )
-            title = "arp over bestsellers'" if name == "arp" else name
-            checks.append(Check(title, candidate.spread[name], limit, because, most=True, step=loose))
+            value = candidate.spread[name]
+            checks.append(Check(title, value, limit, because, most=True, judged=judged, step=step))
     return tuple(checks)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.places import SCORES
-from pipelines.gates.bar import Check, Evaluation, GateParams, Verdict, judge, spread
+from pipelines.gates.bar import FEW, Check, Evaluation, GateParams, Verdict, judge, spread
 from pipelines.gates.scores import Part, Scores
 from pipelines.protocol.metrics import OURS, bootstrap_interval, fingerprint
 
@@ -42,7 +42,8 @@ def verdict_of(
     theirs = Evaluation.from_report(champion[0]) if champion else None
     theirs_scores = Scores.read(champion[1] / SCORES.name, fingerprint(champion[0])) if champion else None
     verdict = judge(ours, params, theirs).plus(spread(ours, params, theirs))
-    return verdict.plus(slices(scores, theirs_scores, params)) if scores else verdict
+    few = verdict.against == FEW  # on trial: nothing is known that a slice could be worse than
+    return verdict.plus(slices(scores, theirs_scores, params)) if scores and not few else verdict
 
 
 def slices(candidate: Scores, champion: Scores | None, params: GateParams) -> Iterator[Check]:
@@ -71,15 +72,13 @@ def line(
 ) -> Check:
     """The slice `rows` bool (q,) of `part` against `base` float64 (q,), which `against` names."""
     visits, usual = part.visit[rows], float(base[rows].mean())
-    ends = bootstrap_interval((part.ours - base)[rows], np.random.default_rng(0), clusters=visits)
-    margin = params.slice_margin * usual
-    known = len(np.unique(visits)) >= _LEAST
-    could = known and (ends[1] - ends[0]) / 2 <= params.slice_power * margin
-    early = "" if could or ends[0] >= -margin or (known and ends[1] < -margin) else "; too early to say"
-    because = f"{against}'s {usual:.4g} less {params.slice_margin:.0%}, {len(visits):,} questions{early}"
-    metric = "NDCG@12" if name in part.slices else "hit rate@12"
-    step = f"`endcap compare` shows the lists of {name} that changed" if name in part.slices else ""
-    step = step or f"`endcap evaluate --show`, section `surfaces.{name}` of params.yaml"
-    return Check(
-        f"{name} {metric} no worse", ends[0], -margin, because, judged=not early, step=step, interval=ends
-    )
+    low, high = bootstrap_interval((part.ours - base)[rows], np.random.default_rng(0), clusters=visits)
+    margin, enough = params.slice_margin * usual, len(np.unique(visits)) >= _LEAST
+    told = low >= -margin or (enough and (high < -margin or high - low <= 2 * params.slice_power * margin))
+    because = f"{against}'s {usual:.4g} less {params.slice_margin:.0%}, {len(visits):,} questions"
+    metric, step = "hit rate@12", f"`endcap evaluate --show`, section `surfaces.{name}` of params.yaml"
+    if name in part.slices:
+        metric, step = "NDCG@12", f"`endcap compare` shows the lists of {name} that changed"
+    because += "" if told else "; too early to say"
+    title = f"{name} {metric} no worse"
+    return Check(title, low, -margin, because, judged=told, step=step, interval=(low, high))
