@@ -16,6 +16,9 @@ from typing import Any, Self
 from feature_repo.errors import EndcapError
 from pipelines.protocol.metrics import OURS
 
+LOST = "`endcap evaluate --show`, `endcap compare` tell where it is lost"
+LEAKS = "`endcap leakage` tells which rows and of what they were made"
+NARROW = "`diversify.tail_share`, `blend.floors`: more of the long tail"
 METRICS = ("ndcg_at_12", "coverage_at_12")
 FEW = "nothing: too few queries"  # what a release of a shop with little data is judged against
 
@@ -178,8 +181,14 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
     """
     ours, reach = candidate.ours, candidate.reach
     share = "" if reach == 1 else f" x {reach:.2f}, the share that {candidate.queries} lists could reach"
-    floor = Check("coverage_at_12", ours["coverage_at_12"], params.min_coverage * reach, f"the floor{share}")
-    enough = Check("queries", candidate.queries, params.min_queries, "the floor")
+    floor = Check(
+        "coverage_at_12",
+        ours["coverage_at_12"],
+        params.min_coverage * reach,
+        f"the floor{share}",
+        step=NARROW,
+    )
+    enough = Check("queries", candidate.queries, params.min_queries, "the floor", step="a longer test span")
     small = not enough.passed and (champion is None or champion.queries < params.min_queries)
     checks = [floor] if small else [enough, floor]
     if champion is None or champion.identity != candidate.identity:
@@ -189,13 +198,15 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
         name = max(others, key=others.__getitem__)
         because = f"upper end of its interval: {name} x {params.min_ratio:g}"
         because += f"; {candidate.serves} serves" if candidate.serves else ""
-        better = Check("ndcg_at_12", ours["ndcg_high"], others[name] * params.min_ratio, because)
+        better = Check("ndcg_at_12", ours["ndcg_high"], others[name] * params.min_ratio, because, step=LOST)
         return Verdict((enough, better, floor), name)
     needed = champion.ours["ndcg_at_12"] * (1 - params.tolerance)
-    checks.insert(-1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"champion - {params.tolerance:.1%}"))
+    checks.insert(
+        -1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"champion - {params.tolerance:.1%}", step=LOST)
+    )
     needed = champion.ours["coverage_at_12"] - params.coverage_tolerance
     because = f"champion - {params.coverage_tolerance:g}"
-    checks.append(Check("coverage_at_12 kept", ours["coverage_at_12"], needed, because))
+    checks.append(Check("coverage_at_12 kept", ours["coverage_at_12"], needed, because, step=NARROW))
     return Verdict(tuple(checks), "champion")
 
 
@@ -234,8 +245,8 @@ def honest(leakage: Mapping[str, Any]) -> tuple[Check, ...]:
     culprits = ", ".join(leakage["culprits"]) or "endcap leakage"
     needed, because = 1 - leakage["max_known_labels"], "leakage.max_known_labels"
     return (
-        Check("rows blind to the future", clean, 1.0, culprits),
-        Check("queries blind to their answer", blind, needed, because),
+        Check("rows blind to the future", clean, 1.0, culprits, step=LEAKS),
+        Check("queries blind to their answer", blind, needed, because, step=LEAKS),
     )
 
 
@@ -252,7 +263,7 @@ def surfaces(report: Mapping[str, Any], params: GateParams) -> tuple[Check, ...]
         base = _finite(f"surfaces.{name}.baseline_hit_rate_at_12", found["baseline_hit_rate_at_12"])
         high = base + _finite(f"surfaces.{name}.over", found["over"][1])
         because = f"{rate:.4g}, upper end of its interval: {found['baseline']} under the same filters"
-        checks.append(Check(f"{name} hit_rate_at_12", high, base, because))
+        checks.append(Check(f"{name} hit_rate_at_12", high, base, because, step=f"section `surfaces.{name}`"))
     return tuple(checks)
 
 

@@ -47,13 +47,13 @@ def costs(candidate: Path, champion: Path | None, params: GateParams) -> tuple[C
     except BundleError:
         champion, first = None, "the champion cannot be loaded"
     took, mb = answered(desks), megabytes(candidate)
-    p50, p99 = np.quantile(took[0], (0.5, 0.99))
+    p50, p99 = np.quantile(took[0], (0.5, 0.99)).tolist()
     if not champion:
         alone = Check(
             "latency p99 ms", p99, params.fast_ms, f"{first}; p50 {p50:.2f}", most=True, judged=False
         )
         return alone, Check("size MB", mb, mb, first, most=True, judged=False)
-    p50_before, p99_before = np.quantile(took[1], (0.5, 0.99))
+    p50_before, p99_before = np.quantile(took[1], (0.5, 0.99)).tolist()
     limit = max(params.fast_ms, params.max_slowdown * p99_before)
     because = f"champion's {p99_before:.2f} x {params.max_slowdown:g}, or gate.fast_ms"
     because += f"; p50 {p50:.2f}, champion's {p50_before:.2f}"

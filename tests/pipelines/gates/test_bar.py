@@ -93,8 +93,10 @@ def test_a_failure_says_by_how_much() -> None:
     verdict = judge(evaluation(ndcg=0.25, coverage=0.5), PARAMS)
     assert not verdict.passed
     assert verdict.shortfall() == (
-        "ndcg_at_12 is 0.2600, needed 0.2750 (upper end of its interval: ease x 1.1), missing by 0.0150; "
-        "coverage_at_12 is 0.5000, needed 0.6000 (the floor), missing by 0.1000"
+        "ndcg_at_12 is 0.2600, needed 0.2750 (upper end of its interval: ease x 1.1), missing by 0.0150, "
+        "next: `endcap evaluate --show`, `endcap compare` tell where it is lost; "
+        "coverage_at_12 is 0.5000, needed 0.6000 (the floor), missing by 0.1000, "
+        "next: `diversify.tail_share`, `blend.floors`: more of the long tail"
     )
 
 
@@ -160,7 +162,8 @@ def test_what_knows_the_future_fails_the_gate_and_is_named() -> None:
     assert all(check.passed for check in honest(found))
     leaking = found | {"rows_that_know_the_future": 1, "culprits": ["session_context.views"]}
     assert Verdict(honest(leaking), "ease").shortfall() == (
-        "rows blind to the future is 0.9950, needed 1.0000 (session_context.views), missing by 0.0050"
+        "rows blind to the future is 0.9950, needed 1.0000 (session_context.views), missing by 0.0050, "
+        "next: `endcap leakage` tells which rows and of what they were made"
     )
     known = honest(found | {"queries_that_know_their_answer": 4})
     assert [check.name for check in known if not check.passed] == ["queries blind to their answer"]
