@@ -151,5 +151,6 @@ def main(
         out.print("The champion was measured on other queries, so the best baseline is the bar.")
     for note in notes:
         out.print(note, style="yellow" if note.startswith("warning") else None, soft_wrap=True)
-    out.print("passed" if verdict.passed else "FAILED: nothing is promoted", style="bold")
+    failing = f"FAILED: nothing is promoted; {VERDICT_PAGE} says what to do"
+    out.print("passed" if verdict.passed else failing, style="bold", soft_wrap=True)
     return 0 if verdict.passed else 1

@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.errors import DataError
-from feature_repo.places import EVALUATION, LEAKAGE, PROPENSITIES, VERDICT
+from feature_repo.places import EVALUATION, LEAKAGE, PROPENSITIES, SCORES, VERDICT, VERDICT_PAGE
 from pipelines.gates import bar
 from pipelines.gates.bar import FEW, Evaluation, GateError, GateParams, Verdict, honest, judge
+from pipelines.gates.scores import Part, Scores
 from pipelines.protocol.metrics import fingerprint
 from pipelines.release import gate as job
 
@@ -238,6 +239,18 @@ def test_the_job_passes_and_leaves_its_verdict_and_picture(home: Path) -> None:
     assert written["evaluation"] == fingerprint(report())
     assert written["champion"] is None
     assert (home / VERDICT).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_job_refuses_a_slice_of_this_evaluation_alone(home: Path) -> None:
+    told = np.arange(400) % 2 == 0
+    both, visits = {"even": told, "odd": ~told}, np.arange(400, dtype=np.int32)
+    part = Part("asked", "ease", visits, 0.3 * told, np.full(400, 0.25), both)
+    Scores({"endcap": part}).write(home / SCORES, fingerprint(report()))
+    code, written = judged(home)
+    failing = [check for check in written["checks"] if not check["passed"]]
+    assert (code, [check["name"] for check in failing]) == (1, ["odd NDCG@12 no worse"])
+    assert "what to do" in (home / VERDICT_PAGE).read_text()
+    assert judged(home, bundle="another")[0] == 0  # whose scores these are not
 
 
 def test_the_job_fails_with_a_table_of_what_is_missing(
