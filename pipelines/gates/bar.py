@@ -77,12 +77,12 @@ class Evaluation:
             span = report["span"]
             identity = tuple(report[key] for key in ("protocol", "k", "queries", "candidates"))
             models = {
-                name: {metric: _finite(f"models.{name}.{metric}", model[metric]) for metric in METRICS}
+                name: {metric: finite(f"models.{name}.{metric}", model[metric]) for metric in METRICS}
                 for name, model in report["models"].items()
             }
             for name, model in models.items():  # the interval's upper end; a report may have none
                 high = report["models"][name].get("ndcg_high", model["ndcg_at_12"])
-                model["ndcg_high"] = _finite(f"models.{name}.ndcg_high", high)
+                model["ndcg_high"] = finite(f"models.{name}.ndcg_high", high)
             identity = (*identity, span["from"], span["to"])
             serves, spread = report.get("serves", ""), _spread(report["models"])
             evaluation = cls(identity, int(report["queries"]), models, serves, spread)
@@ -210,33 +210,6 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
     return Verdict(tuple(checks), "champion")
 
 
-def spread(
-    candidate: Evaluation, params: GateParams, champion: Evaluation | None = None
-) -> tuple[Check, ...]:
-    """Popularity and inequality of what is listed: not much above the champion's; told where there is none.
-
-    ARP is over that of bestsellers' lists on the same questions, so it can be compared with another week's.
-    So can the Gini index where lists abound; few lists are uneven by themselves.
-    """
-    before = champion.spread if champion else {}
-    usual = champion is not None and (
-        champion.identity == candidate.identity or champion.reach == candidate.reach == 1
-    )
-    step = "`diversify` in params.yaml: more of tail_share or trade_off"
-    checks = []
-    for name, title, ceiling, factor, more in (
-        ("arp", "arp over bestsellers'", params.max_arp, 1 + params.arp_tolerance, 0.0),
-        ("gini", "gini", params.max_gini, 1.0, params.gini_tolerance),
-    ):
-        limit, because = ceiling, "the ceiling; no champion to compare with"
-        if judged := usual and name in before:
-            limit, because = before[name] * factor + more, f"champion's {before[name]:.3f} and the tolerance"
-        if name in candidate.spread:
-            value = candidate.spread[name]
-            checks.append(Check(title, value, limit, because, most=True, judged=judged, step=step))
-    return tuple(checks)
-
-
 def honest(leakage: Mapping[str, Any]) -> tuple[Check, ...]:
     """What data/reports/leakage.json must show: lists are only as good as what they did not know before."""
     rows, queries = leakage["rows"], leakage["queries"]
@@ -250,33 +223,17 @@ def honest(leakage: Mapping[str, Any]) -> tuple[Check, ...]:
     )
 
 
-def surfaces(report: Mapping[str, Any], params: GateParams) -> tuple[Check, ...]:
-    """Every surface against its own baseline on its own questions: not credibly worse, where many asked.
-
-    Reports of before there were surfaces have none. Raises GateError for a number that cannot be judged.
-    """
-    checks = []
-    for name, found in report.get("surfaces", {}).items():
-        if found["queries"] < params.min_slice_queries:
-            continue
-        rate = _finite(f"surfaces.{name}.hit_rate_at_12", found["hit_rate_at_12"])
-        base = _finite(f"surfaces.{name}.baseline_hit_rate_at_12", found["baseline_hit_rate_at_12"])
-        high = base + _finite(f"surfaces.{name}.over", found["over"][1])
-        because = f"{rate:.4g}, upper end of its interval: {found['baseline']} under the same filters"
-        checks.append(Check(f"{name} hit_rate_at_12", high, base, because, step=f"section `surfaces.{name}`"))
-    return tuple(checks)
-
-
 def _spread(models: Mapping[str, Any]) -> dict[str, float]:
     """Empty for a report of before these were told, or on whose queries nothing was listed."""
-    ours, popular = models[OURS], models.get("popularity", {})
+    ours, popular = models.get(OURS, {}), models.get("popularity", {})
     if "gini" not in ours or not popular.get("arp"):
         return {}
     found = {"arp": ours["arp"] / popular["arp"], "gini": ours["gini"]}
-    return {name: _finite(f"models.{OURS}.{name}", value) for name, value in found.items()}
+    return {name: finite(f"models.{OURS}.{name}", value) for name, value in found.items()}
 
 
-def _finite(name: str, value: Any) -> float:
+def finite(name: str, value: Any) -> float:
+    """Raises GateError for a number of the report that cannot be judged."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         problem = f"{value!r} is not a number that can be judged"
         raise GateError(f"{name}: {problem}; run `dvc repro evaluate` again")

@@ -23,9 +23,9 @@ from feature_repo.places import (
     existing,
 )
 from feature_repo.terminal import console, table
-from pipelines.gates.bar import FEW, GateParams, Verdict, honest, surfaces
+from pipelines.gates.bar import FEW, GateParams, Verdict, honest
 from pipelines.gates.dossier import write_page
-from pipelines.gates.margins import verdict_of
+from pipelines.gates.margins import surfaces, verdict_of
 from pipelines.gates.scores import Scores
 from pipelines.protocol.metrics import OURS, fingerprint
 from pipelines.protocol.offpolicy import OffPolicy, OffPolicyParams, estimate, read_log

@@ -3,7 +3,7 @@
 import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ class Promotion:
     role: str
     version: str  # of the registered model
     replaced: Release | None
-    verdict: Verdict
+    verdict: Verdict = field(compare=False)
 
 
 def promote(

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from feature_repo.params import load
-from pipelines.gates.bar import Evaluation, GateError, GateParams, Verdict, spread, surfaces
+from pipelines.gates.bar import Evaluation, GateError, GateParams, Verdict
+from pipelines.gates.evenness import spread
+from pipelines.gates.margins import surfaces
 
 
 def test_a_surface_credibly_below_its_baseline_fails_by_name_and_one_that_few_asked_is_not_judged() -> None:

@@ -189,8 +189,9 @@ def test_a_version_is_linked_to_the_run_of_its_evaluation(redis: Redis, build: B
 
 
 def test_every_line_of_the_gate_is_with_the_versions_run_and_tags(
-    redis: Redis, build: Build, home: Path
+    redis: Redis, build: Build, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(home)
     run = evaluated(fingerprint(report(0.31)))
     promote(build("one", ndcg=0.31), redis, Registry(), ACT)
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{store()}")
