@@ -16,7 +16,7 @@ EndcapError
 ├── RolloutError       a change that the rollout's state forbids      serving/release/state.py
 │   └── RolloutConflict    somebody else changed it first
 ├── MetricError        lists that a metric is not defined for         pipelines/protocol/metrics.py
-├── GateError          a release that must not be promoted            pipelines/release/bar.py
+├── GateError          a release that must not be promoted            pipelines/gates/bar.py
 ├── ReleaseError       a promotion or rollback that cannot be made    pipelines/release/aliases.py
 ├── RegistryError      MLflow's store cannot be read or written       pipelines/release/registry.py
 ├── EraseError         rows of an erased person that come again    pipelines/persons/erase.py

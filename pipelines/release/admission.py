@@ -3,15 +3,23 @@
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from feature_repo.files import sweep, whole
-from feature_repo.params import root, shop
-from feature_repo.places import BUNDLES, CANDIDATE, at
+from redis import Redis
+
+from feature_repo.files import sweep, whole, write_json
+from feature_repo.params import load, root, shop
+from feature_repo.places import ADMISSION, ADMISSION_PAGE, BUNDLES, CANDIDATE, SCORES, at
+from pipelines.gates.bar import GateError, GateParams, Verdict
+from pipelines.gates.dossier import write_page
+from pipelines.gates.margins import verdict_of
+from pipelines.gates.readiness import holdout, parity
+from pipelines.gates.scores import Scores
+from pipelines.gates.speed import costs
 from pipelines.protocol.metrics import fingerprint
 from pipelines.release.aliases import read_manifest
-from pipelines.release.bar import Evaluation, GateError, GateParams, Verdict, judge
 from serving.errors import BundleError
 from serving.release import bundle
 from serving.release.state import Release
@@ -23,8 +31,11 @@ def admit(
     params: GateParams,
     latest_gate: Mapping[str, Any] | None = None,
     forced: bool = False,
+    folders: tuple[Path, Path] = (Path(), Path()),
 ) -> Verdict:
     """Judge the bundle's own metrics once more, against the champion's manifest.
+
+    `folders`: where the bundle and the champion lie, for their scores question by question.
 
     The verdict inside the bundle must be of these metrics, and `latest_gate`, the newest gate.json if given,
     must be the same: a gate that failed leaves the candidate of an earlier run on the disk. `forced`: a
@@ -44,12 +55,34 @@ def admit(
     if not gate["passed"] and not forced:
         raise GateError(f"gate: it failed, nothing is promoted: {Verdict.from_json(gate).shortfall()}")
     before = champion.get("metrics") if champion else None
-    verdict = judge(
-        Evaluation.from_report(report), params, Evaluation.from_report(before) if before else None
-    )
+    scores = Scores.read(folders[0] / SCORES.name, fingerprint(report))
+    verdict = verdict_of(report, scores, (before, folders[1]) if before else None, params)
     if not verdict.passed and not forced:
         raise GateError(f"gate: it fails against the champion of now: {verdict.shortfall()}")
     return verdict
+
+
+def made_ready(
+    verdict: Verdict, release: Release, champion: Release | None, redis: Redis, forced: bool = False
+) -> Verdict:
+    """All lines of an installed release: the gate's, those of `verdict`, and what only a bundle can show.
+
+    Writes data/reports/admission.json and .html, whatever they say. Raises GateError unless `forced`.
+    """
+    folder = root() / release.path
+    gate = read_manifest(folder)["gate"]
+    before = root() / champion.path if champion and champion != release else None
+    lines = *costs(folder, before, load("gate", GateParams)), parity(release.digest), holdout(redis)
+    found = Verdict.from_json(gate).plus(verdict.checks).plus(lines)
+    found = replace(found, against=verdict.against)
+    told = {"release": release.digest, "passed": found.passed, "forced": forced and not found.passed}
+    told |= {"against": found.against, "champion": champion.digest if champion else None}
+    write_json(at(ADMISSION), told | {"evaluation": gate["evaluation"], "checks": found.to_json()})
+    notes = [f"warning: {off['warning']}"] if (off := gate.get("off_policy", {})).get("warning") else []
+    write_page(at(ADMISSION_PAGE), f"Release {release.digest}", found, notes)
+    if not found.passed and not forced:
+        raise GateError(f"gate: {found.shortfall()}. {ADMISSION_PAGE} shows every line")
+    return found
 
 
 def install_bundle(source: Path) -> Release:

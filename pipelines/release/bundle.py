@@ -21,6 +21,7 @@ from feature_repo.places import (
     EVALUATION,
     NO_TREES,
     REFERENCE,
+    SCORES,
     TREES,
     VERDICT,
     at,
@@ -52,7 +53,8 @@ def main() -> None:
         shutil.copyfile(existing(TREES, "ranker"), folder / "ranker.txt")
         if order.serves != RANKER:
             (folder / "ranker.txt").write_text(f"{NO_TREES}{order.serves} was better on validation\n")
-        shutil.copyfile(existing(REFERENCE, "evaluate"), folder / REFERENCE.name)
+        for place in (REFERENCE, SCORES):
+            shutil.copyfile(existing(place, "evaluate"), folder / place.name)
         catalogue = read_catalogue()
         (folder / "item_ids.json").write_bytes(orjson.dumps(catalogue.item_ids))
         events = product_events()

@@ -7,7 +7,7 @@ sale. They may list what was bought in earlier visits, which ours may not within
 window is judged with the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
@@ -21,10 +21,11 @@ from feature_repo.clock import DAY_US, instant
 from feature_repo.files import read_json
 from feature_repo.folds.parts import been_before
 from feature_repo.params import load, shop
-from feature_repo.places import ORDER, RESULTS, TREES, at, existing
+from feature_repo.places import ORDER, RESULTS, SCORES, TREES, at, existing
 from pipelines.blend.clicks import examples
 from pipelines.blend.ladder import ladder
 from pipelines.blend.pages import logged_pages
+from pipelines.gates.scores import Part, Scores
 from pipelines.protocol.chosen import RANKER, Order, chosen
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import (
@@ -33,6 +34,7 @@ from pipelines.protocol.metrics import (
     bootstrap_interval,
     coverage,
     exposures,
+    fingerprint,
     gini,
     ndcg_at,
     novelty,
@@ -97,9 +99,11 @@ def main(
     if not show_only:
         order = chosen(load("diversify", Diversify), load("clicks", Clicks))
         candidate, told = release(order), read_json(existing(ORDER, "order"), "run `endcap order`", "told")
-        report = evaluate(candidate) | {"serves": order.serves, "why": told["told"]}
+        parts: dict[str, Part] = {}
+        report = evaluate(candidate, parts) | {"serves": order.serves, "why": told["told"]}
         report["clicks"] = clicked(candidate)
         write_report(report)
+        Scores(parts).write(at(SCORES), fingerprint(report))
         write_reference(candidate)
         log_report(report)
     show(read_report())
@@ -112,8 +116,11 @@ def release(order: Order) -> Bundle:
     return Bundle(*parts, order.clicks)
 
 
-def evaluate(candidate: Bundle) -> dict[str, Any]:
-    """Ask every query of the test span; the report of data/reports/evaluate.json. Writes results.parquet."""
+def evaluate(candidate: Bundle, parts: MutableMapping[str, Part]) -> dict[str, Any]:
+    """Ask every query of the test span; the report of data/reports/evaluate.json. Writes results.parquet.
+
+    What each question came to goes into `parts`, beside the best baseline's.
+    """
     active, params = shop(), load("queries", QueryParams)
     events, ids = product_events(), candidate.models.ids
     rng = np.random.default_rng(params.seed)
@@ -136,7 +143,11 @@ def evaluate(candidate: Bundle) -> dict[str, Any]:
         metrics[OURS]["recall_at_120"] = float(np.mean([found.retrieved for found in answered]))
     else:  # nobody came to a second item: there is no order to be right about
         metrics = {name: dict.fromkeys(NAMES, 0.0) for name in (OURS, *BASELINES)}
-    surfaces = slices(candidate, events)
+    if queries:
+        best = max(BASELINES, key=lambda name: metrics[name]["ndcg_at_12"])
+        ours, base = (ndcg_at(lists[name].hits, wanted, K) for name in (OURS, best))
+        parts[OURS] = Part.of(queries, best, ours, base, [found.slices for found in answered])
+    surfaces = slices(candidate, events, parts)
     _keep(queries, ids, answered, lists.get(OURS), wanted)
     last = instant(queries[-1].now) if queries else active.test_from
     return {

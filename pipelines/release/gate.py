@@ -1,4 +1,4 @@
-"""`endcap gate`: data/reports/evaluate.json against the bar -> gate.json, gate.png, exit 1 if it fails."""
+"""`endcap gate`: data/reports/evaluate.json against the bar -> gate.json, .png, .html, exit 1 if it fails."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -9,13 +9,26 @@ import typer
 from rich.table import Table
 
 from feature_repo.files import read_json, write_json
-from feature_repo.params import load
+from feature_repo.params import load, root
 from feature_repo.picture import Figure
-from feature_repo.places import EVALUATION, LEAKAGE, PASSED, PROPENSITIES, VERDICT, at, existing
+from feature_repo.places import (
+    EVALUATION,
+    LEAKAGE,
+    PASSED,
+    PROPENSITIES,
+    SCORES,
+    VERDICT,
+    VERDICT_PAGE,
+    at,
+    existing,
+)
 from feature_repo.terminal import console, table
+from pipelines.gates.bar import FEW, GateParams, Verdict, honest
+from pipelines.gates.dossier import write_page
+from pipelines.gates.margins import surfaces, verdict_of
+from pipelines.gates.scores import Scores
 from pipelines.protocol.metrics import OURS, fingerprint
 from pipelines.protocol.offpolicy import OffPolicy, OffPolicyParams, estimate, read_log
-from pipelines.release.bar import FEW, Evaluation, GateParams, Verdict, honest, judge, surfaces
 
 
 def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | None) -> dict[str, Any]:
@@ -25,20 +38,19 @@ def verdict_json(verdict: Verdict, report: Mapping[str, Any], champion: str | No
         "against": verdict.against,
         "champion": champion,
         "evaluation": fingerprint(report),
-        "checks": [asdict(one) | {"passed": one.passed, "missing": one.missing} for one in verdict.checks],
+        "checks": verdict.to_json(),
     }
 
 
 def told(verdict: Verdict) -> Table:
     """The checks for a person: metric, value, needed, missing by."""
     bar = {"champion": "the champion", FEW: FEW}.get(verdict.against, f"the best baseline, {verdict.against}")
-    shown = table(f"Gate against {bar}", ("metric", ">value", ">needed", "because", ">missing by"))
+    shown = table(f"Gate against {bar}", ("metric", ">value", ">allowed", "because", ">missing by"))
     for check in verdict.checks:
-        if check.passed:
-            missing, style = "-", None
-        else:
-            missing, style = f"{check.missing:.4g} ({check.missing / check.needed:.1%})", "red"
-        value, needed = f"{check.value:.4g}", f"{check.needed:.4g}"
+        missing, style = check.state if check.state == "told" else "-", None
+        if not check.passed:
+            missing, style = f"{check.missing:.4g} ({check.missing / (abs(check.needed) or 1):.1%})", "red"
+        value, needed = f"{check.value:.4g}", f"{'≤' if check.most else '≥'} {check.needed:.4g}"
         shown.add_row(check.name, value, needed, check.because, missing, style=style)
     return shown
 
@@ -71,15 +83,17 @@ def picture(report: Mapping[str, Any], verdict: Verdict, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def champion_report() -> tuple[str, dict[str, Any]] | None:
-    """Digest and evaluation of the registered champion; None without one, or where its bundle is not here."""
+def champion_report() -> tuple[str, dict[str, Any], Path] | None:
+    """Digest, evaluation and folder of the registered champion; None without one, or where it is not here."""
     from pipelines.release.registry import Registry, store  # MLflow takes seconds to import
 
     if not store().exists():  # no run of this shop was tracked; opening a registry would create it
         return None
     version = Registry().holder("champion")
     manifest = version.release.manifest() if version else None
-    return (manifest["digest"], manifest["metrics"]) if manifest and manifest.get("metrics") else None
+    if not version or not manifest or not manifest.get("metrics"):
+        return None
+    return manifest["digest"], manifest["metrics"], root() / version.release.path
 
 
 def off_policy() -> OffPolicy | None:
@@ -97,7 +111,7 @@ def _log(report: Mapping[str, Any], verdict: Verdict) -> None:
 
         run = evaluated(fingerprint(report), "gate")
         run.metrics({"passed": float(verdict.passed)})
-        for name in (VERDICT, VERDICT.with_suffix(".png")):
+        for name in (VERDICT, VERDICT.with_suffix(".png"), VERDICT_PAGE):
             run.artifact(at(name))
 
 
@@ -106,13 +120,11 @@ def main(
 ) -> int:
     """Judge the newest evaluation: exit 1, with what is missing, if it must not be released."""
     report = read_json(existing(EVALUATION, "evaluate"), "run `endcap evaluate`")
-    candidate, champion = Evaluation.from_report(report), champion_report()
-    verdict = judge(
-        candidate, load("gate", GateParams), Evaluation.from_report(champion[1]) if champion else None
-    )
+    champion, params = champion_report(), load("gate", GateParams)
+    scores = Scores.read(at(SCORES), fingerprint(report))
+    verdict = verdict_of(report, scores, champion and champion[1:], params)
     leaks = honest(read_json(existing(LEAKAGE, "leakage"), "run `endcap leakage`", "rows", "queries"))
-    own = surfaces(report, load("gate", GateParams))
-    verdict = Verdict((*verdict.checks, *own, *leaks), verdict.against)
+    verdict = verdict.plus((*surfaces(report, params), *leaks))
     in_the_bar = champion[0] if champion and verdict.against == "champion" else None
     logged = off_policy()
     warned = logged.warning(load("off_policy", OffPolicyParams).min_effective) if logged else ""
@@ -120,7 +132,11 @@ def main(
     written = write_json(at(VERDICT), verdict_json(verdict, report, in_the_bar) | besides)
     failed = sum(not check.passed for check in verdict.checks)
     write_json(at(PASSED), {"gate_passed": int(verdict.passed), "checks_failed": failed})
-    picture(report, verdict, at(VERDICT).with_suffix(".png"))
+    drawn = at(VERDICT).with_suffix(".png")
+    picture(report, verdict, drawn)
+    notes = [f"off-policy CTR of the candidate: {logged.told()}"] if logged else []
+    notes += [f"warning: {warned}"] if warned else []
+    write_page(at(VERDICT_PAGE), f"Gate, {report.get('shop', '')}", verdict, notes, [drawn.read_bytes()])
     _log(report, verdict)
     if as_json:
         print(written.decode())
@@ -128,14 +144,13 @@ def main(
     out = console()
     out.print(told(verdict))
     if verdict.against == FEW:
-        found = f"NDCG@12 {candidate.ours['ndcg_at_12']:.3f} is not judged"
-        out.print(f"{candidate.queries} queries say little: {found}.")
+        found = f"NDCG@12 {report['models'][OURS]['ndcg_at_12']:.3f} is not judged"
+        out.print(f"{report['queries']} queries say little: {found}.")
         out.print("It serves on trial; a release that answers the same queries is compared with it.")
     if champion and in_the_bar is None:
         out.print("The champion was measured on other queries, so the best baseline is the bar.")
-    if logged:
-        out.print(f"off-policy CTR of the candidate: {logged.told()}", soft_wrap=True)
-    if warned:
-        out.print(f"warning: {warned}", style="yellow", soft_wrap=True)
-    out.print("passed" if verdict.passed else "FAILED: nothing is promoted", style="bold")
+    for note in notes:
+        out.print(note, style="yellow" if note.startswith("warning") else None, soft_wrap=True)
+    failing = f"FAILED: nothing is promoted; {VERDICT_PAGE} says what to do"
+    out.print("passed" if verdict.passed else failing, style="bold", soft_wrap=True)
     return 0 if verdict.passed else 1

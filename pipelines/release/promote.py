@@ -3,7 +3,7 @@
 import fcntl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,16 +14,17 @@ from redis import Redis
 from feature_repo.files import read_json
 from feature_repo.online.connection import connect
 from feature_repo.params import load, root, shop
-from feature_repo.places import CANDIDATE, PARITY, VERDICT, at
-from pipelines.release.admission import admit, install_bundle
+from feature_repo.places import ADMISSION, ADMISSION_PAGE, CANDIDATE, VERDICT, at
+from pipelines.gates.bar import GateParams, Verdict
+from pipelines.release.admission import admit, install_bundle, made_ready
 from pipelines.release.aliases import ReleaseError, act_of, aliased, follow, read_manifest
 from pipelines.release.assurance import ReleaseParams, assure, confirm, prune
-from pipelines.release.bar import GateParams, Verdict
 from pipelines.release.registry import CHALLENGER, CHAMPION, Registry
 from serving.release import state as rollout
 from serving.release.state import Act, Release
 
 UNSAID = "endcap promote"
+ALWAYS_TOLD = ("latency p99 ms", "size MB", "parity of the replay", "active holdout")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Promotion:
     role: str
     version: str  # of the registered model
     replaced: Release | None
+    verdict: Verdict = field(compare=False)
 
 
 def promote(
@@ -89,17 +91,21 @@ def _promote(
         rollout.refuse_canary(state, "promote another")
     champion = state.champion if state else None
     before = champion.manifest() if champion else None
-    verdict = admit(manifest, before, load("gate", GateParams), latest_gate, forced)
-    if said := verdict.shortfall():
-        act = replace(act, numbers={**act.numbers, "forced": said})
+    folders = folder, root() / champion.path if champion else Path()
+    verdict = admit(manifest, before, load("gate", GateParams), latest_gate, forced, folders)
     if state:
         registry.require(state)
     release = install_bundle(folder)
     assure(release)
-    version = registry.register(release, _tags(manifest, verdict)).number
+    verdict = made_ready(verdict, release, champion if before else None, redis, forced)
+    if said := verdict.shortfall():
+        act = replace(act, numbers={**act.numbers, "forced": said})
+    registered = registry.register(release, _tags(manifest, verdict))
+    registry.attach(registered, at(ADMISSION), at(ADMISSION_PAGE))
+    version = registered.number
     if state and champion == release:
         registry.repeat(state)
-        return Promotion(release, CHAMPION, version, None)
+        return Promotion(release, CHAMPION, version, None, verdict)
     if state and not direct:
         registry.move_aliases({CHALLENGER: release})
         if (now := rollout.present(redis)).version != state.version:  # no challenger outlives its champion
@@ -109,9 +115,9 @@ def _promote(
                 f"(version {now.version}); {release.digest} was judged against another. Promote it again"
             )
         rollout.record(redis, "register_challenger", act, release)
-        return Promotion(release, CHALLENGER, version, None)
+        return Promotion(release, CHALLENGER, version, None, verdict)
     follow(rollout.install(redis, release, act), anew=True, redis=redis)
-    return Promotion(release, CHAMPION, version, champion)
+    return Promotion(release, CHAMPION, version, champion, verdict)
 
 
 def main(
@@ -134,9 +140,13 @@ def main(
         raise ReleaseError('--force: needs a reason for the audit; allowed: --force --why "..."')
     folder = root() / bundle
     ours = folder.resolve() == at(CANDIDATE).resolve()  # other bundles are of other runs
-    gate = check_candidate(read_manifest(folder)) if ours else None
+    gate = read_json(at(VERDICT), "run `dvc repro gate`") if ours and at(VERDICT).exists() else None
     done = promote(folder, redis, Registry(), act_of(why), direct=direct, latest_gate=gate, forced=force)
     print(f"{done.release.digest} is {done.role}: {done.release.path}, registered as version {done.version}")
+    for check in done.verdict.checks:
+        if check.state == "told" or check.name in ALWAYS_TOLD:
+            print(f"{check.name} {check.value:.4g}: {check.because}")
+    print(f"every line of its gate: {ADMISSION_PAGE}")
     params = load("release", ReleaseParams)
     if done.role == CHALLENGER:
         print("next: `endcap shadow start` has a look at it, `endcap rollout start` shows it to shoppers")
@@ -148,28 +158,6 @@ def main(
         print(f"deleted old releases: {', '.join(gone)}")
 
 
-def check_candidate(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest gate.json, for the pipeline's own candidate; None where nothing was judged.
-
-    Raises ReleaseError if it was found to answer otherwise over HTTP than offline. A candidate that was not
-    replayed is told so and let through: the gate judges quality, `dvc repro replay` proves parity.
-    """
-    digest = manifest["digest"]
-    report, gate = (
-        read_json(path, "run `dvc repro gate`") if path.exists() else None
-        for path in (at(PARITY), at(VERDICT))
-    )
-    if not report or report.get("bundle") != digest:
-        print(f"{digest} was not replayed; `dvc repro replay` does it")
-    elif not report["passed"]:
-        told = ", ".join(f"{share:.3%} of the {name}" for name, share in report["shares"].items())
-        raise ReleaseError(
-            f"replay: only {told} of {digest} equal the offline ones; {PARITY} names the culprits. Repair it "
-            "and run `dvc repro replay`, or name another bundle with --bundle"
-        )
-    return gate
-
-
 def _tags(manifest: Mapping[str, Any], verdict: Verdict) -> dict[str, str]:
     report = manifest["metrics"]
     ours = report["models"]["endcap"]
@@ -178,6 +166,7 @@ def _tags(manifest: Mapping[str, Any], verdict: Verdict) -> dict[str, str]:
         "gate": "passed" if verdict.passed else "forced",
         "gate_against": verdict.against,
         "gate_checks": orjson.dumps(checks).decode(),
+        "gate_told": ", ".join(check.name for check in verdict.checks if check.state == "told"),
         "test/ndcg_at_12": f"{ours['ndcg_at_12']:.6f}",
         "test/coverage_at_12": f"{ours['coverage_at_12']:.6f}",
         "evaluated": f"{report['span']['from']} to {report['span']['to']}",

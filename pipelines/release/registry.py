@@ -23,6 +23,7 @@ from feature_repo.errors import EndcapError
 from feature_repo.params import shop
 from serving.release.state import Release, RolloutState
 from training.tracking import EXPERIMENT
+from training.tracking import Run as Kept
 
 MODEL = "endcap"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"  # its aliases
@@ -82,6 +83,13 @@ class Registry:
             for key, value in tags.items():
                 self._client.set_model_version_tag(MODEL, known.number, key, value)
             return replace(known, tags={**known.tags, **tags})
+
+    def attach(self, version: Version, *files: Path) -> None:
+        """Copies of `files` to the run of its evaluation; nowhere for a release that no run is known of."""
+        with self._asking("write"):
+            if run := version.run and Kept(self._client, version.run, "gate"):
+                for file in files:
+                    run.artifact(file)
 
     def find(self, digest: str) -> Version | None:
         """The version of this bundle, None if it was never registered."""

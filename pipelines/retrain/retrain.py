@@ -35,11 +35,11 @@ from feature_repo.places import CANDIDATE, EVENT_LOG, RAW, RETRAINED, REWRITING,
 from monitoring.experiment.guard import RolloutParams
 from monitoring.shadow.pairing import cleared, objection
 from pipelines.compare.shadow import rehearse
+from pipelines.gates.bar import GateError, Verdict
 from pipelines.ingest.shop import advance
 from pipelines.local.story import StepError, reproduce
 from pipelines.release import rollout as canary
 from pipelines.release.aliases import act_of, read_manifest
-from pipelines.release.bar import Verdict
 from pipelines.release.promote import promote
 from pipelines.release.registry import Registry
 from pipelines.retrain.land import land
@@ -138,6 +138,8 @@ def _run(redis: Redis, why: str, state: rollout.RolloutState, champion: Summary)
                 return replace(told, outcome=UNSOUND, told=f"in the shadow {against}. The champion serves on")
             act = replace(act, numbers=cleared(redis, release, shadow, forced="nobody is there to wait"))
         begun = canary.begin(redis, load("rollout", RolloutParams), act)
+    except GateError as error:
+        return replace(told, outcome=REFUSED, told=f"{error}. The champion serves on")
     except EndcapError as error:
         return replace(told, told=f"{error}. The champion serves on")
     line = f"{manifest['digest']} gets {begun.percent} % of the shoppers; next: `endcap rollout status`"

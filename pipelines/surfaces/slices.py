@@ -5,7 +5,7 @@ instead. The filters cost hits that no list under them could have (who looks at 
 another); `unfiltered` tells how many, of ours and of the baseline.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.params import load, shop
+from pipelines.gates.scores import Part
 from pipelines.protocol.known import Known, answers
 from pipelines.protocol.metrics import bootstrap_interval
 from pipelines.protocol.occasions import occasions
@@ -32,8 +33,12 @@ class Variant(NamedTuple):
     craft: Craft
 
 
-def slices(candidate: Bundle, events: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def slices(
+    candidate: Bundle, events: pd.DataFrame, parts: MutableMapping[str, Part]
+) -> dict[str, dict[str, Any]]:
     """Surface -> its figures on the test span, as the evaluation report holds them; {} where nobody asked.
+
+    Each surface's hits, question by question, go into `parts`.
 
     hit_rate_at_12  share of the questions with a wanted item in the list
     over            the interval of ours less the baseline's, visits resampled: [low, high]
@@ -50,7 +55,10 @@ def slices(candidate: Bundle, events: pd.DataFrame) -> dict[str, dict[str, Any]]
         span = active.test_from, None
         asked = occasions(events, field.name, craft.truth, kinds, *span, params.surfaces, rng)
         if asked:
-            found[field.name] = _slice(candidate, field.name, craft, asked, params.processes)
+            hits = _hits(candidate, field.name, craft, asked, params.processes)
+            visits = np.array([query.session_id for query in asked])
+            found[field.name] = _figures(craft, hits, visits)
+            parts[field.name] = Part.of(asked, craft.baseline, hits["ours"], hits["baseline"])
     return found
 
 
@@ -63,9 +71,10 @@ def variants(craft: Craft) -> Iterator[Variant]:
         yield Variant(f"{name} unfiltered", free)
 
 
-def _slice(
+def _hits(
     candidate: Bundle, surface: str, craft: Craft, asked: list[Query], processes: int
-) -> dict[str, Any]:
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Variant -> 1 for a question with a wanted item in the list, else 0."""
     tried = [
         (name, replace(candidate, surfaces=replace(candidate.surfaces, **{surface: one})))
         for name, one in variants(craft)
@@ -77,9 +86,7 @@ def _slice(
         return {name: any(slot.item_id in wanted for slot in found.slots) for name, found in served}
 
     told = list(answers(asked, candidate.models.ids, K, surface, answer, processes))
-    hits = {name: np.array([one[name] for one in told], np.float64) for name, _ in tried}
-    visits = np.array([query.session_id for query in asked])
-    return _figures(craft, hits, visits)
+    return {name: np.array([one[name] for one in told], np.float64) for name, _ in tried}
 
 
 def _figures(craft: Craft, hits: Mapping[str, npt.NDArray[np.float64]], visits: Any) -> dict[str, Any]:

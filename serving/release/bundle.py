@@ -60,6 +60,7 @@ FILES = (
     "catalogue.parquet",
     "reference.parquet",  # not served: what live answers are compared with (monitoring/drift)
 )
+BESIDE = ("scores.parquet",)  # of people's use; the digest is not of it, and it may be missing
 TABLES = ("covisit", "next", "ease", "together", "carted", "links")
 SPACE_FILES = ("user_tower.onnx", "item_tower.onnx", "item_words.json", "item_ids.json", "item_vectors.npy")
 SETTINGS = (
@@ -119,6 +120,9 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
         draft.mkdir()
         for name in FILES:
             shutil.copyfile(folder / name, draft / name)
+        for name in BESIDE:
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, draft / name)
         write_json(draft / "manifest.json", manifest)
     return target
 

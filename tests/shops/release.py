@@ -18,7 +18,7 @@ from shops import tiny_bundle
 
 from feature_repo.params import load
 from feature_repo.places import CACHE, CANDIDATE, VERDICT
-from pipelines.release.bar import Evaluation, GateParams, judge
+from pipelines.gates.bar import Evaluation, GateParams, judge
 from pipelines.release.gate import verdict_json
 from pipelines.release.registry import Registry, store
 from serving.release import bundle
@@ -47,6 +47,7 @@ def open_home(folder: Path, patch: pytest.MonkeyPatch, registry: Path, redis_url
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["gate"]["min_ratio"] = 1.1  # the tests say by how much a candidate falls short
     params["shadow"]["required"] = False  # nobody shops here
+    params["gate"]["speed_questions"] = 8
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     patch.setenv("ENDCAP_HOME", str(folder))
     patch.setenv("REDIS_URL", redis_url)

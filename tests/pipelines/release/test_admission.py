@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.gates.bar import Evaluation, GateError, GateParams, judge
 from pipelines.release.admission import admit
-from pipelines.release.bar import Evaluation, GateError, GateParams, judge
 from pipelines.release.gate import verdict_json
 
 PARAMS = GateParams(
@@ -16,8 +16,17 @@ PARAMS = GateParams(
     tolerance=0.01,
     min_coverage=0.6,
     coverage_tolerance=0.05,
-    slice_tolerance=0.05,
+    slice_margin=0.1,
+    slice_power=0.5,
     min_slice_queries=50,
+    max_arp=0.9,
+    arp_tolerance=0.25,
+    max_gini=0.9,
+    gini_tolerance=0.1,
+    max_slowdown=2.0,
+    fast_ms=10.0,
+    speed_questions=8,
+    max_growth=2.0,
 )
 
 

@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
+import numpy as np
 import orjson
 import pytest
 from redis import Redis
@@ -15,13 +17,14 @@ from shops.release import ACT, SPAN, Build, alias_holders, open_home, report, wr
 
 from feature_repo.errors import UnavailableError
 from feature_repo.params import load
-from feature_repo.places import VERDICT
-from pipelines.protocol.metrics import fingerprint
+from feature_repo.places import ADMISSION, ADMISSION_PAGE, SCORES, VERDICT
+from pipelines.gates.bar import Evaluation, GateError, GateParams, judge
+from pipelines.gates.scores import Part, Scores
+from pipelines.protocol.metrics import OURS, fingerprint
 from pipelines.release import aliases
 from pipelines.release import promote as promote_job
 from pipelines.release.admission import install_bundle
 from pipelines.release.aliases import ReleaseError
-from pipelines.release.bar import Evaluation, GateError, GateParams, judge
 from pipelines.release.gate import champion_report, verdict_json
 from pipelines.release.promote import promote
 from pipelines.release.registry import Registry, store
@@ -185,10 +188,59 @@ def test_a_version_is_linked_to_the_run_of_its_evaluation(redis: Redis, build: B
     assert not any(str(home) in version.source for version in versions)
 
 
+def test_every_line_of_the_gate_is_with_the_versions_run_and_tags(
+    redis: Redis, build: Build, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    run = evaluated(fingerprint(report(0.31)))
+    promote(build("one", ndcg=0.31), redis, Registry(), ACT)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{store()}")
+    kept = client.list_artifacts(run.id)
+    assert [file.path for file in kept] == ["admission.html", "admission.json"]
+    told = orjson.loads((home / ADMISSION).read_bytes())
+    assert (told["passed"], told["forced"], told["champion"]) == (True, False, None)
+    named = {check["name"] for check in told["checks"]}
+    assert {"ndcg_at_12", "latency p99 ms", "size MB", "parity of the replay", "active holdout"} <= named
+    version = Registry().holder("champion")
+    assert version is not None and set(orjson.loads(version.tags["gate_checks"])) == named
+    assert version.tags["gate_told"] == "parity of the replay"
+
+
+def test_what_only_a_bundle_shows_is_refused_too_and_overruled_with_a_reason_alone(
+    redis: Redis, build: Build, home: Path
+) -> None:
+    champion = promote(build("one"), redis, Registry(), ACT).release
+    grown = build("two", items=400)
+    with pytest.raises(
+        GateError, match=r"gate: size MB is .*, allowed at most .*admission\.html shows every"
+    ):
+        promote(grown, redis, Registry(), ACT)
+    assert state.present(redis).champion == champion and "challenger" not in alias_holders(Registry())
+    assert "FAILED by 1</b>" in (home / ADMISSION_PAGE).read_text()
+    promote_job.main(grown, direct=False, fix=False, force=True, why="a department more")
+    entry = state.read_audit(redis)[0]
+    assert entry["why"] == "a department more" and entry["numbers"]["forced"].startswith("size MB is ")
+
+
+def test_a_slice_that_lost_what_the_champion_found_is_refused_at_the_door(redis: Redis, build: Build) -> None:
+    asked = [SimpleNamespace(session_id=f"s{n}", now=n, relevant=frozenset("a")) for n in range(600)]
+    half = [{"anonymous": n % 2 == 0, "known_user": n % 2 == 1} for n in range(600)]
+    found = np.full(600, 0.3)
+    lost = np.where(np.arange(600) % 2, 0.31, 0.0)
+    for name, scores in (("one", found), ("two", lost)):
+        folder = build(name)
+        part = Part.of(asked, "ease", scores, found / 3, half)
+        Scores({OURS: part}).write(folder / SCORES.name, fingerprint(report(0.3)))
+        if name == "one":
+            promote(folder, redis, Registry(), ACT)
+    with pytest.raises(GateError, match=r"anonymous NDCG@12 no worse is -0\.3000, needed -0\.03"):
+        promote(folder, redis, Registry(), ACT)
+
+
 def test_the_gate_finds_the_champion_in_the_registry(redis: Redis, build: Build, home: Path) -> None:
     assert champion_report() is None
     done = promote(build("one", ndcg=0.31), redis, Registry(), ACT)
-    assert champion_report() == (done.release.digest, report(0.31))
+    assert champion_report() == (done.release.digest, report(0.31), home / done.release.path)
     shutil.rmtree(home / done.release.path)
     assert champion_report() is None
 

@@ -9,13 +9,16 @@ how much the whole is better is for the evaluation to tell, not for the gate to 
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
 from feature_repo.errors import EndcapError
 from pipelines.protocol.metrics import OURS
 
+LOST = "`endcap evaluate --show`, `endcap compare` tell where it is lost"
+LEAKS = "`endcap leakage` tells which rows and of what they were made"
+NARROW = "`diversify.tail_share`, `blend.floors`: more of the long tail"
 METRICS = ("ndcg_at_12", "coverage_at_12")
 FEW = "nothing: too few queries"  # what a release of a shop with little data is judged against
 
@@ -33,8 +36,17 @@ class GateParams:
     tolerance: float  # NDCG@12 may be lower than a champion's by this share: noise of one evaluation
     min_coverage: float  # share of the catalogue in at least one list
     coverage_tolerance: float  # coverage may be lower than the champion's by this much
-    slice_tolerance: float  # NDCG@12 of one slice, as `tolerance`; slices are smaller, so noisier
-    min_slice_queries: int  # slices with fewer queries are not judged
+    slice_margin: float  # a slice may be worse by this share of what it is compared with: margins.py
+    slice_power: float  # half a slice's interval over its margin, up to which the slice can tell
+    min_slice_queries: int  # surfaces with fewer questions are not judged against their baseline
+    max_arp: float  # popularity of what is listed, over that of bestsellers' lists; told where there is more
+    arp_tolerance: float  # the same may be higher than a champion's by this share
+    max_gini: float  # inequality of exposure over the catalogue; told where there is more
+    gini_tolerance: float  # the same may be higher than a champion's by this much
+    max_slowdown: float  # time of an answer over the champion's, measured side by side
+    fast_ms: float  # an answer of less harms nobody, whatever the champion's takes
+    speed_questions: int  # that are timed
+    max_growth: float  # size of the bundle over the champion's
 
 
 @dataclass(frozen=True)
@@ -44,8 +56,8 @@ class Evaluation:
     identity: tuple[Any, ...]  # equal where two reports answered the same queries
     queries: int
     models: Mapping[str, Mapping[str, float]]  # OURS and the baselines, each with METRICS
-    slices: Mapping[str, tuple[int, float]]  # name -> queries, NDCG@12 of OURS
     serves: str = ""  # what orders our lists, where the report tells: ranker, blend or a source
+    spread: Mapping[str, float] = field(default_factory=dict)  # arp, over bestsellers' lists; gini, of ours
 
     @property
     def reach(self) -> float:
@@ -65,19 +77,15 @@ class Evaluation:
             span = report["span"]
             identity = tuple(report[key] for key in ("protocol", "k", "queries", "candidates"))
             models = {
-                name: {metric: _finite(f"models.{name}.{metric}", model[metric]) for metric in METRICS}
+                name: {metric: finite(f"models.{name}.{metric}", model[metric]) for metric in METRICS}
                 for name, model in report["models"].items()
             }
             for name, model in models.items():  # the interval's upper end; a report may have none
                 high = report["models"][name].get("ndcg_high", model["ndcg_at_12"])
-                model["ndcg_high"] = _finite(f"models.{name}.ndcg_high", high)
-            slices = {
-                name: (int(part["queries"]), _finite(f"slices.{name}.ndcg_at_12", part["ndcg_at_12"]))
-                for name, part in report["slices"].items()
-                if part["queries"]
-            }
+                model["ndcg_high"] = finite(f"models.{name}.ndcg_high", high)
             identity = (*identity, span["from"], span["to"])
-            evaluation = cls(identity, int(report["queries"]), models, slices, report.get("serves", ""))
+            serves, spread = report.get("serves", ""), _spread(report["models"])
+            evaluation = cls(identity, int(report["queries"]), models, serves, spread)
         except (KeyError, TypeError) as missing:
             problem = f"evaluation: {missing} does not fit; run `dvc repro evaluate` again"
             raise GateError(problem) from missing
@@ -95,15 +103,37 @@ class Check:
     value: float
     needed: float
     because: str
+    most: bool = False  # value must be at most `needed`
+    judged: bool = True  # False: told, and refuses nothing
+    step: str = ""  # what to do where it fails
+    interval: tuple[float, float] | None = None  # of a difference, whose lower end is the value
+
+    @property
+    def within(self) -> bool:
+        return self.value <= self.needed if self.most else self.value >= self.needed
 
     @property
     def passed(self) -> bool:
-        return self.value >= self.needed
+        return self.within or not self.judged
 
     @property
     def missing(self) -> float:
-        """By how much the value is too low; 0 where it is not."""
-        return max(0.0, self.needed - self.value)
+        """By how much the value is too low, or too high; 0 where it is not judged."""
+        return 0.0 if self.passed else abs(self.needed - self.value)
+
+    @property
+    def state(self) -> str:
+        """passed, FAILED, or told: outside of what is needed, and not judged."""
+        return "FAILED" if not self.passed else "passed" if self.within else "told"
+
+    def told(self) -> str:
+        """In one line, for a person."""
+        needed, missing = ("allowed at most", "too high") if self.most else ("needed", "missing")
+        step = f", next: {self.step}" if self.step else ""
+        return (
+            f"{self.name} is {self.value:.4f}, {needed} {self.needed:.4f} ({self.because}), "
+            f"{missing} by {self.missing:.4f}{step}"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,9 +145,19 @@ class Verdict:
 
     @classmethod
     def from_json(cls, gate: Mapping[str, Any]) -> Self:
-        """From what gate.json and a bundle's manifest hold."""
-        told = [[check[field.name] for field in fields(Check)] for check in gate["checks"]]
-        return cls(tuple(Check(*values) for values in told), gate["against"])
+        """From what gate.json and a bundle's manifest hold; one of before may lack what a check has today."""
+        known = {field.name for field in fields(Check)}
+        told = [{name: value for name, value in one.items() if name in known} for one in gate["checks"]]
+        return cls(tuple(Check(**one) for one in told), gate["against"])
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The checks, as `from_json` takes them."""
+        return [asdict(one) | {"passed": one.passed, "missing": one.missing} for one in self.checks]
+
+    def plus(self, checks: Iterable[Check]) -> Self:
+        """With these checks too; one of the same name takes the place of the one before."""
+        named = {check.name: check for check in (*self.checks, *checks)}
+        return replace(self, checks=tuple(named.values()))
 
     @property
     def passed(self) -> bool:
@@ -129,12 +169,7 @@ class Verdict:
         >>> Verdict((Check("coverage_at_12", 0.7, 0.8, "the floor"),), "ease").shortfall()
         'coverage_at_12 is 0.7000, needed 0.8000 (the floor), missing by 0.1000'
         """
-        return "; ".join(
-            f"{check.name} is {check.value:.4f}, needed {check.needed:.4f} ({check.because}), "
-            f"missing by {check.missing:.4f}"
-            for check in self.checks
-            if not check.passed
-        )
+        return "; ".join(check.told() for check in self.checks if not check.passed)
 
 
 def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None = None) -> Verdict:
@@ -146,8 +181,14 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
     """
     ours, reach = candidate.ours, candidate.reach
     share = "" if reach == 1 else f" x {reach:.2f}, the share that {candidate.queries} lists could reach"
-    floor = Check("coverage_at_12", ours["coverage_at_12"], params.min_coverage * reach, f"the floor{share}")
-    enough = Check("queries", candidate.queries, params.min_queries, "the floor")
+    floor = Check(
+        "coverage_at_12",
+        ours["coverage_at_12"],
+        params.min_coverage * reach,
+        f"the floor{share}",
+        step=NARROW,
+    )
+    enough = Check("queries", candidate.queries, params.min_queries, "the floor", step="a longer test span")
     small = not enough.passed and (champion is None or champion.queries < params.min_queries)
     checks = [floor] if small else [enough, floor]
     if champion is None or champion.identity != candidate.identity:
@@ -157,19 +198,15 @@ def judge(candidate: Evaluation, params: GateParams, champion: Evaluation | None
         name = max(others, key=others.__getitem__)
         because = f"upper end of its interval: {name} x {params.min_ratio:g}"
         because += f"; {candidate.serves} serves" if candidate.serves else ""
-        better = Check("ndcg_at_12", ours["ndcg_high"], others[name] * params.min_ratio, because)
+        better = Check("ndcg_at_12", ours["ndcg_high"], others[name] * params.min_ratio, because, step=LOST)
         return Verdict((enough, better, floor), name)
     needed = champion.ours["ndcg_at_12"] * (1 - params.tolerance)
-    checks.insert(-1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"champion - {params.tolerance:.1%}"))
+    checks.insert(
+        -1, Check("ndcg_at_12", ours["ndcg_at_12"], needed, f"champion - {params.tolerance:.1%}", step=LOST)
+    )
     needed = champion.ours["coverage_at_12"] - params.coverage_tolerance
     because = f"champion - {params.coverage_tolerance:g}"
-    checks.append(Check("coverage_at_12 kept", ours["coverage_at_12"], needed, because))
-    for name, (queries, before) in champion.slices.items():
-        if queries >= params.min_slice_queries:
-            # The same queries have the same slices: one that is gone was lost, and counts as nothing found.
-            now = candidate.slices.get(name, (0, 0.0))[1]
-            because = f"champion - {params.slice_tolerance:.1%}"
-            checks.append(Check(f"{name} ndcg_at_12", now, before * (1 - params.slice_tolerance), because))
+    checks.append(Check("coverage_at_12 kept", ours["coverage_at_12"], needed, because, step=NARROW))
     return Verdict(tuple(checks), "champion")
 
 
@@ -181,29 +218,22 @@ def honest(leakage: Mapping[str, Any]) -> tuple[Check, ...]:
     culprits = ", ".join(leakage["culprits"]) or "endcap leakage"
     needed, because = 1 - leakage["max_known_labels"], "leakage.max_known_labels"
     return (
-        Check("rows blind to the future", clean, 1.0, culprits),
-        Check("queries blind to their answer", blind, needed, because),
+        Check("rows blind to the future", clean, 1.0, culprits, step=LEAKS),
+        Check("queries blind to their answer", blind, needed, because, step=LEAKS),
     )
 
 
-def surfaces(report: Mapping[str, Any], params: GateParams) -> tuple[Check, ...]:
-    """Every surface against its own baseline on its own questions: not credibly worse, where many asked.
-
-    Reports of before there were surfaces have none. Raises GateError for a number that cannot be judged.
-    """
-    checks = []
-    for name, found in report.get("surfaces", {}).items():
-        if found["queries"] < params.min_slice_queries:
-            continue
-        rate = _finite(f"surfaces.{name}.hit_rate_at_12", found["hit_rate_at_12"])
-        base = _finite(f"surfaces.{name}.baseline_hit_rate_at_12", found["baseline_hit_rate_at_12"])
-        high = base + _finite(f"surfaces.{name}.over", found["over"][1])
-        because = f"{rate:.4g}, upper end of its interval: {found['baseline']} under the same filters"
-        checks.append(Check(f"{name} hit_rate_at_12", high, base, because))
-    return tuple(checks)
+def _spread(models: Mapping[str, Any]) -> dict[str, float]:
+    """Empty for a report of before these were told, or on whose queries nothing was listed."""
+    ours, popular = models.get(OURS, {}), models.get("popularity", {})
+    if "gini" not in ours or not popular.get("arp"):
+        return {}
+    found = {"arp": ours["arp"] / popular["arp"], "gini": ours["gini"]}
+    return {name: finite(f"models.{OURS}.{name}", value) for name, value in found.items()}
 
 
-def _finite(name: str, value: Any) -> float:
+def finite(name: str, value: Any) -> float:
+    """Raises GateError for a number of the report that cannot be judged."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         problem = f"{value!r} is not a number that can be judged"
         raise GateError(f"{name}: {problem}; run `dvc repro evaluate` again")
