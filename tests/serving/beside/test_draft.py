@@ -1,4 +1,4 @@
-"""Team draft: each item once, each list's order kept, teams of one size, neither ahead without a difference."""
+"""Team draft: each item once, each list's order kept, teams of one size, neither ahead by the draft alone."""
 
 from __future__ import annotations
 
