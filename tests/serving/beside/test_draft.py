@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.beside.draft import FIRST, NOBODY, SECOND, draft
@@ -62,6 +63,21 @@ def test_what_does_not_fit_is_passed_over_by_both(a: list[int], b: list[int], se
 
     found = draft(a, b, 12, lambda: coins.random() < 0.5, lambda item: used[item % 3] < 2, take)
     assert all(count <= 2 for count in used.values()) and sum(used.values()) == len(found)
+
+
+FULL = st.permutations(range(8))
+
+
+@settings(max_examples=50)
+@given(a=FULL, b=FULL)
+def test_neither_team_is_ahead_over_all_coins_where_every_item_is_as_good(a: list[int], b: list[int]) -> None:
+    """Whatever the two share: with six slots no draft tosses more than six coins, and all throws are tried."""
+    ahead = 0.0
+    for throws in product((False, True), repeat=6):
+        coins = iter(throws)
+        for at, (_, team) in enumerate(draft(a, b, 6, lambda coins=coins: next(coins))):  # type: ignore[misc]
+            ahead += {FIRST: 1, SECOND: -1, NOBODY: 0}[team] / (1 + at)  # a first slot is looked at most
+    assert ahead == pytest.approx(0.0, abs=1e-9)
 
 
 def test_a_slot_is_as_often_the_one_team_s_as_the_other_s() -> None:
