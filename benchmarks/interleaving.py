@@ -1,6 +1,7 @@
 """Interleaving beside A/B where the true difference is known: the same verdict? with how many shoppers?
 
-    python benchmarks/interleaving.py [--shoppers 8000] [--runs 300] [--come 20000] [--json FILE]
+    python benchmarks/interleaving.py [--shoppers 8000] [--runs 300] [--come 20000]
+    python benchmarks/interleaving.py --cost data/bundles/CHAMPION data/bundles/CHALLENGER
 
 Shoppers of the simulated world (pipelines/simulate/world.py) come for one to several first pages, each with
 an intent of its own; 120 candidates a page. The champion's ranker errs by a fixed noise on top of the truth.
@@ -14,21 +15,28 @@ same size. Clicks are drawn from the world's chances by position.
                    shopper's clicks; `plain` where what both would show next belongs to a team all the same
 
 A/B has half of the shoppers in each arm and asks the confidence sequence of monitoring/experiment whether the
-CTR differs; interleaving asks monitoring/trials/preference.py. Both have the same alpha.
+CTR differs; interleaving asks monitoring/trials/preference.py. Both have the same alpha. `--cost` tells what
+the second list takes of a worker, of visits that have seen five products.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 from scipy.special import ndtri
 
-from feature_repo.files import write_json
+from feature_repo.assemble.matrix import ItemMatrix
+from feature_repo.features.catalogue import SHOWN
+from feature_repo.features.stored import SESSION_CONTEXT
+from feature_repo.folds.fold import Event
 from feature_repo.params import load
 from monitoring.experiment.sequential import ArmStatistics, compare, price_of_looking
 from monitoring.trials.preference import Clicks, bounds
@@ -36,12 +44,19 @@ from monitoring.trials.verdicts import Trials, tightest
 from pipelines.simulate.simulate import Simulate, make_world
 from pipelines.simulate.world import Context, World
 from serving.beside.draft import FIRST, NOBODY, SECOND, draft
-from serving.beside.trial import InterleaveParams
+from serving.beside.interleaver import Interleaver, Rival, undrawn
+from serving.beside.trial import InterleaveParams, Trial
+from serving.pipeline import recommend, visitor_of
+from serving.release import bundle
+from serving.release.loaded import Loaded
+from serving.release.state import Release
+from serving.stages.steering import UNSTEERED
+from serving.types import Request
 
 K, CANDIDATES, SEEN, LOOKS, SEED = 12, 120, 400, 60, 20260301
 CHANGES = (0.0, -0.03, 0.03, -0.10, 0.10, -0.30, 0.30)
 ERROR, MORE_PAGES = 1.0, 1.0  # of a ranker, log odds; pages of a shopper beyond the first, mean
-Mixer = Callable[[list[int], list[int], Callable[[], bool]], list[tuple[int, str]]]
+Mixer = Callable[..., list[tuple[int, str]]]
 
 
 class Pages(NamedTuple):
@@ -113,10 +128,6 @@ def sides(of: Pages, change: float) -> tuple[np.ndarray, np.ndarray]:
     return (plain, other) if change < 0 else (other, plain)
 
 
-def ours(mine: list[int], theirs: list[int], coin: Callable[[], bool]) -> list[tuple[int, str]]:
-    return draft(mine, theirs, K, coin)
-
-
 def plainly(mine: list[int], theirs: list[int], coin: Callable[[], bool]) -> list[tuple[int, str]]:
     """Team draft as it was published: what both would show next is the team's that picks first."""
     found: dict[int, str] = {}
@@ -134,7 +145,7 @@ def expected(of: Pages, mine: np.ndarray, theirs: np.ndarray, mix: Mixer) -> Exp
     for page, (a, b) in enumerate(zip(mine.tolist(), theirs.tolist(), strict=True)):
         for turned in (0, 1):
             coins = random.Random(page)
-            mixed = mix(a, b, lambda coins=coins, turned=turned: (coins.random() < 0.5) != bool(turned))
+            mixed = mix(a, b, coin=lambda coins=coins, turned=turned: (coins.random() < 0.5) != bool(turned))
             for at, (item, team) in enumerate(mixed):
                 if team != NOBODY:
                     teams[turned, int(team == SECOND), page] += of.chance[page, item] * of.looked[at]
@@ -144,8 +155,9 @@ def expected(of: Pages, mine: np.ndarray, theirs: np.ndarray, mix: Mixer) -> Exp
     return Expected(*whole, K * np.bincount(of.shopper), by_coin[:, 0], by_coin[:, 1])
 
 
-def needed(found: Expected, params: Trials) -> tuple[float, float]:
-    """Shoppers for the power of `params` at any look: A/B (both arms), interleaving."""
+def needed(found: Expected) -> tuple[float, float]:
+    """Shoppers for the power that plans are made for, at any look: A/B (both arms), interleaving."""
+    params = load("trials", Trials)
     reach = (float(ndtri(params.power) - ndtri(params.alpha / 2))) ** 2 * price_of_looking(params.alpha)
     a, b, n = found.champion, found.challenger, found.slots
     ctr = a.sum() / n.sum()
@@ -189,14 +201,14 @@ def _first(low: np.ndarray, high: np.ndarray, burnt: np.ndarray) -> int:
 
 
 def row(of: Pages, change: float, runs: int, come: int) -> dict[str, Any]:
-    params, rng = load("trials", Trials), np.random.default_rng(SEED + round(1000 * change))
+    rng = np.random.default_rng(SEED + round(1000 * change))
     mine, theirs = sides(of, change)
-    found, plain = (expected(of, mine, theirs, mix) for mix in (ours, plainly))
-    shared = np.mean([len(set(a) & set(b)) for a, b in zip(mine.tolist(), theirs.tolist(), strict=True)]) / K
+    found, plain = (expected(of, mine, theirs, mix) for mix in (partial(draft, slots=K), plainly))
+    shared = (mine[:, :, None] == theirs[:, None, :]).any(2).mean()
     ab, mixed = told(found, runs, come, rng)
     both = (ab != 0) & (mixed != 0)
     sign = np.sign(change)
-    told_of: dict[str, Any] = {
+    about: dict[str, Any] = {
         "change": change,
         "true": found.challenger.sum() / found.champion.sum() - 1,
         "ctr": found.champion.sum() / found.slots.sum(),
@@ -207,9 +219,35 @@ def row(of: Pages, change: float, runs: int, come: int) -> dict[str, Any]:
         "agree": float(np.mean(ab[both] == mixed[both])) if both.any() else None,
     }
     if change:
-        needs = *needed(found, params), needed(plain, params)[1]
-        told_of |= dict(zip(("need_ab", "need_mixed", "need_plain"), needs, strict=True))
-    return told_of
+        needs = *needed(found), needed(plain)[1]
+        about |= dict(zip(("need_ab", "need_mixed", "need_plain"), needs, strict=True))
+    return about
+
+
+def cost(folders: list[Path], asked: int = 300) -> str:
+    """CPU time of one list, and of the mixture that is made of it and another."""
+    mine, other = (bundle.load(folder) for folder in folders)
+    table = pq.read_table(folders[0] / "catalogue.parquet")
+    names = {name: table[name].to_pylist() for name in (*SHOWN, "margin", "stock")}
+    items = ItemMatrix(mine.models.ids, names | {"available_from": [None] * len(table)})
+    nothing: Any = None
+    interleaver = Interleaver(nothing, nothing, nothing, InterleaveParams(1.0, 1.0, 1e9, 0.1))
+    rival = Rival(Loaded(other, nothing), Trial(Release("", ""), 1.0, 0, "", "salt"))
+    times, rng, now = [], random.Random(SEED), 1_772_000_000_000_000
+    for number in range(asked):
+        fold = SESSION_CONTEXT.new()
+        for at, item in enumerate(rng.sample(mine.models.ids, 5)):
+            fold = SESSION_CONTEXT.step(fold, Event(now - 60_000_000 + at, "product_viewed", None, "s", item))
+        request = Request("homepage_hero", session_id=f"s{number}")
+        visitor = visitor_of(request, now, None, SESSION_CONTEXT.row(fold))
+        began = time.thread_time()
+        served = recommend(request, undrawn(mine), visitor, items)
+        one = time.thread_time()
+        interleaver.mixed(rival, request, visitor, items, UNSTEERED, served, mine, print)
+        times.append((1000 * (one - began), 1000 * (time.thread_time() - one)))
+    alone, beside = np.quantile(np.array(times[20:]), (0.5, 0.99), axis=0).T
+    told = "ms of CPU, p50 / p99: one list {:.2f} / {:.2f}, the other and the draft {:.2f} / {:.2f}"
+    return told.format(*alone, *beside)
 
 
 HEADER = (
@@ -221,8 +259,7 @@ HEADER = (
 def line(found: dict[str, Any]) -> str:
     """A row of the table in docs/rollout.md."""
     cells = [f"{found['true']:+.1%}", f"{found['shared']:.0%}"]
-    for name in ("ab", "mixed"):
-        right, wrong = found[name]
+    for right, wrong in (found["ab"], found["mixed"]):
         cells.append(f"{right:.1%}, {wrong:.1%}" if found["change"] else f"-, {wrong:.1%}")
     cells.append(f"{found['agree']:.1%} of {found['both']}" if found["agree"] is not None else "-")
     if not found["change"]:
@@ -244,16 +281,17 @@ def main() -> None:
     parser.add_argument("--shoppers", type=int, default=8_000, help="of the world, from whom those who come")
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--come", type=int, default=20_000, help="shoppers of a run")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
+    parser.add_argument("--cost", type=Path, nargs=2, help="two bundles: what the second list takes")
     args = parser.parse_args()
+    if args.cost:
+        print(cost(args.cost))
+        return
     print(HEADER)
     found = []
     for one in rows(args.shoppers, args.runs, args.come):
         found.append(one)
         print(line(one), flush=True)
     print(f"\nCTR of the champion: {found[0]['ctr']:.2%}")
-    if args.json:
-        write_json(args.json, found)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ FULL = st.permutations(range(8))
 @settings(max_examples=50)
 @given(a=FULL, b=FULL)
 def test_neither_team_is_ahead_over_all_coins_where_every_item_is_as_good(a: list[int], b: list[int]) -> None:
-    """Whatever the two share: with six slots no draft tosses more than six coins, and all throws are tried."""
+    """Whatever the two share: six slots toss at most six coins, and all throws are tried."""
     ahead = 0.0
     for throws in product((False, True), repeat=6):
         coins = iter(throws)
