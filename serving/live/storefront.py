@@ -193,8 +193,8 @@ class Storefront:
             toll.settle(rows.charged)
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
         read_s = time.perf_counter() - started
-        live = rung is Rung.LIVE and not self._replay
-        rival = self._interleaver.rival(current, arm, unit) if self._interleaver and live else None
+        mixing = self._interleaver if rung is Rung.LIVE else None
+        rival = mixing.rival(current, arm, unit) if mixing else None
         return Seen(arm, bundle, version, now, matrix, rows, degraded, read_s, rung, rail, rival=rival)
 
     def _fill(self, request: Request, task: Task, seen: Seen, steering: Steering) -> Answer:
