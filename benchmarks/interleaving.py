@@ -1,6 +1,6 @@
 """Interleaving beside A/B where the true difference is known: the same verdict? with how many shoppers?
 
-    python benchmarks/interleaving.py [--shoppers 8000] [--runs 300] [--come 20000]
+    python benchmarks/interleaving.py [--shoppers 4000] [--runs 200] [--come 20000]
     python benchmarks/interleaving.py --cost data/bundles/CHAMPION data/bundles/CHALLENGER
 
 Shoppers of the simulated world (pipelines/simulate/world.py) come for one to several first pages, each with
@@ -278,8 +278,8 @@ def rows(shoppers: int, runs: int, come: int) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shoppers", type=int, default=8_000, help="of the world, from whom those who come")
-    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--shoppers", type=int, default=4_000, help="of the world, from whom those who come")
+    parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--come", type=int, default=20_000, help="shoppers of a run")
     parser.add_argument("--cost", type=Path, nargs=2, help="two bundles: what the second list takes")
     args = parser.parse_args()

@@ -82,7 +82,7 @@ def test_both_are_in_the_list_each_item_once_in_its_order_and_asked_again_it_is_
         places = [of.index(item) for item, one in zip(shown, found.teams, strict=True) if one == team]
         assert places == sorted(places)
     assert (found.served.propensity, found.served.explored) == (1.0, None)
-    assert bench.mixed() == found or ids(bench.mixed()) == shown
+    assert ids(bench.mixed()) == shown
     others = {tuple(ids(bench.mixed(salt=f"{at}"))) for at in range(20)}
     assert len(others) > 5  # whose slots are whose is secret
     assert not bench.complaints
