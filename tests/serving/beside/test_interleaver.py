@@ -97,7 +97,7 @@ def test_pins_stand_in_their_slots_and_belong_to_nobody(pair: Any) -> None:
 
 
 def test_caps_hold_over_the_mixture_or_the_champion_stands_alone(pair: Any) -> None:
-    rules = steering({"cap": {"per": "category", "slots": 3}})
+    rules = steering({"at_most": {"per": "category", "slots": 3}})
     for salt in map(str, range(20)):
         found = Bench(pair).mixed(rules=rules, salt=salt)
         if found:
