@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import redis
 from shops import tiny_bundle
@@ -20,13 +21,17 @@ from serving.beside import trial
 from serving.beside.draft import FIRST, NOBODY, SECOND
 from serving.beside.interleaver import Interleaver, Mixture, Rival, undrawn
 from serving.beside.trial import INTERLEAVE, InterleaveParams, Trial
-from serving.cascade.queueing import ARRIVED
+from serving.cascade.queueing import ARRIVED, Rung
+from serving.flags import flag_versions
+from serving.flags.flag_document import parse
+from serving.flags.flagbook import Flagbook
+from serving.live.seen import Seen, treated
 from serving.pipeline import Bundle, recommend, visitor_of
 from serving.release import bundle, state
 from serving.release.loaded import Current, Loaded
 from serving.release.state import Release, RolloutError, RolloutState
 from serving.stages.steering import UNSTEERED, Steering
-from serving.types import Request
+from serving.types import NO_ROWS, Request
 
 PARAMS = InterleaveParams(share=0.5, hours=1.0, within_ms=50.0, preference=0.1)
 OLD, NEW = Release("old", "o"), Release("new", "n")
@@ -179,6 +184,24 @@ def test_a_worker_follows_it_and_one_that_cannot_be_loaded_is_in_no_list(redis_u
         trial.end(client, act(), INTERLEAVE)
         asyncio.run(interleaver.poll())
     assert loaded == [NEW, Release("damaged", "d"), None]
+
+
+def test_a_list_that_is_part_of_an_experiment_is_not_interleaved_whichever_its_variant(
+    redis_url: str, pair: Any
+) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        variants = [{"name": "control"}, {"name": "varied", "do": {"trade_off": 0.5}}]
+        flag = {"key": "calm", "status": "running", "audience": {"surface": ["homepage_hero"]}}
+        draft = parse(orjson.dumps({"flags": [flag | {"variants": variants}]}))
+        flag_versions.publish(client, draft, act(), flag_versions.read(client))
+        flags = Flagbook(client, lambda sets: None)
+        asyncio.run(flags.poll())
+    rival = Bench(pair).rival
+    seen = Seen("champion", pair[0], 1, NOW, ITEMS, NO_ROWS, None, 0.0, Rung.LIVE, rival=rival)
+    for number in range(20):
+        request = replace(HERO, session_id=f"s{number}")
+        assert treated(flags, request, seen, print).rival is None
+        assert treated(flags, replace(request, surface="cart_upsell"), seen, print).rival == rival
 
 
 def test_a_share_of_nobody_is_refused() -> None:
