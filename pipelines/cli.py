@@ -59,6 +59,7 @@ JOBS: dict[str, dict[str, str]] = {
         "promote": "pipelines.release.promote",
         "rollback": "pipelines.release.rollback",
         "shadow": "pipelines.compare.shadow",
+        "interleave": "pipelines.compare.interleave",
         "rollout": "pipelines.release.rollout",
         "retrain": "pipelines.retrain.retrain",
         "refresh": "pipelines.retrain.refresh",

@@ -56,7 +56,7 @@ BEHIND_EVENTS = _of_group(
 )
 BEHIND_SECONDS = _of_group("endcap_stream_behind_seconds", "Seconds since the oldest of them arrived")
 LOGGED = Counter("endcap_logged_total", "Entries of the log of what was shown", ["stream", "outcome"])
-BESIDE = Counter("endcap_beside_total", "Lists that nobody is shown", ["stream", "outcome"])
+BESIDE = Counter("endcap_beside_total", "Lists of what is tried out", ["stream", "outcome"])
 ITEM_ROWS = Counter("endcap_item_rows_refreshed_total", "Rows of the item matrix read again")
 NEWBORNS = Gauge(
     "endcap_newborns",

@@ -38,7 +38,8 @@ from serving.access.policy import Access  # noqa: E402
 from serving.access.signatures import Signatures  # noqa: E402
 from serving.access.tolls import TollGate  # noqa: E402
 from serving.beside.backstage import Backstage  # noqa: E402
-from serving.beside.trial import ShadowParams  # noqa: E402
+from serving.beside.interleaver import Interleaver  # noqa: E402
+from serving.beside.trial import InterleaveParams, ShadowParams  # noqa: E402
 from serving.beside.tryout import Tryout  # noqa: E402
 from serving.beside.understudy import Understudy  # noqa: E402
 from serving.cascade.queueing import Admission, Cascade  # noqa: E402
@@ -112,7 +113,11 @@ class Endcap:
         health = ArmHealth(self._blocking)
         holdout = load("router", RouterParams).holdout_share
         vigil = Vigil(self._blocking)
-        understudy = Understudy(self._blocking, self._releases.beside, rulebook.steering)
+        shadowed = partial(self._releases.beside, purpose="shadow")
+        understudy = Understudy(self._blocking, shadowed, rulebook.steering)
+        mixed_in = partial(self._releases.beside, purpose="interleaving")
+        mixing = load("interleave", InterleaveParams)
+        interleaver = Interleaver(self._blocking, mixed_in, rulebook.steering, mixing)
         tryout = Tryout(rulebook, PARAMS.rules_shadow_share)
         backstage = Backstage((tryout, understudy), self._exposures.add_pair)
         admission, rails = Admission(load("cascade", Cascade)), load("rails", RailParams)
@@ -134,6 +139,7 @@ class Endcap:
             persons=persons,
             explorer=explorer,
             flags=flags,
+            interleaver=interleaver,
         )
         self._writer = open_writer(self._redis, load("stream", StreamParams), PARAMS.seen_ttl_s)
         disk = Disk(self._redis, redis_folder(), PARAMS.min_free_mib)
@@ -183,6 +189,7 @@ class Endcap:
             ("ages", AGES_S, ages),
             ("explore", explore.poll_s, explorer.poll if explorer else _nothing),
             ("understudy", load("shadow", ShadowParams).poll_s, understudy.poll),
+            ("interleaver", PARAMS.poll_s, interleaver.poll),
         )
         running = [_every(seconds, name, job, pulse) for name, seconds, job in jobs]
         running.append(self._exposures.run(partial(pulse.beat, "exposures")))

@@ -71,18 +71,21 @@ class Exposure:
     explored: bool | None = None  # whether that slot is; None: it could not be
     variants: Mapping[str, str] = field(default_factory=dict, compare=False)  # of experiments, by flag
     flags: int = 0  # the version of the experiments; 0 of a list that is part of none
+    rival: str | None = None  # the challenger of a list that two releases made
+    teams: str = ""  # of such a list, a letter per slot (serving/beside/draft.py)
     outcomes: dict[str, Outcome] = field(default_factory=dict, compare=False)
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Self:
         """From a record of the stream `endcap:exposures`; fields that the join does not need are ignored."""
         needed = {name: record[name] for name in ("request_id", "arm", "surface")}
-        maybe = ("unit", "user_id", "session_id", "explored")
+        maybe = ("unit", "user_id", "session_id", "explored", "rival")
         optional: dict[str, Any] = {name: record.get(name) for name in maybe}
         bundle, items = record.get("bundle") or "", tuple(map(sys.intern, record["items"]))
         ts = int(record["ts"])
         at, propensity = record.get("arrived_ts", ts), record.get("propensity", 1.0)
         optional |= {"variants": record.get("variants") or {}, "flags": record.get("flags") or 0}
+        optional["teams"] = record.get("teams") or ""
         return cls(ts=ts, bundle=bundle, items=items, at=at, propensity=propensity, **needed, **optional)
 
     @property

@@ -49,6 +49,7 @@ from pipelines.parity.standalone import standalone
 from pipelines.parity.summary import draw, show
 from pipelines.protocol.known import known_at
 from pipelines.protocol.queries import make_queries, product_events
+from serving.beside.trial import INTERLEAVE
 from serving.explore.budget import UNSEEN_KEY
 from serving.flags import flag_versions
 from serving.live.exposures import stored
@@ -184,6 +185,7 @@ def check_unsteered(redis: Redis) -> None:
     found = [f"{len(made)} rules hold"] if (made := published.documents(rules)[0].rules) else []
     found += [f"experiment {flag.key} runs" for flag in flags.flags().flags if flag.running]
     found += ["products are on offer to be explored"] * bool(redis.exists(UNSEEN_KEY))
+    found += ["two releases are interleaved"] * bool(redis.exists(INTERLEAVE))
     if found:
         raise EndcapError(
             f"replay: {', '.join(found)}; allowed: lists as the models alone make them. "

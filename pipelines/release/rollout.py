@@ -165,6 +165,7 @@ def begin(redis: Redis, params: RolloutParams, act: Act) -> RolloutState:
     try:
         begun = start(redis, params, act, challenger)
         trial.end(redis, act)  # seen by shoppers from now on
+        trial.end(redis, act, trial.INTERLEAVE)  # and two arms are compared that differ in nothing else
         return begun
     except RolloutError:
         state = control.present(redis)

@@ -26,7 +26,7 @@ from redis import Redis
 
 from feature_repo.clock import DAY_US, SECOND_US
 from feature_repo.events import SURFACES
-from serving.release.router import ARMS
+from serving.release.router import SHOWN
 
 KEY = "endcap:signing:"  # + day since 1970 -> 32 random bytes, as hex
 HEAD, MAC = 18, 8
@@ -93,7 +93,7 @@ class Signatures:
         """The request id of a list that is served at `now` (us)."""
         day, expires = now // DAY_US, (now + self._rules.lives_us(surface)) // SECOND_US
         key, salt = self._keys.get(day, self._own), os.urandom(6)
-        kind = ARMS.index(arm) << 4 | SURFACES.index(surface)
+        kind = SHOWN.index(arm) << 4 | SURFACES.index(surface)
         who = _print(session_id, key, salt, 3) + _print(user_id, key, salt, 3)
         listed = items if len(items) <= MOST_SLOTS else ()
         shown = b"".join([_print(item, key, salt, WIDE) for item in listed])
@@ -121,7 +121,7 @@ class Signatures:
             for mine, name in ((session, event["session_id"]), (user, event.get("user_id")))
         ):
             return FOREIGN
-        ticket = Ticket(ARMS[body[1] >> 4], SURFACES[body[1] & 15], expires, None)
+        ticket = Ticket(SHOWN[body[1] >> 4], SURFACES[body[1] & 15], expires, None)
         if len(body) == HEAD:
             return ticket
         mine = _print(event.get("item_id"), key, salt, WIDE)
@@ -150,7 +150,7 @@ def looks_signed(text: str) -> bool:
     said = _unpacked(text)
     if said is None or (len(said) - HEAD - MAC) % WIDE:
         return False
-    return said[1] >> 4 < len(ARMS) and said[1] & 15 < len(SURFACES)
+    return said[1] >> 4 < len(SHOWN) and said[1] & 15 < len(SURFACES)
 
 
 def _unpacked(request_id: str) -> bytes | None:

@@ -1,1 +1,1 @@
-"""Lists that nobody is shown, made behind the answers' back: rules and releases that are tried out."""
+"""Tried out beside what serves: rules and releases whose lists nobody is shown, two releases in one list."""

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from serving.access.tolls import Toll
 from serving.live.complaints import Complaints
 from serving.params import Serving
+from serving.rails.rail import Rail
+from serving.rails.shopper_rails import ShopperRails
 from serving.release.loaded import Features
 from serving.types import NO_ROWS, Request, VisitorRows
 
@@ -73,3 +75,12 @@ class TimelyRows:
             return NO_ROWS, missed
         self._misses = 0
         return rows, None
+
+    async def rail(self, rails: ShopperRails | None, request: Request, bundle: str, now: int) -> Rail | None:
+        """The shopper's list made beforehand; None where there is none in time. Never raises."""
+        try:
+            async with within(self._params.feature_deadline_ms / 1000):
+                return await rails.of(request, bundle, now) if rails else None
+        except Exception as error:
+            self._complain("rail", error)
+            return None

@@ -30,6 +30,7 @@ from feature_repo.errors import DataError
 from feature_repo.features.catalogue import ITEM_CATALOGUE
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from serving import prometheus
+from serving.beside.interleaver import Mixture
 from serving.beside.tryout import PAIRS
 from serving.beside.understudy import SHADOWED
 from serving.flags.assignment import UNTREATED, Treatment
@@ -148,6 +149,7 @@ def exposure(
     served: Served | None,
     rules: int = 0,
     treatment: Treatment = UNTREATED,
+    mixture: Mixture | None = None,
 ) -> dict[str, Any]:
     """What was shown to whom by which release: the denominator of every rate. `ts` in us.
 
@@ -157,7 +159,8 @@ def exposure(
     `served_from`: the rung that made it, `degraded` why it is not live; of a list that too much traffic made
     cheap `version` is None, for it is no arm's doing. `rules`: the version of the shop's rules; `by_rule`:
     per slot the id of its rule, where any slot has one. `variants`: flag -> variant, with the version of the
-    experiments, where the list is part of any.
+    experiments, where the list is part of any. `rival`, `teams`: of a list that two releases made, the
+    challenger's digest and a letter per slot (serving.beside.draft).
     """
     propensity, explored = (served.propensity, served.explored) if served else (1.0, None)
     shown = {"unit": request.user_id or request.session_id, "items": [slot.item_id for slot in answer.items]}
@@ -168,7 +171,8 @@ def exposure(
     made = {"version": version, "served_from": answer.served_from}
     made |= {"degraded": answer.degraded} if answer.degraded else {}
     part_of = {"flags": treatment.version, "variants": treatment.variants} if treatment.evaluations else {}
-    return _who(request, answer, ts) | shown | made | drawn | ruled | part_of
+    mixed = mixture.told() if mixture else {}
+    return _who(request, answer, ts) | shown | made | drawn | ruled | part_of | mixed
 
 
 def sample(

@@ -11,6 +11,7 @@
     erased      who is to be left out, last read
     explore     what is on offer to be explored, last read
     understudy  the release in the shadow, last looked for
+    interleaver the release that is mixed in, last looked for
 
 A task that is stuck, cancelled or dead does not beat, so its age grows, whatever the cause.
 """
@@ -46,6 +47,7 @@ class Liveness:
     ages: float
     explore: float
     understudy: float
+    interleaver: float
 
 
 class Pulse:

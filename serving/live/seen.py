@@ -8,6 +8,7 @@ import numpy as np
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
+from serving.beside.interleaver import Rival
 from serving.cascade.queueing import Rung
 from serving.flags.assignment import UNTREATED, Treatment
 from serving.flags.flagbook import Flagbook, in_variant
@@ -15,7 +16,8 @@ from serving.pipeline import Bundle, Served
 from serving.rails.rail import Rail
 from serving.release.router import HOLDOUT
 from serving.rules.compiled import Touch
-from serving.stages.steering import Steering
+from serving.rules.rulebook import Rulebook
+from serving.stages.steering import UNSTEERED, Steering
 from serving.tracing import Trace
 from serving.types import Answer, Request, Slot, VisitorRows
 
@@ -36,6 +38,7 @@ class Seen(NamedTuple):
     rung: Rung
     rail: Rail | None = None  # the shopper's, where that is the rung
     treatment: Treatment = UNTREATED  # the experiments of this list
+    rival: Rival | None = None  # the release whose list is mixed in
 
     @property
     def plain(self) -> bool:
@@ -71,10 +74,22 @@ def treated(
         found = flags.treatment(request, unit, seen.arm == HOLDOUT) if flags else UNTREATED
         if found is UNTREATED:
             return seen
-        return seen._replace(bundle=in_variant(seen.bundle, found.asked), treatment=found)
+        return seen._replace(bundle=in_variant(seen.bundle, found.asked), treatment=found, rival=None)
     except Exception as error:
         complain("flags", error)
         return seen
+
+
+def steered(
+    rules: Rulebook | None, request: Request, seen: Seen, complain: Callable[[str, Exception], None]
+) -> Steering:
+    """What the rules ask, the same in every arm, so that no comparison of two arms holds a rule in it."""
+    try:
+        asked = request, seen.matrix, seen.now, seen.treatment.asked.rule_set
+        return rules.steering(*asked) if rules else UNSTEERED
+    except Exception as error:  # a list without them is better than none
+        complain("rules", error)
+        return UNSTEERED
 
 
 def warnings(request: Request, matrix: ItemMatrix, replay: bool) -> tuple[str, ...]:

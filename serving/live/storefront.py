@@ -21,26 +21,26 @@ from serving import pipeline, prometheus
 from serving.access.signatures import Signatures
 from serving.access.tolls import Toll
 from serving.beside.backstage import Asked, Backstage
+from serving.beside.interleaver import Interleaver, undrawn
 from serving.cascade.board import Board
 from serving.cascade.queueing import Admission, Place, Rung
 from serving.cascade.rungs import LIVE, PRECOMPUTED, RANK, RECOMMEND, Rungs, Task
 from serving.explore.explorer import Explorer
 from serving.flags.flagbook import Flagbook
 from serving.live.complaints import Complaints
-from serving.live.deadline import TimelyRows, within
+from serving.live.deadline import TimelyRows
 from serving.live.exposures import ExposureLog, explanation, exposure, sample
 from serving.live.products import products
-from serving.live.seen import Recorded, Seen, age_ms, apart, short_of, treated, warnings
+from serving.live.seen import Recorded, Seen, age_ms, apart, short_of, steered, treated, warnings
 from serving.params import Serving
 from serving.pipeline import Served
-from serving.rails.rail import Rail
 from serving.rails.shared import SharedRails
 from serving.rails.shopper_rails import ShopperRails
 from serving.release.health import ArmHealth
 from serving.release.loaded import Current, Loaded, Releases
-from serving.release.router import CHALLENGER, CHAMPION, assign
+from serving.release.router import CHALLENGER, CHAMPION, INTERLEAVED, assign
 from serving.rules.rulebook import Rulebook
-from serving.stages.steering import UNSTEERED, Steering
+from serving.stages.steering import Steering
 from serving.tracing import Trace
 from serving.types import NO_ROWS, Answer, Request, Slot
 
@@ -73,12 +73,14 @@ class Storefront:
         persons: Persons | None = None,
         explorer: Explorer | None = None,
         flags: Flagbook | None = None,
+        interleaver: Interleaver | None = None,
     ) -> None:
         """`guarded`: whether the challenger of a version of the rollout may be given to anybody."""
         self._releases, self._redis, self._exposures, self._health = releases, redis, exposures, health
         self._params, self._holdout_share, self._replay = params, holdout_share, replay
         self._guarded, self._backstage, self._signatures = guarded, backstage, signatures
         self._rulebook, self._explorer, self._flags = rulebook, explorer, flags
+        self._interleaver = interleaver
         self._persons = persons or Persons()
         self._complain = Complaints(log)
         self._rows = TimelyRows(params, self._complain)
@@ -118,7 +120,7 @@ class Storefront:
         seen = await self._see(request, self._releases.current, UNHURRIED, None)
         seen = treated(self._flags, request, seen, self._complain)
         rules = self._rulebook.touching(request, seen.matrix, seen.now) if self._rulebook else lambda row: ()
-        steering = self._steering(request, seen)
+        steering = steered(self._rulebook, request, seen, self._complain)
         visitor, steering = self._met(request, RECOMMEND, seen, steering)
 
         def made() -> Recorded:
@@ -157,13 +159,14 @@ class Storefront:
             seen = await self._see(requests[0], current, place, toll)
             # Of all lists at once: rules that change meanwhile are not of this page.
             treats = [treated(self._flags, request, seen, self._complain) for request in requests]
-            steered = [self._steering(*each) for each in zip(requests, treats, strict=True)]
+            asked = zip(requests, treats, strict=True)
+            rules = [steered(self._rulebook, *each, self._complain) for each in asked]
             answers: list[Answer] = []
-            for at, steering in enumerate(steered):
+            for at, steering in enumerate(rules):
                 if at:
                     await asyncio.sleep(0)  # others have their turn between two lists
-                asked = apart(requests, steered, at, answers, seen.matrix.ids)
-                answers.append(self._fill(asked, task, treats[at], steering))
+                request = apart(requests, rules, at, answers, seen.matrix.ids)
+                answers.append(self._fill(request, task, treats[at], steering))
             return answers
         finally:
             self._in_flight -= 1
@@ -173,7 +176,8 @@ class Storefront:
     async def _see(self, request: Request, current: Current, place: Place, toll: Toll | None) -> Seen:
         """The one reading of the shopper, whom all lists of a page share."""
         started = time.perf_counter()
-        arm, (bundle, features), version = self._arm(current, request.user_id or request.session_id)
+        unit = request.user_id or request.session_id
+        arm, (bundle, features), version = self._arm(current, unit)
         if self._replay:
             await self._catch_up()
         now = await self.now(request)
@@ -182,28 +186,30 @@ class Storefront:
         if rung <= Rung.SHOPPER:
             rows, degraded = await self._rows.read(features, request, now, toll)
         if rung is Rung.SHOPPER and degraded is None:
-            rail = await self._rail(request, bundle.digest, now)
+            rail = await self._rows.rail(self._rails, request, bundle.digest, now)
         if rung > Rung.LIVE:
             degraded, version = OVERLOADED, None  # how much was asked at once says nothing of an arm
         if toll is not None:
             toll.settle(rows.charged)
         matrix = features.matrix.as_of(now)  # of this moment: a refresh beside the request puts another there
         read_s = time.perf_counter() - started
-        return Seen(arm, bundle, version, now, matrix, rows, degraded, read_s, rung, rail)
-
-    async def _rail(self, request: Request, bundle: str, now: int) -> Rail | None:
-        try:
-            async with within(self._params.feature_deadline_ms / 1000):
-                return await self._rails.of(request, bundle, now) if self._rails else None
-        except Exception as error:
-            self._complain("rail", error)
-            return None
+        mixing = self._interleaver if rung is Rung.LIVE else None
+        rival = mixing.rival(current, arm, unit) if mixing else None
+        return Seen(arm, bundle, version, now, matrix, rows, degraded, read_s, rung, rail, rival=rival)
 
     def _fill(self, request: Request, task: Task, seen: Seen, steering: Steering) -> Answer:
         began = time.perf_counter()
-        arm, bundle, version, now, matrix, rows, _, read_s, rung, _, treatment = seen
+        rival = seen.rival if task is RECOMMEND else None
+        if rival:
+            seen = seen._replace(bundle=undrawn(seen.bundle))
+        arm, bundle, version, now, matrix, rows, _, read_s, rung, _, treatment, _ = seen
         visitor, steering = self._met(request, task, seen, steering)
         slots, served_from, served, json, degraded = self._list(request, task, seen, visitor, steering)
+        mixture = None
+        if rival and served and self._interleaver:
+            about = rival, request, visitor, matrix, steering, served, bundle, self._complain
+            if mixture := self._interleaver.mixed(*about):
+                arm, version, served, slots = INTERLEAVED, None, mixture.served, mixture.served.slots
         ended = time.perf_counter()
         if self._admission and not seen.plain:
             self._admission.paid(rung, ended - began)
@@ -230,24 +236,27 @@ class Storefront:
         rules = steering.version
         if self._explorer:
             self._explorer.shown(request.surface, slots, bool(served and served.explored))
-        self._exposures.add(exposure(request, answer, now, version, served, rules, treatment))
-        if served and slots and self._draw() < self._params.served_share:
-            meta = sample(request, answer, now, served, matrix, rules)
-            self._exposures.add_sample(meta, served.ranked.matrix)
-        if served and self._backstage and task is RECOMMEND and not treatment.moves:
-            self._backstage.offer(Asked(request, answer, bundle, visitor, matrix, steering, served))
+        self._exposures.add(exposure(request, answer, now, version, served, rules, treatment, mixture))
+        alone = served if mixture is None else None  # what two releases made teaches about neither
+        if alone and slots and self._draw() < self._params.served_share:
+            meta = sample(request, answer, now, alone, matrix, rules)
+            self._exposures.add_sample(meta, alone.ranked.matrix)
+        if alone and self._backstage and task is RECOMMEND and not treatment.moves:
+            self._backstage.offer(Asked(request, answer, bundle, visitor, matrix, steering, alone))
         stage_seconds = {"features": read_s, **(served.seconds if served else {})}
         missing = request.limit - len(slots) if task.fills else 0
         prometheus.count(answer, took_s, stage_seconds, missing)
         # Under caps a short list may be what the rules ask for.
         short = task.fills and not steering.caps and served is not None and short_of(request, answer, served)
-        self._health.note(arm, took_s, error=degraded == PIPELINE_FAILED, empty=short)
+        if mixture is None:
+            self._health.note(arm, took_s, error=degraded == PIPELINE_FAILED, empty=short)
         return answer
 
     def _met(self, request: Request, task: Task, seen: Seen, steering: Steering) -> tuple[Visitor, Steering]:
         """The shopper as this request meets him, and the rules with what he may be shown by chance."""
         visitor = pipeline.visitor_of(request, seen.now, seen.rows.user, seen.rows.session)
-        if self._explorer and task.fills and not seen.plain and seen.rung is Rung.LIVE:
+        may = task.fills and not seen.plain and seen.rung is Rung.LIVE and seen.rival is None
+        if self._explorer and may:
             offer = self._explorer.offer(request, visitor, seen.matrix)
             steering = steering if offer is None else replace(steering, offer=offer)
         return visitor, steering
@@ -285,12 +294,3 @@ class Storefront:
             await self._releases.refresh()
         except Exception as error:
             self._complain("refresh", error)
-
-    def _steering(self, request: Request, seen: Seen) -> Steering:
-        """What the rules ask, the same in every arm, so that no comparison of two arms holds a rule in it."""
-        asked = request, seen.matrix, seen.now, seen.treatment.asked.rule_set
-        try:
-            return self._rulebook.steering(*asked) if self._rulebook else UNSTEERED
-        except Exception as error:  # a list without them is better than none
-            self._complain("rules", error)
-            return UNSTEERED

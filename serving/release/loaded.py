@@ -98,7 +98,7 @@ class Releases:
         self._refused: dict[str, tuple[float, str]] = {}  # digest -> when, on the loop's clock, and why
         self._acted: RolloutState | None = None  # what the last poll that came to an end was asked for
         self._loading, self._since_us = "", 0
-        self._aside = ""  # digest of the one in the shadow
+        self._aside: dict[str, str] = {}  # digests of what is tried out beside, by what for
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.current: Current | None = None
 
@@ -142,10 +142,11 @@ class Releases:
             *(challenger.bundle.digest if challenger else None, wanted.percent),
         )
 
-    async def beside(self, wanted: Release | None) -> Loaded | None:
-        """A release that answers nobody, held while it is asked for; None where it is refused."""
-        before, self._aside = self._aside, wanted.digest if wanted else ""
-        if before != self._aside and (now := self.current):
+    async def beside(self, wanted: Release | None, purpose: str) -> Loaded | None:
+        """A release that is tried out, held while it is asked for; None where it is refused."""
+        before, after = self._aside.get(purpose, ""), wanted.digest if wanted else ""
+        self._aside[purpose] = after
+        if before != after and (now := self.current):
             serving = {one.bundle.digest for one in (now.champion, now.challenger) if one}
             if before not in serving | self._named(now.state):
                 self._held.pop(before, None)
@@ -157,7 +158,9 @@ class Releases:
 
     def _named(self, wanted: RolloutState) -> set[str]:
         """Digests of what somebody may ask for."""
-        return {r.digest for r in (wanted.champion, wanted.challenger, wanted.previous) if r} | {self._aside}
+        return {r.digest for r in (wanted.champion, wanted.challenger, wanted.previous) if r} | {
+            *self._aside.values()
+        }
 
     def _behind(self, wanted: RolloutState) -> bool:
         now = asyncio.get_running_loop().time()

@@ -8,6 +8,8 @@ from hashlib import blake2b
 
 HOLDOUT, CHAMPION, CHALLENGER = "holdout", "champion", "challenger"
 ARMS = (HOLDOUT, CHAMPION, CHALLENGER)
+INTERLEAVED = "interleaved"  # of a list that two releases made together: no arm's, so that it counts for none
+SHOWN = (*ARMS, INTERLEAVED)  # what an answer may say; new ones at the end, for signed ids hold the place
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
         f"experiment {verb}"
         for verb in ("plan", "publish x.json --why x", "start calm --why x", "results holdout", "show")
     ],
+    "interleave": [f"interleave {verb}" for verb in ("start", "status", "stop")],
     "trace": [f"trace {'0' * 32}", "trace --bundle abcd"],
     "embed": ["embed --once"],
     "stream": ["stream --from beginning --until-empty"],

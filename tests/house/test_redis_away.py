@@ -34,6 +34,9 @@ JOBS = (
     "shadow start",
     "shadow report",
     "shadow stop",
+    "interleave start",
+    "interleave status",
+    "interleave stop",
     "served",
     "stream --from beginning",
 )

@@ -43,6 +43,7 @@ THINGS = (
     "erased",
     "explore",
     "understudy",
+    "interleaver",
     "ages",
 )
 PATIENCE_S = 60

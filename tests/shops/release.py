@@ -35,11 +35,11 @@ Build = Callable[..., Path]
 
 
 @cache
-def real_parts(items: int = 6) -> Path:
+def real_parts(items: int = 6, seed: int = 0) -> Path:
     """The files of a bundle of so many items, made once per process."""
     folder = Path(tempfile.mkdtemp(prefix="endcap-parts-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return tiny_bundle.parts(folder / "parts", n=items)
+    return tiny_bundle.parts(folder / "parts", n=items, seed=seed)
 
 
 def open_home(folder: Path, patch: pytest.MonkeyPatch, registry: Path, redis_url: str) -> Path:
@@ -70,10 +70,12 @@ def report(ndcg: float, coverage: float = 0.8) -> dict[str, Any]:
     return {**base, "bundle": None, "models": models, "slices": {}}
 
 
-def write_candidate(home: Path, content: str, ndcg: float = 0.3, items: int = 6, **changes: Any) -> Path:
+def write_candidate(
+    home: Path, content: str, ndcg: float = 0.3, items: int = 6, seed: int = 0, **changes: Any
+) -> Path:
     """Writes data/bundles/candidate: a bundle told apart by `content`, judged as `endcap gate` does."""
     parts = home / "parts"
-    shutil.copytree(real_parts(items), parts, dirs_exist_ok=True)
+    shutil.copytree(real_parts(items, seed), parts, dirs_exist_ok=True)
     rails = {"popular": [f"item-{i}" for i in (1, 0, *range(2, items)) if i % 10 != 9], "content": content}
     (parts / "rails.json").write_bytes(orjson.dumps(rails))
     metrics = report(ndcg)

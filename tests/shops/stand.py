@@ -105,9 +105,9 @@ class Stand:
         assert code == status, told.getvalue()
         return told.getvalue()
 
-    def release(self, content: str, *args: str) -> state.Release:
+    def release(self, content: str, *args: str, items: int = 6, seed: int = 0) -> state.Release:
         """A new bundle, promoted."""
-        write_candidate(self.home, content)
+        write_candidate(self.home, content, items=items, seed=seed)
         told = self.endcap("promote", *args)
         digest = told[: bundle.DIGEST.search(told).start() + 16][-16:]  # type: ignore[union-attr]
         return state.Release(digest, f"data/bundles/{digest}")

@@ -21,6 +21,7 @@ from pipelines.parity import replay
 from pipelines.parity.agreement import Expected, Parity
 from pipelines.parity.summary import show
 from pipelines.protocol.queries import Query
+from serving.beside.trial import INTERLEAVE
 from serving.explore.budget import UNSEEN_KEY
 from serving.release.state import Act
 from serving.rules import published
@@ -194,7 +195,10 @@ def test_a_shop_whose_lists_are_steered_is_not_replayed(
         document = parse(orjson.dumps({"rules": [pin]}))
         published.publish(redis, document, Act("tester", "a look", 0), published.read(redis))
         redis.set(UNSEEN_KEY, "{}")
-        told = r"replay: 1 rules hold, products are on offer to be explored; allowed: .* --standalone`"
+        redis.set(INTERLEAVE, "{}")
+        told = (
+            r"replay: 1 rules hold, products are on offer to be explored, two .* are interleaved; allowed: .*"
+        )
         with pytest.raises(EndcapError, match=told):
             replay.main()
 
