@@ -21,8 +21,8 @@ from feature_repo.online.connection import connect
 from feature_repo.params import load
 from feature_repo.picture import Figure
 from feature_repo.places import FEEDBACK, at
-from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams
-from monitoring.experiment.tail import Tail
+from monitoring.experiment.attribution import Feedback, FeedbackParams
+from monitoring.experiment.tail import Exposure, Tail
 from monitoring.experiment.visitors import SlotCounts
 from serving.release.router import ARMS
 

@@ -1,11 +1,17 @@
-"""Reads on where it stopped: in the stream `endcap:exposures`, and in the log of events, wherever that is."""
+"""Reads on where it stopped: in the stream `endcap:exposures`, and in the log of events, wherever that is.
 
-from collections.abc import Callable
-from typing import Any, Protocol
+And what such an exposure holds.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 import orjson
 from redis import Redis
 
+from feature_repo.clock import DAY_US
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_tail
 from feature_repo.params import load
@@ -13,6 +19,69 @@ from serving.release.state import EXPOSURES
 
 BATCH = 5_000
 MS_US = 1_000
+
+
+@dataclass
+class Outcome:
+    """What happened to one clicked slot; times in microseconds UTC, None = not yet. `at` is arrival."""
+
+    clicked_us: int
+    at: int
+    carted_us: int | None = None
+    purchased_us: int | None = None
+    revenue: float = 0.0
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One list as served. `outcomes` holds the clicked items only."""
+
+    request_id: str
+    ts: int
+    unit: str | None  # whom the router assigned; None: nobody, so not part of the experiment
+    user_id: str | None
+    session_id: str | None
+    arm: str
+    bundle: str
+    surface: str
+    items: tuple[str, ...]
+    at: int  # arrival, us
+    propensity: float = 1.0  # of what stands in the last slot
+    explored: bool | None = None  # whether that slot is; None: it could not be
+    variants: Mapping[str, str] = field(default_factory=dict, compare=False)  # of experiments, by flag
+    flags: int = 0  # the version of the experiments; 0 of a list that is part of none
+    rival: str | None = None  # the challenger of a list that two releases made
+    teams: str = ""  # of such a list, a letter per slot (serving/beside/draft.py)
+    outcomes: dict[str, Outcome] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> Self:
+        """From a record of the stream `endcap:exposures`; fields that the join does not need are ignored."""
+        needed = {name: record[name] for name in ("request_id", "arm", "surface")}
+        maybe = ("unit", "user_id", "session_id", "explored", "rival")
+        optional: dict[str, Any] = {name: record.get(name) for name in maybe}
+        bundle, items = record.get("bundle") or "", tuple(map(sys.intern, record["items"]))
+        ts = int(record["ts"])
+        at, propensity = record.get("arrived_ts", ts), record.get("propensity", 1.0)
+        optional |= {"variants": record.get("variants") or {}, "flags": record.get("flags") or 0}
+        optional["teams"] = record.get("teams") or ""
+        return cls(ts=ts, bundle=bundle, items=items, at=at, propensity=propensity, **needed, **optional)
+
+    @property
+    def day(self) -> int:
+        """Days since 1970-01-01 UTC."""
+        return self.ts // DAY_US
+
+    def made_for(self, event: Mapping[str, Any]) -> bool:
+        """Whether the event is of the session or user that asked; a list for nobody is anybody's."""
+        own = (self.session_id, self.user_id)
+        said = (event.get("session_id"), event.get("user_id"))
+        return own == (None, None) or any(a is not None and a == b for a, b in zip(own, said, strict=True))
+
+    @property
+    def person(self) -> tuple[str, str, int, str]:
+        """Who counts as one visitor: arm, surface, day, unit; each list to nobody is a visitor of its own."""
+        return self.arm, self.surface, self.day, self.unit or self.request_id
 
 
 class Fed(Protocol):

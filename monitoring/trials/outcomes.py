@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.events import UNCOUNTED, identity
-from monitoring.experiment.attribution import Exposure, Feedback, FeedbackParams
+from monitoring.experiment.attribution import Feedback, FeedbackParams
+from monitoring.experiment.tail import Exposure
 from serving.flags.flag_document import HOLDOUT_KEY, Flag
 from serving.release.router import HOLDOUT
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitoring.experiment.attribution import Exposure
 from monitoring.experiment.sequential import Number, mixture_rho2, width
+from monitoring.experiment.tail import Exposure
 from monitoring.experiment.visitors import Belief
 from monitoring.trials.verdicts import Trials, evidence, tightest
 from serving.beside.draft import FIRST, NOBODY, SECOND

@@ -9,8 +9,8 @@ from redis import Redis
 
 from feature_repo.clock import instant
 from feature_repo.params import load
-from monitoring.experiment.attribution import Exposure, FeedbackParams
-from monitoring.experiment.tail import Tail
+from monitoring.experiment.attribution import FeedbackParams
+from monitoring.experiment.tail import Exposure, Tail
 from monitoring.trials import forest_chart
 from monitoring.trials.outcomes import Outcomes, of_flag, of_holdout
 from monitoring.trials.verdicts import Line, Results, Trials, judge

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.experiment.attribution import Exposure
+from monitoring.experiment.tail import Exposure
 
 Z = 1.96  # 95 %
 LEAST = 20  # shoppers on each side, below which no interval is told

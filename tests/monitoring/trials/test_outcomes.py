@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from feature_repo.params import load
-from monitoring.experiment.attribution import Exposure, FeedbackParams
+from monitoring.experiment.attribution import FeedbackParams
+from monitoring.experiment.tail import Exposure
 from monitoring.trials.outcomes import METRICS, Outcomes, of_flag, of_holdout
 from monitoring.trials.verdicts import Trials, judge
 from serving.flags.assignment import treatment

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from feature_repo.params import load
-from monitoring.experiment.attribution import Exposure, FeedbackParams, Outcome
+from monitoring.experiment.attribution import FeedbackParams
+from monitoring.experiment.tail import Exposure, Outcome
 from monitoring.experiment.visitors import Belief
 from monitoring.trials.preference import Clicks, Preference, bounds, judge, rho2_of
 from monitoring.trials.verdicts import Trials, evidence

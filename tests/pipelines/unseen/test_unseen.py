@@ -12,7 +12,7 @@ from shops.tiny_bundle import catalogue, matrix
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.clock import HOUR_US
 from feature_repo.features.catalogue import SHOWN
-from monitoring.experiment.attribution import Exposure, Outcome
+from monitoring.experiment.tail import Exposure, Outcome
 from pipelines.unseen.bill import bill
 from pipelines.unseen.causes import List, blocking, cause, places
 from pipelines.unseen.sightings import Sightings, by_day
