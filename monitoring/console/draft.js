@@ -37,7 +37,7 @@ async function check() {
     told.replaceChildren();
     for (const fault of found.faults) say(fault.refused ? "bad" : "warn", fault.line);
     const refused = found.faults.some((fault) => fault.refused);
-    if (!refused && found.rules !== null) say("good", `${found.rules} rules, nothing refused`);
+    if (!refused && found.rules !== null) say("good", `${found.rules} ${found.rules === 1 ? "rule" : "rules"}, nothing refused`);
     text.setAttribute("aria-invalid", String(refused));
   } catch (error) {
     if (mine === turn) { told.replaceChildren(); say("bad", String(error.message)); }

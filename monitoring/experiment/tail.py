@@ -104,30 +104,45 @@ class Tail:
         self.exposures_at = since
         start = since if events_since is None else events_since
         self._events = open_tail(redis, load("stream", StreamParams), start, BATCH)
+        self._lists: list[tuple[str, dict[str, Any]]] = []  # read and not yet handed over
+        self._happened: list[dict[str, Any]] = []
 
     def feed(self, feedback: Fed, each: Callable[[], object] = lambda: None) -> int:
         """Take in all that has arrived; returns how many records. Exposures first: clicks refer to them.
 
-        `each` is called after each batch. Errors of the logs' clients are raised as they are.
+        Neither log runs ahead of the other where one has more than fits: a list whose clicks are still to be
+        read would be given up as too old. `each` is called after each batch. Errors of the logs' clients are
+        raised as they are.
         """
         total = 0
         while True:
-            at, exposures = self._exposures()
-            events = [_arrived(event, ms) for ms, event in self._events.next()]
-            self.exposures_at = at
-            if not exposures and not events:
+            self._lists = self._lists or self._exposures()
+            self._happened = self._happened or [_arrived(event, ms) for ms, event in self._events.next()]
+            if not self._lists and not self._happened:
                 return total
-            feedback.update(exposures, events)
-            total += len(exposures) + len(events)
+            lists, events = self._lists, self._happened
+            if lists and events:
+                until = min(lists[-1][1]["arrived_ts"], max(event["arrived_ts"] for event in events))
+                lists = [one for one in lists if one[1]["arrived_ts"] <= until]
+                events = [event for event in events if event["arrived_ts"] <= until]
+                self._happened = [event for event in self._happened if event["arrived_ts"] > until]
+            else:
+                self._happened = []
+            self._lists = self._lists[len(lists) :]
+            self.exposures_at = lists[-1][0] if lists else self.exposures_at
+            feedback.update([exposure for _, exposure in lists], events)
+            total += len(lists) + len(events)
             each()
 
-    def _exposures(self) -> tuple[str, list[dict[str, Any]]]:
+    def _exposures(self) -> list[tuple[str, dict[str, Any]]]:
         found = self._redis.xrange(EXPOSURES, min=f"({self.exposures_at}", count=BATCH)
-        exposures = [
-            _arrived(orjson.loads(fields[b"exposure"]), int(number.partition(b"-")[0]))
+        return [
+            (
+                number.decode(),
+                _arrived(orjson.loads(fields[b"exposure"]), int(number.partition(b"-")[0])),
+            )
             for number, fields in found
         ]
-        return found[-1][0].decode() if found else self.exposures_at, exposures
 
 
 def _arrived(record: dict[str, Any], ms: int) -> dict[str, Any]:

@@ -26,18 +26,26 @@ from serving.rules.document import Document
 NAMED = 5  # products that gain or lose most, of the draft; of a rule ONE
 ONE = 1
 PAIRS_READ = 1_000
+EXPECTED = ("ctr", "margin_per_impression")
 
 
 @dataclass
 class Deed:
     """What one rule of the draft did: lists it held for, lists it changed, slots that hold
-    something else for it, and products that are in a list for it."""
+    something else for it, and products that are in a list for it.
+
+    `shown`: the products of those lists without it and with it; `expected`: clicks, and clicks times margin,
+    that each of them has more by it.
+    """
 
     action: str
     held: int = 0
     changed: int = 0
     displaced: int = 0
     brought: int = 0
+    slots: int = 0
+    shown: tuple[set[str], set[str]] = field(default_factory=lambda: (set(), set()))
+    expected: list[list[float]] = field(default_factory=list)
     impressions: Counter[str] = field(default_factory=Counter)  # item -> slots more, or fewer
 
 
@@ -90,10 +98,12 @@ def _judge(
     before = answer.list(diversity, old.steering(request, answer.now), profit)
     steering = new.steering(request, answer.now)
     after = answer.list(diversity, steering, profit)
+
+    def expected(items: list[str]) -> list[float]:
+        return [scale * told for told in answer.expected(profit.chances, items)]
+
     if profit.chances.known:
-        found.expected.append(
-            [scale * e for one in (before, after) for e in answer.expected(profit.chances, one)]
-        )
+        found.expected.append(expected(before) + expected(after))
     found.answers += 1
     found.shown += len(answer.shown[:-1])  # the last may be the long tail's
     found.agreeing += len(answer.shown[:-1]) - _differing(answer.shown[:-1], before[: len(answer.shown) - 1])
@@ -106,7 +116,12 @@ def _judge(
     for name in steering.rules:
         deed = deeds[name]
         deed.held += 1
+        deed.slots += len(after)
         without = answer.list(diversity, new.steering(request, answer.now, without=name), profit)
+        for items, seen in zip((without, after), deed.shown, strict=True):
+            seen.update(items)
+        if profit.chances.known:
+            deed.expected.append([b - a for a, b in zip(expected(without), expected(after), strict=True)])
         if differing := _differing(without, after):
             deed.changed += 1
             deed.displaced += differing
@@ -135,6 +150,8 @@ def _report(
             "displaced": deed.displaced,
             "brought": deed.brought,
             "dead": deed.changed == 0,
+            "products": [len(seen) for seen in deed.shown],
+            "expected": _by_rule(deed),
             "gains": _most(deed.impressions, room, ONE, 1),
             "loses": _most(deed.impressions, room, ONE, -1),
         }
@@ -150,6 +167,7 @@ def _report(
         "expected": _expected(found),
         "price": [_mean(room, found.before, "price"), _mean(room, found.after, "price")],
         "products": [len(found.before), len(+found.after)],
+        "catalogue": len(room.matrix),
         "rules": rules,
         "gain": _most(change, room, NAMED, 1),
         "lose": _most(change, room, NAMED, -1),
@@ -165,13 +183,24 @@ def _expected(found: Findings) -> dict[str, Any] | None:
         return None
     sums, n = np.array(found.expected), found.slots / len(found.expected)
     told: dict[str, Any] = {}
-    for name, at in (("ctr", 0), ("margin_per_impression", 1)):
-        change = (sums[:, at + 2] - sums[:, at]) / n
-        spread = 1.96 * float(change.std()) / len(change) ** 0.5
-        mean = float(change.mean())
+    for at, name in enumerate(EXPECTED):
         told[name] = [float(sums[:, at].mean() / n), float(sums[:, at + 2].mean() / n)]
-        told[f"{name}_change"] = [mean, mean - spread, mean + spread]
+        told[f"{name}_change"] = _change((sums[:, at + 2] - sums[:, at]) / n)
     return told
+
+
+def _by_rule(deed: Deed) -> dict[str, Any] | None:
+    """The same per slot of the lists that the rule held for; what it changes alone."""
+    if not deed.expected or not deed.slots:
+        return None
+    changes = np.array(deed.expected) * (len(deed.expected) / deed.slots)
+    return {f"{name}_change": _change(changes[:, at]) for at, name in enumerate(EXPECTED)}
+
+
+def _change(of: Any) -> list[float]:
+    """Mean and its 95 % interval over answers."""
+    mean, spread = float(of.mean()), 1.96 * float(of.std()) / len(of) ** 0.5
+    return [mean, mean - spread, mean + spread]
 
 
 def _most(change: Counter[str], room: Showroom, n: int, sign: int) -> list[dict[str, Any]]:

@@ -14,13 +14,14 @@ from serving.types import Request, Slot
 
 
 class Fitted(NamedTuple):
-    """One list under the rules that hold and under the draft. `at_us`: when it would be so."""
+    """One list under the rules that hold and under the draft, as it would be `at_us`; `later`: not now."""
 
     words: str
     rules: tuple[str, ...]
     at_us: int
     before: tuple[Slot, ...]
     after: tuple[Slot, ...]
+    later: bool = False
 
     @property
     def changed(self) -> int:
@@ -53,12 +54,17 @@ def lists(
     old, new = Compiled(before, room.matrix, now), Compiled(draft, room.matrix, now)
     told_of: set[tuple[str, tuple[str, ...]]] = set()
     for words, request in asked:
-        at = next((m for m in reversed(moments(draft, now)) if new.steering(request, m).rules), now)
+        at = moment(draft, new, request, now)
         kind = request.surface, new.steering(request, at).rules
         if kind in told_of:
             continue
         told_of.add(kind)
-        yield one(room, words, request, at, old, new)
+        yield one(room, words, request, at, old, new)._replace(later=at > now)
+
+
+def moment(draft: Document, new: Compiled, request: Request, now: int) -> int:
+    """When most rules of the draft hold for this list, us; the first of such instants."""
+    return max(moments(draft, now), key=lambda at: len(new.steering(request, at).rules))
 
 
 def one(room: Showroom, words: str, request: Request, at: int, old: Compiled, new: Compiled) -> Fitted:

@@ -39,8 +39,8 @@ class Answers:
 class Answer:
     """One logged answer: its question, and its candidates as the ranker ordered them.
 
-    A `crafted` surface laid them out by its own filters, which hold on in the order of the log; what a factor
-    asks for moves along that order.
+    A `crafted` surface laid them out by its own filters, which hold on in the order of the log, with the
+    margin's weight as it served; what a factor asks for moves along that order.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Answer:
             if item in matrix.row and source != PINNED
         ]
         order = np.array(kept, np.int64)
-        self._crafted = crafted
+        self.crafted = crafted
         if not crafted:
             order = order[np.argsort(-scores[kept], kind="stable")]
         rows = matrix.rows_of([meta["items"][at] for at in order])
@@ -102,9 +102,11 @@ class Answer:
         score = np.concatenate([ranked.score[kept], np.full(len(more), ranked.score.min(), np.float32)])
         source = tuple(s for s, k in zip(ranked.source, kept, strict=True) if k) + (PINNED,) * len(more)
         values = np.zeros((len(rows), 0), np.float32)
-        relevance = np.linspace(1, 0, len(rows), dtype=np.float32) if self._crafted else None
-        diversity = AS_RANKED if self._crafted else diversity
-        found = profit.weigh(Ranked(rows, score, source, values, relevance), matrix, self.request.surface)
+        relevance = np.linspace(1, 0, len(rows), dtype=np.float32) if self.crafted else None
+        diversity = AS_RANKED if self.crafted else diversity
+        found = Ranked(rows, score, source, values, relevance)
+        if not self.crafted:
+            found = profit.weigh(found, matrix, self.request.surface)
         candidates = weighed(found, steering.factor)
         laid = shelved(diversity, candidates, matrix, limit, None, (filtered,), steering, pins)
         return [slot.item_id for slot in laid.slots]

@@ -30,11 +30,11 @@ class Counts:
         self._tail, self._turn = Tail(redis), threading.Lock()
         self._counts: dict[str, Counter[str]] = {}
 
-    def of(self, item: str) -> Counter[str]:
-        """impressions, clicks, carts, buys."""
+    def of(self, *items: str) -> list[Counter[str]]:
+        """impressions, clicks, carts, buys of each."""
         with self._turn:
             self._tail.feed(self)
-            return Counter(self._counts.get(item, {}))
+            return [Counter(self._counts.get(item, {})) for item in items]
 
     def update(self, exposures: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> None:
         """As Tail hands it over."""
@@ -75,7 +75,9 @@ def gather(desk: Desk, asked: Asked) -> Mapping[str, Any]:
     """What is found, each with what it was shown and got."""
     text = asked.query.get("q", "").strip()[:200]
     shelves, counts = desk.once(Shelves, lambda: Shelves(desk.redis)), _counts(desk)
-    found = [(*line, counts.of(line[0])) for line in shelves.found(text)]
+    lines = shelves.found(text)
+    got = counts.of(*(item for item, _, _ in lines))
+    found = [(*line, one) for line, one in zip(lines, got, strict=True)]
     return {"q": text, "found": found, "most": FOUND}
 
 
@@ -95,7 +97,7 @@ def product(desk: Desk, asked: Asked) -> Mapping[str, Any]:
         "title": (said[1]["title"] if said else None) or item,
         "done": facts(ITEM_ACTIVITY, done[1]) if done else [],
         "done_ts": done[0] if done else 0,
-        "counts": _counts(desk).of(item),
+        "counts": _counts(desk).of(item)[0],
         "told": told,
         "one": next((one for one in told["items"] if one["item_id"] == item), told["asked"][0]),
         "fell": told["asked"][0],

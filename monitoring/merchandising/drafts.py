@@ -7,10 +7,13 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from feature_repo.errors import EndcapError
 from feature_repo.events import DEVICES, SURFACES
+from feature_repo.params import load
 from monitoring.fitting import lab
 from monitoring.merchandising import fittings
 from monitoring.merchandising.versions import indented
 from monitoring.pages.desk import Asked, Desk
+from serving.params import Serving
+from serving.release import workers
 from serving.rules import lint, published
 from serving.rules.faults import Fault
 
@@ -57,7 +60,7 @@ def judge(desk: Desk, asked: Asked) -> Mapping[str, Any]:
     if draft is None or any(fault.refused for fault in faults):
         return {"report": None, "faults": faults, "document": text, "last": LAST, "of_draft": True}
     with fittings.fittings(desk).room() as room:
-        report = lab.run(desk.redis, room, held, draft, fittings.now_us(), LAST)
+        report = lab.run(desk.redis, room, held, draft, workers.now(desk.redis), LAST)
     faults = [Fault(**fault) for fault in report["faults"]]
     told = {"report": report, "faults": faults, "document": text, "last": LAST}
     return told | {"of_draft": text is not None, "full": lint.FULL}
@@ -96,6 +99,8 @@ def _editor(desk: Desk, text: str, wrong: list[str] | None = None, why: str = ""
         "text": text,
         "wrong": wrong or [],
         "why": why,
+        "now": workers.now(desk.redis),
+        "share": load("serving", Serving).rules_shadow_share,
         "surfaces": SURFACES,
         "devices": DEVICES,
         "shoppers": [one["user_id"] for one in fittings.somebody(desk, "homepage_hero") if one["user_id"]],

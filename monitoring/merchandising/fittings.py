@@ -11,7 +11,7 @@ from monitoring.fitting import preview
 from monitoring.fitting.showroom import Showroom, lately, opened
 from monitoring.pages.desk import Desk
 from serving.live.products import products
-from serving.release import state
+from serving.release import state, workers
 from serving.rules import lint, published
 from serving.rules.compiled import Compiled
 from serving.rules.document import Document, parse
@@ -73,17 +73,21 @@ def checked(desk: Desk, text: str) -> tuple[Document | None, list[Fault]]:
     draft, faults = read(text)
     if draft is not None:
         with fittings(desk).room() as room:
-            faults = lint.faults(draft, room.matrix, now_us())
+            faults = lint.faults(draft, room.matrix, workers.now(desk.redis))
     return draft, faults
 
 
 def fitted(desk: Desk, draft: Document, request: Request) -> tuple[preview.Fitted, list[dict[str, Any]]]:
-    """One list before and after, and for each slot what a person wants to see of both products."""
-    now = now_us()
+    """One list before and after, and for each slot what a person wants to see of both products.
+
+    A campaign of next week is shown as it will be then.
+    """
+    now = workers.now(desk.redis)
     with fittings(desk).room() as room:
         held, _ = published.documents(published.read(desk.redis))
         old, new = Compiled(held, room.matrix, now), Compiled(draft, room.matrix, now)
-        found = preview.one(room, request.surface, request, now, old, new)
+        at = preview.moment(draft, new, request, now)
+        found = preview.one(room, request.surface, request, at, old, new)._replace(later=at > now)
         before, after = _seen(room, found.before), _seen(room, found.after)
     stood = {slot["item_id"]: slot["slot"] for slot in before}
     for slot in after:
@@ -121,7 +125,7 @@ def asked_for(form: Any) -> Request:
 
 
 def now_us() -> int:
-    """The wall clock."""
+    """The wall clock, for the audit."""
     return time.time_ns() // 1000
 
 

@@ -175,6 +175,9 @@ def main(
         replayed(chosen)
     with step("Are live answers still like the release's own of before? The drift report"):
         endcap("drift")
+    if simulated:
+        with step("Which products did nobody see, and why? The triage of the long tail"):
+            endcap("unseen")
     with step("Where the time of the last training went"):
         endcap("stages", "--show")
     with step("A little shop opens: look at a product there, and its shelves change and say why"):

@@ -34,14 +34,15 @@ def show(report: Mapping[str, Any]) -> None:
         out.print(f"  {_came_true(report['reliability'])}")
     else:
         out.print("  no expected CTR: the release has no calibrated chance of a click")
-    rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", ">new", "gains most"])
+    rules = table("rules", ["rule", "does", ">held", ">changed", ">slots", ">new", ">clicks", "gains most"])
     for one in report["rules"]:
         gains = one["gains"][0]["title"] if one["gains"] else "dead" if one["dead"] else ""
         rules.add_row(
             _shown(one["rule"], 16),
             one["action"],
             *(str(one[k]) for k in ("held", "changed", "displaced", "brought")),
-            _shown(gains, 18),
+            f"{one['expected']['ctr_change'][0]:+.3%}" if one["expected"] else "-",
+            _shown(gains, 12),
         )
     out.print(rules)
     for name in ("gain", "lose"):

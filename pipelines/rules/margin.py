@@ -1,12 +1,13 @@
 """`endcap margin`: what each weight of the margin costs in clicks and brings in margin, on logged answers.
 
 The lists of the newest logged answers are made again under each weight (params.yaml, margin.tried), by the
-rules that hold and without a draw; expected clicks are those of the release's calibrated chances.
+rules that hold and without a draw; expected clicks are those of the release's calibrated chances, corrected
+surface by surface by how far they came true on these answers. Surfaces with filters of their own take no
+part: what their filters would have let stand under another weight is in no log.
 
 data/reports/margin.json, margin.png
 """
 
-import time
 from typing import Annotated, Any
 
 import orjson
@@ -20,10 +21,12 @@ from feature_repo.params import load, shop
 from feature_repo.picture import Figure
 from feature_repo.places import MARGIN, MARGIN_PICTURE, at
 from feature_repo.terminal import console, table
+from monitoring.fitting.reliability import clicked, reliability
 from monitoring.fitting.relisted import Answers
 from monitoring.fitting.showroom import Showroom
 from pipelines.blend.profit import Margin
 from serving.live.exposures import SERVED
+from serving.release import workers
 from serving.rules import published
 from serving.rules.compiled import Compiled
 from serving.stages.odds import Profit
@@ -37,7 +40,7 @@ def main(
     from monitoring.fitting import showroom  # Feast takes seconds
 
     redis = connect()
-    report = traded(redis, showroom.opened(redis), load("margin", Margin).tried, last, time.time_ns() // 1000)
+    report = traded(redis, showroom.opened(redis), load("margin", Margin).tried, last, workers.now(redis))
     write_json(at(MARGIN), report)
     draw(report).savefig(_made(), dpi=110, metadata={"Software": None})
     if json_output:
@@ -49,6 +52,11 @@ def main(
     for row in report["weights"]:
         shown.add_row(f"{row['weight']:g}", f"{row['ctr']:.3%}", f"{row['margin']:.3%}")
     console().print(shown)
+    if report["crafted"]:
+        console().print(f"left out: {report['crafted']:,} answers of surfaces with filters of their own")
+    told = ", ".join(f"{surface} x {of:.2f}" for surface, of in report["factor"].items())
+    told = told or "not at all, too few answers have a known fate"
+    console().print(f"corrected by what was clicked: {told}")
     return 0
 
 
@@ -62,9 +70,14 @@ def traded(redis: Redis, room: Showroom, tried: tuple[float, ...], last: int, no
         step = "run `endcap order` on logged lists with enough clicks, then bundle and promote"
         raise DataError("the release", "has no calibrated chance of a click", next_step=step)
     entries: Any = redis.xrevrange(SERVED, count=last)
-    answers = list(Answers(reversed(entries), room))
+    entries = entries[::-1]
+    logged = list(Answers(entries, room))
+    answers = [answer for answer in logged if not answer.crafted]
     if not answers:
-        raise DataError(SERVED, "holds no answer", next_step="serve shoppers (serving.served_share)")
+        what = "holds no answer of a surface without filters of its own"
+        raise DataError(SERVED, what, next_step="serve shoppers (serving.served_share)")
+    true = reliability(answers, clicked(redis, entries), chances)
+    factor = true["factor"] if true else {}
     rules = Compiled(published.documents(published.read(redis))[0], room.matrix, now)
     rows = []
     for weight in tried:
@@ -72,12 +85,15 @@ def traded(redis: Redis, room: Showroom, tried: tuple[float, ...], last: int, no
         for answer in answers:
             steering = rules.steering(answer.request, answer.now)
             items = answer.list(diversity, steering, Profit(weight, chances))
-            clicked, gained = answer.expected(chances, items)
-            slots, clicks, margin = slots + len(items), clicks + clicked, margin + gained
+            scale = factor.get(answer.request.surface, 1.0)
+            hits, gained = answer.expected(chances, items)
+            slots, clicks, margin = slots + len(items), clicks + scale * hits, margin + scale * gained
         rows.append({"weight": weight, "ctr": clicks / slots, "margin": margin / slots})
     return {
         "shop": shop().name,
         "answers": len(answers),
+        "crafted": len(logged) - len(answers),
+        "factor": factor,
         "serves": room.bundle.profit.weight,
         "weights": rows,
     }

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from feature_repo.clock import instant
 from feature_repo.terminal import PIPE
 from monitoring.fitting.preview import Fitted
 from monitoring.fitting.showroom import Showroom
@@ -16,7 +17,8 @@ TITLE, PRICE = 40, 9  # columns
 def lines(room: Showroom, found: Fitted) -> Iterator[str]:
     """With titles and prices, WIDTH columns at most."""
     before, after = found.before, found.after
-    told = f"{found.words}: {found.changed} of {max(len(before), len(after))} slots change"
+    when = f", as of {instant(found.at_us):%Y-%m-%d %H:%M} UTC" if found.later else ""
+    told = f"{found.words}{when}: {found.changed} of {max(len(before), len(after))} slots change"
     yield from textwrap.wrap(told, WIDTH)
     stood = {slot.item_id: slot.slot for slot in before}
     yield "  before"

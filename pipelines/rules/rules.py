@@ -1,6 +1,5 @@
 """`endcap rules`: a file of rules checked, previewed, tried out beside the lists, published, taken back."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from redis import Redis
 from feature_repo.errors import DataError, EndcapError, shorten
 from feature_repo.online.connection import connect
 from pipelines.release.aliases import act_of
+from serving.release import workers
 from serving.rules import lint, published
 from serving.rules.document import Document, Fault, parse, render
 
@@ -34,7 +34,6 @@ def main(
     json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> int:
     """The merchandiser's rules: check, preview, try out, publish, take back."""
-    now = time.time_ns() // 1000
     draft = _draft(action, file, end)
     redis = connect()
     seen = published.read(redis)
@@ -50,7 +49,7 @@ def main(
     from monitoring.fitting import lab, preview, showroom  # Feast takes seconds
     from pipelines.rules import lab_table, preview_lines
 
-    room = showroom.opened(redis)
+    room, now = showroom.opened(redis), workers.now(redis)
     faults = lint.faults(draft, room.matrix, now)
     if action == "lint" or any(fault.refused for fault in faults):
         return _tell(draft, faults, json_output)

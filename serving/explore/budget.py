@@ -52,10 +52,12 @@ def exchanged(redis: Any, shown: Sequence[str], known: OnOffer, read: int) -> tu
     asked = redis.pipeline()  # one transaction: no list of one offer is read as another's
     if shown:
         asked.rpush(SHOWN_KEY, *shown).expire(SHOWN_KEY, KEPT_S)
-    *_, raw, others = asked.get(UNSEEN_KEY).lrange(SHOWN_KEY, 0, -1).execute()
+    *_, raw, others = asked.get(UNSEEN_KEY).lrange(SHOWN_KEY, read, -1).execute()
     held: dict[str, Any] = {"version": 0, "items": []} if raw is None else orjson.loads(raw)
     found = OnOffer(held["version"], tuple(held["items"]))
-    return found, [item.decode() for item in others[read if found == known else 0 :]]
+    if found != known and read:
+        return exchanged(redis, (), found, 0)
+    return found, [item.decode() for item in others]
 
 
 def take(redis: Any, day: int, surface: str, want: int, cap: int) -> int:

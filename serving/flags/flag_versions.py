@@ -11,11 +11,12 @@ import secrets
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from redis import Redis, WatchError
+from redis import Redis
 
 from feature_repo.errors import EndcapError, shorten
 from serving.flags.flag_document import EMPTY, Flag, Flags, FlagsError, parse, render
 from serving.release import state
+from serving.release.commit import commit
 from serving.release.state import Act
 from serving.rules.faults import Fault
 
@@ -123,16 +124,8 @@ def _salt() -> str:
 
 
 def _commit(redis: Redis, seen: Published, text: bytes, what: str, act: Act) -> None:
-    with redis.pipeline() as pipe:
-        try:
-            pipe.watch(FLAGS)
-            if read(pipe) != seen:
-                raise WatchError
-            pipe.multi()
-            pipe.hset(FLAGS, mapping={"version": seen.version + 1, "document": text})
-            state.record(pipe, what, replace(act, numbers={**act.numbers, "flags_version": seen.version + 1}))
-            pipe.execute()
-        except WatchError:
-            raise FlagsConflict(
-                f"flags: changed by somebody else while `{what}` was under way; look at it and try again"
-            ) from None
+    told = {**act.numbers, "flags_version": seen.version + 1}
+    with commit(redis, FLAGS, lambda pipe: read(pipe) == seen, FlagsConflict, what) as pipe:
+        pipe.multi()
+        pipe.hset(FLAGS, mapping={"version": seen.version + 1, "document": text})
+        state.record(pipe, what, replace(act, numbers=told))

@@ -26,6 +26,7 @@ from feature_repo.online import changes
 from feature_repo.params import root
 from serving import prometheus
 from serving.errors import BundleError
+from serving.params import replaying
 from serving.pipeline import Bundle
 from serving.release import bundle, state, workers
 from serving.release.state import Release, RolloutState
@@ -218,6 +219,7 @@ class Releases:
             self._since_us,
             self._loading,
             {digest: why for digest, (_, why) in self._refused.items()},
+            replaying(),
         )
 
     def _open(self, wanted: Release) -> Loaded:

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import orjson
-from redis import Redis, WatchError
+from redis import Redis
 
 from feature_repo.errors import EndcapError
 from feature_repo.params import root
+from serving.release.commit import commit
 from serving.release.router import ARMS
 
 ROLLOUT, AUDIT, HEALTH = "endcap:rollout", "endcap:audit", "endcap:health:"
@@ -244,33 +245,28 @@ def _commit(
     redis: Redis, expected: RolloutState | None, changed: RolloutState, what: str, act: Act
 ) -> RolloutState:
     """Write `changed` if the stored version is still the expected one; new step, new counts."""
-    with redis.pipeline() as pipe:
-        try:
-            pipe.watch(ROLLOUT)
-            stored = read(pipe)
-            if (stored and stored.version) != (expected and expected.version):
-                raise WatchError
-            seconds, micros = redis.time()  # type: ignore[misc]
-            newest: Any = pipe.xrevrange(EXPOSURES, count=1)
-            since = _text(newest[0][0]) if newest else "0-0"
-            changed = replace(
-                changed,
-                version=expected.version + 1 if expected else 1,
-                started_us=seconds * 1_000_000 + micros,
-                since=since,
-                begun=changed.begun or since,
-            )
-            pipe.multi()
-            pipe.hset(ROLLOUT, mapping={name: orjson.dumps(value) for name, value in asdict(changed).items()})
-            ended = expected.challenger if expected and what == "rollback" else None
-            entry = _entry(what, act, ended or changed.challenger or changed.champion, changed)
-            pipe.xadd(AUDIT, entry, maxlen=AUDIT_KEPT, approximate=True)
-            pipe.delete(*(HEALTH + arm for arm in ARMS))
-            pipe.execute()
-        except WatchError:
-            raise RolloutConflict(
-                f"rollout: changed by somebody else while `{what}` was under way; look at it and try again"
-            ) from None
+
+    def same(pipe: Any) -> bool:
+        stored = read(pipe)
+        return (stored and stored.version) == (expected and expected.version)
+
+    with commit(redis, ROLLOUT, same, RolloutConflict, what) as pipe:
+        seconds, micros = redis.time()  # type: ignore[misc]
+        newest: Any = pipe.xrevrange(EXPOSURES, count=1)
+        since = _text(newest[0][0]) if newest else "0-0"
+        changed = replace(
+            changed,
+            version=expected.version + 1 if expected else 1,
+            started_us=seconds * 1_000_000 + micros,
+            since=since,
+            begun=changed.begun or since,
+        )
+        pipe.multi()
+        pipe.hset(ROLLOUT, mapping={name: orjson.dumps(value) for name, value in asdict(changed).items()})
+        ended = expected.challenger if expected and what == "rollback" else None
+        entry = _entry(what, act, ended or changed.challenger or changed.champion, changed)
+        pipe.xadd(AUDIT, entry, maxlen=AUDIT_KEPT, approximate=True)
+        pipe.delete(*(HEALTH + arm for arm in ARMS))
     return changed
 
 

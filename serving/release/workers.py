@@ -4,6 +4,7 @@ A report ends by itself when its worker falls silent, so whoever reads them sees
 release is what they say, not what `endcap:rollout` asks for.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -12,6 +13,7 @@ import orjson
 from redis import Redis
 
 from feature_repo.clock import instant
+from feature_repo.online.changes import applied_ts
 from serving.release.state import RolloutState
 
 WORKERS, WORKER = "endcap:workers", "endcap:worker:"
@@ -33,6 +35,7 @@ class Report:
     since_us: int = 0
     loading: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
+    replays: bool = False  # the clock is the data's
 
     def serves(self, state: RolloutState) -> bool:
         """Champion and challenger are those that `state` names."""
@@ -79,6 +82,12 @@ def read(redis: Redis) -> list[Report]:
 def _report(told: Mapping[str, Any]) -> Report:
     """Also of a worker of another version, which may tell more."""
     return Report(**{one.name: told[one.name] for one in fields(Report) if one.name in told})
+
+
+def now(redis: Redis) -> int:
+    """The instant by which the workers answer, us: of the wall clock, or, where they replay, of the data."""
+    replay = any(report.replays for report in read(redis))
+    return (replay and applied_ts(redis)) or time.time_ns() // 1000
 
 
 def summary(reports: Sequence[Report], state: RolloutState | None) -> list[str]:

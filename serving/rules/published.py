@@ -14,10 +14,11 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from redis import Redis, WatchError
+from redis import Redis
 
 from feature_repo.errors import EndcapError
 from serving.release import state
+from serving.release.commit import commit
 from serving.release.state import Act
 from serving.rules.document import NOTHING, Document, parse, render
 
@@ -123,30 +124,21 @@ def documents(found: Published) -> tuple[Document, Document | None]:
 
 
 def _commit(redis: Redis, seen: Published, changed: Published, what: str, act: Act) -> Published:
-    with redis.pipeline() as pipe:
-        try:
-            pipe.watch(RULES)
-            if read(pipe) != seen:
-                raise WatchError
-            held: Any = pipe.hkeys(VERSIONS)
-            room = KEPT - (changed.version != seen.version)  # a shadow is no version
-            old = sorted((int(key) for key in held), reverse=True)[room:]
-            told = {"rules_version": changed.version, "shadow": changed.shadow_name}
-            pipe.multi()
-            values = {"version": changed.version, "reverts_to": changed.reverts_to}
-            texts = {"document": changed.document, "shadow": changed.shadow or b""}
-            pipe.hset(RULES, mapping={**values, **texts})
-            if changed.version != seen.version:
-                kept = {"document": changed.document.decode(), "reverts_to": changed.reverts_to}
-                pipe.hset(VERSIONS, str(changed.version), orjson.dumps(kept).decode())
-            if old:
-                pipe.hdel(VERSIONS, *map(str, old))
-            state.record(pipe, what, replace(act, numbers={**act.numbers, **told}))
-            pipe.execute()
-        except WatchError:
-            raise RulesConflict(
-                f"rules: changed by somebody else while `{what}` was under way; look at it and try again"
-            ) from None
+    with commit(redis, RULES, lambda pipe: read(pipe) == seen, RulesConflict, what) as pipe:
+        held: Any = pipe.hkeys(VERSIONS)
+        room = KEPT - (changed.version != seen.version)  # a shadow is no version
+        old = sorted((int(key) for key in held), reverse=True)[room:]
+        told = {"rules_version": changed.version, "shadow": changed.shadow_name}
+        pipe.multi()
+        values = {"version": changed.version, "reverts_to": changed.reverts_to}
+        texts = {"document": changed.document, "shadow": changed.shadow or b""}
+        pipe.hset(RULES, mapping={**values, **texts})
+        if changed.version != seen.version:
+            kept = {"document": changed.document.decode(), "reverts_to": changed.reverts_to}
+            pipe.hset(VERSIONS, str(changed.version), orjson.dumps(kept).decode())
+        if old:
+            pipe.hdel(VERSIONS, *map(str, old))
+        state.record(pipe, what, replace(act, numbers={**act.numbers, **told}))
     return changed
 
 

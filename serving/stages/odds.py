@@ -119,7 +119,8 @@ class Profit:
         """By (1 - weight) * relevance + weight * expected profit, both scaled to 0..1; itself at 0.
 
         Expected profit is the chance of a click times the margin, a share of the price. A product without a
-        margin has the mean of the other candidates: it is neither helped nor harmed.
+        margin has the mean of the other candidates: it is neither helped nor harmed. Chances of which all of
+        a surface are wrong by one factor give the same order: the scale of 0..1 is that of this list.
         """
         if not self.weight or not self.chances.known or not len(ranked.rows):
             return ranked

@@ -224,6 +224,22 @@ def test_the_tail_reads_on_where_it_stopped(streams: Redis) -> None:
     assert counts(again) == (0, 0)
 
 
+def test_lists_do_not_run_ahead_of_their_clicks_where_the_log_of_events_is_long(
+    streams: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("monitoring.experiment.tail.BATCH", 2)
+    ms = 1_700_000_000_000
+    streams.xadd("endcap:exposures", {"exposure": orjson.dumps(shown("r1"))}, id=f"{ms}-0")
+    looks = [event("product_viewed", "c", NOON + n) for n in range(9)]
+    for n, one in enumerate([*looks, click("r1", "a")]):
+        streams.xadd("endcap:events:0", {"event": orjson.dumps(one)}, id=f"{ms + n + 1}-0")
+    later = ms + 3 * 3_600_000  # r1 is too old for a click by then
+    streams.xadd("endcap:exposures", {"exposure": orjson.dumps(shown("r2"))}, id=f"{later}-0")
+    tail, feedback = Tail(streams), Feedback(PARAMS)
+    assert tail.feed(feedback) == 12 and tail.exposures_at == f"{later}-0"
+    assert counts(feedback)[0] == 1
+
+
 def test_the_job_writes_a_row_per_slot_and_the_rates(
     streams: Redis,
     redis_url: str,

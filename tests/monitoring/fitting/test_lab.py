@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from monitoring.fitting.reliability import PRIOR, clicked, reliability
 from monitoring.fitting.relisted import Answers
 from monitoring.fitting.showroom import Showroom
 from pipelines.protocol.served import _batch
-from pipelines.rules import lab_table
+from pipelines.rules import lab_table, margin
 from serving.live.exposures import SERVED, decode, encode, sample
 from serving.pipeline import recommend, visitor_of
 from serving.release import bundle
-from serving.stages.odds import Chances
+from serving.stages.odds import Chances, Profit
+from serving.stages.steering import UNSTEERED
 from serving.types import Answer, Request
 
 HELD = {"pin": {"items": ["item-11"], "slots": [2]}}
@@ -47,10 +49,24 @@ def logged(
         request = Request(surface, session_id=f"s{n}", items=beside)
         asked = steering(*held, request=request)
         served = recommend(request, room.bundle, visitor_of(request, NOW, None, None), ITEMS, asked)
-        answer = Answer(f"r{n}", request.surface, served.slots, "champion", "b", "live", None, None, 1.0)
+        answer = Answer(
+            f"{surface} {n}", request.surface, served.slots, "champion", "b", "live", None, None, 1.0
+        )
         meta = sample(request, answer, NOW, served, ITEMS, rules=1)
         redis.xadd(SERVED, encode(meta, served.ranked.matrix))
     return meta
+
+
+def shown_and_clicked(redis: Redis, answers: list[Any]) -> None:
+    """Two products of each list beside a product are clicked, none of the homepage's."""
+    for at, answer in enumerate(answers):
+        who, question = f"u{at}", answer.request_id
+        told = {"request_id": question, "ts": NOW, "unit": who, "session_id": who, "arm": "champion"}
+        told |= {"surface": answer.request.surface, "items": answer.shown}
+        redis.xadd("endcap:exposures", {"exposure": orjson.dumps(told)})
+        for item in answer.shown[: 2 if answer.request.surface == "pdp_fbt" else 0]:
+            click = {"event_id": f"{at} {item}", "event_ts": NOW + 1, "type": "click", "item_id": item}
+            append(redis, 0, orjson.dumps(click | {"session_id": who, "request_id": question}))
 
 
 def test_what_held_is_made_again_and_a_draft_is_told_rule_by_rule(redis_url: str, room: Showroom) -> None:
@@ -69,6 +85,24 @@ def test_what_held_is_made_again_and_a_draft_is_told_rule_by_rule(redis_url: str
     assert rules["r0"]["loses"][0]["item_id"] == best
     assert [(rules[name]["held"], rules[name]["dead"]) for name in ("r1", "r2")] == [(4, True), (0, True)]
     assert {"item_id": best, "title": f"Title [of] {best}", "slots": -4} in found["lose"]
+    lab_table.show(found)
+
+
+def test_each_rule_is_told_what_it_does_to_clicks_margin_and_coverage(redis_url: str, room: Showroom) -> None:
+    redis = Redis.from_url(redis_url)
+    told = Profit(0.0, Chances(odds=(-9.0, 9.0), chance=(0.01, 0.9)))
+    room = replace(room, bundle=replace(room.bundle, profit=told))
+    shown = logged(redis, room)["judged"]["shown"]
+    sold_out = {"block": {"where": {"item_id": ["item-9"]}}}
+    draft = document({"block": {"where": {"item_id": shown[:2]}}}, sold_out)
+    found = lab.run(redis, room, document(), draft, NOW, 100)
+    worse, idle = (one["expected"] for one in found["rules"])
+    for name in ("ctr_change", "margin_per_impression_change"):
+        assert worse[name] == pytest.approx(found["expected"][name])
+    mean, low, high = worse["margin_per_impression_change"]
+    assert low <= mean <= high and mean != 0
+    assert idle["ctr_change"] == idle["margin_per_impression_change"] == [0.0, 0.0, 0.0]
+    assert found["rules"][1]["products"] == [found["products"][1]] * 2 and found["catalogue"] == len(ITEMS)
     lab_table.show(found)
 
 
@@ -97,20 +131,8 @@ def test_chances_are_held_against_what_was_clicked_and_corrected_by_surface(
     for surface in ("homepage_hero", "pdp_fbt"):
         logged(redis, room, answers=n, surface=surface)
     entries: Any = redis.xrange(SERVED)
-    for at, answer in enumerate(answers := list(Answers(entries, room))):
-        answer.request_id = f"q{at}"  # of both surfaces apart
-        told = {
-            "request_id": f"q{at}",
-            "ts": NOW,
-            "unit": f"u{at}",
-            "session_id": f"u{at}",
-            "arm": "champion",
-        }
-        told |= {"surface": answer.request.surface, "items": answer.shown}
-        redis.xadd("endcap:exposures", {"exposure": orjson.dumps(told)})
-        for item in answer.shown[: 2 if answer.request.surface == "pdp_fbt" else 0]:
-            click = {"event_id": f"{at} {item}", "event_ts": NOW + 1, "type": "click", "item_id": item}
-            append(redis, 0, orjson.dumps(click | {"session_id": f"u{at}", "request_id": f"q{at}"}))
+    answers = list(Answers(entries, room))
+    shown_and_clicked(redis, answers)
     flat = Chances(odds=(-99.0, 99.0), chance=(1 / 12, 1 / 12))  # one click a list is expected
     found = reliability(answers, clicked(redis, entries), flat)
     assert found is not None and found["answers"] == 2 * n
@@ -120,6 +142,27 @@ def test_chances_are_held_against_what_was_clicked_and_corrected_by_surface(
     assert found["factor"]["pdp_fbt"] == pytest.approx((2 * n + PRIOR) / (n + PRIOR), rel=0.02)
     assert found["factor"]["homepage_hero"] == pytest.approx(PRIOR / (n + PRIOR), rel=0.02)
     assert reliability(answers[:5], clicked(redis, entries), flat) is None
+
+
+def test_the_margins_picture_is_corrected_too_and_of_surfaces_that_the_weight_alone_orders(
+    redis_url: str, room: Showroom
+) -> None:
+    redis, n = Redis.from_url(redis_url), 40
+    flat = Chances(odds=(-99.0, 99.0), chance=(1 / 12, 1 / 12))
+    room = replace(room, bundle=replace(room.bundle, profit=Profit(0.0, flat)))
+    for surface in ("homepage_hero", "pdp_fbt"):
+        logged(redis, room, answers=n, surface=surface)
+    entries: Any = redis.xrange(SERVED)
+    before = margin.traded(redis, room, (0.0, 1.0), 100, NOW)
+    assert (before["answers"], before["crafted"], before["factor"]) == (n, n, {})
+    assert [one["ctr"] for one in before["weights"]] == pytest.approx([1 / 12] * 2)
+    assert before["weights"][0]["margin"] < before["weights"][1]["margin"]
+    shown_and_clicked(redis, list(Answers(entries, room)))
+    after = margin.traded(redis, room, (0.0,), 100, NOW)
+    assert after["weights"][0]["ctr"] == pytest.approx(PRIOR / (n + PRIOR) / 12, rel=0.02)
+    pdp = next(one for one in Answers(entries, room) if one.crafted)
+    weighed = Profit(1.0, Chances(odds=(-9.0, 9.0), chance=(0.01, 0.9)))
+    assert pdp.list(room.bundle.diversify, UNSTEERED, weighed) == pdp.list(room.bundle.diversify, UNSTEERED)
 
 
 def test_what_a_rule_pinned_is_in_no_training_row(redis_url: str, room: Showroom) -> None:

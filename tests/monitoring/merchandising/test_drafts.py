@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import redis
-from shops.rules import IDS, ITEMS
+from shops.rules import IDS, ITEMS, NOW
 from shops.storefront import StillFeatures
 from shops.tiny_bundle import make
 from starlette.testclient import TestClient
 
+from feature_repo.online.changes import APPLIED_TS
 from feature_repo.params import load
 from feature_repo.persons.privacy import persons
 from monitoring.console.app import build_app
@@ -24,7 +25,7 @@ from monitoring.fitting.showroom import Showroom
 from monitoring.merchandising import drafts, fittings
 from monitoring.merchandising.fittings import Fittings
 from monitoring.pages.desk import ROLES, Asked, ConsoleParams, Desk, Person
-from serving.release import bundle, state
+from serving.release import bundle, state, workers
 from serving.rules import published
 
 PIN = {"rules": [{"id": "hero", "do": {"pin": {"items": ["item-11"], "slots": [0]}}}]}
@@ -140,6 +141,24 @@ def test_the_preview_has_the_list_before_and_after_with_titles_as_text(desk: Des
         and "sandbox" in picture.headers["content-security-policy"]
     )
     assert client.get("/picture/%3Cscript%3E", headers=bearer).status_code == 200
+
+
+def test_a_campaign_to_come_is_seen_as_it_will_be_by_the_clock_of_the_shop(desk: Desk) -> None:
+    window = {"from": "2023-12-01T00:00:00+01:00", "until": "2023-12-27T00:00:00+01:00"}
+    rules = [*PIN["rules"], {"id": "sold", "do": {"floor": {"stock": 1}}}]
+    rules[0] = rules[0] | {"when": window}
+    form = {"document": json.dumps({"rules": rules}), "surface": "homepage_hero"}
+    assert "is over" in str(fittings.checked(desk, form["document"])[1])  # by the wall clock
+    desk.redis.set(APPLIED_TS, NOW)
+    workers.write(desk.redis, workers.Report("m:1", replays=True), 60)
+    assert workers.now(desk.redis) == NOW and "is over" not in str(
+        fittings.checked(desk, form["document"])[1]
+    )
+    client = TestClient(build_app(desk, {role: role for role in ROLES}))
+    bearer = {"Authorization": "Bearer merchandiser"}
+    page = client.post("/rules/preview", data=form, headers=bearer).text
+    assert "as of 2023-11-30 23:00" in page and 'class="tag accent">hero' in page
+    assert "2023-11-14 22:13" in client.get("/rules/draft", headers=bearer).text
 
 
 def test_a_page_of_the_lab_without_a_logged_answer_says_so(desk: Desk) -> None:

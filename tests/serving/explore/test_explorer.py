@@ -250,3 +250,20 @@ async def test_what_one_worker_has_shown_no_other_explores_until_the_next_offer(
         await worker.poll()
     assert left(other) == ["item-50", "item-55"]
     assert left(one) == ["item-50"]  # it was shown: one impression is what it lacked
+
+
+def test_a_look_reads_what_is_new_and_another_offer_from_its_start(redis_url: str) -> None:
+    redis = Redis.from_url(redis_url)
+    offer, shown = budget.OnOffer(7, ("item-50",)), [f"item-{number}" for number in range(5_000)]
+    budget.publish(redis, offer)
+    assert budget.exchanged(redis, shown, offer, 0) == (offer, shown)
+
+    def sent() -> int:
+        return int(redis.info("stats")["total_net_output_bytes"])  # type: ignore[index]
+
+    before = sent()
+    assert budget.exchanged(redis, ("new",), offer, len(shown)) == (offer, ["new"])
+    assert sent() - before < 20_000  # mostly what INFO itself says; all that was shown is 60 kB
+    other = budget.OnOffer(8, ("item-51",))
+    budget.publish(redis, other)
+    assert budget.exchanged(redis, ("first",), offer, len(shown)) == (other, ["first"])

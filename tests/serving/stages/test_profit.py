@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from shops.tiny_bundle import catalogue, matrix
@@ -51,6 +53,15 @@ def test_a_product_without_a_margin_is_neutral() -> None:
     same[::3] = np.nan
     found = Profit(0.7, KNOWN).weigh(ranked(), shop(same), "homepage_hero")
     assert found.rows.tolist() == ranked().rows.tolist()
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("factor", (0.57, 1.23, 3.0))
+def test_chances_that_are_wrong_by_one_factor_order_a_surface_alike(weight: float, factor: float) -> None:
+    items = shop(np.random.default_rng(2).random(N))
+    off = replace(KNOWN, chance=tuple(factor * one for one in KNOWN.chance))
+    told, right = (Profit(weight, one).weigh(ranked(), items, "homepage_hero") for one in (off, KNOWN))
+    assert told.rows.tolist() == right.rows.tolist()
 
 
 def test_rules_weigh_what_the_margin_has_ordered() -> None:
