@@ -16,7 +16,6 @@ from feature_repo.files import read_json
 from feature_repo.params import load, shop
 
 HOST = "127.0.0.1"  # whoever wants other machines to reach a port puts a proxy in front of it
-SECRET = "secret"  # in tokens.json: who sends it is one of the shop's own servers
 PORTS = ("redis_port", "service_port", "console_port", "storefront_port")
 SECRET, PUBLISHABLE, CATALOGUE = "secret", "publishable", "catalogue"  # in tokens.json, what each opens
 MOST_VALID = 2  # of a name at a time: the key that comes and the one that goes

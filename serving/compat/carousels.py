@@ -11,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from feature_repo.events import SURFACES
+from serving.access.credentials import Guessable
 from serving.compat.receipts import JSON
 from serving.errors import RequestError
 from serving.http.api import Desk, Handler, read_body
@@ -18,7 +19,7 @@ from serving.http.callers import admitted
 from serving.http.requests import MAX_LIMIT, build, parse_json, parse_object, query_pairs
 from serving.payloads.payload import fields, first, listed
 from serving.payloads.terms import Terms
-from serving.types import Answer, Slot
+from serving.types import Answer, Request, Slot
 
 DEFAULT_N = 10  # of Gorse and Metarank
 NO_CATEGORY = "no category: a list of one category alone is not made here; ask POST /v1/rank with its items"
@@ -55,7 +56,8 @@ def _gorse_user(surface: str) -> Handler:
     async def handler(http: HttpRequest, desk: Desk) -> Response:
         n, offset = _page(http)
         user = http.path_params.get("user_id")
-        asked = {"surface": surface, "user_id": user, "session_id": user, "limit": n + offset}
+        visit = None if user is None else Guessable(user)
+        asked = {"surface": surface, "user_id": user, "session_id": visit, "limit": n + offset}
         answer = await _list(http, desk, asked)
         slots = answer.items[offset:]
         scored = user is None or http.headers.get("x-api-version") == "2"
@@ -109,7 +111,7 @@ def _metarank_rank(terms: Terms) -> Handler:
         if not items:
             raise RequestError("items", given, 'a list of objects as {"id": "item1"}')
         asked = {"surface": _surface(http, terms.lists.ranked), "items": items}
-        request = build({**asked, **_ids(body)}, desk.params.max_items)
+        request = _request(desk, {**asked, **_ids(body)})
         answer = await desk.storefront.rank(request, admitted(http, desk.keys, desk.gate, request))
         known = {slot.item_id for slot in answer.items}
         least = min((slot.score for slot in answer.items), default=0.0)
@@ -121,12 +123,17 @@ def _metarank_rank(terms: Terms) -> Handler:
 
 
 async def _list(http: HttpRequest, desk: Desk, asked: Mapping[str, Any]) -> Answer:
-    request = build(asked, desk.params.max_items)
+    request = _request(desk, asked)
     toll = admitted(http, desk.keys, desk.gate, request)
     if http.method == "HEAD":
         toll.settle_here()
         raise Unseen
     return await desk.storefront.recommend(request, toll)
+
+
+def _request(desk: Desk, asked: Mapping[str, Any]) -> Request:
+    visit = desk.keys.visit(asked.get("session_id"))
+    return build({**asked, "session_id": visit}, desk.params.max_items)
 
 
 def _surface(http: HttpRequest, usual: str) -> str:
@@ -138,7 +145,7 @@ def _surface(http: HttpRequest, usual: str) -> str:
 def _ids(body: Mapping[str, Any]) -> dict[str, Any]:
     """As serving/payloads/metarank.py calls the shopper and the visit of its events."""
     user, visit = first(body.get("user")), first(body.get("session"))
-    return {"user_id": user or visit, "session_id": visit or user}
+    return {"user_id": user or visit, "session_id": visit or (user and Guessable(user))}
 
 
 def _page(http: HttpRequest) -> tuple[int, int]:

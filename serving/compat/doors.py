@@ -48,6 +48,9 @@ EVENTS: tuple[tuple[str, str, tuple[str, ...], System], ...] = (
 """System, address below its door, methods, how its bodies are read."""
 
 
+IN_THEIR_WORDS = REFUSALS | {remote_flags.OFREP: remote_flags.refused}
+
+
 def routes(terms: Terms) -> list[Route]:
     """The routes of the doors that are open."""
     found = [
@@ -75,13 +78,11 @@ def _door(system: str, path: str, handler: Handler, *methods: str) -> Route:
         except Unseen:
             return Response(headers={"Cache-Control": "private, no-store"})
         except RequestError as error:
-            if system == remote_flags.OFREP:
-                return remote_flags.refused(error)
-            if system not in REFUSALS or error.status == 429:
+            if system not in IN_THEIR_WORDS or error.status == 429:
                 raise
             desk.gate.refused(address(http))
             prometheus.COMPAT.labels(system, "unreadable").inc()
-            return REFUSALS[system](error)
+            return IN_THEIR_WORDS[system](error)
 
     return Route(f"/compat/{system}{path}", guarded(f"compat/{system}", admitted), methods=list(methods))
 
@@ -143,6 +144,7 @@ async def take(http: HttpRequest, body: Any, system: str, read: System, terms: T
         source = source_of(http, desk.keys, desk.gate, events, dropped=taken.dropped.total())
         for event in events:  # no payload of theirs has a proof: the visit's deed, and no shopper's
             event["user_id"] = event["user_id"] if source.owns(event["user_id"]) else None
+            event["session_id"] = desk.keys.visit(event["session_id"])
         receipt = await desk.ingress.accept(events, clock, source)
         for fault in receipt.rejected:
             taken.rejected.append({"index": sources[fault["index"]], "error": fault["error"]})

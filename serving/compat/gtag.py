@@ -38,12 +38,13 @@ def translate(hit: Any, terms: Terms) -> list[dict[str, Any]]:
     """As the same event of the Measurement Protocol.
 
     Page load (`_p`), count of what it sent (`_s`) and line tell an event from its repeat. Whoever denied
-    storage, of ads or of analytics (`gcs`: G1, then 0 or 1 of each), or personalized ads (`npa`), refused.
+    storage of analytics (`gcs`: G1, then 0 or 1 for ads' storage and for analytics') or personalized ads
+    (`npa`), refused; no cookies for ads, alone, says nothing of a shop's own shelves.
     """
     told = fields(hit)
     params = {n.partition(".")[2]: v for n, v in told.items() if n.startswith(("ep.", "epn."))}
     numbered = {int(found[1]): v for n, v in told.items() if (found := _PRODUCT.fullmatch(n))}
-    refused = text(told.get("npa")) == "1" or "0" in (text(told.get("gcs")) or "")[2:]
+    refused = text(told.get("npa")) == "1" or (text(told.get("gcs")) or "")[3:4] == "0"
     return measurement.translate(
         {
             "client_id": told.get("cid"),

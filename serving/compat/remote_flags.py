@@ -64,7 +64,7 @@ async def _asked(http: HttpRequest, desk: Desk) -> Request:
     place = {name: context[name] for name in ("device", "country") if context.get(name) is not None}
     told = {"surface": context.get("surface", ANYWHERE), who: context["targetingKey"], "context": place}
     request = build(told, desk.params.max_items)
-    admitted(http, desk.keys, desk.gate, request)
+    admitted(http, desk.keys, desk.gate, request).settle_here()
     return request
 
 

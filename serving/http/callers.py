@@ -19,6 +19,7 @@ from serving.http.requests import query_pairs
 from serving.types import Request
 
 IN_ADDRESS = f"{PARAMETER}=".encode()
+UNTOLD = 1 << 40  # bytes of a body whose length nobody told
 
 
 def shown(http: HttpRequest) -> Sent:
@@ -68,8 +69,10 @@ def admitted(http: HttpRequest, keys: Keys, gate: TollGate, *requests: Request) 
 
 def require_manners(http: HttpRequest, keys: Keys, gate: TollGate) -> None:
     """RequestError 429, before a body is read, of an address that was refused too often, unless trusted."""
+    told = http.headers.get("content-length", "0")
+    size = int(told) if told.isascii() and told.isdigit() and len(told) <= 12 else UNTOLD
     try:
-        gate.require_manners(address(http))
+        gate.require_manners(address(http), UNTOLD if "transfer-encoding" in http.headers else size)
     except RequestError:
         if not caller_of(http, keys).trusted:
             raise

@@ -24,7 +24,7 @@ def translate(row: Any, terms: Terms) -> list[dict[str, Any]]:
     kind = terms.words.get((text(told.get("FeedbackType")) or "").lower())
     if kind is None:
         raise Dropped(UNKNOWN)
-    ids = identity.visitor(told.get("UserId")).ids()
+    ids = identity.visitor(None, told.get("UserId")).ids()
     when, item = first(told.get("Timestamp")), first(told.get("ItemId"))
     return [
         {

@@ -12,6 +12,7 @@ import orjson
 
 from feature_repo.events import is_id
 from feature_repo.vocabulary.naming import event_id
+from serving.access.credentials import Guessable
 from serving.payloads.payload import NOBODY, Dropped, first
 
 LONGEST = 256  # characters of an id
@@ -35,7 +36,8 @@ class Visitor(NamedTuple):
         whose = self.device or self.user
         if whose is None:
             raise Dropped(NOBODY)
-        return {"user_id": self.user or whose, "session_id": f"{whose}.{self.visit}" if self.visit else whose}
+        visit = f"{whose}.{self.visit}" if self.visit else whose
+        return {"user_id": self.user or whose, "session_id": visit if self.device else Guessable(visit)}
 
 
 def visitor(device: Any, user: Any = None, visit: Any = None) -> Visitor:

@@ -40,7 +40,7 @@ def translate(event: Any, terms: Terms) -> list[dict[str, Any]]:
     if kind not in ("ranking", "interaction"):
         raise Dropped(UNKNOWN)
     user, visit = first(told.get("user")), first(told.get("session"))
-    ids = identity.visitor(visit or user).ids() | {"user_id": user or visit}
+    ids = identity.visitor(visit, user).ids()
     base = {**ids, "event_ts": moment(told.get("timestamp"))}
     known = values_of(told)
     if kind == "interaction":

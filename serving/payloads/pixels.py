@@ -76,8 +76,9 @@ def _variants(
 ) -> list[tuple[Mapping[str, Any], Any]]:
     """Variants and how many of each, None where the event does not tell."""
     if kind == "purchase_completed":
-        bought = lines(checkout.get("lineItems"))
-        return [(fields(line.get("variant")), line.get("quantity")) for line in bought]
+        bought = [line for line in lines(checkout.get("lineItems")) if line.get("variant") is not None]
+        lines(bought)  # a tip alone has no variant, and is no product
+        return [(fields(line["variant"]), line.get("quantity")) for line in bought]
     if kind == "impression":
         return [(variant, None) for variant in lines(fields(data.get("collection")).get("productVariants"))]
     if kind == "product_viewed":

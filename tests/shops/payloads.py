@@ -42,6 +42,57 @@ LINES = (
 )
 
 
+def pixels_of(iso: str) -> list[dict[str, Any]]:
+    """Standard events of Shopify's Web Pixels, as complete as its published types but for `context`."""
+    euros = {"amount": 9.9, "currencyCode": "EUR"}
+    product = dict.fromkeys(("type", "untranslatedTitle")) | {"id": "7", "title": "Tee", "vendor": "V"}
+    variant = {
+        **dict.fromkeys(("title", "untranslatedTitle"), "Green"),
+        "id": "41",
+        "sku": "TEE-G",
+        "price": euros,
+        "image": {"src": None},
+        "product": product | {"url": "/products/tee?variant=41"},
+    }
+    line = {"title": "Tee", "quantity": 2, "variant": variant, "finalLinePrice": {**euros, "amount": 19.8}}
+    line |= {"id": "l1", "discountAllocations": [], "properties": [], "sellingPlanAllocation": None}
+    tip = line | {"id": "l2", "title": "Tip", "quantity": 1, "variant": None}
+    untold = ("billingAddress", "shippingAddress", "shippingLine", "delivery", "phone", "smsMarketingPhone")
+    checkout = {
+        **dict.fromkeys(untold),
+        **{name: [] for name in ("attributes", "discountApplications", "transactions")},
+        **dict.fromkeys(("subtotalPrice", "totalPrice", "totalTax", "discountsAmount"), euros),
+        **dict.fromkeys(("buyerAcceptsEmailMarketing", "buyerAcceptsSmsMarketing"), False),
+        "lineItems": [line, tip],
+        "token": "tok",
+        "email": "jo@example.com",
+        "currencyCode": "EUR",
+        "localization": {
+            "country": {"isoCode": "DE"},
+            "language": {"isoCode": "de"},
+            "market": {"handle": None, "id": None},
+        },
+        "order": {"id": "gid://shopify/Order/99", "customer": None},
+    }
+    in_cart = {"quantity": 1, "merchandise": variant, "cost": {"totalAmount": euros}}
+    sale = {"id": "5", "title": "Sale", "productVariants": [variant]}
+    data = (
+        ("product_viewed", {"productVariant": variant}),
+        ("product_added_to_cart", {"cartLine": in_cart}),
+        ("product_added_to_cart", {"cartLine": None}),
+        ("collection_viewed", {"collection": sale}),
+        ("search_submitted", {"searchResult": {"query": "tee", "productVariants": [variant]}}),
+        ("checkout_completed", {"checkout": checkout}),
+        ("product_removed_from_cart", {"cartLine": in_cart}),
+        ("cart_viewed", {"cart": None}),
+    )
+    told = {"type": "standard", "clientId": "c1", "timestamp": iso, "context": {"document": {}}}
+    return [
+        {**told, "id": f"x{n}", "name": name, "seq": n, "data": value}
+        for n, (name, value) in enumerate(data, 1)
+    ]
+
+
 def payloads(at: datetime) -> dict[str, tuple[str, System, Any]]:
     us = int(at.timestamp() * 1e6)
     iso, ms = at.astimezone(UTC).isoformat().replace("+00:00", "Z"), us // 1000
@@ -156,44 +207,7 @@ def payloads(at: datetime) -> dict[str, tuple[str, System, Any]]:
             {**tracked, "e": "pv", "eid": "e3"},
         ],
     }
-    variant = {
-        "id": "41",
-        "sku": "TEE-G",
-        "title": "Green",
-        "price": {"amount": 9.9, "currencyCode": "EUR"},
-        "product": {"id": "7", "title": "Tee", "vendor": "V", "url": "/products/tee?variant=41"},
-    }
-    pixel = {"type": "standard", "clientId": "c1", "timestamp": iso, "context": {"document": {}}}
-    lines = [{"id": "l1", "quantity": 2, "variant": variant, "finalLinePrice": {"amount": 19.8}}]
-    checkout = {
-        "lineItems": lines,
-        "token": "tok",
-        "email": "jo@example.com",
-        "order": {"id": "gid://shopify/Order/99"},
-    }
-    shopify = [
-        {**pixel, "id": "x1", "name": "product_viewed", "data": {"productVariant": variant}},
-        {
-            **pixel,
-            "id": "x2",
-            "name": "product_added_to_cart",
-            "data": {"cartLine": {"quantity": 1, "merchandise": variant}},
-        },
-        {**pixel, "id": "x3", "name": "product_added_to_cart", "data": {"cartLine": None}},
-        {
-            **pixel,
-            "id": "x4",
-            "name": "collection_viewed",
-            "data": {"collection": {"id": "5", "title": "Sale", "productVariants": [variant]}},
-        },
-        {**pixel, "id": "x5", "name": "search_submitted", "data": {"searchResult": {"query": "tee"}}},
-        {
-            **pixel,
-            "id": "x6",
-            "name": "checkout_completed",
-            "data": {"checkout": {**checkout, "lineItems": lines}},
-        },
-    ]
+    shopify = pixels_of(iso)
     ranked = {"timestamp": str(ms), "user": "u1", "session": "s1"}
     meta = [
         {"event": "item", "id": "i", "timestamp": str(ms), "item": "item1", "fields": []},

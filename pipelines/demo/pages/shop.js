@@ -3,7 +3,7 @@
   if (!window.endcap) return; // the service does not answer: the page is whole as it came
   const WHY = {
     covisit: "often looked at together", ease: "often looked at together", als: "liked by shoppers like you", tower: "like what you looked at",
-    popular: "popular now", fresh: "new in the shop", shown: "you looked at it", reorder: "bought before", tail: "rarely seen", next: "often looked at next",
+    popular: "popular now", fresh: "new in the shop", shown: "shown to you before", reorder: "bought before", tail: "rarely seen", next: "often looked at next",
     attractive: "many who see it want it", together: "bought together", carted: "bought after a look at this", links: "goes with it",
     coviews: "often looked at together", content: "much like it", bestsellers: "popular now", pin: "the shop's choice",
   };

@@ -132,8 +132,22 @@ def test_where_proofs_are_asked_for_another_systems_client_names_shoppers_by_the
             "RowAffected": 1
         }
         (event,) = [one for one in entries(shop) if one not in before]
-        assert (event["user_id"], event["session_id"]) == (owner, "ann")
+        assert event["user_id"] == owner and "ann" not in event["session_id"]
         read = {**read, "ItemId": "item-2"}
+    hidden, asked_of, rows = event["session_id"], set(), shop.features.read
+
+    async def reading(user: str | None, visit: str | None, *more: Any, **named: Any) -> Any:
+        asked_of.add((user, visit))
+        return await rows(user, visit, *more, **named)
+
+    shop.features.read = reading  # type: ignore[method-assign]
+    assert shop.client.get(path, headers={"X-API-Key": SECRET_KEY}).status_code == 200
+    ranked = {"user": "ann", "items": [{"id": "item-5"}]}
+    assert shop.client.post("/compat/metarank/rank/x", json=ranked, headers=SECRET).status_code == 200
+    assert asked_of == {("ann", hidden)}  # the doors find it; whoever guesses "ann" finds another
+    device = {"client_id": "1.2", "events": [{"name": "view_item", "params": {"items": [{"item_id": "a"}]}}]}
+    assert shop.client.post("/compat/ga4/mp/collect", json=device).status_code == 204
+    assert "1.2" in {one["session_id"] for one in entries(shop)}  # made at random, and known to its page
 
 
 def entries(shop: Shop) -> list[dict[str, Any]]:

@@ -10,16 +10,20 @@ from hypothesis import strategies as st
 from redis import Redis
 from shops.storefront import HERO, SECRET, Shop, ask, make_home, metric, open_shop
 from starlette.requests import Request as HttpRequest
-from starlette.testclient import TestClient
 
 from feature_repo.errors import ParamsError
+from feature_repo.persons.pseudonyms import Persons
 from serving.access.credentials import Caller
 from serving.access.tolls import BUCKET, PLACE, Bucket, LocalRates, Rate, Rates, RatesOf, TollGate
 from serving.errors import RequestError
+from serving.flags.evaluations import Evaluations
+from serving.flags.flagbook import Flagbook
 from serving.http.callers import address
 
 SLOW = Rate(per_s=1.0, burst=3)
+STILL = Rate(per_s=0.01, burst=3)
 WIDE = Rate(per_s=1000.0, burst=1000)
+ALL_WIDE = RatesOf(key=WIDE, shopper=WIDE, address=WIDE)
 GATE = RatesOf(key=WIDE, shopper=SLOW, address=Rate(per_s=1.0, burst=2))
 ANYBODY = Caller("open")
 
@@ -156,18 +160,43 @@ def test_events_are_charged_as_told_whether_one_of_them_is_any_good(shop: Shop) 
         assert posted[-1].json()["error"]["field"] == "key"
 
 
-def test_an_address_that_is_refused_too_often_is_not_even_read(shop: Shop) -> None:
+def test_of_an_address_that_is_refused_too_often_only_what_is_small_is_read(shop: Shop) -> None:
+    """A neighbour behind the same address keeps his lists and his clicks."""
     desk = shop.client.app.state.desk
-    asked = (("/v1/recommend", b"{"), ("/compat/ga4/mp/collect", b"no json"), ("/v1/nowhere", b""))
-    shop.client.app.state.desk = replace(desk, gate=TollGate(Rates(GATE, GATE, SLOW)))
-    with TestClient(shop.client.app, client=("203.0.113.9", 1)) as far:
-        assert [far.post(path, content=body).status_code for path, body in asked] == [400, 204, 404]
-        refused = far.post("/v1/recommend", content=b"x" * 2_000_000)
-        assert (refused.status_code, refused.json()["error"]["field"]) == (429, "address")
-        assert "(refused)" in refused.text and refused.headers["retry-after"] == "1"
-        assert far.post("/compat/ga4/mp/collect", content=b"{}").status_code == 429
-        assert far.get("/v1/nowhere", headers=SECRET).status_code == 404  # the shop's own servers
-    assert shop.client.post("/v1/recommend", content=b"{").status_code == 400  # another address
+    ofrep = "/compat/ofrep/v1/evaluate/flags"
+    asked = (("/compat/ga4/mp/collect", b"no json"), (ofrep, b"{"), ("/v1/nowhere", b""))
+    large, view = b"x" * 5_000, {"type": "product_viewed", "session_id": "s9", "item_id": "item-1"}
+    shop.client.app.state.desk = replace(desk, gate=TollGate(Rates(ALL_WIDE, ALL_WIDE, STILL)))
+    far, behind = shop.client, shop.client._transport
+    behind.client = ("203.0.113.9", 1)  # type: ignore[attr-defined]
+    assert [far.post(path, content=body).status_code for path, body in asked] == [204, 404, 404]
+    refused = far.post("/v1/recommend", content=large)
+    assert (refused.status_code, refused.json()["error"]["field"]) == (429, "address")
+    assert "(refused)" in refused.text and int(refused.headers["retry-after"]) > 60
+    assert far.post("/compat/ga4/mp/collect", content=large).status_code == 429
+    assert far.post("/v1/events", content=iter([b"{}"])).status_code == 429  # as large as it likes
+    own = far.post("/v1/recommend", content=large, headers=SECRET)  # of the shop's servers
+    assert own.status_code == 400
+    assert far.post("/v1/recommend", content=b"{").status_code == 400
+    assert far.post("/v1/recommend", json=HERO).status_code == 200
+    assert far.get("/v1/recommend?surface=homepage_hero").status_code == 200
+    assert far.post("/v1/events", json={"events": [view]}).status_code == 202
+    behind.client = ("203.0.113.8", 1)  # type: ignore[attr-defined]
+    assert far.post("/v1/recommend", content=large).status_code == 400  # another address
+
+
+def test_evaluations_of_flags_are_charged_as_lists(shop: Shop) -> None:
+    app = shop.client.app
+    slow = RatesOf(key=WIDE, shopper=STILL, address=WIDE)
+    flags = Flagbook(shop.redis, lambda version: None)
+    app.state.desk = replace(
+        app.state.desk, gate=TollGate(Rates(slow, slow, WIDE)), evaluations=Evaluations(flags, Persons(), 0.0)
+    )
+    told = {"context": {"targetingKey": "ann"}}
+    for path, expected in (("", [200, 200, 200, 429]), ("/layout", [429])):
+        answers = [shop.post(f"/compat/ofrep/v1/evaluate/flags{path}", told) for _ in expected]
+        assert [one.status_code for one in answers] == expected
+        assert int(answers[-1].headers["retry-after"]) > 60
 
 
 def test_a_head_is_judged_and_charged_as_the_list_that_it_asks_for(shop: Shop) -> None:

@@ -76,8 +76,9 @@ GOLDEN: dict[str, tuple[list[tuple[Any, ...]], dict[str, int]]] = {
             ("impression", "tee", "c1", "c1", "x4", 9.9, D, 1, "Sale", D, D),
             ("search", D, "c1", "c1", "x5", D, D, D, D, D, "tee"),
             ("purchase_completed", "tee", "c1", "c1", "purchase:99:001", 9.9, 2, D, D, D, D),
+            ("remove_from_cart", "tee", "c1", "c1", "x7", 9.9, 1, D, D, D, D),
         ],
-        {"no_product": 1},
+        {"no_product": 1, "unknown_event": 1},
     ),
     "metarank": (
         [
