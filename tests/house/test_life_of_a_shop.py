@@ -8,6 +8,7 @@ shoppers did, a refresh.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -41,16 +42,24 @@ class Shop:
         command = " ".join(("endcap", *args))
         return run(self.clone, command, LONG_S, allowed, ENDCAP_REPLAY="1", **self.ports)
 
-    def told(self, *args: str) -> Any:
-        """What the command says as JSON, in its last line."""
-        return orjson.loads(self.endcap(*args, "--json").splitlines()[-1])
+    def told(self, *args: str) -> list[dict[str, Any]]:
+        """What the command says as JSON, line by line."""
+        return [orjson.loads(line) for line in self.endcap(*args, "--json").splitlines() if line]
 
-    def history(self) -> list[dict[str, Any]]:
-        """Releases, the newest first."""
-        return [orjson.loads(line) for line in self.endcap("rollout", "history", "--json").splitlines()]
+    def serves(self) -> str:
+        """The digest of the champion; there is no challenger."""
+        state = self.told("rollout", "status")[0]
+        assert state["challenger"] is None
+        found: str = state["champion"]["digest"]
+        return found
 
-    def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.told("rollout", "status")
+    def retrained(self) -> dict[str, Any]:
+        """How a retrain went, whose shadow sees the shoppers who come meanwhile."""
+        work = threading.Thread(target=self.endcap, args=("retrain",), kwargs={"allowed": (0, 1)})
+        work.start()
+        while work.is_alive():
+            self.visited_by(50)
+        found: dict[str, Any] = orjson.loads((self.clone / "run/simulated/retrain.json").read_bytes())
         return found
 
     def visited_by(self, shoppers: int) -> Observed:
@@ -74,6 +83,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     params["gate"] |= {"min_queries": 50, "min_ratio": 0.5, "min_coverage": 0.1, "tolerance": 0.5}
     params["router"] |= {"holdout_share": 0.1}  # of few shoppers, enough to be compared with
     params["refresh"] |= {"min_queries": 30}
+    params["rollout"]["switches"] |= {"p99_ms": 2_000.0}  # how busy the machine is decides nothing
     (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     commit(clone)
     found = Shop(clone)
@@ -92,29 +102,30 @@ def test_releases_of_a_shop_from_the_first_to_the_third(shop: Shop) -> None:
     assert "in the shadow" in good and "in the shadow" in bad
     assert good.count("ADVANCE: ") == 3 and "ROLLBACK: " not in good
     assert "ROLLBACK: " in bad
-    champion = shop.state()["champion"]
-    assert (
-        champion == orjson.loads((shop.clone / "data/bundles/candidate/manifest.json").read_bytes())["digest"]
-    )
+    champion = shop.serves()
+    candidate = shop.clone / "data/bundles/candidate/manifest.json"
+    assert champion == orjson.loads(candidate.read_bytes())["digest"]
 
     shop.visited_by(1_500)
-    worth = shop.told("experiment", "results", "holdout")
+    worth = shop.told("experiment", "results", "holdout")[0]
+    assert min(worth["visitors"].values()) > 100 and not worth["void"]
     ctr = {line["metric"]: line for line in worth["lines"]}["ctr"]
-    assert ctr["visitors"] > 500 and ctr["upper"] > 0 and ctr["verdict"] in ("better", "unclear")
+    assert ctr["lower"] < ctr["estimate"] < ctr["upper"] and ctr["verdict"] in ("better", "worse", "open")
 
-    summary = shop.told("retrain", "--why", "'a day later'")
-    assert summary["outcome"] == "on trial" and summary["events"] > 3_000 and summary["moved_days"] >= 1
+    summary = shop.retrained()
+    assert summary["outcome"] == "on trial", summary
+    assert summary["events"] > 10_000 and summary["moved_days"] >= 1
     assert summary["candidate"] != champion == summary["champion"]
-    shop.visited_by(300)
-    for percent in (50, 100, 101):  # what the guard needs thousands of shoppers for, a person may decide
-        shop.endcap("rollout", "advance", "--to", str(percent), "--why", "'the day is short'", allowed=(0, 1))
-    assert shop.state()["champion"] == summary["candidate"] and shop.state()["challenger"] is None
+    # What the guard needs thousands of shoppers for, a person may decide.
+    for _ in range(3):
+        shop.visited_by(100)
+        shop.endcap("rollout", "advance", "--why", "'the day is short'")
+    assert shop.serves() == summary["candidate"]
 
     shop.visited_by(300)
-    refreshed = shop.endcap("refresh", allowed=(0, 1))
-    third = shop.state()["champion"]
-    assert ("is champion, fitted up to" in refreshed) == (third != summary["candidate"])
-    assert third != summary["candidate"] or "not released: " in refreshed
-    found = shop.history()
-    assert [one["digest"] for one in found][-1] != third
-    assert {champion, third, summary["candidate"]} <= {one["digest"] for one in found}
+    told = shop.endcap("refresh", allowed=(0, 1))
+    third = shop.serves()
+    assert ("is champion, fitted up to" in told) == (third != summary["candidate"]), told
+    assert third != summary["candidate"] or "not released: " in told
+    found = [one["release"] for one in shop.told("rollout", "history")]
+    assert {champion, third, summary["candidate"]} <= {*found} and found.index(champion) > 0
