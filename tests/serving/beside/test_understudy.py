@@ -168,7 +168,8 @@ def test_what_comes_in_while_it_is_busy_is_let_go_and_it_rests_three_times_as_lo
         task.cancel()
 
     asyncio.run(work())
-    assert len(stage._waiting) + len(slow.began) == backstage.WAITING
+    # The last may have left the queue and not begun yet when all was called off.
+    assert backstage.WAITING - len(stage._waiting) - len(slow.began) in (0, 1)
     assert 0 < len(kept) <= 0.5 / (0.02 * (1 + backstage.REST)) + 1
 
 
