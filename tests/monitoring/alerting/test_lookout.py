@@ -61,17 +61,17 @@ def receiver() -> Iterator[Receiver]:
             if found.mood == "hangs":
                 found.woken.wait(5)
                 return
+            if found.mood == "takes":  # before it answers: who asked looks at once
+                signed = f"{named['id']}.{named['timestamp']}.".encode() + body
+                mac = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
+                assert named["signature"] == f"v1,{mac}"
+                found.taken.append(orjson.loads(body))
             if found.mood == "moved":
                 self.send_response(302)
                 self.send_header("location", found.url)
             else:
                 self.send_response(500 if found.mood == "fails" else 204)
             self.end_headers()
-            if found.mood == "takes":
-                signed = f"{named['id']}.{named['timestamp']}.".encode() + body
-                mac = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
-                assert named["signature"] == f"v1,{mac}"
-                found.taken.append(orjson.loads(body))
 
         def log_message(self, *_: Any) -> None: ...
 
