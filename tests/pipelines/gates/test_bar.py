@@ -17,6 +17,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from shops.gate_bar import PARAMS
 
 from feature_repo.errors import DataError
 from feature_repo.places import EVALUATION, LEAKAGE, PROPENSITIES, SCORES, VERDICT, VERDICT_PAGE
@@ -27,24 +28,6 @@ from pipelines.protocol.metrics import fingerprint
 from pipelines.release import gate as job
 
 PARAMS_FILE = Path(__file__).resolve().parents[3] / "params.yaml"
-PARAMS = GateParams(
-    min_queries=100,
-    min_ratio=1.1,
-    tolerance=0.01,
-    min_coverage=0.6,
-    coverage_tolerance=0.05,
-    slice_margin=0.1,
-    slice_power=0.5,
-    min_slice_queries=50,
-    max_arp=0.9,
-    arp_tolerance=0.25,
-    max_gini=0.9,
-    gini_tolerance=0.1,
-    max_slowdown=2.0,
-    fast_ms=10.0,
-    speed_questions=8,
-    max_growth=2.0,
-)
 
 
 def report(ndcg: float = 0.30, coverage: float = 0.80, **changes: Any) -> dict[str, Any]:
