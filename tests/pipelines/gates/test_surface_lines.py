@@ -53,9 +53,8 @@ def test_arp_is_told_in_shares_of_bestsellers_and_not_at_all_by_a_report_without
         Evaluation.from_report(report)
 
 
-@pytest.mark.parametrize("queries", [1000, 999])  # the champion's: the same week's, another's
-def test_lists_may_not_get_much_more_popular_or_uneven_than_the_champions(queries: int) -> None:
-    params, champion = load("gate", GateParams), shown(24.0, 0.55, queries)
+def test_lists_may_not_get_much_more_popular_or_uneven_than_the_champions() -> None:
+    params, champion = load("gate", GateParams), shown(24.0, 0.55)
     assert Verdict(spread(shown(29.9, 0.64), params, champion), "champion").passed
     told = Verdict(spread(shown(31.0, 0.66), params, champion), "champion").shortfall()
     assert told.startswith(
@@ -65,6 +64,8 @@ def test_lists_may_not_get_much_more_popular_or_uneven_than_the_champions(querie
     assert "gini is 0.6600, allowed at most 0.6500 (champion's 0.550 and the tolerance)" in told
 
 
-def test_few_lists_are_uneven_by_themselves_and_no_bar_for_many() -> None:
-    few = shown(24.0, 0.3, queries=100)
-    assert all(check.passed for check in spread(shown(31.0, 0.66), load("gate", GateParams), few))
+def test_lists_of_other_questions_are_no_bar_and_told() -> None:
+    """A week with more strangers has more lists that are alike, whatever release made them."""
+    arp, gini = spread(shown(31.0, 0.66), load("gate", GateParams), shown(24.0, 0.55, queries=999))
+    assert (arp.state, gini.state, arp.passed, gini.passed) == ("told", "told", True, True)
+    assert gini.because == "champion's 0.550 and the tolerance, of other questions"
