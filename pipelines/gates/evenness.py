@@ -25,5 +25,7 @@ def spread(
             because += "" if same else ", of other questions"
         if name in candidate.spread:
             value = candidate.spread[name]
-            checks.append(Check(title, value, limit, because, most=True, judged=same, step=step))
+            checks.append(
+                Check(title, value, limit, because, most=True, judged=same and name in before, step=step)
+            )
     return tuple(checks)

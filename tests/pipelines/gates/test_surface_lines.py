@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,6 +63,11 @@ def test_lists_may_not_get_much_more_popular_or_uneven_than_the_champions() -> N
         "too high by 0.0100, next: `diversify` in params.yaml"
     )
     assert "gini is 0.6600, allowed at most 0.6500 (champion's 0.550 and the tolerance)" in told
+
+
+def test_a_champion_of_before_these_were_told_is_no_bar() -> None:
+    champion = replace(shown(24.0, 0.55), spread={})
+    assert Verdict(spread(shown(95.0, 0.95), load("gate", GateParams), champion), "champion").passed
 
 
 def test_lists_of_other_questions_are_no_bar_and_told() -> None:
