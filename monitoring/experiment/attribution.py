@@ -83,7 +83,7 @@ class Feedback:
             counted = event["type"] in COUNTED and event.get("item_id")
             if counted and (key := identity(event)) not in self._seen:
                 self._waiting[key] = event
-                due.append(self._want(key, event))
+                due.append(_turn(key, event))
         heapify(due)
         while due:
             *_, key = heappop(due)
@@ -92,14 +92,14 @@ class Feedback:
             if self._click(waiting, due) if waiting["type"] == "click" else self._order(waiting):
                 self._seen[key] = _at(waiting)
                 del self._waiting[key]
+            else:
+                self._want(key, waiting)
         self._forget()
 
-    def _want(self, key: bytes, event: Mapping[str, Any]) -> Turn:
+    def _want(self, key: bytes, event: Mapping[str, Any]) -> None:
         """Note what the event waits for."""
-        turn = _at(event), event["event_ts"], event["event_id"], key
         for wanted in _wants(event):
-            insort(self._wanting[wanted], turn)
-        return turn
+            insort(self._wanting[wanted], _turn(key, event))
 
     def statistics(self, arm: str) -> ArmStatistics:
         """Sums over the arm's shoppers so far; exposures to nobody (unit None) are not in them."""
@@ -226,6 +226,10 @@ class Feedback:
 def _at(event: Mapping[str, Any]) -> int:
     """Arrival, us."""
     return int(event.get("arrived_ts", event["event_ts"]))
+
+
+def _turn(key: bytes, event: Mapping[str, Any]) -> Turn:
+    return _at(event), event["event_ts"], event["event_id"], key
 
 
 def _wants(event: Mapping[str, Any]) -> list[Key]:
