@@ -120,17 +120,15 @@ class Tail:
             self._happened = self._happened or [_arrived(event, ms) for ms, event in self._events.next()]
             if not self._lists and not self._happened:
                 return total
-            lists, events = self._lists, self._happened
+            lists, events, left = self._lists, self._happened, []
             if lists and events:
                 until = min(lists[-1][1]["arrived_ts"], max(event["arrived_ts"] for event in events))
                 lists = [one for one in lists if one[1]["arrived_ts"] <= until]
                 events = [event for event in events if event["arrived_ts"] <= until]
-                self._happened = [event for event in self._happened if event["arrived_ts"] > until]
-            else:
-                self._happened = []
-            self._lists = self._lists[len(lists) :]
-            self.exposures_at = lists[-1][0] if lists else self.exposures_at
+                left = [event for event in self._happened if event["arrived_ts"] > until]
             feedback.update([exposure for _, exposure in lists], events)
+            self._lists, self._happened = self._lists[len(lists) :], left
+            self.exposures_at = lists[-1][0] if lists else self.exposures_at
             total += len(lists) + len(events)
             each()
 

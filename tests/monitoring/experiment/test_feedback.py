@@ -224,6 +224,19 @@ def test_the_tail_reads_on_where_it_stopped(streams: Redis) -> None:
     assert counts(again) == (0, 0)
 
 
+def test_what_could_not_be_taken_in_is_handed_over_again(
+    streams: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail, feedback = Tail(streams), Feedback(PARAMS)
+    publish(streams, [shown("r1")], [click("r1", "a")])
+    with monkeypatch.context() as patch:
+        patch.setattr(Feedback, "update", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            tail.feed(feedback)
+    assert tail.exposures_at == "0-0" and tail.feed(feedback) == 2
+    assert counts(feedback) == (1, 3)
+
+
 def test_lists_do_not_run_ahead_of_their_clicks_where_the_log_of_events_is_long(
     streams: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
