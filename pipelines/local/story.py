@@ -19,6 +19,7 @@ from pipelines.cli import call, function_of, places, summary
 
 WIDTH = 80
 LAST_LINES = 12  # of a failed stage's output
+DVC_IS_BUSY = "it is being blocked by"
 STARTED = re.compile(r"Running stage '(?:dvc\.yaml:)?(?P<stage>[^']+)'")
 SKIPPED = re.compile(r"Stage '[^']+' (didn't change|is cached)")
 console = Console(highlight=False, soft_wrap=True)
@@ -78,8 +79,11 @@ def reproduce(target: str, log: Path) -> None:
         assert dvc.stdout is not None  # because of PIPE
         unchanged = _stages(dvc.stdout, output)
     if dvc.returncode:
-        for line in (root() / log).read_text(errors="replace").splitlines()[-LAST_LINES:]:
+        said = (root() / log).read_text(errors="replace")
+        for line in said.splitlines()[-LAST_LINES:]:
             say(line)
+        if DVC_IS_BUSY in said:
+            raise StepError(f"`dvc repro {target}`: another one is at work on these files; wait for its end")
         raise StepError(f"`dvc repro {target}` ended with {dvc.returncode}; all that was said is in {log}")
     if unchanged:
         say(f"{unchanged} stages have nothing new to do")

@@ -50,7 +50,7 @@ from serving.release import state as rollout
 ON_TRIAL, SERVES, NOTHING_NEW = "on trial", "serves", "nothing new"
 REFUSED, UNSOUND, FAILED = "refused by the gate", "refused in the shadow", "failed"
 AT_WORK = "at work"
-GATE_SAID_NO = "failed to reproduce 'gate'"  # of DVC
+GATE_SAID_NO = "failed to reproduce 'gate': failed to run"  # of DVC; a busy one says something else
 
 
 class RetrainError(EndcapError):

@@ -98,6 +98,18 @@ def summary() -> dict[str, Any]:
     return found
 
 
+def begun(home: Path, command: str) -> "subprocess.Popen[bytes]":
+    """A retrain that has come as far as the stage of this command, and stays there."""
+    recipe = (home / "dvc.yaml").read_text()
+    (home / "dvc.yaml").write_text(recipe.replace(command, f"touch begun; sleep 60; {command}"))
+    process = subprocess.Popen([sys.executable, "-m", "pipelines", "retrain"], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (home / "begun").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
 def test_the_candidate_of_new_data_goes_on_trial_and_asked_again_nothing_is_done_twice(
     home: Path, redis: Redis, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,21 +147,33 @@ def test_the_gates_no_and_a_broken_stage_are_told_apart_and_the_champion_serves_
 def test_one_that_was_killed_at_work_is_told_by_the_alarm_and_finished_by_the_next(
     home: Path, redis: Redis
 ) -> None:
-    recipe = (home / "dvc.yaml").read_text()
-    (home / "dvc.yaml").write_text(recipe.replace("cp -r next", "touch begun; sleep 60; cp -r next"))
-    process = subprocess.Popen([sys.executable, "-m", "pipelines", "retrain"], start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (home / "begun").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
+    recipe, process = (home / "dvc.yaml").read_text(), begun(home, "cp -r next")
     assert summary()["outcome"] == "at work" and not_retrained(shop().run_dir()) == []
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    deadline = time.monotonic() + 60
+    with pytest.raises(ProcessLookupError):  # what it had started ends a little later
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
     (trouble,) = not_retrained(shop().run_dir())
     assert trouble.told.startswith("retrain: killed; at work since 20") and trouble.next == "endcap retrain"
     (home / "dvc.yaml").write_text(recipe)
     assert job.main() == 0 and summary()["outcome"] == "on trial"
     assert not_retrained(shop().run_dir()) == []
+
+
+def test_where_only_the_command_was_killed_its_dvc_is_waited_for_and_the_gate_said_nothing(
+    home: Path, redis: Redis
+) -> None:
+    process = begun(home, "cp verdict.json")
+    process.kill()
+    process.wait()
+    try:
+        assert job.main() == 1 and summary()["outcome"] == "failed"
+        assert "another one is at work on these files; wait for its end" in summary()["told"]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_what_nobody_expected_is_an_outcome_too(
