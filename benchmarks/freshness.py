@@ -163,7 +163,7 @@ async def probed(probe: Probe, rate: float, seconds: float) -> list[float]:
 
 def stock() -> tuple[Probe, Callable[[], None]]:
     """Feast's own write and read of a visit's row, and what deletes those rows."""
-    store, view, keys = open_store(), OnlineView(SESSION_CONTEXT, "endcap"), []
+    store, view, keys = open_store(), OnlineView(SESSION_CONTEXT), []
     run = uuid.uuid4().hex[:8]
 
     def write_and_read(session: str) -> float:

@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 
 from feature_repo.assemble.matrix import ItemMatrix, Newborns
 from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
-from feature_repo.features.store import open_store
 from feature_repo.online import changes
 from feature_repo.online.connection import connect
 from feature_repo.online.lifetimes import LISTED
@@ -38,7 +37,7 @@ PATIENCE_S = 30.0
 
 def soon(count: int) -> None:
     """Print p50, p99 and the slowest of `count` items."""
-    view, rows = OnlineView(ITEM_CATALOGUE, open_store().project), catalogue_rows(at(ITEMS)).to_pylist()
+    view, rows = OnlineView(ITEM_CATALOGUE), catalogue_rows(at(ITEMS)).to_pylist()
     names = [column.name for column in ITEM_CATALOGUE.columns]
     took = []
     with connect() as redis, httpx.Client(base_url=service_url(), timeout=10) as client:

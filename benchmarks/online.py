@@ -81,7 +81,7 @@ def bare_redis() -> Iterator[str]:
 def fill(redis: Redis, project: str, ids: list[str]) -> None:
     """Rows as the stream leaves them: 20 contacts per shopper, a visit of 12 views, every item touched."""
     rng = random.Random(0)
-    user, session = OnlineView(USER_HISTORY, project), OnlineView(SESSION_CONTEXT, project)
+    user, session = OnlineView(USER_HISTORY), OnlineView(SESSION_CONTEXT)
     rows: dict[OnlineView, list[Any]] = {user: [], session: []}
     for i in range(SHOPPERS):
         for view, count, start in ((user, 25, NOW - DAY_US), (session, 12, NOW - 20 * MINUTE_US)):
@@ -91,7 +91,7 @@ def fill(redis: Redis, project: str, ids: list[str]) -> None:
                 ts = start + step * MINUTE_US
                 fold.step(state, Event(ts, "product_viewed", f"U{i}", f"S{i}", rng.choice(ids)))
             rows[view].append((f"{'U' if view is user else 'S'}{i}", ts, fold.row(state)))
-    catalogue = OnlineView(ITEM_CATALOGUE, project)
+    catalogue = OnlineView(ITEM_CATALOGUE)
     known = {c.name: None for c in ITEM_CATALOGUE.columns}
     known |= {"title": "A thing", "brand": "brand", "margin": 0.4, "stock": 9, "available_from": NOW - DAY_US}
     rows[catalogue] = [
@@ -106,7 +106,7 @@ def fill(redis: Redis, project: str, ids: list[str]) -> None:
 
 def touch(redis: Redis, project: str, ids: list[str], ts: int) -> None:
     """One more view of every item of `ids`, at `ts` (us), announced as the stream does."""
-    view = OnlineView(ITEM_ACTIVITY, project)
+    view = OnlineView(ITEM_ACTIVITY)
     for at in range(0, len(ids), 1000):
         rows = []
         for item in ids[at : at + 1000]:
@@ -144,7 +144,7 @@ async def compare(url: str, ids: list[str], rate: int, seconds: float) -> None:
     settle()
     drawn = rng.integers(0, len(ids), (1000, CANDIDATES))
     scores = Scores(*np.zeros((7, CANDIDATES), np.float32))
-    activity = OnlineView(ITEM_ACTIVITY, project)
+    activity = OnlineView(ITEM_ACTIVITY)
     visitor_service, item_service = (store.get_feature_service(name) for name in ("visitor", "items"))
 
     async def ping(_: int) -> None:

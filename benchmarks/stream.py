@@ -120,7 +120,7 @@ def behind(log: EventLog) -> int:
 
 def stock(count: int) -> list[str]:
     """Rows a second that Feast's own writes take, one at a time and a hundred at a time."""
-    store, view, run = open_store(), OnlineView(SESSION_CONTEXT, "endcap"), uuid.uuid4().hex[:8]
+    store, view, run = open_store(), OnlineView(SESSION_CONTEXT), uuid.uuid4().hex[:8]
     names = [f"{run}-stock-{i}" for i in range(count)]
 
     def row(name: str) -> dict[str, Any]:

@@ -55,6 +55,7 @@ from serving.http.inquiry import Inquiries  # noqa: E402
 from serving.http.origins import Cors  # noqa: E402
 from serving.live.disk import Disk, redis_folder  # noqa: E402
 from serving.live.exposures import ExposureLog  # noqa: E402
+from serving.live.online_features import OnlineFeatures  # noqa: E402
 from serving.live.pulse import Liveness, Pulse  # noqa: E402
 from serving.live.storefront import Storefront  # noqa: E402
 from serving.live.wire import Wire  # noqa: E402
@@ -219,8 +220,6 @@ class Endcap:
 
 
 def _online_features(url: str, ids: list[str], space: str) -> Features:
-    from serving.live.online_features import OnlineFeatures  # imports Feast: 4 s, in the loading thread
-
     return OnlineFeatures(url, ids, space, load("newborns", NewbornParams).most)
 
 

@@ -1,6 +1,6 @@
 """The item side of a request: one column per feature, one row per catalogue item, in memory.
 
-Serving fills it through Feast; what changes makes a new snapshot, so that a request reads one state from
+Serving fills it from Feast's rows; what changes makes a new snapshot, so that a request reads one state from
 start to end. Offline the same matrix is rolled through history in place, by the same rows. Reading 120 items
 is then a gather of microseconds instead of a Redis round trip of milliseconds (benchmarks/online.py).
 """

@@ -5,58 +5,48 @@
     field  "_ts:<view>"                             serialised Timestamp of the row
 
 Feast's own client answers one visitor in 0.4 ms, drops rows that are not newer than the stored one in
-silence, and cannot write a row in the same transaction as anything else. Keys and values are made by Feast's
-own functions, so the stock `get_online_features` reads what is written here (a test compares them).
+silence, and cannot write a row in the same transaction as anything else. Keys and values are those of Feast
+(encoding.py), so the stock `get_online_features` reads what is written here (a test compares them).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from feast.infra.key_encoding_utils import (
-    deserialize_entity_key,
-    serialize_entity_key,
-    serialize_entity_key_prefix,
-)
-from feast.infra.online_stores.helpers import _mmh3
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Int64List, StringList, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from feature_repo.clock import DAY_US
 from feature_repo.errors import FeatureError
 from feature_repo.folds.fold import Fold
-
-VALUE_FIELDS = {  # dtype -> field of Feast's Value
-    "int64": "int64_val",
-    "float64": "double_val",
-    "string": "string_val",
-    "list<string>": "string_list_val",
-    "list<int64>": "int64_list_val",
-}
-LISTS = {"list<string>": StringList, "list<int64>": Int64List}
+from feature_repo.online.encoding import (
+    FIELDS,
+    LISTS,
+    PROJECT,
+    Value,
+    entity_key,
+    entity_of,
+    field_of,
+    key_prefix,
+)
 
 
 class OnlineView:
     """Codec of one view. A row is a dict column -> python value, as the fold makes it."""
 
-    def __init__(self, declared: Fold, project: str) -> None:
+    def __init__(self, declared: Fold) -> None:
         self.declared = declared
-        self._project = project.encode()
-        self._columns = [(c.name, VALUE_FIELDS[c.dtype], LISTS.get(c.dtype)) for c in declared.columns]
-        self.fields = [_mmh3(f"{declared.name}:{c.name}") for c in declared.columns]
+        self._columns = [(c.name, FIELDS[c.dtype][0], LISTS.get(c.dtype)) for c in declared.columns]
+        self.fields = [field_of(declared.name, c.name) for c in declared.columns]
         self.fields.append(f"_ts:{declared.name}".encode())
         words = b"".join(b"$%d\r\n%s\r\n" % (len(field), field) for field in self.fields)
         self._hmget = b"*%d\r\n$5\r\nHMGET\r\n$%%d\r\n%%s\r\n" % (2 + len(self.fields)), words
 
     def key(self, entity: str) -> bytes:
         """Redis key of the entity's hash."""
-        value = EntityKey(join_keys=[self.declared.key], entity_values=[Value(string_val=entity)])
-        return serialize_entity_key(value, entity_key_serialization_version=3) + self._project
+        return entity_key(self.declared.key, entity) + PROJECT
 
     def entity(self, key: bytes) -> str:
         """Whose hash it is: `key` read back."""
-        entity: str = deserialize_entity_key(key[: -len(self._project)], 3).entity_values[0].string_val
-        return entity
+        return entity_of(self.declared.key, key[: -len(PROJECT)])
 
     def hmget(self, entity: str) -> bytes:
         """HMGET of the entity's row as bytes on the wire; a client takes ten times as long to pack it."""
@@ -66,7 +56,7 @@ class OnlineView:
 
     def pattern(self) -> bytes:
         """SCAN pattern of every entity's hash."""
-        return serialize_entity_key_prefix([self.declared.key]) + b"*" + self._project
+        return key_prefix(self.declared.key) + b"*" + PROJECT
 
     def encode(self, row: Mapping[str, Any], ts: int) -> dict[bytes, bytes]:
         """Fields of the hash for a row that stands at `ts` (us). FeatureError names a value of wrong type."""

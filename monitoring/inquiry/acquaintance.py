@@ -5,7 +5,6 @@ from typing import Any
 
 from feature_repo.events import SURFACES, is_id
 from feature_repo.features.catalogue import ITEM_CATALOGUE
-from feature_repo.features.store import open_store
 from feature_repo.features.stored import ITEM_ACTIVITY, SESSION_CONTEXT, USER_HISTORY
 from feature_repo.folds.fold import Fold
 from feature_repo.online.rows import OnlineView, read_rows
@@ -29,9 +28,9 @@ class Rows:
     """Feast's rows, read as the service reads them."""
 
     def __init__(self, desk: Desk) -> None:
-        self._redis, project = desk.redis, open_store().project
+        self._redis = desk.redis
         folds = (USER_HISTORY, SESSION_CONTEXT, ITEM_ACTIVITY, ITEM_CATALOGUE)
-        self._views = {fold.name: OnlineView(fold, project) for fold in folds}
+        self._views = {fold.name: OnlineView(fold) for fold in folds}
 
     def of(self, fold: Fold, ids: Sequence[str]) -> list[tuple[int, dict[str, Any]] | None]:
         """(us, row) or None of each."""

@@ -15,7 +15,6 @@ import typer
 from redis import Redis, RedisError
 
 from feature_repo.errors import EndcapError
-from feature_repo.features.store import open_store
 from feature_repo.online import newborns
 from feature_repo.online.connection import client, connect
 from feature_repo.online.newborns import NewbornParams
@@ -37,7 +36,7 @@ def main(once: Annotated[bool, typer.Option(help="look once, and end")] = False)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stopping.set())
     with connect() if once else client() as redis:
-        newcomers = Newcomers(redis, open_store().project, params, batch, open_texts)
+        newcomers = Newcomers(redis, params, batch, open_texts)
         if once:
             print(f"{newcomers.look():,} vectors made, {newcomers.left_out:,} items left out")
         else:

@@ -55,10 +55,10 @@ class Newcomers:
     """One process' part; `texts` opens the encoder when it is first needed, None where there is none."""
 
     def __init__(
-        self, redis: Any, project: str, params: NewbornParams, batch: int, texts: Callable[[], Texts | None]
+        self, redis: Any, params: NewbornParams, batch: int, texts: Callable[[], Texts | None]
     ) -> None:
         self._redis, self._params, self._batch, self._open_texts = redis, params, batch, texts
-        self._catalogue = OnlineView(ITEM_CATALOGUE, project)
+        self._catalogue = OnlineView(ITEM_CATALOGUE)
         self._towers: dict[str, ItemTower] = {}  # digest of a live release -> its tower
         self._swept: set[str] = set()  # spaces that were looked at whole
         self._refused: dict[str, str] = {}

@@ -16,7 +16,6 @@ from feature_repo.assemble.visitor import Visitor
 from feature_repo.clock import instant
 from feature_repo.errors import EndcapError, ParamsError
 from feature_repo.features.catalogue import DECLARED, ITEM_CATALOGUE
-from feature_repo.features.store import open_store
 from feature_repo.features.stored import FOLDS, ITEM_ACTIVITY
 from feature_repo.folds.fold import Column, Fold, Reading
 from feature_repo.offline.timeline import historical
@@ -127,7 +126,7 @@ def stored(declared: Fold, entity: str, now: int) -> dict[str, Any] | None:
 
 def live(declared: Fold, entity: str, now: int) -> dict[str, Any] | None:
     """The online row, as serving reads it: none where it is too old at `now`."""
-    view = OnlineView(declared, open_store().project)
+    view = OnlineView(declared)
     with connect() as redis:
         found = view.fresh(redis.hmget(view.key(entity), view.fields), now)
     return found[1] if found else None

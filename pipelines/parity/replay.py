@@ -30,7 +30,6 @@ from redis import Redis
 from feature_repo.clock import instant, micros
 from feature_repo.errors import DataError, EndcapError, ParamsError
 from feature_repo.events import SCHEMA, TIMESTAMP
-from feature_repo.features.store import open_store
 from feature_repo.features.words import COLUMNS, DELETED
 from feature_repo.files import chunks, write_json
 from feature_repo.offline import item_log
@@ -99,7 +98,7 @@ def main(
     history = events_until(expected[-1].query.now), changes_until(expected[-1].query.now)
     with standalone() if alone else nullcontext(url or service_url()) as there, connect() as redis:
         texts = load("text", TextParams).batch
-        newcomers = Newcomers(redis, open_store().project, load("newborns", NewbornParams), texts, open_texts)
+        newcomers = Newcomers(redis, load("newborns", NewbornParams), texts, open_texts)
         found = compare(there, *history, expected, params, newcomers.look)
     ids = set(bundle.load(path).models.ids)
     born = sorted({item for one in expected for item in one.candidates} - ids)

@@ -8,7 +8,6 @@ import orjson
 
 from feature_repo.eventlog.keys import DEAD, StreamParams, stream_keys
 from feature_repo.features.catalogue import DECLARED
-from feature_repo.features.store import open_store
 from feature_repo.files import chunks
 from feature_repo.online.rows import OnlineView, read_texts
 from feature_repo.params import load
@@ -47,8 +46,7 @@ def entries(redis: Any, key: str, field: bytes, at: str = "-") -> Iterator[tuple
 
 def views() -> list[OnlineView]:
     """Of shoppers and visits."""
-    project = open_store().project
-    return [OnlineView(declared, project) for declared in DECLARED if declared.key in KEYED_BY]
+    return [OnlineView(declared) for declared in DECLARED if declared.key in KEYED_BY]
 
 
 def entities(redis: Any, view: OnlineView) -> Iterator[tuple[bytes, str]]:

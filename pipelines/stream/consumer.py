@@ -48,8 +48,8 @@ class Running(threading.Thread):
 class Consumer:
     """The tasks of this process; `connect` opens a Redis client."""
 
-    def __init__(self, connect: Callable[[], Redis], project: str, params: StreamParams, name: str) -> None:
-        self._connect, self._project, self._params = connect, project, params
+    def __init__(self, connect: Callable[[], Redis], params: StreamParams, name: str) -> None:
+        self._connect, self._params = connect, params
         self._redis = connect()
         self._members = Members(self._redis, name, params.lease_ms)
         self._log = open_log(self._redis, params)
@@ -115,7 +115,7 @@ class Consumer:
         for task in mine:
             if task not in self._running:
                 redis = self._connect()
-                worker = Worker(redis, task, self._params, self._project, self.name)
+                worker = Worker(redis, task, self._params, self.name)
                 self._running[task] = Running(worker, redis)
 
     def _look_for_mark(self) -> None:

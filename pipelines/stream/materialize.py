@@ -101,7 +101,7 @@ def materialize(
     before `end`.
     """
     params = load("stream", StreamParams)
-    views = [OnlineView(declared, store.project) for declared in DECLARED]
+    views = [OnlineView(declared) for declared in DECLARED]
     catalogue = next(view for view in views if view.declared is ITEM_CATALOGUE)
     anew = fresh or not changes.marked(redis)
     if not anew and consumers_at_work(redis, params.partitions):

@@ -55,9 +55,9 @@ def parse_change(fields: dict[str, Any]) -> Change | None:
 class Listings:
     """The catalogue's rows for one task."""
 
-    def __init__(self, redis: Redis, project: str) -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
-        self.view = OnlineView(ITEM_CATALOGUE, project)
+        self.view = OnlineView(ITEM_CATALOGUE)
 
     def apply(self, pipe: Any, told: Sequence[Change]) -> list[tuple[str, Words, list[Change]]]:
         """Per item: its words afterwards, and what the offline log is to know. `pipe` watches the rows.

@@ -59,15 +59,13 @@ def main(
     if processes > 1:
         supervise(processes, until_empty)
         return
-    # Feast takes seconds, and the supervisor needs none of it.
-    from feature_repo.features.store import open_store
     from pipelines.stream.consumer import Consumer
 
     patience = 5 + params.block_ms / 1000
     opened = partial(client, socket_timeout=patience)
     joined = f"{time.time_ns() // 1_000_000:013d}"  # names of processes are in the order of joining
     name = f"{joined}-{socket.gethostname()}-{os.getpid()}"
-    consumer = Consumer(opened, open_store().project, params, name)
+    consumer = Consumer(opened, params, name)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: consumer.stop())
     consumer.run(until_empty)

@@ -68,14 +68,14 @@ class RowsChangedError(Exception):
 class Worker:
     """Works on one task while it holds the lease; for one thread."""
 
-    def __init__(self, redis: Redis, task: Task, params: StreamParams, project: str, name: str) -> None:
+    def __init__(self, redis: Redis, task: Task, params: StreamParams, name: str) -> None:
         self._redis: Any = redis  # redis-py types every answer as "maybe awaitable"
         self.task, self._params = task, params
         self._holder = Holder(task.lease, name)
         self._log: EventLog = open_log(redis, params, task.group, self._holder)
         self._folds = FOLDS_OF[task.group]
-        self._views = {fold.name: OnlineView(fold, project) for fold in self._folds}
-        self._listings = Listings(redis, project)
+        self._views = {fold.name: OnlineView(fold) for fold in self._folds}
+        self._listings = Listings(redis)
         self._states: OrderedDict[Entity, Held] = OrderedDict()  # of items; least recently used first
         self._key = lru_cache(2 * params.cached_states)(lambda name, key: self._views[name].key(key))
         self._horizon = Horizon(0, 0, {})

@@ -8,14 +8,16 @@ both happen in a process of its own, which compiles, compares with LightGBM and 
     python -m serving.stages.forest data/bundles/<digest>/ranker.txt run/cache/<name>.o
 """
 
+import ctypes
 import hashlib
 import logging
 import os
 import subprocess
 import sys
 from contextlib import suppress
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from serving.types import Floats
 log = logging.getLogger(__name__)
 COMPILE_LIMIT_S = 300
 COMPILED_KEPT = 16  # object files in the cache, some MB each; the least recently used go
+SCORES, CONTRIBUTIONS = 0, 3  # of LightGBM's C interface, as the next three
+FLOAT32, ROW_MAJOR, ALL_TREES = 0, 1, -1
 TRIAL_ROWS, NEAR = 64, 1e-5  # of the comparison with LightGBM, in float32
 
 
@@ -58,36 +62,73 @@ class Forest:
 
 
 class StockForest:
-    """The same trees read by LightGBM: slower, for machines where lleaves cannot compile."""
+    """The same trees read by LightGBM: slower, for machines where lleaves cannot compile.
+
+    By LightGBM's C interface: its Python package brings scikit-learn along, 2 s of a processor and 80 MB.
+    """
 
     def __init__(self, path: Path) -> None:
-        import lightgbm  # 0.3 s that the compiled path does not need
+        """Raises ValueError for a file that holds no trees."""
+        self._library, self._booster = _lightgbm(), ctypes.c_void_p()
+        name, rounds = str(path).encode(), ctypes.c_int()
+        self._call("BoosterCreateFromModelfile", name, ctypes.byref(rounds), ctypes.byref(self._booster))
 
-        self._booster = lightgbm.Booster(model_file=str(path))
+    def __del__(self) -> None:
+        if self._booster:
+            self._library.LGBM_BoosterFree(self._booster)
 
     def predict(self, matrix: Floats) -> Floats:
         """As Forest.predict."""
-        scores: Any = self._booster.predict(matrix, num_threads=1)
-        return np.asarray(scores, np.float32)
+        return self._asked(SCORES, matrix, 1)[:, 0].astype(np.float32)
 
     def contributions(self, matrix: Floats) -> npt.NDArray[np.float64]:
         """(n, 28) -> (n, 29): of each column, and last what a score begins with; a row adds up to its score.
 
         Tree SHAP (Lundberg et al., Nature Machine Intelligence 2020), LightGBM's own.
         """
-        parts: Any = self._booster.predict(matrix, pred_contrib=True, num_threads=1)
-        return np.asarray(parts, np.float64)
+        return self._asked(CONTRIBUTIONS, matrix, matrix.shape[1] + 1)
+
+    def _asked(self, kind: int, matrix: Floats, width: int) -> npt.NDArray[np.float64]:
+        rows = np.ascontiguousarray(matrix, np.float32)
+        answer, filled = np.empty((len(rows), width)), ctypes.c_int64()
+        given = rows.ctypes.data_as(ctypes.c_void_p), FLOAT32, *rows.shape, ROW_MAJOR
+        taken = ctypes.byref(filled), answer.ctypes.data_as(ctypes.c_void_p)
+        self._call(
+            "BoosterPredictForMat", self._booster, *given, kind, 0, ALL_TREES, b"num_threads=1", *taken
+        )
+        assert filled.value == answer.size
+        return answer
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if getattr(self._library, f"LGBM_{name}")(*arguments):
+            raise ValueError(self._library.LGBM_GetLastError().decode())
+
+
+@cache
+def _lightgbm() -> ctypes.CDLL:
+    """LightGBM's library, without its Python package."""
+    package = find_spec("lightgbm")
+    assert package is not None and package.submodule_search_locations
+    (built,) = Path(package.submodule_search_locations[0], "lib").glob("lib_lightgbm.*")
+    library = ctypes.CDLL(str(built))
+    library.LGBM_GetLastError.restype = ctypes.c_char_p
+    return library
 
 
 def trees(path: Path) -> StockForest | Untrained:
     """The ranker at `path`, not compiled."""
-    return Untrained() if path.read_text().startswith(NO_TREES) else StockForest(path)
+    return Untrained() if untrained(path) else StockForest(path)
+
+
+def untrained(path: Path) -> bool:
+    """No ranker was fitted: its file says so in place of trees."""
+    return path.read_text().startswith(NO_TREES)
 
 
 def load(path: Path) -> Forest | StockForest | Untrained:
     """The ranker at `path`, compiled first if nobody did; stock LightGBM, with a warning, if that fails."""
-    if isinstance(found := trees(path), Untrained):
-        return found
+    if untrained(path):
+        return Untrained()
     try:
         compiled = compiled_path(path)
         if not sealed(compiled):
@@ -96,7 +137,7 @@ def load(path: Path) -> Forest | StockForest | Untrained:
         return Forest(_compiled(path, compiled), path)
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         log.warning("ranker %s: not compiled (%s); serving with stock LightGBM, 1 ms slower", path, error)
-        return found
+        return StockForest(path)
 
 
 def compiled_path(path: Path) -> Path:

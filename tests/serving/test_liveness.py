@@ -103,7 +103,7 @@ def answer(service: Service) -> dict[str, Any]:
 
 def price(service: Service, item: str, value: float) -> None:
     """As the next catalogue says it."""
-    view = OnlineView(ITEM_CATALOGUE, "endcap")
+    view = OnlineView(ITEM_CATALOGUE)
     with service.redis() as redis:
         (held,) = read_rows(redis, view, [item])
         assert held is not None

@@ -36,7 +36,7 @@ from serving.release import bundle, state
 SAY_S = 0.25  # between two posts of one keeper
 PATIENCE_S = 120.0  # until a change is accepted
 SOON_S = 1.0  # then what was sold out or deleted stands in no answer
-VIEW = OnlineView(ITEM_CATALOGUE, "endcap")
+VIEW = OnlineView(ITEM_CATALOGUE)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from feature_repo.online import changes
 from feature_repo.online.listings import read_words, write_said, write_words
 from feature_repo.online.rows import OnlineView
 
-VIEW = OnlineView(ITEM_CATALOGUE, "endcap")
+VIEW = OnlineView(ITEM_CATALOGUE)
 PLAIN: dict[str, Any] = dict.fromkeys(COLUMNS) | {
     "title": "A thing that was not there before",
     "category_path": "Home/Apparel/Kind 0",

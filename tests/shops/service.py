@@ -66,7 +66,7 @@ class Service:
         if declared.key in ("user_id", "session_id"):
             entity = Persons(os.environ["ENDCAP_PERSON_KEY"].encode()).of(entity)
         with self.redis() as client:
-            assert write_newer(client, OnlineView(declared, PROJECT), [(entity, ts, row)]) == [entity]
+            assert write_newer(client, OnlineView(declared), [(entity, ts, row)]) == [entity]
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_S
@@ -173,6 +173,6 @@ def _install(home: Path, bundle: Path, redis_url: str) -> None:
         rows = catalogue_rows(bundle / "catalogue.parquet").to_pylist()
         names = [c.name for c in ITEM_CATALOGUE.columns]
         items = [(row["item_id"], micros(EARLIEST), {name: row[name] for name in names}) for row in rows]
-        assert len(write_newer(client, OnlineView(ITEM_CATALOGUE, PROJECT), items)) == len(items)
+        assert len(write_newer(client, OnlineView(ITEM_CATALOGUE), items)) == len(items)
         assert pq.read_metadata(bundle / "catalogue.parquet").num_rows == len(items)
         state.install(client, release_of(home, bundle), act())

@@ -247,7 +247,7 @@ def storm_shop(folder: Path, patch: pytest.MonkeyPatch, registry: Path, seed: in
             stock = catalogue_rows(parts / "catalogue.parquet").to_pylist()
             names = [column.name for column in ITEM_CATALOGUE.columns]
             held = [(row["item_id"], micros(EARLIEST), {name: row[name] for name in names}) for row in stock]
-            write_said(there, OnlineView(ITEM_CATALOGUE, "endcap"), held)
+            write_said(there, OnlineView(ITEM_CATALOGUE), held)
             changes.mark(there)
         run(found, "promote", "--direct")
         stack.bring_up()

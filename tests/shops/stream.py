@@ -63,14 +63,14 @@ def stream_params(**changed: Any) -> StreamParams:
 def consumer(name: str = "one", url: str | None = None, **changed: Any) -> Consumer:
     """A consumer of the Redis at `url`, else of the shop's."""
     where = url or os.environ["REDIS_URL"]
-    return Consumer(lambda: Redis.from_url(where), "endcap", stream_params(**changed), name)
+    return Consumer(lambda: Redis.from_url(where), stream_params(**changed), name)
 
 
 def worker(redis: Any, task: str, name: str = "one", **changed: Any) -> Worker:
     """What works on one task, "items" or "visitors:<p>", without its thread."""
     params = stream_params(**changed)
     (found,) = [one for one in tasks(params.partitions) if one.name == task]
-    return Worker(redis, found, params, "endcap", name)
+    return Worker(redis, found, params, name)
 
 
 def post(redis: Any, events: Sequence[Mapping[str, Any]]) -> None:
@@ -112,7 +112,7 @@ def rows(redis: Any, entities: Mapping[str, list[str]] = KEYS) -> Rows:
     found: Rows = {}
     for fold in FOLDS:
         keys = entities[fold.name]
-        for key, held in zip(keys, read_rows(redis, OnlineView(fold, "endcap"), keys), strict=True):
+        for key, held in zip(keys, read_rows(redis, OnlineView(fold), keys), strict=True):
             if held:
                 found[fold.name, key] = held
     return found

@@ -17,15 +17,17 @@ from feature_repo.offline.item_log import FIRST, Statement, dated, history, last
 WORDS = st.dictionaries(
     st.sampled_from(["price", "stock", "deleted"]), st.integers(0, 3), min_size=1, max_size=3
 )
-CHANGES = st.builds(lambda ts, late, said: Statement(ts, ts + late, said), *(st.integers(1, 30),) * 2, WORDS)
-ROWS = st.builds(lambda at, said: Statement(FIRST, at, said), st.integers(1, 60), WORDS)
+CHANGES = st.builds(
+    lambda ts, late, said: Statement(FIRST + ts, FIRST + ts + late, said), *(st.integers(1, 30),) * 2, WORDS
+)
+ROWS = st.builds(lambda at, said: Statement(FIRST, FIRST + at, said), st.integers(1, 60), WORDS)
 
 
-@given(st.lists(CHANGES | ROWS, max_size=20), st.integers(1, 40))
+@given(st.lists(CHANGES | ROWS, max_size=20), st.integers(FIRST + 1, FIRST + 40))
 def test_within_the_kept_time_every_instant_tells_what_it_told(told: list[Statement], since: int) -> None:
     left = lasting(told, since)
     assert [one for one in told if any(one is held for held in left)] == left
-    for end in range(since, 95):
+    for end in range(since, FIRST + 95):
         assert words_at(left, end) == words_at(told, end)
     assert [row for row in history(left) if row[0] >= since] == [
         row for row in history(told) if row[0] >= since
@@ -34,8 +36,8 @@ def test_within_the_kept_time_every_instant_tells_what_it_told(told: list[Statem
 
 @given(st.lists(CHANGES, max_size=40))
 def test_what_is_left_of_the_old_has_a_bound(told: list[Statement]) -> None:
-    assert len(lasting(told, since=1_000)) <= 3
-    assert dated(lasting(told, since=1_000)) == lasting(dated(told), since=1_000)
+    assert len(lasting(told, since=FIRST + 1_000)) <= 3
+    assert dated(lasting(told, since=FIRST + 1_000)) == lasting(dated(told), since=FIRST + 1_000)
 
 
 def test_a_file_is_left_with_the_newest_old_word_of_each_field(tmp_path: Path) -> None:

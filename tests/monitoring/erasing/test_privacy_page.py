@@ -42,7 +42,7 @@ def desk(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     with redis.Redis.from_url(redis_url) as store:
         name = persons().of(ANN)
         row = USER_HISTORY.row(USER_HISTORY.new())
-        write_newer(store, OnlineView(USER_HISTORY, "endcap"), [(name, 1, row)])
+        write_newer(store, OnlineView(USER_HISTORY), [(name, 1, row)])
         for _ in range(2):
             store.xadd(stream_key(0), {"event": orjson.dumps({"user_id": name, "session_id": "x"})})
         yield Desk(store, tmp_path, load("console", ConsoleParams), load("feedback", FeedbackParams), 0.03)

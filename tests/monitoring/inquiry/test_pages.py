@@ -31,7 +31,7 @@ HOSTILE = '"><img src=x onerror="document.title=1">'
 @pytest.fixture(scope="module")
 def console(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a console beside the service; item-5 has a title that means harm."""
-    now, view = time.time_ns() // 1000, OnlineView(ITEM_CATALOGUE, "endcap")
+    now, view = time.time_ns() // 1000, OnlineView(ITEM_CATALOGUE)
     visit = session_row(("product_viewed", "item-3"), ("add_to_cart", "item-8"), session="seen")
     service.store("session_context", "seen", now, visit)
     service.store("user_history", "known", now, user_row(("purchase_completed", "item-20")))
@@ -70,7 +70,9 @@ def test_a_viewer_finds_a_product_and_asks_why_it_is_or_is_not_shown(
     expected = served(service)
     browser.open(f"{console}/products?q=item-3")
     browser.click("a[href*='item_id=item-3']")
-    browser.until("location.pathname === '/products/one' && document.readyState === 'complete'")
+    browser.until(
+        "location.pathname === '/products/one' && document.querySelector('[name=session_id]') !== null"
+    )
     browser.run("document.querySelector('[name=session_id]').value = 'seen'")
     browser.click("form .primary")
     browser.until("location.search.includes('session_id=seen') && document.readyState === 'complete'")

@@ -103,7 +103,7 @@ def viewed(redis: Any, item: str) -> None:
     fold, now = ITEM_ACTIVITY.new(), time.time_ns() // 1000
     for i in range(1000):
         ITEM_ACTIVITY.step(fold, Event(now - i, "product_viewed", None, f"s{i}", item))
-    write_newer(redis, OnlineView(ITEM_ACTIVITY, "endcap"), [(item, now, ITEM_ACTIVITY.row(fold))])
+    write_newer(redis, OnlineView(ITEM_ACTIVITY), [(item, now, ITEM_ACTIVITY.row(fold))])
     changes.announce(redis, [item])
 
 

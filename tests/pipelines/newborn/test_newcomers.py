@@ -47,7 +47,7 @@ class Bench:
 
     def worker(self, encoder: str = "e", batch: int = 2) -> Newcomers:
         texts: Any = Texts(self.encoder, encoder)  # type: ignore[arg-type]
-        return Newcomers(self.redis, "endcap", PARAMS, batch, lambda: texts)
+        return Newcomers(self.redis, PARAMS, batch, lambda: texts)
 
     def names(self, space: str | None = None) -> list[str]:
         return newborns.names(self.redis, space or self.space)

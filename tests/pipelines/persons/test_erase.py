@@ -131,7 +131,7 @@ def live(shop: Shop) -> None:
         shop.redis.xadd(EXPOSURES, {"exposure": orjson.dumps(names | {"unit": names["user_id"]})})
         shop.redis.xadd("endcap:served", {"meta": orjson.dumps(names), "features": b""})
         for fold, key in ((USER_HISTORY, names["user_id"]), (SESSION_CONTEXT, names["session_id"])):
-            write_newer(shop.redis, OnlineView(fold, "endcap"), [(key, 1, fold.row(fold.new()))])
+            write_newer(shop.redis, OnlineView(fold), [(key, 1, fold.row(fold.new()))])
     log = shop.home / "run/simulated/logs/service.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(f"a line about {ANN}, called {shop.persons.of(ANN)}\n")
@@ -150,7 +150,7 @@ def test_the_planted_person_is_nowhere_and_others_are_where_they_were(shop: Shop
         if row["user_id"] == shop.persons.of(BOB) or row["session_id"] == shop.persons.of("n1")
     ]
     for fold, key in ((USER_HISTORY, BOB), (SESSION_CONTEXT, "b2")):
-        (row,) = read_rows(shop.redis, OnlineView(fold, "endcap"), shop.names(key))
+        (row,) = read_rows(shop.redis, OnlineView(fold), shop.names(key))
         assert row is not None
     assert shop.redis.xlen(stream_key(0)) == shop.redis.xlen(DEAD) == shop.redis.xlen(EXPOSURES) == 1
     places = {one["place"]: one["rows"] for one in done.places}

@@ -12,7 +12,6 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from redis import Redis
-from shops.service import PROJECT
 from shops.storefront import act, make_home, release_of, session_row, user_row
 
 from feature_repo.clock import HOUR_US, SECOND_US, micros
@@ -41,7 +40,7 @@ BOUGHT, CART = "item-8", "item-3"
 
 
 def store(redis: Redis, declared: Any, entity: str, ts: int, row: dict[str, Any]) -> None:
-    assert write_newer(redis, OnlineView(declared, PROJECT), [(entity, ts, row)]) == [entity]
+    assert write_newer(redis, OnlineView(declared), [(entity, ts, row)]) == [entity]
 
 
 def show(redis: Redis, user_id: str | None, session_id: str | None, age_h: float = 0.0) -> None:

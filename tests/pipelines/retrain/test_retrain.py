@@ -98,7 +98,7 @@ def summary() -> dict[str, Any]:
     return found
 
 
-def begun(home: Path, command: str) -> "subprocess.Popen[bytes]":
+def begun(home: Path, command: str) -> subprocess.Popen[bytes]:
     """A retrain that has come as far as the stage of this command, and stays there."""
     recipe = (home / "dvc.yaml").read_text()
     (home / "dvc.yaml").write_text(recipe.replace(command, f"touch begun; sleep 60; {command}"))

@@ -69,7 +69,7 @@ def sell_out(rows: list[dict[str, Any]]) -> None:
 
 
 def held(redis: Redis, item: str) -> tuple[int, dict[str, Any]]:
-    (found,) = read_rows(redis, OnlineView(ITEM_CATALOGUE, "endcap"), [item])
+    (found,) = read_rows(redis, OnlineView(ITEM_CATALOGUE), [item])
     assert found is not None
     return found
 
@@ -122,7 +122,7 @@ def test_prices_move_beside_consumers_at_work_and_no_shopper_s_clock(redis: Redi
 
 
 def test_an_item_that_left_the_catalogue_is_sold_out_and_goes_in_the_end(redis: Redis, home: Path) -> None:
-    view = OnlineView(ITEM_CATALOGUE, "endcap")
+    view = OnlineView(ITEM_CATALOGUE)
     assert redis.ttl(view.key(ITEMS[2])) == -1
     export(home, lambda rows: rows.pop(2) and None)
     assert again(redis)["item_catalogue"] == 1
@@ -136,7 +136,7 @@ def test_an_item_that_left_the_catalogue_is_sold_out_and_goes_in_the_end(redis: 
 
 def listed(redis: Redis, item: str) -> bool:
     """Whether it is in the catalogue, and its row stays."""
-    stays = redis.ttl(OnlineView(ITEM_CATALOGUE, "endcap").key(item)) == -1
+    stays = redis.ttl(OnlineView(ITEM_CATALOGUE).key(item)) == -1
     assert bool(redis.sismember(LISTED, item)) == stays
     return stays
 
@@ -166,7 +166,7 @@ def test_an_export_takes_away_what_it_does_not_name_and_nothing_that_came_later(
 
 def test_every_row_has_a_lifetime_or_is_of_the_catalogue(redis: Redis) -> None:
     for fold in FOLDS:
-        keys = list(redis.scan_iter(OnlineView(fold, "endcap").pattern()))
+        keys = list(redis.scan_iter(OnlineView(fold).pattern()))
         listed = [redis.ttl(key) == -1 for key in keys]
         assert keys and all(listed) if fold.key == "item_id" else not any(listed), fold.name
         if fold.key != "item_id":

@@ -155,9 +155,9 @@ def keep_shop(redis: Redis, day: int) -> None:
 
 def apply_all(url: str) -> None:
     params = {"report_s": 0.0, "keep_hours": 24, "remember_hours": 48}
-    one = Consumer(lambda: Later.from_url(url), "endcap", stream_params(**params), "one")
+    one = Consumer(lambda: Later.from_url(url), stream_params(**params), "one")
     one.run(until_empty=True)
-    one = Consumer(lambda: Later.from_url(url), "endcap", stream_params(**params), "one")
+    one = Consumer(lambda: Later.from_url(url), stream_params(**params), "one")
     one._trim()
     one._leave()
 
@@ -180,7 +180,7 @@ def table(head: str) -> list[str]:
 def kinds(redis: Redis) -> dict[str, list[bytes]]:
     """Pattern of the table -> its keys; a row by the key of its entity, as Feast's key holds it."""
     found: dict[str, list[bytes]] = defaultdict(list)
-    rows = {fold.key: OnlineView(fold, "endcap").pattern().partition(b"*")[0] for fold in FOLDS}
+    rows = {fold.key: OnlineView(fold).pattern().partition(b"*")[0] for fold in FOLDS}
     for key in redis.scan_iter():
         name = next((f"{noun}*" for noun, prefix in rows.items() if key.startswith(prefix)), None)
         told = name or next((p for p in table("in Redis") if fnmatchcase(key.decode("latin1"), p)), "unknown")
@@ -233,7 +233,7 @@ def test_every_key_expires_or_has_an_owner(week: tuple[Redis, Path]) -> None:
         "endcap:embed",
     )
     single = ("endcap:health", "endcap:rollout", "endcap:stream", "endcap:items", "endcap:applied_ts")
-    view = next(OnlineView(fold, "endcap") for fold in FOLDS if fold.key == "item_id")
+    view = next(OnlineView(fold) for fold in FOLDS if fold.key == "item_id")
     listed = {view.key(item.decode()) for item in redis.smembers("endcap:items:listed")}
     lasting = [key for key in redis.scan_iter() if redis.ttl(key) == -1 and key not in listed]
     assert [key for key in lasting if not key.decode("latin1").startswith((*owned, *single))] == []

@@ -62,7 +62,7 @@ def test_redis_holds_the_newest_row_strictly_before_the_instant(redis: Redis, en
     for declared in DECLARED:
         expected = newest(declared.name, declared.key, end, declared.max_age_days)
         assert written[declared.name] == len(expected) > 0
-        held = read_rows(redis, OnlineView(declared, store.project), list(expected))
+        held = read_rows(redis, OnlineView(declared), list(expected))
         for row, found in zip(expected.values(), held, strict=True):
             assert found is not None
             # What a catalogue says holds from the beginning on, and is as new as the export; a shop that
@@ -94,7 +94,7 @@ def test_feast_s_own_materialize_and_read_give_the_same_values(redis: Redis) -> 
 
 
 def test_a_row_that_the_stream_made_newer_stays(redis: Redis) -> None:
-    store, view = open_store(), OnlineView(USER_HISTORY, open_store().project)
+    store, view = open_store(), OnlineView(USER_HISTORY)
     newer = {**USER_HISTORY.row(USER_HISTORY.new()), "sessions": 77}
     write_newer(redis, view, [("user 1", START + 50 * DAY_US, newer)])
     materialize(redis, store, instant(EVENTS[-1]["event_ts"] + 1), 100, fresh=False)
@@ -103,7 +103,7 @@ def test_a_row_that_the_stream_made_newer_stays(redis: Redis) -> None:
 
 
 def test_fresh_deletes_features_and_on_request_the_log_but_nothing_of_others(redis: Redis) -> None:
-    store, view = open_store(), OnlineView(SESSION_CONTEXT, open_store().project)
+    store, view = open_store(), OnlineView(SESSION_CONTEXT)
     row = SESSION_CONTEXT.row(SESSION_CONTEXT.new())
     write_newer(redis, view, [("a session of last year", START, row)])
     redis.xadd("endcap:events:0", {"event": b"{}"})

@@ -42,7 +42,7 @@ from serving.live.online_features import OnlineFeatures
 
 EVENTS = random_events(seed=5, count=300)
 END = EVENTS[-1]["event_ts"] + 1
-VIEW = OnlineView(ITEM_CATALOGUE, "endcap")
+VIEW = OnlineView(ITEM_CATALOGUE)
 
 
 @pytest.fixture

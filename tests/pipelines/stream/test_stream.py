@@ -192,7 +192,7 @@ def test_a_row_that_cannot_be_written_costs_the_event_that_made_it_and_no_other(
 
 
 def test_a_row_of_before_a_list_was_declared_goes_on_with_its_other_parts(redis: Any) -> None:
-    view = OnlineView(SESSION_CONTEXT, "endcap")
+    view = OnlineView(SESSION_CONTEXT)
     first = {
         **LIVE[0],
         "type": "product_viewed",

@@ -65,7 +65,7 @@ def test_raw_rows_equal_those_of_stock_feast_column_by_column(
     opened = store.open_store(redis_url)
     noun = declared.key.removesuffix("_id")
     entities = [f"{noun} {i}" for i in range(8)]
-    raw = read_rows(online[0], OnlineView(declared, opened.project), entities)
+    raw = read_rows(online[0], OnlineView(declared), entities)
     names = [c.name for c in declared.columns]
     asked = [f"{declared.name}:{name}" for name in names]
     answer = opened.get_online_features(asked, [{declared.key: e} for e in entities]).to_dict()
@@ -102,7 +102,7 @@ def test_unknown_absent_and_outdated_rows_are_none(online: tuple[Redis, OnlineFe
 def test_a_row_is_read_up_to_its_age_limit_and_not_a_microsecond_longer(
     online: tuple[Redis, OnlineFeatures], home: Path, declared: Any
 ) -> None:
-    view = OnlineView(declared, "endcap")
+    view = OnlineView(declared)
     entity = f"{declared.key.removesuffix('_id')} 1"
     raw: Any = online[0].hmget(view.key(entity), view.fields)
     stored = view.decode(raw)
@@ -142,7 +142,7 @@ def test_a_refresh_reads_the_changed_rows_and_no_others(online: tuple[Redis, Onl
     redis, reader = online
     matrix = reader.matrix
     assert reader.refresh() == 0 and reader.matrix is matrix
-    view = OnlineView(ITEM_ACTIVITY, "endcap")
+    view = OnlineView(ITEM_ACTIVITY)
     row = {**dict.fromkeys(ACTIVITY, 0), "at": NOW, "first_ts": START, "views_24h": 7.5}
     row = {c.name: float(row[c.name]) if c.dtype == "float64" else row[c.name] for c in ITEM_ACTIVITY.columns}
     before = {name: column.copy() for name, column in matrix.activity.items()}
@@ -161,7 +161,7 @@ def test_a_refresh_reads_the_changed_rows_and_no_others(online: tuple[Redis, Onl
 def test_a_reader_sees_no_row_of_two_refreshes(online: tuple[Redis, OnlineFeatures]) -> None:
     """Every refresh writes one number into all columns of every row; a request must never see two."""
     redis, reader = online
-    view, rounds = OnlineView(ITEM_ACTIVITY, "endcap"), 60
+    view, rounds = OnlineView(ITEM_ACTIVITY), 60
     dtypes = {c.name: float if c.dtype == "float64" else int for c in ITEM_ACTIVITY.columns}
     mixed: list[Any] = []
     seen: set[float] = set()
@@ -245,7 +245,7 @@ def test_a_dead_redis_is_an_error_at_once(home: Path, redis_server: str) -> None
 
 
 def test_a_value_of_the_wrong_type_is_named() -> None:
-    view = OnlineView(ITEM_ACTIVITY, "endcap")
+    view = OnlineView(ITEM_ACTIVITY)
     row = {c.name: 0.0 if c.dtype == "float64" else 0 for c in ITEM_ACTIVITY.columns}
     with pytest.raises(FeatureError, match=r"item_activity.at: 'noon' does not fit int64_val"):
         view.encode({**row, "at": "noon"}, NOW)

@@ -85,7 +85,13 @@ def test_compiled_trees_equal_lightgbm_also_where_values_are_missing(copy: Path)
     expected = lightgbm.Booster(model_file=str(copy / "ranker.txt")).predict(x)
     assert isinstance(ranker, forest.Forest)
     assert np.allclose(ranker.predict(x), expected, rtol=0, atol=1e-6)
-    assert np.allclose(forest.StockForest(copy / "ranker.txt").predict(x), expected, rtol=0, atol=1e-6)
+    stock = forest.StockForest(copy / "ranker.txt")
+    assert np.allclose(stock.predict(x), expected, rtol=0, atol=1e-6)
+    parts = lightgbm.Booster(model_file=str(copy / "ranker.txt")).predict(x, pred_contrib=True)
+    assert np.array_equal(stock.contributions(x), parts)
+    (copy / "ranker.txt").write_text("no trees")
+    with pytest.raises(ValueError, match=r"Unknown model format"):
+        forest.StockForest(copy / "ranker.txt")
 
 
 def test_trees_are_compiled_once_and_where_that_fails_lightgbm_serves(
