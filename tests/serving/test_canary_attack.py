@@ -34,6 +34,7 @@ pytest_plugins = ("shops.service",)
 pytestmark = pytest.mark.fault
 LADDER = replace(PARAMS, steps=(Step(10, 10_000), Step(50, 10_000), Step(100, 10_000)))
 PATIENCE_S = 90
+SETTLED_S = 1.0
 
 
 def until(true: Callable[[], Any], what: str) -> None:
@@ -77,7 +78,13 @@ class Attacker:
         return look.decision
 
     def lists(self) -> int:
-        return int(self.redis.xlen("endcap:exposures"))
+        """How many were logged, once no more come: an answer is logged a little after it was given."""
+        seen, still = -1, time.monotonic()
+        while time.monotonic() < still + SETTLED_S:
+            if (now := self.redis.xlen("endcap:exposures")) != seen:
+                seen, still = now, time.monotonic()
+            time.sleep(0.05)
+        return seen
 
 
 @pytest.fixture
