@@ -119,6 +119,11 @@ class Feedback:
             raise ValueError("exposures() needs Feedback(..., journal=True)")
         return iter(self._journal)
 
+    def keep(self, newest: int) -> None:
+        """Only so many exposures stay in the journal."""
+        if self._journal is not None:
+            del self._journal[: max(0, len(self._journal) - newest)]
+
     def _show(self, exposure: Exposure) -> None:
         if exposure.request_id in self._open:
             return

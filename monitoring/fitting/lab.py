@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from redis import Redis
 
-from monitoring.fitting.reliability import clicked, reliability
+from monitoring.fitting.reliability import Fates, clicked, reliability
 from monitoring.fitting.relisted import Answer, Answers
 from monitoring.fitting.showroom import Showroom
 from serving.beside.tryout import PAIRS
@@ -67,8 +67,16 @@ class Findings:
     expected: list[list[float]] = field(default_factory=list)  # clicks, margin before; clicks, margin after
 
 
-def run(redis: Redis, room: Showroom, held: Document, draft: Document, now: int, last: int) -> dict[str, Any]:
-    """The report on the newest `last` answers of the log, as JSON."""
+def run(
+    redis: Redis,
+    room: Showroom,
+    held: Document,
+    draft: Document,
+    now: int,
+    last: int,
+    fates: Fates | None = None,
+) -> dict[str, Any]:
+    """The report on the newest `last` answers of the log, as JSON. `fates`: of who asks again and again."""
     entries: Any = redis.xrevrange(SERVED, count=last)
     entries = entries[::-1]
     answers = Answers(entries, room)
@@ -76,7 +84,8 @@ def run(redis: Redis, room: Showroom, held: Document, draft: Document, now: int,
     deeds = {rule.id: Deed(str(rule.do.action)) for rule in draft.rules}
     found = Findings(unusable=answers.unusable)
     chances = room.bundle.profit.chances
-    true = reliability(answers, clicked(redis, entries), chances) if chances.known else None
+    clicks = (fates.look() if fates else clicked(redis, entries)) if chances.known else {}
+    true = reliability(answers, clicks, chances) if chances.known else None
     scale = true["factor"] if true else {}
     for answer in answers:
         _judge(answer, room, old, new, deeds, found, scale.get(answer.request.surface, 1.0))

@@ -4,6 +4,7 @@ Clicks are credited as everywhere (monitoring/experiment/attribution.py). The ne
 clicked, so that what is told of the last minutes is a little too low.
 """
 
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,10 +17,25 @@ from monitoring.experiment.tail import Tail
 from monitoring.fitting.relisted import Answer
 from serving.stages.odds import Chances
 
+KEPT = 20_000  # lists, some 2 kB each
 BANDS = 4  # of slots, by what was expected of them
 BEFORE_MS = 60_000  # an answer's exposure may be written a little before its candidates
 PRIOR = 10.0  # clicks that a surface is given as they were expected
 LEAST = 20  # answers, below which no interval is told
+
+
+class Fates:
+    """What was clicked of the newest KEPT lists; each look reads on. The first reads all that is logged."""
+
+    def __init__(self, redis: Redis, since: str = "0-0") -> None:
+        self._feedback = Feedback(load("feedback", FeedbackParams), journal=True)
+        self._tail, self._turn = Tail(redis, since), threading.Lock()
+
+    def look(self) -> dict[str, frozenset[str]]:
+        """request_id -> clicked items."""
+        with self._turn:
+            self._tail.feed(self._feedback, each=lambda: self._feedback.keep(KEPT))
+            return {one.request_id: frozenset(one.outcomes) for one in self._feedback.exposures()}
 
 
 def clicked(redis: Redis, entries: Sequence[Any]) -> dict[str, frozenset[str]]:
@@ -27,9 +43,7 @@ def clicked(redis: Redis, entries: Sequence[Any]) -> dict[str, frozenset[str]]:
     if not entries:
         return {}
     since = max(int(entries[0][0].partition(b"-")[0]) - BEFORE_MS, 0)
-    feedback = Feedback(load("feedback", FeedbackParams), journal=True)
-    Tail(redis, f"{since}-0").feed(feedback)
-    return {one.request_id: frozenset(one.outcomes) for one in feedback.exposures()}
+    return Fates(redis, f"{since}-0").look()
 
 
 def reliability(

@@ -9,6 +9,7 @@ from feature_repo.errors import EndcapError
 from feature_repo.events import DEVICES, SURFACES
 from feature_repo.params import load
 from monitoring.fitting import lab
+from monitoring.fitting.reliability import Fates
 from monitoring.merchandising import fittings
 from monitoring.merchandising.versions import indented
 from monitoring.pages.desk import Asked, Desk
@@ -60,7 +61,8 @@ def judge(desk: Desk, asked: Asked) -> Mapping[str, Any]:
     if draft is None or any(fault.refused for fault in faults):
         return {"report": None, "faults": faults, "document": text, "last": LAST, "of_draft": True}
     with fittings.fittings(desk).room() as room:
-        report = lab.run(desk.redis, room, held, draft, workers.now(desk.redis), LAST)
+        fates = desk.once(Fates, lambda: Fates(desk.redis))
+        report = lab.run(desk.redis, room, held, draft, workers.now(desk.redis), LAST, fates)
     faults = [Fault(**fault) for fault in report["faults"]]
     told = {"report": report, "faults": faults, "document": text, "last": LAST}
     return told | {"of_draft": text is not None, "full": lint.FULL}

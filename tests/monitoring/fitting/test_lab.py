@@ -16,7 +16,7 @@ from shops.tiny_bundle import make
 
 from feature_repo.eventlog.lua import append
 from monitoring.fitting import lab
-from monitoring.fitting.reliability import PRIOR, clicked, reliability
+from monitoring.fitting.reliability import PRIOR, Fates, clicked, reliability
 from monitoring.fitting.relisted import Answers
 from monitoring.fitting.showroom import Showroom
 from pipelines.protocol.served import _batch
@@ -142,6 +142,23 @@ def test_chances_are_held_against_what_was_clicked_and_corrected_by_surface(
     assert found["factor"]["pdp_fbt"] == pytest.approx((2 * n + PRIOR) / (n + PRIOR), rel=0.02)
     assert found["factor"]["homepage_hero"] == pytest.approx(PRIOR / (n + PRIOR), rel=0.02)
     assert reliability(answers[:5], clicked(redis, entries), flat) is None
+
+
+def test_who_looks_again_reads_on_and_keeps_the_newest_lists(
+    redis_url: str, room: Showroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis, fates = Redis.from_url(redis_url), Fates(Redis.from_url(redis_url))
+    logged(redis, room, answers=3, surface="pdp_fbt")
+    assert fates.look() == {}
+    first, *later = Answers(redis.xrange(SERVED), room)
+    shown_and_clicked(redis, [first])
+    assert fates.look() == {first.request_id: frozenset(first.shown[:2])}
+    shown_and_clicked(redis, later)
+    assert fates.look() == clicked(redis, redis.xrange(SERVED)) and len(fates.look()) == 3
+    monkeypatch.setattr("monitoring.fitting.reliability.KEPT", 2)
+    logged(redis, room, answers=1)
+    shown_and_clicked(redis, list(Answers(redis.xrange(SERVED), room))[-1:])
+    assert len(fates.look()) == 2 and first.request_id not in fates.look()
 
 
 def test_the_margins_picture_is_corrected_too_and_of_surfaces_that_the_weight_alone_orders(
