@@ -2,7 +2,8 @@
 
 Each logged answer has its candidates with the ranker's scores, its context and what was barred for its
 shopper. The list is made again by the rules that hold and by the draft, and once more for every rule of the
-draft without that rule: what differs is what the rule did. No draw of the long tail takes part. Products that
+draft without that rule: what differs is what the rule did. A campaign to come is tried as if
+these shoppers came at its beginning. No draw of the long tail takes part. Products that
 the rules of that time had barred are in no log, so a draft cannot win them back here: `preview` shows that.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 import orjson
 from redis import Redis
 
+from monitoring.fitting.preview import moment
 from monitoring.fitting.reliability import Fates, clicked, reliability
 from monitoring.fitting.relisted import Answer, Answers
 from monitoring.fitting.showroom import Showroom
@@ -54,7 +56,8 @@ class Findings:
     """Of all answers together."""
 
     answers: int = 0
-    unusable: int = 0  # logged before rules could be judged by them, or of other features
+    unusable: int = 0  # of another release, or logged before rules could be judged by them
+    later: int = 0  # answers on which the draft was tried as of another time than theirs
     agreeing: int = 0  # slots that the rules that held give again, of `shown`
     shown: int = 0
     slots: int = 0
@@ -88,13 +91,15 @@ def run(
     true = reliability(answers, clicks, chances) if chances.known else None
     scale = true["factor"] if true else {}
     for answer in answers:
-        _judge(answer, room, old, new, deeds, found, scale.get(answer.request.surface, 1.0))
+        at = answer.now if draft is held else moment(draft, new, answer.request, answer.now)
+        _judge(answer, at, room, old, new, deeds, found, scale.get(answer.request.surface, 1.0))
     told = _report(found, deeds, room, lint.faults(draft, room.matrix, now))
     return told | {"reliability": true}
 
 
 def _judge(
     answer: Answer,
+    at: int,
     room: Showroom,
     old: Compiled,
     new: Compiled,
@@ -104,8 +109,11 @@ def _judge(
 ) -> None:
     diversity, request = room.bundle.diversify, answer.request
     profit = room.bundle.profit
-    before = answer.list(diversity, old.steering(request, answer.now), profit)
-    steering = new.steering(request, answer.now)
+    before = then = answer.list(diversity, old.steering(request, answer.now), profit)
+    if at != answer.now:
+        found.later += 1
+        before = answer.list(diversity, old.steering(request, at), profit)
+    steering = new.steering(request, at)
     after = answer.list(diversity, steering, profit)
 
     def expected(items: list[str]) -> list[float]:
@@ -115,7 +123,7 @@ def _judge(
         found.expected.append(expected(before) + expected(after))
     found.answers += 1
     found.shown += len(answer.shown[:-1])  # the last may be the long tail's
-    found.agreeing += len(answer.shown[:-1]) - _differing(answer.shown[:-1], before[: len(answer.shown) - 1])
+    found.agreeing += len(answer.shown[:-1]) - _differing(answer.shown[:-1], then[: len(answer.shown) - 1])
     found.slots += max(len(before), len(after))
     found.displaced += _differing(before, after)
     found.before.update(before)
@@ -126,7 +134,7 @@ def _judge(
         deed = deeds[name]
         deed.held += 1
         deed.slots += len(after)
-        without = answer.list(diversity, new.steering(request, answer.now, without=name), profit)
+        without = answer.list(diversity, new.steering(request, at, without=name), profit)
         for items, seen in zip((without, after), deed.shown, strict=True):
             seen.update(items)
         if profit.chances.known:
@@ -169,6 +177,7 @@ def _report(
     return {
         "answers": found.answers,
         "unusable": found.unusable,
+        "later": found.later,
         "agreement": found.agreeing / found.shown if found.shown else None,
         "slots": found.slots,
         "displaced": found.displaced,

@@ -21,12 +21,13 @@ from serving.types import Context, Filter, Floats, Ranked, Request
 
 
 class Answers:
-    """The logged answers, as often as they are gone through."""
+    """The logged answers of the release in the room, as often as they are gone through."""
 
     def __init__(self, entries: Iterable[Any], room: Showroom) -> None:
         self.others: Counter[str] = Counter()
         found = list(decode(entries, self.others))
-        self.judged = [(meta, features) for meta, features in found if "judged" in meta]
+        digest = room.bundle.digest  # what another release scored says nothing of the lists of this one
+        self.judged = [(m, features) for m, features in found if "judged" in m and m["bundle"] == digest]
         self.unusable = len(found) - len(self.judged) + sum(self.others.values())
         self._room = room
 

@@ -11,9 +11,11 @@ def show(report: Mapping[str, Any]) -> None:
     """The report as tables for a person."""
     out = console()
     if not report["answers"]:
-        out.print("no logged answer can be used: the service logs a share of them (serving.served_share)")
+        out.print("no logged answer of this release: the service logs a share of them (serving.served_share)")
         return
-    out.print(f"{report['answers']} logged answers; {report['unusable']} more are of no use")
+    out.print(f"{report['answers']} logged answers; {report['unusable']} more are of other releases")
+    if report["later"]:
+        out.print(f"{report['later']} of them as if asked while most rules of the draft hold")
     out.print(
         f"made again by the rules that hold, {report['agreement'] or 0:.1%} of their slots are as shown"
     )

@@ -144,7 +144,7 @@ def test_no_python_file_is_longer_than_a_reader_can_hold() -> None:
 
 def test_the_code_grows_no_further() -> None:
     """Whoever takes some away lowers this bound; only what Endcap could not do before may raise it."""
-    assert sum(len(path.read_text().splitlines()) for path in ours()) <= 51_210
+    assert sum(len(path.read_text().splitlines()) for path in ours()) <= 51_220
 
 
 def test_file_names_are_nouns_of_the_domain() -> None:

@@ -14,6 +14,7 @@ from shops.rules import IDS, ITEMS, NOW, document, steering
 from shops.storefront import StillFeatures
 from shops.tiny_bundle import make
 
+from feature_repo.clock import DAY_US, instant
 from feature_repo.eventlog.lua import append
 from monitoring.fitting import lab
 from monitoring.fitting.reliability import PRIOR, Fates, clicked, reliability
@@ -40,17 +41,23 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Showroom:
 
 
 def logged(
-    redis: Redis, room: Showroom, *held: dict[str, Any], answers: int = 4, surface: str = "homepage_hero"
+    redis: Redis,
+    room: Showroom,
+    *held: dict[str, Any],
+    answers: int = 4,
+    surface: str = "homepage_hero",
+    release: str = "",
 ) -> dict[str, Any]:
     """Answers under the rules that held go to the log; the last one's meta."""
     meta: dict[str, Any] = {}
+    digest = release or room.bundle.digest
     for n in range(answers):
         beside = (f"item-{n % 9 + 20}",) if surface == "pdp_fbt" else ()
         request = Request(surface, session_id=f"s{n}", items=beside)
         asked = steering(*held, request=request)
         served = recommend(request, room.bundle, visitor_of(request, NOW, None, None), ITEMS, asked)
         answer = Answer(
-            f"{surface} {n}", request.surface, served.slots, "champion", "b", "live", None, None, 1.0
+            f"{surface} {n}", request.surface, served.slots, "champion", digest, "live", None, None, 1.0
         )
         meta = sample(request, answer, NOW, served, ITEMS, rules=1)
         redis.xadd(SERVED, encode(meta, served.ranked.matrix))
@@ -86,6 +93,21 @@ def test_what_held_is_made_again_and_a_draft_is_told_rule_by_rule(redis_url: str
     assert [(rules[name]["held"], rules[name]["dead"]) for name in ("r1", "r2")] == [(4, True), (0, True)]
     assert {"item_id": best, "title": f"Title [of] {best}", "slots": -4} in found["lose"]
     lab_table.show(found)
+
+
+def test_a_campaign_to_come_is_tried_as_of_its_beginning_and_another_release_left_out(
+    redis_url: str, room: Showroom
+) -> None:
+    redis = Redis.from_url(redis_url)
+    logged(redis, room, release="another")
+    logged(redis, room)
+    opening = instant(NOW + DAY_US).isoformat()
+    draft = document(HELD | {"when": {"from": opening}})
+    found = lab.run(redis, room, document(), draft, NOW, 100)
+    assert (found["answers"], found["unusable"], found["later"]) == (4, 4, 4)
+    assert (found["rules"][0]["held"], found["rules"][0]["changed"], found["agreement"]) == (4, 4, 1.0)
+    as_it_stands = lab.run(redis, room, draft, draft, NOW, 100)
+    assert (as_it_stands["rules"][0]["held"], as_it_stands["later"]) == (0, 0)
 
 
 def test_each_rule_is_told_what_it_does_to_clicks_margin_and_coverage(redis_url: str, room: Showroom) -> None:
@@ -147,7 +169,8 @@ def test_chances_are_held_against_what_was_clicked_and_corrected_by_surface(
 def test_who_looks_again_reads_on_and_keeps_the_newest_lists(
     redis_url: str, room: Showroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    redis, fates = Redis.from_url(redis_url), Fates(Redis.from_url(redis_url))
+    redis: Any = Redis.from_url(redis_url)
+    fates = Fates(redis)
     logged(redis, room, answers=3, surface="pdp_fbt")
     assert fates.look() == {}
     first, *later = Answers(redis.xrange(SERVED), room)

@@ -164,7 +164,7 @@ def test_a_campaign_to_come_is_seen_as_it_will_be_by_the_clock_of_the_shop(desk:
 def test_a_page_of_the_lab_without_a_logged_answer_says_so(desk: Desk) -> None:
     client = TestClient(build_app(desk, {role: role for role in ROLES}))
     page = client.get("/rules/lab", headers={"Authorization": "Bearer viewer"})
-    assert page.status_code == 200 and "No logged answer" in page.text
+    assert page.status_code == 200 and "No answer of this release" in page.text
 
 
 def test_a_preview_is_for_whom_the_stores_know_by_the_id_that_was_typed(desk: Desk) -> None:
