@@ -1,28 +1,37 @@
 """The exception tree. Every message names the field, its value, what is allowed and what to do next.
 
 EndcapError
-├── ParamsError        params.yaml, shop selection, environment
-├── DataError          a file of ours or of the shop: missing, truncated, wrong schema
-├── BusyError          somebody else is at work where one at a time may be
-├── EventError         one event refused at the door
-├── FeatureError       a feature row that does not fit its definition
-├── DefinitionError    features that are declared in a way that cannot work
-├── RequestError       what a client sent (HTTP 4xx)                  serving/errors.py
-├── UnavailableError   what cannot be answered, kept or reached now (HTTP 503)
-├── BundleError        a release that must not be served              serving/errors.py
-├── RulesError         a document of merchandising rules that is wrong serving/rules/document.py
-├── RulesConflict      somebody else changed the rules first          serving/rules/published.py
-├── NoSuchVersion      a version of the rules that is not kept        serving/rules/published.py
-├── RolloutError       a change that the rollout's state forbids      serving/release/state.py
-│   └── RolloutConflict    somebody else changed it first
-├── MetricError        lists that a metric is not defined for         pipelines/protocol/metrics.py
-├── GateError          a release that must not be promoted            pipelines/gates/bar.py
-├── ReleaseError       a promotion or rollback that cannot be made    pipelines/release/aliases.py
-├── RegistryError      MLflow's store cannot be read or written       pipelines/release/registry.py
-├── EraseError         rows of an erased person that come again    pipelines/persons/erase.py
-├── StuckError         a task of the stream that no longer beats      pipelines/stream/consumer.py
-├── StackError         a local process that does not start or stop    pipelines/local/process.py
-└── StepError          the demo did not end as it promises            pipelines/demo/story.py
+├── ParamsError         params.yaml, shop selection, environment
+├── DataError           a file of ours or of the shop: missing, truncated, wrong schema
+├── BusyError           somebody else is at work where one at a time may be
+├── EventError          one event refused at the door
+├── FeatureError        a feature row that does not fit its definition
+├── DefinitionError     features that are declared in a way that cannot work
+├── UnavailableError    what cannot be answered, kept or reached now (HTTP 503)
+├── RequestError        what a client sent (HTTP 4xx)               serving/errors.py
+├── BundleError         a release that must not be served           serving/errors.py
+├── RulesError          merchandising rules that are wrong          serving/rules/faults.py
+├── RulesConflict       somebody else changed the rules first       serving/rules/published.py
+├── NoSuchVersion       a version of the rules that is not kept     serving/rules/published.py
+├── FlagsError          experiments that are wrong                  serving/flags/flag_document.py
+├── FlagsConflict       somebody else changed the experiments first serving/flags/flag_versions.py
+├── RolloutError        a change that the rollout's state forbids   serving/release/state.py
+│   └── RolloutConflict somebody else changed it first              serving/release/state.py
+├── ErrandError         a person's wish that cannot be run now      monitoring/erasing/wishes.py
+├── ReceiptError        a receipt that is not there                 monitoring/erasing/filed.py
+├── MetricError         lists that a metric is not defined for      pipelines/protocol/metrics.py
+├── GateError           a release that must not be promoted         pipelines/gates/bar.py
+├── ReleaseError        a promotion or rollback that cannot be made pipelines/release/aliases.py
+├── RegistryError       MLflow's store cannot be read or written    pipelines/release/registry.py
+├── RetrainError        nothing was begun: another runs             pipelines/retrain/retrain.py
+├── CompareError        two things that cannot be compared          pipelines/compare/sides.py
+├── PlanError           an experiment that cannot be planned        pipelines/experiment/prospects.py
+├── EraseError          rows of an erased person that come again    pipelines/persons/erase.py
+├── StuckError          a task of the stream that no longer beats   pipelines/stream/consumer.py
+├── StackError          a process that does not start or stop       pipelines/local/process.py
+├── StepError           the demo did not end as it promises         pipelines/local/story.py
+├── Usage               options that do not go together             pipelines/rules/rules.py
+└── Usage               the same                                    pipelines/experiment/experiment.py
 """
 
 from pathlib import Path

@@ -142,9 +142,26 @@ def test_no_python_file_is_longer_than_a_reader_can_hold() -> None:
     assert not {str(p.relative_to(ROOT)): n for p, n in lengths.items() if n > MAX_LINES}
 
 
+def test_the_tree_of_exceptions_has_each_of_ours_and_where_it_is() -> None:
+    home = ROOT / "feature_repo" / "errors.py"
+    classes = [(path, node) for path in ours() for node in tree(path).body if isinstance(node, ast.ClassDef)]
+    known, before = {"EndcapError"}, 0
+    while len(known) > before:  # the subclasses of what is known
+        before = len(known)
+        known |= {c.name for _, c in classes if {ast.unparse(base) for base in c.bases} & known}
+    found = {
+        (node.name, "" if path == home else str(path.relative_to(ROOT)))
+        for path, node in classes
+        if node.name in known - {"EndcapError"}
+    }
+    lines = (ast.get_docstring(tree(home)) or "").splitlines()
+    rows = [line.split("── ")[1].split() for line in lines if "──" in line]
+    assert {(row[0], row[-1] if row[-1].endswith(".py") else "") for row in rows} == found
+
+
 def test_the_code_grows_no_further() -> None:
     """Whoever takes some away lowers this bound; only what Endcap could not do before may raise it."""
-    assert sum(len(path.read_text().splitlines()) for path in ours()) <= 51_220
+    assert sum(len(path.read_text().splitlines()) for path in ours()) <= 51_230
 
 
 def test_file_names_are_nouns_of_the_domain() -> None:
