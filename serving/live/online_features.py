@@ -101,9 +101,11 @@ class OnlineFeatures:
         self, items: Sequence[str], born: Sequence[int | None], size: int = REFRESHED
     ) -> dict[str, list[Any]]:
         """What the catalogue says of `items`; without a first day of sale it is when each was `born` (us)."""
-        parts = self._held(self._catalogue, items, size)
-        rows = [held[1] if held else UNKNOWN for part in parts for _, held in part]
-        columns = {name: [row[name] for row in rows] for name in UNKNOWN}
+        columns: dict[str, list[Any]] = {name: [] for name in UNKNOWN}
+        for part in self._held(self._catalogue, items, size):
+            rows = [held[1] if held else UNKNOWN for _, held in part]
+            for name, column in columns.items():
+                column += [row[name] for row in rows]
         opening = zip(columns["available_from"], born, strict=True)
         return columns | {"available_from": [day or at for day, at in opening]}
 
