@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from redis import Redis
@@ -78,7 +79,9 @@ def canary(visitors: Visitors, demo: DemoParams, why: str) -> bool:
     """
     redis = connect()
     params = replace(load("rollout", RolloutParams), steps=demo.steps, tightest_error=demo.tightest_error)
-    guard = Guard(redis, params, load("feedback", FeedbackParams), aliases.follow, require_sound)
+    guard = Guard(
+        redis, params, load("feedback", FeedbackParams), partial(aliases.follow, redis=redis), require_sound
+    )
     challenger = aliases.waiting_challenger()
     if challenger:
         shadow(redis, challenger, visitors, demo.shadowed)

@@ -1,12 +1,17 @@
 """What every change of a release shares: who acts, where the state is, and the aliases that repeat it.
 
 Redis decides what serves and is written first; the MLflow aliases follow. If they cannot, the release serves
-all the same and `endcap promote --repair` brings them back in line.
+all the same: the guard brings them in line later, `endcap promote --repair` at once.
+
+endcap:followed   string   the version of the rollout that the aliases repeat
 """
 
+import fcntl
 import getpass
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +19,13 @@ from redis import Redis
 
 from feature_repo.errors import EndcapError
 from feature_repo.files import read_json
+from feature_repo.params import shop
 from feature_repo.places import BUNDLES
 from serving.release import state as rollout
 from serving.release.state import Act, Release, RolloutState
+
+FOLLOWED = "endcap:followed"
+LATE_S = 10.0
 
 
 class ReleaseError(EndcapError):
@@ -38,6 +47,55 @@ def follow(state: RolloutState, anew: bool = False, redis: Redis | None = None) 
     registry.repeat(state)
     while redis is not None and (now := rollout.present(redis)).version != state.version:
         registry.repeat(state := now)
+    if redis is not None:
+        redis.set(FOLLOWED, state.version)
+
+
+class Straggler:
+    """Follows for whoever changed the rollout and was killed, or found MLflow's store away, before it had."""
+
+    def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
+        self._redis, self._clock = redis, clock
+        self._version, self._since = 0, 0.0
+
+    def look(self, state: RolloutState | None) -> str:
+        """What was done, or could not be; empty mostly. Whoever changes the rollout has LATE_S to follow."""
+        if state is None or state.challenger or self._followed(state):
+            self._version = 0
+            return ""
+        if self._version != state.version:
+            self._version, self._since = state.version, self._clock()
+        if self._clock() - self._since < LATE_S:
+            return ""
+        self._since = self._clock()
+        try:
+            with turn():
+                if not self._followed(state):
+                    follow(state, redis=self._redis)
+        except EndcapError as error:
+            return f"what serves has changed, but: {error}"
+        return f"the aliases repeat version {state.version}; whoever made it was kept from that"
+
+    def _followed(self, state: RolloutState) -> bool:
+        """A rollout of before there was this mark is taken as followed."""
+        self._redis.set(FOLLOWED, state.version, nx=True)
+        return int(self._redis.get(FOLLOWED) or 0) == state.version  # type: ignore[arg-type]
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """One at a time registers or follows late: of two the later would take the other's alias away."""
+    lock = shop().run_dir() / "promote.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ReleaseError(
+                "promote: another promotion is under way; nothing was changed. Next: "
+                "`endcap rollout status`, then promote again"
+            ) from None
+        yield
 
 
 def waiting_challenger() -> Release | None:

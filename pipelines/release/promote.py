@@ -1,8 +1,6 @@
 """`endcap promote`: an admitted bundle becomes the challenger, or the champion where there is none."""
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +11,11 @@ from redis import Redis
 
 from feature_repo.files import read_json
 from feature_repo.online.connection import connect
-from feature_repo.params import load, root, shop
+from feature_repo.params import load, root
 from feature_repo.places import ADMISSION, ADMISSION_PAGE, CANDIDATE, VERDICT, at
 from pipelines.gates.bar import GateParams, Verdict
 from pipelines.release.admission import admit, install_bundle, made_ready
-from pipelines.release.aliases import ReleaseError, act_of, aliased, follow, read_manifest
+from pipelines.release.aliases import ReleaseError, act_of, aliased, follow, read_manifest, turn
 from pipelines.release.assurance import ReleaseParams, assure, confirm, prune
 from pipelines.release.registry import CHALLENGER, CHAMPION, Registry
 from serving.release import state as rollout
@@ -56,24 +54,8 @@ def promote(
     ReleaseError if it cannot be loaded or another promotion runs, RegistryError if MLflow's store lost the
     champion, RolloutError while a canary is under way, RolloutConflict where the champion changed meanwhile.
     """
-    with _turn():
+    with turn():
         return _promote(folder, redis, registry, act, direct, latest_gate, forced)
-
-
-@contextmanager
-def _turn() -> Iterator[None]:
-    """One promotion at a time: of two at once the later would take the other's place without a word."""
-    lock = shop().run_dir() / "promote.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ReleaseError(
-                "promote: another promotion is under way; nothing was changed. Next: "
-                "`endcap rollout status`, then promote again"
-            ) from None
-        yield
 
 
 def _promote(
@@ -104,9 +86,10 @@ def _promote(
     registry.attach(registered, at(ADMISSION), at(ADMISSION_PAGE))
     version = registered.number
     if state and champion == release:
-        registry.repeat(state)
+        follow(state, redis=redis)
         return Promotion(release, CHAMPION, version, None, verdict)
     if state and not direct:
+        follow(state, redis=redis)  # before: what a change that was killed left would take the alias away
         registry.move_aliases({CHALLENGER: release})
         if (now := rollout.present(redis)).version != state.version:  # no challenger outlives its champion
             follow(now, redis=redis)
@@ -133,7 +116,7 @@ def main(
     redis = connect()
     if fix:
         state = rollout.present(redis)
-        follow(state, anew=True)
+        follow(state, anew=True, redis=redis)
         print(f"aliases now repeat what serves: champion {state.champion.digest}")
         return
     if force and why == UNSAID:

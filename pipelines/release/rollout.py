@@ -57,9 +57,7 @@ def main(
     runs: Annotated[int, typer.Option(help="plan: rehearsals per line.")] = 400,
     picture: Annotated[Path | None, typer.Option(help="plan: also draw it here (.svg, .png).")] = None,
     last: Annotated[int, typer.Option(help="history: so many releases.")] = 20,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="For machines: one JSON value per line.")
-    ] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="For machines: a JSON value per line.")] = False,
 ) -> int:
     """Canary of the challenger: start, watch (guard), status, plan, advance, stop, history."""
     say = _say_json if json_output else _say
@@ -79,7 +77,7 @@ def main(
             partial(aliases.follow, redis=guarding),
             assurance.require_sound,
         )
-        return watch(guard, guarding, poll, until_decided, say)
+        return watch(guard, guarding, poll, until_decided, say, keep_up=aliases.Straggler(guarding).look)
     redis = connect()
     if action == "start":
         say(*_told(begun := begin(redis, params, allowed(redis, aliases.act_of(why), force))))
@@ -204,6 +202,7 @@ def watch(
     say: Say,
     clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     sleep: Callable[[float], None] = time.sleep,
+    keep_up: Callable[[RolloutState | None], str] = lambda _: "",
 ) -> int:
     """Look again and again; a look that moves the canary is told, and every so often one that does not.
 
@@ -221,6 +220,8 @@ def watch(
             challenger = before.challenger if before and before.challenger else challenger
             look = guard.look(clock())
             after = look.state if look else control.read(redis)
+            if told := keep_up(after):
+                say(told, {"aliases": told})
         except (RedisError, OSError, UnavailableError) as error:
             if not failures:
                 since = time.monotonic()

@@ -120,6 +120,12 @@ def test_a_canary_climbs_to_the_end_whoever_is_killed_on_the_way(
         print(dict(Counter(fault.name for fault in storm.faults)))
 
 
+def behind(digest: str) -> str:
+    """What the aliases say of the champion, where it is not this one; the guard follows for who was killed."""
+    named = alias_holders(Registry())["champion"].digest
+    return f"the alias champion names {named}" * (named != digest)
+
+
 def climb(storm: Storm, number: int) -> None:
     """A release from its promotion to 100 %, each move under a fault; then all of it is on record, once."""
 
@@ -147,7 +153,7 @@ def climb(storm: Storm, number: int) -> None:
     moved(storm, lambda: percent() >= 100, "rollout", "advance", "--to", "100")
     moved(storm, lambda: percent() == SERVES, "rollout", "advance")
     began = time.monotonic()
-    while illness := ailing(storm):
+    while illness := ailing(storm) or behind(digest):
         assert time.monotonic() - began < HEALTHY_S, illness
         run(storm, "rollout", "status")
     with storm.redis() as there:
@@ -156,5 +162,4 @@ def climb(storm: Storm, number: int) -> None:
     assert [entry["version"] for entry in audit] == list(range(now.version, 0, -1))
     assert now.version == before.version + 4  # each step once, whatever was repeated
     assert now.champion.digest == digest and now.challenger is None
-    assert alias_holders(Registry())["champion"].digest == digest
     print(f"round {number + 1}: version {now.version}, well after {time.monotonic() - began:.1f} s")
