@@ -121,7 +121,7 @@ def test_a_canary_climbs_to_the_end_whoever_is_killed_on_the_way(
 
 
 def behind(digest: str) -> str:
-    """What the aliases say of the champion, where it is not this one; the guard follows for who was killed."""
+    """What the aliases say of the champion, where it is not this one; the guard follows later."""
     named = alias_holders(Registry())["champion"].digest
     return f"the alias champion names {named}" * (named != digest)
 
