@@ -25,6 +25,7 @@ FIELDS, CONTEXT_FIELDS = (tuple(field.name for field in fields(kind)) for kind i
 _LISTS = ("items", "cart", "exclude")
 PER_LIST = ("surface", "items", "limit")  # of a page; all else is the page's
 _ID = "a string of 1 to 256 characters without control characters"
+FIRST_YEAR, LAST_YEAR = EARLIEST.year, 2100
 FIRST_US = micros(EARLIEST)
 LAST_US = 4_102_444_800_000_000  # 2100-01-01
 _INSTANT = "microseconds since 1970 or ISO 8601 with a time zone, from 2000 to 2099"
@@ -270,6 +271,8 @@ def _context(value: Any) -> Context:
 def parse_instant(name: str, value: Any) -> int | None:
     """Microseconds since 1970 from an int of them or from ISO 8601 text with a time zone.
 
+    The years are those of the text, wherever its zone is: what is of another year by UTC is set to the edge.
+
     >>> parse_instant("as_of", "2016-10-17T02:00:00+02:00")
     1476662400000000
     """
@@ -279,7 +282,8 @@ def parse_instant(name: str, value: Any) -> int | None:
     if isinstance(value, str) and len(value) <= 40:
         try:
             moment = datetime.fromisoformat(value)
-            us = micros(moment) if moment.tzinfo else None
+            inside = moment.tzinfo and FIRST_YEAR <= moment.year < LAST_YEAR
+            us = min(max(micros(moment), FIRST_US), LAST_US - 1) if inside else None
         except (ValueError, OverflowError):
             us = None
     if type(us) is not int or not FIRST_US <= us < LAST_US:

@@ -238,3 +238,17 @@ def test_an_instant_is_in_this_century_or_refused(value: Any) -> None:
     except RequestError:
         return
     assert us is not None and not math.isnan(us) and 946_684_800_000_000 <= us < 4_102_444_800_000_000
+
+
+@pytest.mark.parametrize(
+    ("written", "us"),
+    [
+        ("2000-01-01T00:00:00+00:03", 946_684_800_000_000),
+        ("2099-12-31T23:59:59-05:00", 4_102_444_799_999_999),
+    ],
+)
+def test_a_year_is_that_of_the_text_also_at_the_edges(written: str, us: int) -> None:
+    assert parse_instant("ts", written) == us
+    for outside in ("1999-12-31T23:00:00-05:00", "2100-01-01T00:00:00+05:00"):
+        with pytest.raises(RequestError, match="from 2000 to 2099"):
+            parse_instant("ts", outside)
