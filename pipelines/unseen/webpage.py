@@ -1,6 +1,7 @@
 """The report for the eye: days and causes in one picture, and every unseen product in one page."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from feature_repo.picture import Figure
 from pipelines.unseen.causes import CAUSES, COULD_BE_SOLD
 
 OURS, OTHER = "#1b6ca8", "#b8c4cc"
+HALF_A_DAY = timedelta(hours=12)
 _STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:1.2rem auto;max-width:70rem;padding:0 1rem}
 table{border-collapse:collapse;width:100%}
 td,th{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #ddd}
@@ -26,6 +28,9 @@ def write_picture(report: Mapping[str, Any], path: Path) -> None:
         values = [float("nan") if day[name] is None else day[name] for day in days]
         left.plot(at, values, "o-", markersize=3, label=told)
     left.set(ylim=(0, 1), title="Impressions by day, UTC")
+    if at:  # of one day alone the axis would be years long
+        left.set(xlim=(at[0] - HALF_A_DAY, at[-1] + HALF_A_DAY))
+        left.set_xticks(at[:: len(at) // 8 + 1], [f"{day:%Y-%m-%d}" for day in at[:: len(at) // 8 + 1]])
     left.tick_params(axis="x", rotation=30)
     left.legend(frameon=False)
     names = [name for name in CAUSES[::-1] if report["causes"].get(name)]
