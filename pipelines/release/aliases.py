@@ -56,15 +56,15 @@ class Straggler:
 
     def __init__(self, redis: Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis, self._clock = redis, clock
-        self._version, self._since = 0, 0.0
+        self._version, self._since, self._told = 0, 0.0, ""
 
     def look(self, state: RolloutState | None) -> str:
-        """What was done, or could not be; empty mostly. Whoever changes the rollout has LATE_S to follow."""
+        """What was done, or could not be, each trouble once; empty mostly. Others have LATE_S to follow."""
         if state is None or state.challenger or self._followed(state):
             self._version = 0
             return ""
         if self._version != state.version:
-            self._version, self._since = state.version, self._clock()
+            self._version, self._since, self._told = state.version, self._clock(), ""
         if self._clock() - self._since < LATE_S:
             return ""
         self._since = self._clock()
@@ -73,7 +73,8 @@ class Straggler:
                 if not self._followed(state):
                     follow(state, redis=self._redis)
         except EndcapError as error:
-            return f"what serves has changed, but: {error}"
+            before, self._told = self._told, f"what serves has changed, but: {error}"
+            return self._told * (self._told != before)
         return f"the aliases repeat version {state.version}; whoever made it was kept from that"
 
     def _followed(self, state: RolloutState) -> bool:

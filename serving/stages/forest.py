@@ -64,7 +64,7 @@ class Forest:
 class StockForest:
     """The same trees read by LightGBM: slower, for machines where lleaves cannot compile.
 
-    By LightGBM's C interface: its Python package brings scikit-learn along, 2 s of a processor and 80 MB.
+    By LightGBM's C interface: its Python package brings scikit-learn along: 2 to 3 s of a processor, 70 MB.
     """
 
     def __init__(self, path: Path) -> None:
