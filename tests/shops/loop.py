@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from shops.effort import TRIES
 from shops.storefront import Shop
 
 BOUND_S = 0.020
-TRIES = 3
 
 
 class Turns:
@@ -30,18 +27,6 @@ class Turns:
 
 RUN = asyncio.events.Handle._run
 turns = Turns()
-
-
-@contextmanager
-def quiet_collector() -> Iterator[None]:
-    """As the service has it once a release is loaded."""
-    gc.collect()
-    gc.freeze()
-    before = gc.get_threshold()
-    gc.set_threshold(10_000, 50, 100)
-    yield
-    gc.set_threshold(*before)
-    gc.unfreeze()
 
 
 def held(shop: Shop, send: Any) -> float:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from shops.loop import BOUND_S, held, quiet_collector, turns
+from shops.effort import quiet_collector
+from shops.loop import BOUND_S, held, turns
 from shops.storefront import HERO, SECRET, Shop, act, make_home, open_shop
 
 from feature_repo.assemble.matrix import ItemMatrix, Newborns
