@@ -216,10 +216,10 @@ def test_a_sold_out_product_leaves_the_answers_of_the_running_shop_after_an_impo
         return [item["item_id"] for item in answer.json().get("items", [])]
 
     import_with(None)
-    assert stack.consumers_read(redis_url(), 4)
+    until(lambda: stack.consumers_read(redis_url(), 4))
     first = until(shown)[0]
     import_with(first)
     until(lambda: (found := shown()) and first not in found)
-    assert stack.consumers_read(redis_url(), 4)
+    until(lambda: stack.consumers_read(redis_url(), 4))
     import_with(None)
     until(lambda: first in shown())
