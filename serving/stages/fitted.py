@@ -71,7 +71,7 @@ def placed(rows: Rows | npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int3
     return of
 
 
-_NONE = np.zeros(0, np.int32)
+_NONE, _NOTHING = np.zeros(0, np.int32), np.zeros(0)
 
 
 class Addends(NamedTuple):
@@ -89,6 +89,8 @@ class Addends(NamedTuple):
         weights = weights[len(weights) - len(rows) :]
         own = rows < size
         rows, weights = rows[own], weights[own]
+        if not len(rows):
+            return cls(_NONE, _NOTHING, size)
         begin, end = table.indptr[rows], table.indptr[rows + 1]
         if len(rows) == 1:
             span = slice(begin[0], end[0])
@@ -108,9 +110,9 @@ class Addends(NamedTuple):
 
     def at(self, rows: Rows) -> Floats:
         """The sums of distinct `rows` (n,): float32 (n,), 0 where nothing was added."""
-        if not len(rows):
-            return np.zeros(0, np.float32)
         n = len(rows)
+        if not n or not len(self.items):
+            return np.zeros(n, np.float32)
         place = np.minimum(placed(rows, max(self.size, int(rows.max()) + 1))[self.items], n - 1)
         place[rows[place] != self.items] = n
         return np.bincount(place, self.values, n + 1)[:n].astype(np.float32)
@@ -143,6 +145,8 @@ def fold_in(item_factors: Floats, rows: Rows) -> Floats:
     W_u' (W_u W_u' + I)^-1 1 with the whitened factors W (N, f) of collaborative.als; W times it scores every
     item in the order of the exact fold-in, at the price of a system as small as the history.
     """
+    if not len(rows):
+        return np.zeros(item_factors.shape[1], np.float32)
     seen = item_factors[rows]  # (h, f)
     weights = np.linalg.solve(seen @ seen.T + np.eye(len(rows), dtype=np.float32), np.ones(len(rows)))
     return np.asarray(seen.T @ weights, np.float32)

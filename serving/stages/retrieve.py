@@ -117,6 +117,8 @@ class Sources:
             near = scores.tower(may.within) + 2.0 if source == "tower" else scores.als(may.within)
             return top(may.within, near, may, k)
         if source == "als":
+            if not scores.taste.any():
+                return []
             rows, near = models.factors.search(scores.taste, k, may)
             return rows[near > 0].tolist()
         rows, near = models.index.search(scores.user, k, may)
