@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from feature_repo.offline.duck import connect as duck
 from feature_repo.params import Shop, load, named_shop, root, shop
 from feature_repo.places import CANDIDATE, EVENTS, ITEMS, at
 from feature_repo.ports import SECRET, authorization, console_url, service_url, storefront_url
@@ -68,6 +69,16 @@ def _newest(column: str) -> Iterator[pa.ChunkedArray]:
     events = pq.ParquetFile(at(EVENTS))
     for group in reversed(range(events.num_row_groups)):  # the file is sorted by time
         yield events.read_row_group(group, columns=[column]).column(column).drop_null()
+
+
+def haste() -> float:
+    """How many times as often simulated shoppers come as visits began in the last week of the data."""
+    file = str(at(EVENTS))
+    lately = "event_ts > (SELECT max(event_ts) FROM read_parquet(?)) - INTERVAL 7 DAY"
+    with duck() as connection:
+        asked = f"SELECT count(DISTINCT session_id) FROM read_parquet(?) WHERE {lately}"
+        (visits,) = connection.execute(asked, [file, file]).fetchall()[0]
+    return float(timedelta(days=7).total_seconds() / load("shoppers", Manners).seconds_between / visits)
 
 
 def materialize_once(chosen: Shop) -> None:
@@ -175,6 +186,8 @@ def main(
         replayed(chosen)
     with step("Are live answers still like the release's own of before? The drift report"):
         endcap("drift")
+        if simulated:
+            say(f"Shoppers came {haste():.0f} times as often as in the data: the counts of views know it")
     if simulated:
         with step("Which products did nobody see, and why? The triage of the long tail"):
             endcap("unseen")
