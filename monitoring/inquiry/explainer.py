@@ -18,7 +18,6 @@ TOLD |= {
     "base": "what every score begins with",
     "place": "its place in the blend of the sources; no trees decide here",
 }
-DOES = {"boost": "weighs it", "pin": "pins it", "only": "narrows the assortment", "at_most": "caps its kind"}
 
 
 def explain(query: Mapping[str, str], *asked: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ from pipelines.retrain.leftovers import leftovers, lines
 from serving.beside.trial import ShadowParams
 from serving.release import state as rollout
 
-ON_TRIAL, SERVES, NOTHING_NEW = "on trial", "serves", "nothing new"
+ON_TRIAL, NOTHING_NEW = "on trial", "nothing new"
 REFUSED, UNSOUND, FAILED = "refused by the gate", "refused in the shadow", "failed"
 AT_WORK = "at work"
 GATE_SAID_NO = "failed to reproduce 'gate': failed to run"  # of DVC; a busy one says something else

@@ -177,13 +177,6 @@ def promote_champion(redis: Redis, state: RolloutState, act: Act) -> RolloutStat
     return _commit(redis, state, changed, "promote_champion", act)
 
 
-def revert_to_previous(redis: Redis, state: RolloutState, act: Act) -> RolloutState:
-    """Back to the release before the champion, ending any canary. Reverting twice changes nothing."""
-    if state.previous is None:
-        raise RolloutError("previous: there is no earlier release; install one with `endcap promote`")
-    return revert(redis, state, state.previous, act)
-
-
 def revert(redis: Redis, state: RolloutState, release: Release, act: Act) -> RolloutState:
     """Let `release` serve everybody again, ending any canary; forward again if a rollback took it away."""
     forward = state.reverted and release == state.previous

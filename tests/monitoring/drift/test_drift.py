@@ -252,8 +252,8 @@ def test_answers_of_a_release_that_retrieves_otherwise_are_not_compared(
     held = tiny_bundle.settings()[setting]
     other = release_of(released, tiny_bundle.make(released, **{setting: held | {value: 2 * held[value] + 1}}))
     before = champion(redis)
-    state.install(redis, other, act())
-    state.revert_to_previous(redis, state.present(redis), act())
+    first = state.present(redis).champion
+    state.revert(redis, state.install(redis, other, act()), first, act())
     assert champion(redis) == before
     send(redis, matrix(np.random.default_rng(2), 300), bundle=before)
     send(redis, matrix(np.random.default_rng(3), 5), bundle=other.digest)

@@ -59,7 +59,7 @@ def test_what_was_taken_back_and_comes_again_has_another_turn(redis: Redis) -> N
     control.install(redis, A, act())
     control.install(redis, B, act())
     canary(redis, C, upto=10)
-    control.revert_to_previous(redis, control.present(redis), act(why="complaints"))
+    control.revert(redis, control.present(redis), A, act(why="complaints"))
     assert [(turn.release, turn.now) for turn in told(redis)] == [
         (A.digest, f"replaced by {B.digest}"),
         (B.digest, f"taken back, {A.digest} serves"),

@@ -61,9 +61,9 @@ def test_a_rollback_leaves_the_champion_alone(redis: Redis, installed: RolloutSt
 def test_reverting_ends_a_canary_and_can_itself_be_reverted(redis: Redis, installed: RolloutState) -> None:
     state = control.install(redis, NEW, act())
     state = control.start_canary(redis, state, NEWER, 10, "exp-1", act())
-    state = control.revert_to_previous(redis, state, act())
+    state = control.revert(redis, state, OLD, act())
     assert (state.champion, state.previous, state.challenger, state.percent) == (OLD, NEW, None, 0)
-    assert control.revert_to_previous(redis, state, act()).champion == NEW
+    assert control.revert(redis, state, NEW, act()).champion == NEW
 
 
 def test_changes_that_the_state_does_not_allow_say_what_to_do(redis: Redis, installed: RolloutState) -> None:
@@ -71,8 +71,6 @@ def test_changes_that_the_state_does_not_allow_say_what_to_do(redis: Redis, inst
         control.rollback(redis, installed, act())
     with pytest.raises(RolloutError, match="old is the champion already"):
         control.start_canary(redis, installed, OLD, 10, "exp-1", act())
-    with pytest.raises(RolloutError, match="no earlier release"):
-        control.revert_to_previous(redis, installed, act())
     with pytest.raises(RolloutError, match="percent: 101 is not allowed"):
         control.start_canary(redis, installed, NEW, 101, "exp-1", act())
     canary = control.start_canary(redis, installed, NEW, 10, "exp-1", act())
