@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from shops.release import ACT, Build, open_home, write_candidate
+from shops.release import ACT, Build
 
 from feature_repo.files import sweep, whole
 from pipelines.release.admission import install_bundle
@@ -29,19 +29,9 @@ PARAMS = ReleaseParams(confirm_s=30.0, bundles_kept=2)
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_registry: Path, redis_url: str) -> Path:
-    return open_home(tmp_path, monkeypatch, empty_registry, redis_url)
-
-
-@pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(redis_url) as client:
         yield client
-
-
-@pytest.fixture
-def build(home: Path) -> Build:
-    return partial(write_candidate, home)
 
 
 @pytest.fixture

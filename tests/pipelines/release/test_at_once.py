@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from shops.release import ACT, Build, alias_holders, open_home, write_candidate
+from shops.release import ACT, Build, alias_holders
 
 from feature_repo.params import load
 from monitoring.experiment.attribution import FeedbackParams
@@ -29,22 +29,6 @@ from serving.release import state
 from serving.release.state import Act, RolloutConflict, RolloutState
 
 GUARD = Act("guard", "a test", ACT.now_us)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_registry: Path, redis_url: str) -> Path:
-    return open_home(tmp_path, monkeypatch, empty_registry, redis_url)
-
-
-@pytest.fixture
-def redis(home: Path, redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def build(home: Path) -> Build:
-    return partial(write_candidate, home)
 
 
 @pytest.fixture

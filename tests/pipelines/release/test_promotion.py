@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 from redis import Redis
-from shops.release import ACT, SPAN, Build, alias_holders, open_home, report, write_candidate
+from shops.release import ACT, SPAN, Build, alias_holders, report
 
 from feature_repo.errors import UnavailableError
 from feature_repo.params import load
@@ -32,22 +30,6 @@ from serving.errors import BundleError
 from serving.release import bundle, state
 from serving.release.state import RolloutError
 from training.tracking import evaluated
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_registry: Path, redis_url: str) -> Path:
-    return open_home(tmp_path, monkeypatch, empty_registry, redis_url)
-
-
-@pytest.fixture
-def redis(home: Path, redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def build(home: Path) -> Build:
-    return partial(write_candidate, home)
 
 
 def test_the_first_promotion_makes_a_champion_that_serves_from_its_own_folder(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 from redis import Redis
-from shops.release import ACT, Build, alias_holders, open_home, write_candidate
+from shops.release import ACT, Build, alias_holders
 
 from pipelines.release import aliases
 from pipelines.release import promote as promote_job
@@ -19,22 +17,6 @@ from pipelines.release.registry import Registry, RegistryError, store
 from pipelines.release.rollback import rollback
 from serving.release import state
 from serving.release.state import RolloutError
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_registry: Path, redis_url: str) -> Path:
-    return open_home(tmp_path, monkeypatch, empty_registry, redis_url)
-
-
-@pytest.fixture
-def redis(home: Path, redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def build(home: Path) -> Build:
-    return partial(write_candidate, home)
 
 
 def test_direct_replaces_the_champion_and_rollback_brings_it_back(redis: Redis, build: Build) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
-import pytest
 from redis import Redis
-from shops.release import ACT, Build, alias_holders, open_home, write_candidate
+from shops.release import ACT, Build, alias_holders
 
 from pipelines.release import aliases
 from pipelines.release.aliases import FOLLOWED, LATE_S, Straggler
@@ -18,22 +16,6 @@ from pipelines.release.promote import promote
 from pipelines.release.registry import Registry
 from serving.release import state as control
 from serving.release.state import Release, RolloutState
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_registry: Path, redis_url: str) -> Path:
-    return open_home(tmp_path, monkeypatch, empty_registry, redis_url)
-
-
-@pytest.fixture
-def redis(home: Path, redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-def build(home: Path) -> Build:
-    return partial(write_candidate, home)
 
 
 def climbed(redis: Redis, build: Build) -> tuple[RolloutState, Release]:
