@@ -38,7 +38,7 @@ class Demand:
     rate: float = 50_000  # lists a second in the busiest hour
     peak: float = 2.5  # that hour over the mean
     shelves: float = 4  # lists of a page; a simulated page has one
-    use: float = 0.5  # of a core, a link, a disk
+    use: float = 0.5  # of a core, a disk
     replicas: float = 1  # of a shard of Redis
     shard_gb: float = 20  # of one Redis process: copied within minutes
     copies: float = 3  # of a partition of Kafka

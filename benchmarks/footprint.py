@@ -170,6 +170,7 @@ class Shop:
                 while found := worker.step():
                     many[0] += found
         reader = OnlineFeatures(self._url, [])
+        reader._wire.patience_s = wire.patience_s
         with self.flow("read") as many:
             for request, now in lists:
                 toll = gate.lists(Caller(OPEN), request.session_id, request.session_id)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from capacity import Demand, Plan, estimate
-from figures import FLOWS, QUANTITIES, SHAPE, part, read, tables
+from figures import FLOWS, QUANTITIES, SHAPE, part, read, tables, told
 from footprint import measure
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text()
@@ -23,6 +23,19 @@ def test_the_plan_of_the_page_is_what_its_figures_come_to() -> None:
 def test_every_limit_of_the_plan_has_its_consequence_in_the_order_of_the_plan() -> None:
     rows = re.findall(r"^\| ([^|]+) \|", PAGE.partition("| limit | what gives way")[2], re.M)
     assert rows[: len(Plan(TOLD, Demand()).limits())] == [what for what, *_ in Plan(TOLD, Demand()).limits()]
+
+
+def test_the_prose_repeats_the_figures_of_the_tables() -> None:
+    us = sum(TOLD[f"{flow}_{cost}"] for flow in ("door", "visitors", "items") for cost in ("cpu", "redis"))
+    assert f"adds up to {us:.0f} us, so two cores would carry {told(2e6 / us)} events a second" in PAGE
+    asked, met = Demand().rate, dict(limits(Demand()))
+    memory, thread, writer = (
+        told(asked / met[what])
+        for what in ("one Redis: memory, without the log", "one Redis: its thread", "one writer of items")
+    )
+    prose = " ".join(PAGE.split())
+    assert f"its memory at {memory} lists a second" in prose and f"its thread at {thread};" in prose
+    assert f"the one writer of items, at {writer}." in prose
 
 
 def test_figures_are_read_as_they_were_written() -> None:
