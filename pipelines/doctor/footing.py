@@ -92,8 +92,7 @@ def _aged(name: str, things: list[condition.Condition]) -> Iterator[Finding]:
 def holdout(_: Redis) -> Iterator[Finding]:
     """Without one nobody can say what the lists are worth."""
     share = load("router", RouterParams).holdout_share
-    step = "router.holdout_share in params.yaml"
-    yield judged("holdout", share > 0, f"{share:.1%} of the shoppers", "more than 0", step, WARN)
+    yield judged("holdout", share > 0, f"{share:.1%}", "more than 0", "set router.holdout_share", WARN)
 
 
 def canary(redis: Redis) -> Iterator[Finding]:
@@ -143,7 +142,7 @@ def disks(_: Redis) -> Iterator[Finding]:
     wanted = [("data", at(DATA), least, "endcap prune")]
     wanted += [("logs", shop().run_dir() / "logs", least, "endcap retain")]
     if kept:
-        wanted += [("redis", kept, load("serving", Serving).min_free_mib, "make room on its disk")]
+        wanted += [("redis", kept, load("serving", Serving).min_free_mib, "make room")]
     else:
         yield Finding("disk of redis", NOTE, "another server's, not seen from here: watch it there")
     for name, place, limit, step in wanted:
@@ -156,7 +155,7 @@ def edge(_: Redis) -> Iterator[Finding]:
     """How old a list may be that a cache in front shows to anybody (the table of docs/deploy.md)."""
     file = root() / EDGE
     if not file.exists() or not (found := AFTER.search(file.read_text())):
-        yield Finding("edge", NOTE, f"no {EDGE} here: ask the cache in front, if there is one")
+        yield Finding("edge", NOTE, f"no {EDGE} here, a cache in front knows")
         return
     kept = load("serving", Serving).edge_ttl_s
     rarely, away = (kept + int(seconds) for seconds in found.groups())
