@@ -46,7 +46,7 @@ def findings() -> list[Finding]:
                 continue
             try:
                 found += look(redis)
-            except (RedisError, OSError, ValueError, TypeError, KeyError) as error:
+            except (RedisError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 told = f"cannot be read ({type(error).__name__}: {error})"
                 found.append(Finding(look.__name__, MUST, told, next="mend it, and look again"))
     return found
