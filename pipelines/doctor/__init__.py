@@ -1,1 +1,1 @@
-"""A first look at an export, before any stage: what is there, what the shop will get, what it takes."""
+"""A first look: what an export holds and what it takes; what must be mended of a deployment that runs."""

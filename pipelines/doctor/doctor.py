@@ -1,4 +1,7 @@
-"""`endcap doctor DATA`: a first look at an export before any stage; it writes only what it is asked for."""
+"""`endcap doctor DATA`: a first look at an export before any stage; it writes only what it is asked for.
+
+Without DATA it is the running deployment that is looked at: pipelines/doctor/deployment.py.
+"""
 
 import json
 import textwrap
@@ -25,13 +28,25 @@ WIDTH = 78
 
 
 def main(
-    data: Annotated[str, typer.Argument(help="A folder with an export, or a shop of params.yaml.")],
+    data: Annotated[str | None, typer.Argument(help="Export: a folder, or a shop of params.yaml.")] = None,
     adapter: Annotated[str | None, typer.Option(help="How to read it; default: guessed.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="Mapping file, for adapter table.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also draw it here (.png, .svg).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Look at an export before any stage: what is there, what is missing; 1 if it cannot be trained."""
+    """Look at an export (DATA) before any stage, or at the running deployment; 1 if something must be done.
+
+    Of DATA: what is there, what is missing; 1 if it cannot be trained. Without it: versions, clocks, what
+    Redis keeps, ages, disks, secrets, ports; each a line with what to do next: `must` is exit code 1, `warn`
+    and `note` alone are 0.
+    """
+    if data is None:
+        if adapter or mapping or picture:
+            raise typer.BadParameter("--adapter, --mapping and --picture go with DATA")
+        from pipelines.doctor import deployment  # the serving path, which an export has no need of
+
+        deployment.report(as_json)
+        return
     shop, how = _shop_of(data, adapter, mapping)
     constants = params.load("ingest", IngestParams)
     with (

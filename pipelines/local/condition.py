@@ -8,6 +8,8 @@ from redis import RedisError
 
 from feature_repo.online import changes, newborns
 from feature_repo.online.connection import ONCE, client
+from feature_repo.online.newborns import NewbornParams
+from feature_repo.params import load
 from monitoring.alerting import lookout
 from monitoring.alerting.troubles import AlarmParams
 from serving.release import state
@@ -52,6 +54,12 @@ def ages(metrics_url: str) -> list[Condition]:
         for thing, age in sorted(by_thing.items())
         if thing in limits
     ]
+
+
+def beside(url: str) -> list[Condition]:
+    """What the Redis at `url` knows of the jobs beside the service, and what it lacks."""
+    silent_s = load("newborns", NewbornParams).silent_s
+    return [*embedding(url, silent_s), *alarming(url, load("alarms", AlarmParams)), *missing(url)]
 
 
 def embedding(url: str, silent_s: float) -> list[Condition]:

@@ -37,9 +37,8 @@ from feature_repo.ports import (
     stack_params,
     tokens_file,
 )
-from monitoring.alerting.troubles import AlarmParams
 from pipelines.local import process
-from pipelines.local.condition import RELEASE, ages, alarming, embedding, missing
+from pipelines.local.condition import RELEASE, ages, beside, missing
 from pipelines.local.fleet import fleet
 from pipelines.local.process import Program, StackError
 from pipelines.stream.members import tasks
@@ -274,10 +273,7 @@ def status(json_output: Annotated[bool, typer.Option("--json", help="For machine
             }
         )
     told = fleet(redis_url())
-    silent_s = load("newborns", NewbornParams).silent_s
-    looked = alarming(redis_url(), load("alarms", AlarmParams))
-    of_redis = [*embedding(redis_url(), silent_s), *looked, *missing(redis_url())]
-    things = [*ages(f"{service_url()}/metrics"), *of_redis]
+    things = [*ages(f"{service_url()}/metrics"), *beside(redis_url())]
     if json_output:
         print(json.dumps([*([told[0]] if told else []), *rows, *map(asdict, things)]))
     else:

@@ -33,7 +33,7 @@ ARGS: dict[str, list[str]] = {  # a job that is not here is called without argum
     "shop": ["shop simulated"],
     "simulate": ["simulate --size tiny"],
     "migrate": ["migrate metarank data/export/history.jsonl", "migrate gorse data/export/events.parquet"],
-    "doctor": ["doctor simulated", "doctor data/export"],
+    "doctor": ["doctor", "doctor simulated", "doctor data/export"],
     "validate": ["validate raw", "validate training"],
     "feature": ["feature", "feature user_days_away somebody"],
     "materialize": ["materialize", "materialize --as-of 2026-02-23"],
