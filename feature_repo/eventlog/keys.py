@@ -56,6 +56,8 @@ class StreamParams:
     max_backlog: int
     report_s: float
     stuck_s: float
+    replicas: int
+    replicas_ms: int
 
     def __post_init__(self) -> None:
         if self.remember_hours <= self.keep_hours:

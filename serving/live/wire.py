@@ -39,6 +39,8 @@ class Wire:
 
     async def _exchange(self, connection: Any, commands: Sequence[bytes]) -> list[Any]:
         try:
+            if not connection.is_connected:
+                await connection.connect()  # which asks the sentinels, where there are any
             await connection.send_packed_command(commands, check_health=False)
             replies = [await connection.read_response() for _ in commands]
         except BaseException:
