@@ -14,10 +14,11 @@ import psutil
 from redis import Redis, RedisError
 from shops.service import free_port, stop
 
+from feature_repo.online.connection import ONCE
 from pipelines.local.stack import DURABLE, redis_server
 
 NAME, PASSWORD, SENTINEL_PASSWORD = "mymaster", "of-redis", "of-sentinels"
-DOWN_MS = 1000  # a primary that is silent for so long is down
+DOWN_MS = 2000  # a primary that is silent for so long is down
 PATIENCE_S = 60.0
 REDIS = f"""
 bind 127.0.0.1
@@ -55,10 +56,10 @@ class Group:
 
     def redis(self, port: int | None = None) -> Redis:
         """A client of one server, by default of who is the primary now."""
-        return Redis(port=port or self.primary(), password=PASSWORD, socket_timeout=2)
+        return Redis(port=port or self.primary(), password=PASSWORD, socket_timeout=2, retry=ONCE)
 
     def sentinel(self, port: int) -> Redis:
-        return Redis(port=port, password=SENTINEL_PASSWORD, socket_timeout=2)
+        return Redis(port=port, password=SENTINEL_PASSWORD, socket_timeout=2, retry=ONCE)
 
     def primary(self) -> int:
         """The port that most sentinels name and that says itself that it is the primary."""
@@ -71,7 +72,7 @@ class Group:
         return int(patiently(found))
 
     def role(self, port: int) -> str:
-        with Redis(port=port, password=PASSWORD, socket_timeout=2) as redis:
+        with Redis(port=port, password=PASSWORD, socket_timeout=2, retry=ONCE) as redis:
             return str(redis.info("replication")["role"])
 
     def start(self, port: int, replica_of: int | None = None) -> None:
@@ -147,4 +148,4 @@ def patiently(found: Callable[[], Any], limit_s: float = PATIENCE_S) -> Any:
         except (RedisError, ValueError, KeyError, TypeError):
             pass
         assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
+        time.sleep(0.2)
