@@ -19,14 +19,15 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from shops.faults import Client
 from shops.sentinels import Group, group, patiently
 from shops.service import free_port, install, stop
 from shops.storefront import make_home
 from shops.stream import as_stored, behind, folded, keys_of, rows, started, stream_params
-from shops.traffic import Visitor
 
 from feature_repo.online import connection
 from pipelines.stream.consumer import Consumer
+from serving.live.deadline import UNAVAILABLE
 
 LIMIT, EVENTS, PAUSE_S, ASK_S = 12, 4, 0.2, 0.05  # 20 events and 20 questions a second
 
@@ -40,10 +41,10 @@ class FailoverShop:
 
 @dataclass
 class Asker:
-    """When each full list was asked for, how long it took, and by which rung it was made; else why not."""
+    """When each full list was asked for, how long it took, why it is degraded; else what went wrong."""
 
     url: str
-    answered: list[tuple[float, float, str]] = field(default_factory=list)
+    answered: list[tuple[float, float, str | None]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def run(self, enough: threading.Event) -> None:
@@ -57,19 +58,18 @@ class Asker:
                     answer = http.post("/v1/recommend", json=body)
                     told = answer.json()
                     assert answer.status_code == 200 and len(told["items"]) == LIMIT, answer.text
-                    self.answered.append((began, time.monotonic() - began, told["served_from"]))
+                    self.answered.append((began, time.monotonic() - began, told["degraded"]))
                 except (httpx.TransportError, AssertionError, ValueError) as error:
                     self.failed.append(f"{type(error).__name__}: {error}")
                 time.sleep(ASK_S)
 
     def degraded_s(self, since: float) -> float:
-        """From `since` to the last answer that was not live."""
-        return max(
-            (at - since for at, _, rung in self.answered if rung != "live" and at > since), default=0.0
-        )
+        """From `since` to the last answer that was made without the shopper's rows."""
+        late = [at - since for at, _, why in self.answered if why == UNAVAILABLE and at > since]
+        return max(late, default=0.0)
 
 
-class Shopper(Visitor):
+class Shopper(Client):
     """Posts a few events at a time; `longest_s` is how long the worst POST was tried until its 202."""
 
     longest_s = 0.0

@@ -1,4 +1,4 @@
-"""stream.replicas: an event is accepted once so many replicas have it, and until then it is to be sent again."""
+"""stream.replicas: an event is accepted once so many replicas have it; before that it is refused."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_a_primary_that_falls_loses_no_accepted_event_and_no_answer(
 ) -> None:
     group, old = shop.group, shop.group.primary()
     held = group.redis(old)
-    with under_load(shop, f"{fault} {number}", seed=number) as (shopper, asker):
+    with under_load(shop, f"{fault} {number} shopper", seed=number) as (shopper, asker):
         began = time.monotonic()
         if fault == "kill":
             group.processes[old].kill()
@@ -69,5 +69,5 @@ def test_a_primary_that_falls_loses_no_accepted_event_and_no_answer(
     print(
         f"{fault}: new primary after {taken_s:.1f} s, longest POST {shopper.longest_s:.1f} s, "
         f"{len(shopper.accepted)} events, {shopper.resent} tries refused; {len(asker.answered)} answers, "
-        f"not live for {asker.degraded_s(began):.1f} s, slowest {slowest:.2f} s"
+        f"without rows for {asker.degraded_s(began):.1f} s, slowest {slowest:.2f} s"
     )
