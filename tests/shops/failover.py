@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,12 @@ class Asker:
                     self.failed.append(f"{type(error).__name__}: {error}")
                 time.sleep(ASK_S)
 
-    def degraded_s(self, since: float) -> float:
-        """From `since` to the last answer that was made without the shopper's rows."""
-        late = [at - since for at, _, why in self.answered if why == UNAVAILABLE and at > since]
-        return max(late, default=0.0)
+    def degraded_s(self) -> float:
+        """The longest time in which every answer was made without the shopper's rows."""
+        runs = (
+            list(run) for lacks, run in groupby(self.answered, lambda one: one[2] == UNAVAILABLE) if lacks
+        )
+        return max((run[-1][0] + run[-1][1] - run[0][0] for run in runs), default=0.0)
 
 
 class Shopper(Client):

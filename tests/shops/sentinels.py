@@ -88,8 +88,9 @@ class Group:
         self.processes[port] = self._run(home / "redis.conf")
 
     def start_sentinel(self, port: int) -> None:
+        """Likewise of a sentinel, which writes into its settings what it learns."""
         home = self.folder / str(port)
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         watched = (
             f"monitor {NAME} 127.0.0.1 {self.ports[0]} 2",
             f"auth-pass {NAME} {PASSWORD}",
@@ -97,7 +98,8 @@ class Group:
             f"failover-timeout {NAME} 6000",
         )
         lines = "".join(f"sentinel {line}\n" for line in watched)
-        (home / "sentinel.conf").write_text(f"{SENTINEL}port {port}\ndir {home}\n{lines}")
+        if not (home / "sentinel.conf").exists():
+            (home / "sentinel.conf").write_text(f"{SENTINEL}port {port}\ndir {home}\n{lines}")
         self.processes[port] = self._run(home / "sentinel.conf", "--sentinel")
 
     def _run(self, *arguments: Any) -> psutil.Popen:

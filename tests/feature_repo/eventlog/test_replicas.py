@@ -13,8 +13,9 @@ from shops.eventlog_contract import event, written
 from shops.sentinels import Group
 from shops.service import free_port, stop
 from shops.small import open_home
-from shops.stream import wait_until
+from shops.stream import stream_params, wait_until
 
+from feature_repo.errors import ParamsError
 from feature_repo.eventlog.keys import stream_keys
 from serving.live.complaints import cause_of
 
@@ -76,3 +77,9 @@ def test_what_no_replica_has_is_refused_by_name_also_when_it_is_sent_again(pair:
     assert [one.twice for one in found] == [True]
     with pytest.raises(ResponseError, match="NOREPLICAS 1 of 2"):
         written(url, lambda log: log.write([event(1_001)]), replicas=2, replicas_ms=100)
+
+
+@pytest.mark.parametrize(("name", "value", "least"), [("replicas", -1, 0), ("replicas_ms", 0, 1)])
+def test_a_wait_for_ever_is_refused_by_name(home: None, name: str, value: int, least: int) -> None:
+    with pytest.raises(ParamsError, match=f"stream.{name}: {value} is not allowed; allowed: {least} or more"):
+        stream_params(**{name: value})
