@@ -73,7 +73,7 @@ def since(redis: Any, before: Seen) -> News:
     now = _seen(marks, replication)
     if before.epoch and not now.epoch:
         raise UnavailableError(EMPTY, next_step=MEND)
-    begun_again = (now.epoch, now.history) != (before.epoch, before.history)
+    begun_again = now.epoch != before.epoch or before.history not in ("", now.history)
     if begun_again or now.version < before.version:
         return News(now, None, None)
     anew = now.catalogue != before.catalogue or before.version < int(listings_floor or 0)
