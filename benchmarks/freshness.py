@@ -29,14 +29,14 @@ import orjson
 import pandas as pd
 import uvloop
 from load import Connections, drive, loopback
-from redis import Redis
 
 from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
+from feature_repo.online.connection import client
 from feature_repo.online.rows import OnlineView
-from feature_repo.ports import SECRET, redis_url, token
+from feature_repo.ports import SECRET, token
 from feature_repo.quiet import hush
 
 GIVE_UP_S = 5.0
@@ -185,7 +185,7 @@ def stock() -> tuple[Probe, Callable[[], None]]:
         return await asyncio.to_thread(write_and_read, session)
 
     def clear() -> None:
-        with Redis.from_url(redis_url()) as redis:
+        with client() as redis:
             redis.unlink(*keys)
 
     return probe, clear

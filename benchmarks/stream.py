@@ -28,7 +28,6 @@ import pandas as pd
 import uvloop
 from freshness import some_items
 from load import Connections, loopback
-from redis import Redis
 
 from feature_repo.eventlog.contract import EventLog
 from feature_repo.eventlog.keys import StreamParams
@@ -37,9 +36,9 @@ from feature_repo.features.sources import CREATED_TIMESTAMP, EVENT_TIMESTAMP
 from feature_repo.features.store import open_store
 from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
+from feature_repo.online.connection import client
 from feature_repo.online.rows import OnlineView
 from feature_repo.params import load
-from feature_repo.ports import redis_url
 from feature_repo.quiet import hush
 
 BUDGET = 3_000  # events/s, DESIGN.md section 10
@@ -140,7 +139,7 @@ def stock(count: int) -> list[str]:
     for size in (1, 100):
         rate = rows_a_second(size, store.write_to_online_store)
         found.append(f"stock write_to_online_store, {size:3d} rows a call {rate:9,.0f} rows/s")
-    with Redis.from_url(redis_url()) as redis:
+    with client() as redis:
         redis.unlink(*(view.key(name) for name in names))
     return found
 
@@ -156,7 +155,7 @@ async def main() -> None:
     if max(rates) > MAX_RATE or args.seconds > MAX_SECONDS or not 1 <= args.batch <= 1_000:
         parser.error(f"at most {MAX_RATE:,} events/s for {MAX_SECONDS} s, and 1 to 1,000 in a POST")
     traffic = Traffic(await some_items(args.url))
-    with Redis.from_url(redis_url()) as redis:
+    with client() as redis:
         log = open_log(redis, load("stream", StreamParams))
         await driven(args.url, log, traffic, 500, 2.0, args.batch)  # warm-up
         print(f"budget: {BUDGET:,} events/s applied, none refused; {args.batch} events in a POST")

@@ -7,8 +7,8 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from feature_repo.errors import ParamsError
 from feature_repo.files import read_json
@@ -17,8 +17,14 @@ from feature_repo.params import load, shop
 HOST = "127.0.0.1"  # whoever wants other machines to reach a port puts a proxy in front of it
 PORTS = ("redis_port", "service_port", "console_port", "storefront_port")
 SECRET, PUBLISHABLE, CATALOGUE = "secret", "publishable", "catalogue"  # in tokens.json, what each opens
+SENTINEL_PORT = 26379
 MOST_VALID = 2  # of a name at a time: the key that comes and the one that goes
 _LEAST = 16
+_SENTINELS = re.compile(
+    r"redis(?P<tls>s?)\+sentinel://(?:(?P<who>.*)@)?(?P<hosts>[^/?@]+)/(?P<name>[\w.-]+)"
+    r"(?:/(?P<db>\d+))?/?(?:\?(?P<options>.*))?",
+    re.ASCII,
+)
 _KEY = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_LEAST},256}}")  # what a header takes as Bearer
 
 
@@ -84,11 +90,53 @@ def redis_url() -> str:
 def without_password(url: str) -> str:
     """What may be shown of a Redis URL.
 
-    >>> without_password("redis://:secret@127.0.0.1:6380/0")
-    'redis://127.0.0.1:6380/0'
+    >>> without_password("redis+sentinel://:secret@a:26379,b/mymaster/0?sentinel_password=too")
+    'redis+sentinel://a:26379,b/mymaster/0'
     """
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    scheme, colon, rest = url.partition("?")[0].partition("://")
+    return scheme + colon + rest.rpartition("@")[2]
+
+
+class Sentinels(NamedTuple):
+    """Who knows which Redis is the primary; options as redis-py has them."""
+
+    hosts: tuple[tuple[str, int], ...]
+    name: str  # of the primary, as `sentinel monitor` says it
+    redis: dict[str, Any]
+    sentinel: dict[str, Any]
+
+
+def sentinels(url: str) -> Sentinels | None:
+    """What a URL of sentinels says, by the grammar of redis-sentinel-url and Prefect; None of another.
+
+    redis+sentinel://[user:password@]host[:port][,host[:port]...]/NAME[/db][?sentinel_password=...]
+
+    User and password are those of Redis; `sentinel_username` and `sentinel_password` open the sentinels.
+    rediss+sentinel:// is TLS to both. Raises ParamsError for half of one.
+
+    >>> sentinels("redis+sentinel://:secret@a:5000,b/mymaster/2")[:3]
+    ((('a', 5000), ('b', 26379)), 'mymaster', {'db': 2, 'password': 'secret'})
+    """
+    if not url.partition("://")[0].endswith("+sentinel"):
+        return None
+    try:
+        found = _SENTINELS.fullmatch(url)
+        places = [urlsplit(f"//{one}") for one in found["hosts"].split(",")] if found else []
+        hosts = tuple((place.hostname or "", place.port or SENTINEL_PORT) for place in places)
+    except ValueError:  # a port that is none
+        hosts = ()
+    options = dict(parse_qsl(found["options"] or "", keep_blank_values=True)) if found else {}
+    own = {name.removeprefix("sentinel_"): text for name, text in options.items()}
+    odd = set(options) - {"sentinel_username", "sentinel_password"}
+    if not found or not hosts or odd or not all(host for host, _ in hosts):
+        raise ParamsError(
+            f"REDIS_URL: {without_password(url)!r} is not allowed; allowed: redis+sentinel://:PASSWORD@HOST:PORT,"
+            "HOST:PORT/NAME/DB, with ?sentinel_password=... where sentinels have one. Next: docs/replicas.md"
+        )
+    user, _, password = map(unquote, (found["who"] or "").partition(":"))
+    tls = {"ssl": True} if found["tls"] else {}
+    held = {name: text for name, text in (("username", user), ("password", password)) if text}
+    return Sentinels(hosts, found["name"], {"db": int(found["db"] or 0), **held, **tls}, own | tls)
 
 
 def tokens_file() -> Path:

@@ -10,6 +10,7 @@ local found, at = {}, 6
 for i = partitions + 2, #KEYS do
   local mark = redis.call('GET', KEYS[i])
   if mark then
+    redis.call('EXPIRE', KEYS[i], ttl) -- a write, or WAIT would say nothing of a first try that was never on a replica
     found[#found + 1] = {mark, 1}
   else
     mark = ARGV[at] .. ':' .. append(KEYS[ARGV[at] + 2], 'event', ARGV[at + 1])

@@ -56,6 +56,8 @@ class StreamParams:
     max_backlog: int
     report_s: float
     stuck_s: float
+    replicas: int
+    replicas_ms: int
 
     def __post_init__(self) -> None:
         if self.remember_hours <= self.keep_hours:
@@ -63,6 +65,9 @@ class StreamParams:
                 f"stream.remember_hours: {self.remember_hours} is not allowed; allowed: more than keep_hours "
                 f"({self.keep_hours}), or an entry that is read again would count twice"
             )
+        for name, least in (("replicas", 0), ("replicas_ms", 1)):  # WAIT takes 0 ms for ever
+            if (value := getattr(self, name)) < least:
+                raise ParamsError(f"stream.{name}: {value} is not allowed; allowed: {least} or more")
 
 
 class KafkaTopic(NamedTuple):

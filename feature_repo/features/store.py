@@ -17,7 +17,7 @@ from feature_repo.features.entities import BY_KEY
 from feature_repo.features.views import services, views
 from feature_repo.files import alone
 from feature_repo.params import shop
-from feature_repo.ports import redis_url, without_password
+from feature_repo.ports import redis_url, sentinels, without_password
 
 ANSWER_S = 10.0  # of Redis to Feast's own client, which loads the items of a release
 FOLDER = Path(__file__).resolve().parents[1]
@@ -48,6 +48,8 @@ def store_config(registry: Path, url: str) -> RepoConfig:
     values["online_store"]["connection_string"] = connection_string(url) + "".join(
         f",{name}={ANSWER_S:g}" for name in ("socket_timeout", "socket_connect_timeout")
     )
+    if named := sentinels(url):
+        values["online_store"] |= {"redis_type": "redis_sentinel", "sentinel_master": named.name}
     return RepoConfig(repo_path=FOLDER, **values)
 
 
@@ -57,10 +59,15 @@ def connection_string(url: str) -> str:
     >>> connection_string("redis://:secret@cache:6379/2")
     'cache:6379,db=2,password=secret'
     """
+    if named := sentinels(url):
+        told = {name: "true" if held is True else held for name, held in named.redis.items()}
+        hosts = [f"{host}:{port}" for host, port in named.hosts]
+        return ",".join([*hosts, *(f"{name}={held}" for name, held in told.items())])
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
         raise ParamsError(
-            f"REDIS_URL: {without_password(url)!r} is not allowed; allowed: redis://host:port/db or rediss://..."
+            f"REDIS_URL: {without_password(url)!r} is not allowed; allowed: redis://host:port/db, "
+            "rediss://..., or redis+sentinel://... (docs/replicas.md)"
         )
     who = {"username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
     options = {"db": parts.path.strip("/") or "0", **who, "ssl": "true" if parts.scheme == "rediss" else ""}

@@ -10,7 +10,7 @@ endcap:applied_ts       newest event_ts in the features, us: the clock of the da
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ class Seen(NamedTuple):
     version: int
     catalogue: int
     epoch: str = ""
+    history: str = ""  # of Redis' replication: a replica that took over may have other rows at a version
 
 
 def announce(redis: Any, items: Sequence[str]) -> None:
@@ -47,7 +48,7 @@ def announce_listings(redis: Any, items: Sequence[str]) -> None:
 
 def seen(redis: Any) -> Seen:
     """Where a reader stands that now reads everything."""
-    return _seen(redis.mget(VERSION, CATALOGUE, EPOCH))
+    return _seen(redis.mget(VERSION, CATALOGUE, EPOCH), redis.info("replication"))
 
 
 class News(NamedTuple):
@@ -67,11 +68,13 @@ def since(redis: Any, before: Seen) -> News:
         pipe.mget(VERSION, CATALOGUE, EPOCH, FLOOR, LISTINGS_FLOOR)
         for changed in (CHANGED, LISTINGS):
             pipe.zrangebyscore(changed, f"({before.version}", "+inf")
-        (*marks, floor, listings_floor), items, listings = pipe.execute()
-    now = _seen(marks)
+        pipe.info("replication")
+        (*marks, floor, listings_floor), items, listings, replication = pipe.execute()
+    now = _seen(marks, replication)
     if before.epoch and not now.epoch:
         raise UnavailableError(EMPTY, next_step=MEND)
-    if now.epoch != before.epoch or now.version < before.version:  # the features began again
+    begun_again = now.epoch != before.epoch or before.history not in ("", now.history)
+    if begun_again or now.version < before.version:
         return News(now, None, None)
     anew = now.catalogue != before.catalogue or before.version < int(listings_floor or 0)
     return News(
@@ -94,9 +97,10 @@ def marked(redis: Any) -> bool:
     return bool(redis.exists(EPOCH))
 
 
-def _seen(marks: Sequence[bytes | None]) -> Seen:
+def _seen(marks: Sequence[bytes | None], replication: Mapping[str, Any]) -> Seen:
     version, catalogue, epoch = marks
-    return Seen(int(version or 0), int(catalogue or 0), epoch.decode() if epoch else "")
+    history = replication.get("master_replid", "")
+    return Seen(int(version or 0), int(catalogue or 0), epoch.decode() if epoch else "", history)
 
 
 def applied_ts(redis: Any) -> int:

@@ -97,18 +97,24 @@ def signing(redis: Redis) -> Iterator[Finding]:
 def way(_: Redis) -> Iterator[Finding]:
     """Whether the Redis asks who is there, and whether the way there can be listened to."""
     url = own.redis_url()
-    parts, here = urlsplit(url), urlsplit(url).hostname in LOCAL
+    here = all(host in LOCAL for host in _hosts(url))
     closed = not answers(own.without_password(url))
     value, step = "asked for" if closed else "none is asked for", "set requirepass, and REDIS_URL"
     yield judged("redis password", closed, value, "", step, WARN if here else MUST)
     if not here:
-        right, step = parts.scheme == "rediss", "TLS, or a private network"
-        yield judged("way to redis", right, parts.scheme, "rediss", step, WARN)
+        scheme, step = urlsplit(url).scheme, "TLS, or a private network"
+        yield judged("way to redis", scheme.startswith("rediss"), scheme, "rediss", step, WARN)
+
+
+def _hosts(url: str) -> list[str | None]:
+    """Of Redis, or of the sentinels that know where it is."""
+    named = own.sentinels(url)
+    return [host for host, _ in named.hosts] if named else [urlsplit(url).hostname]
 
 
 def ports(_: Redis) -> Iterator[Finding]:
     """From where each is reached, by the sockets that listen on this machine."""
-    params, url = own.stack_params(), urlsplit(own.redis_url())
+    params, url = own.stack_params(), own.redis_url()
     listening: dict[int, set[str]] = defaultdict(set)
     try:
         for one in psutil.net_connections("tcp"):
@@ -118,8 +124,8 @@ def ports(_: Redis) -> Iterator[Finding]:
         yield Finding("ports", NOTE, "this system tells its listeners to root alone")
         return
     wanted = [("console", params.console_port, MUST, "drop --host")]
-    if url.hostname in LOCAL:
-        wanted += [("redis", url.port or 6379, MUST, "bind 127.0.0.1")]
+    if not own.sentinels(url) and _hosts(url)[0] in LOCAL:
+        wanted += [("redis", urlsplit(url).port or 6379, MUST, "bind 127.0.0.1")]
     wanted += [("service", params.service_port, WARN, "a proxy in front")]
     wanted += [("storefront", params.storefront_port, WARN, "end it")]
     for name, port, worst, step in wanted:

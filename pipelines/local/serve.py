@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from feature_repo.online.connection import answers
 from feature_repo.params import load, root, shop
 from feature_repo.ports import HOST, redis_url, stack_params
 from pipelines.local.process import Program, require_free
@@ -34,6 +35,7 @@ def main(
     home.mkdir(parents=True, exist_ok=True)
     port, setting = port or stack_params().service_port, "--port or ENDCAP_SERVICE_PORT"
     Keys.read(load("access", Access).keys)  # what is wrong with a key is told here, not by each worker
+    answers(redis_url())  # and so is a Redis that no waiting helps
     require_free(Program("service", (), lambda: True, port, setting))
     from pipelines.local import supervisor  # BentoML reads the environment when it is imported
 

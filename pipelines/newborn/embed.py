@@ -16,10 +16,11 @@ from redis import Redis, RedisError
 
 from feature_repo.errors import EndcapError
 from feature_repo.online import newborns
-from feature_repo.online.connection import client, connect
+from feature_repo.online.connection import answers, client, connect
 from feature_repo.online.newborns import NewbornParams
 from feature_repo.params import load
 from feature_repo.places import ENCODER, at
+from feature_repo.ports import redis_url
 from pipelines.newborn.newcomers import Newcomers, Texts
 from training.two_tower.encoder import TextEncoder, digest
 from training.two_tower.text import TextParams
@@ -35,6 +36,7 @@ def main(once: Annotated[bool, typer.Option(help="look once, and end")] = False)
     stopping = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stopping.set())
+    answers(redis_url())  # raises for a Redis that no waiting helps
     with connect() if once else client() as redis:
         newcomers = Newcomers(redis, params, batch, open_texts)
         if once:

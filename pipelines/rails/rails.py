@@ -16,8 +16,9 @@ import typer
 from redis import Redis, RedisError
 
 from feature_repo.errors import EndcapError
-from feature_repo.online.connection import client, connect
+from feature_repo.online.connection import answers, client, connect
 from feature_repo.params import load
+from feature_repo.ports import redis_url
 from feature_repo.terminal import progress
 from pipelines.rails.audience import lately
 from pipelines.rails.maker import Maker
@@ -46,6 +47,7 @@ def main(
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stopping.set())
     os.nice(NICE)
+    answers(redis_url())  # raises for a Redis that no waiting helps
     with client() as redis:
         run(redis, params, stopping)
 

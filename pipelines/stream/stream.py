@@ -24,8 +24,9 @@ import typer
 
 from feature_repo.eventlog.keys import StreamParams
 from feature_repo.eventlog.open import open_log
-from feature_repo.online.connection import client, connect
+from feature_repo.online.connection import answers, client, connect
 from feature_repo.params import load
+from feature_repo.ports import redis_url
 from pipelines.stream.rewind import rewind
 
 RESTART_S = 1.0  # before a process that died is started again
@@ -49,6 +50,7 @@ def main(
     for package in ("pipelines", "feature_repo.eventlog"):
         logging.getLogger(package).setLevel(logging.INFO)
     params = load("stream", StreamParams)
+    answers(redis_url())  # raises for a Redis that no waiting helps
     with client() if start is None else connect() as redis:  # a Redis that is away is waited for below
         log_of_events = open_log(redis, params)
         with suppress(OSError):  # and so are brokers

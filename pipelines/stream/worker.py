@@ -79,6 +79,7 @@ class Worker:
         self._states: OrderedDict[Entity, Held] = OrderedDict()  # of items; least recently used first
         self._key = lru_cache(2 * params.cached_states)(lambda name, key: self._views[name].key(key))
         self._horizon = Horizon(0, 0, {})
+        self._at: dict[str, bytes | None] = {}  # field of APPLIED -> the position that is in the rows
         self.applied = 0
         self.beat = time.monotonic()  # when it last looked for work; the consumer looks at it
 
@@ -110,9 +111,9 @@ class Worker:
             except LeaseLostError:
                 return False
         fields = [applied_field(self.task.group, p) for p in self.task.partitions]
-        found = self._redis.hmget(APPLIED, fields)
+        self._at = dict(zip(fields, self._redis.hmget(APPLIED, fields), strict=True))
         self._horizon = read_horizon(self._redis)
-        positions = [at.decode() if at else None for at in found]
+        positions = [at.decode() if at else None for at in self._at.values()]
         self._log.open(dict(zip(self.task.partitions, positions, strict=True)))
         return True
 
@@ -211,6 +212,8 @@ class Worker:
             pipe.watch(self._holder.lease)
             if pipe.get(self._holder.lease) != self._holder.name.encode():
                 raise LeaseLostError(f"{self.task.name} is another's")
+            if pipe.hmget(APPLIED, list(self._at)) != list(self._at.values()):
+                raise LeaseLostError("this Redis lacks what was applied, as a replica may that took over")
             alone = self.task.group == ITEMS
             states: MutableMapping[Entity, Held] = self._states if alone else {}
             self._fetch(states, events, None if alone else pipe)
@@ -241,6 +244,7 @@ class Worker:
                     raise RowsChangedError from None
                 raise LeaseLostError(f"{self.task.name} was taken over") from None
         self._log.committed(last)
+        self._at |= {name: position.encode() for name, position in applied.items()}
         if alone:
             for entity in changed:
                 self._states.move_to_end(entity)

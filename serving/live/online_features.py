@@ -63,7 +63,7 @@ class OnlineFeatures:
         asked = [(view, entity) for view, entity in pairs if entity is not None]
         commands = [view.hmget(entity) for view, entity in asked]
         commands += [charge] if charge else []
-        replies = await self._wire.ask(commands) if commands else []
+        replies = await self._wire.ask(commands, beside=int(bool(charge))) if commands else []
         found = {view: view.fresh(reply, now) for (view, _), reply in zip(asked, replies, strict=False)}
         user_ts, user = found.get(self._user) or (0, None)
         session_ts, session = found.get(self._session) or (0, None)

@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.asyncio import ConnectionPool
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 
 class Wire:
@@ -20,8 +21,9 @@ class Wire:
         self._pool, self.patience_s = pool, patience_s
         self._idle: list[Any] = []
 
-    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """The replies, in order. Raises redis' errors and TimeoutError.
+    async def ask(self, commands: Sequence[bytes], beside: int = 0) -> list[Any]:
+        """The replies, in order; None for one of the last `beside` that Redis refuses, as a write where too
+        few replicas follow. Raises redis' errors and TimeoutError.
 
         A connection that Redis closed while it was idle is replaced, once; a cancelled one is dropped, since
         its replies would be read by the next.
@@ -29,18 +31,27 @@ class Wire:
         connection, used = (self._idle.pop(), True) if self._idle else (self._pool.make_connection(), False)
         async with asyncio.timeout(self.patience_s):
             try:
-                return await self._exchange(connection, commands)
+                return await self._exchange(connection, commands, beside)
             except RedisConnectionError:
                 if not used:
                     raise
             while self._idle:  # they are of the same age
                 await self._idle.pop().disconnect(nowait=True)
-            return await self._exchange(self._pool.make_connection(), commands)
+            return await self._exchange(self._pool.make_connection(), commands, beside)
 
-    async def _exchange(self, connection: Any, commands: Sequence[bytes]) -> list[Any]:
+    async def _exchange(self, connection: Any, commands: Sequence[bytes], beside: int) -> list[Any]:
+        replies: list[Any] = []
         try:
+            if not connection.is_connected:
+                await connection.connect()  # which asks the sentinels, where there are any
             await connection.send_packed_command(commands, check_health=False)
-            replies = [await connection.read_response() for _ in commands]
+            for left in range(len(commands), 0, -1):
+                try:
+                    replies.append(await connection.read_response())
+                except ResponseError:
+                    if left > beside:
+                        raise
+                    replies.append(None)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

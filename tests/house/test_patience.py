@@ -20,6 +20,7 @@ PACKAGES = ("feature_repo", "training", "serving", "monitoring", "pipelines")
 # What opens a connection, by the last name of the call; each says how long it waits, at the call itself.
 TIMED = {"urlopen": "timeout", "create_connection": "timeout", "AsyncClient": "timeout", "Client": "timeout"}
 REDIS = {"Redis", "AsyncRedis", "StrictRedis", "from_url", "ConnectionPool", "AsyncConnectionPool"}
+REDIS |= {f"{kind}Sentinel{what}" for kind in ("", "Async") for what in ("", "ConnectionPool")}
 KAFKA = {"Producer", "Consumer", "AdminClient"}
 # Who starts something that goes on beside its caller, and what notices when it stands still.
 BEAT = {

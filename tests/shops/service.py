@@ -131,7 +131,7 @@ def running_service(
     running = None
     try:
         if release:
-            _install(home, bundle, redis_url)
+            install(home, bundle, redis_url)
         env["REDIS_URL"] = f"redis://127.0.0.1:{seen_at(redis_port)}/0"
         with log.open("wb") as out:
             running = psutil.Popen(
@@ -160,7 +160,7 @@ def stop(process: psutil.Popen) -> None:
         survivor.kill()
 
 
-def _install(home: Path, bundle: Path, redis_url: str) -> None:
+def install(home: Path, bundle: Path, redis_url: str) -> None:
     """The catalogue in the online store, the bundle as champion."""
     with redis.Redis.from_url(redis_url) as client:
         deadline = time.monotonic() + 20

@@ -58,6 +58,17 @@ def online(home: Path, redis_url: str) -> Iterator[tuple[Redis, OnlineFeatures]]
         yield redis, reader
 
 
+def test_a_charge_that_redis_refuses_costs_no_rows(online: tuple[Redis, OnlineFeatures]) -> None:
+    """A primary without replicas may refuse writes (min-replicas-to-write) and still be read."""
+    refused = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\nb\r\n"
+    online[0].config_set("min-replicas-to-write", 1)
+    try:
+        rows = asyncio.run(online[1].read("user 1", "session 1", NOW, refused))
+    finally:
+        online[0].config_set("min-replicas-to-write", 0)
+    assert rows.user and rows.session and rows.charged is None
+
+
 @pytest.mark.parametrize("declared", DECLARED, ids=lambda d: d.name)
 def test_raw_rows_equal_those_of_stock_feast_column_by_column(
     online: tuple[Redis, OnlineFeatures], redis_url: str, declared: Any
