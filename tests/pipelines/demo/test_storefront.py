@@ -27,6 +27,7 @@ from pipelines.demo.aisles import build_app
 
 pytest_plugins = ("shops.browser",)
 SHELF = "[...document.querySelectorAll('[data-endcap=homepage_hero] b')].map(title => title.textContent)"
+EVERYBODY = "What everybody looks at most."  # a degraded answer
 WHY = "document.querySelector('.why').textContent"
 DEAD = f"http://127.0.0.1:{free_port()}"
 
@@ -75,6 +76,17 @@ def _until_applied(service: Service) -> None:
     raise AssertionError((service.home / "stream.log").read_text()[-2000:])
 
 
+def told(browser: Tab, url: str) -> str:
+    """Why the shelf holds what it holds; asked again where a busy machine gave an answer without rows."""
+
+    def asked() -> str:
+        browser.open(url)
+        why = str(browser.until(WHY))
+        return "" if why == EVERYBODY else why
+
+    return str(browser.until(asked))
+
+
 def events(service: Service) -> list[dict[str, Any]]:
     with service.redis() as store:
         entries = [one for key in stream_keys(4) for one in store.xrange(key)]
@@ -85,19 +97,17 @@ def test_a_look_at_a_product_changes_the_shelf_and_the_page_says_why(
     shop: tuple[str, Service], browser: Tab
 ) -> None:
     url, service = shop
-    browser.open(url)
-    assert browser.until(WHY).startswith("Nothing is known of this visit yet")
+    assert told(browser, url).startswith("Nothing is known of this visit yet")
     before = browser.run(SHELF)
     browser.click("[data-endcap=homepage_hero] a:nth-of-type(2)")
     browser.until("document.querySelectorAll('[data-endcap=similar_items] .reason').length === 8")
     product = browser.run("document.body.dataset.product")
     assert browser.run("document.querySelector('h1').textContent") == before[1]
-    browser.open(url)
-    told = browser.until(WHY)
-    assert re.fullmatch(rf"[1-8] of 8 are new, because you looked at “{before[1]}”\.", told), told
+    why = told(browser, url)
+    assert re.fullmatch(rf"[1-8] of 8 are new, because you looked at “{before[1]}”\.", why), why
     after = browser.run(SHELF)
     assert after != before and len(after) == 8
-    assert browser.run("document.querySelectorAll('.card.fresh').length") == int(told[0])
+    assert browser.run("document.querySelectorAll('.card.fresh').length") == int(why[0])
     assert all(browser.run("[...document.querySelectorAll('.reason')].map(reason => reason.textContent)"))
     browser.until(lambda: [e for e in events(service) if e["type"] == "click"])
     (clicked,) = [e for e in events(service) if e["type"] == "click"]
