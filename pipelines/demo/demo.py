@@ -187,7 +187,7 @@ def main(
     with step("Are live answers still like the release's own of before? The drift report"):
         endcap("drift")
         if simulated:
-            say(f"Shoppers came {haste():.0f} times as often as in the data: the counts of views know it")
+            say(f"Shoppers came {haste():.0f} times as often as in the data, so views are more")
     if simulated:
         with step("Which products did nobody see, and why? The triage of the long tail"):
             endcap("unseen")
