@@ -21,6 +21,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from budgets import tell
 from child import Cost, measured
 from rich.console import Console
 from rich.table import Table
@@ -166,6 +167,7 @@ def main() -> None:
     line("  extrapolated", count, sum(rows.values()), seconds * count / sample)
     table.add_row("budget, 2 cores", f"{BUDGET_EVENTS:,}", "", f"< {BUDGET_S}", "", "", f"< {BUDGET_GB:.0f}")
     Console().print(table)
+    tell(backfill_s=cost.seconds)
     print("rows: " + ", ".join(f"{name} {n:,}" for name, n in rows.items()))
     print(f"rows of the sample that differ from the plain folds: {wrong}")
 

@@ -16,12 +16,14 @@ import gc
 import ipaddress
 import random
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import orjson
 import uvloop
+from budgets import tell
 
 MAX_RATE, MAX_SECONDS = 2_000, 120
 KEEP_ALIVE_S = 3.0  # the server closes an idle connection after 5
@@ -125,6 +127,13 @@ async def drive(url: str, rate: int, seconds: float, limit: int, shoppers: int) 
     return result
 
 
+def stages(url: str) -> float:
+    """ms that all stages of all answers have taken so far, of /metrics."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        told = [line for line in answer if line.startswith(b"endcap_stage_seconds_sum")]
+    return 1000 * sum(float(line.split()[-1]) for line in told)
+
+
 def shortfall(status: int, answer: bytes, limit: int) -> str | None:
     """Why an answer does not count; None for a full one with everything in it."""
     if status != 200:
@@ -159,11 +168,25 @@ async def main() -> None:
     await drive(args.url, 50, 2.0, args.limit, args.shoppers)  # warm-up: connections, caches
     print("budget: p50 <= 2.5 ms at 100/s, p99 < 10 ms at 100/s and 300/s, no failure")
     print("    rate   done/s      p50      p95      p99      max  failed   (ms, from when a request was due)")
+    failed, floor = 0, 0.0
     for limit in (0, args.limit) if args.floor else (args.limit,):
         print("/livez" if limit == 0 else "/v1/recommend")
         for rate in rates:
             gc.collect()
-            print((await drive(args.url, rate, args.seconds, limit, args.shoppers)).row(), flush=True)
+            before = stages(args.url)
+            result = await drive(args.url, rate, args.seconds, limit, args.shoppers)
+            print(result.row(), flush=True)
+            if limit == 0:
+                floor = floor or result.quantile(0.5)
+                continue
+            failed += sum(result.failed.values())
+            tell(**{f"load_p50_{rate}": result.quantile(0.5), f"load_p99_{rate}": result.quantile(0.99)})
+            if floor and rate == rates[0]:
+                parts = floor + (stages(args.url) - before) / max(len(result.latency), 1)
+                times = result.quantile(0.5) / parts
+                print(f"p50 over the sum of the bare endpoint and the stages: {times:.2f}")
+                tell(load_parts=times)
+    tell(load_failed=failed)
 
 
 if __name__ == "__main__":

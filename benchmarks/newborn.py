@@ -3,31 +3,30 @@
     python benchmarks/newborn.py            # beside a running shop (`endcap up`)
     python benchmarks/newborn.py --path     # the request path of its champion alone, no service
 
-The first writes rows into the catalogue of the shop, one after the other, and asks until each is a candidate;
-they are taken away again. The second asks in turn, in one process, with 0, 100 and 5,000 appended rows, and
-takes the CPU time.
+The first says items to the shop (`POST /v1/items`), one after the other, asks until each stands in a list of
+100 on the page of the product that it resembles, and says that it is deleted. The second asks in turn, in one
+process, with 0, 100 and 5,000 appended rows, and takes the CPU time.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import numpy as np
 import pyarrow.parquet as pq
+from budgets import tell
 
 from feature_repo.assemble.matrix import ItemMatrix, Newborns
-from feature_repo.features.catalogue import ITEM_CATALOGUE, catalogue_rows
-from feature_repo.online import changes
+from feature_repo.features.catalogue import catalogue_rows
 from feature_repo.online.connection import connect
-from feature_repo.online.lifetimes import LISTED
-from feature_repo.online.rows import OnlineView, write_newer
 from feature_repo.params import root
 from feature_repo.places import ITEMS, at
-from feature_repo.ports import service_url
+from feature_repo.ports import SECRET, service_url, token
 from serving.pipeline import recommend, visitor_of
 from serving.release import bundle, state
 from serving.types import Request
@@ -37,28 +36,33 @@ PATIENCE_S = 30.0
 
 def soon(count: int) -> None:
     """Print p50, p99 and the slowest of `count` items."""
-    view, rows = OnlineView(ITEM_CATALOGUE), catalogue_rows(at(ITEMS)).to_pylist()
-    names = [column.name for column in ITEM_CATALOGUE.columns]
-    took = []
-    with connect() as redis, httpx.Client(base_url=service_url(), timeout=10) as client:
+    rows, took = catalogue_rows(at(ITEMS)).to_pylist(), []
+    run, key = uuid.uuid4().hex[:8], token(SECRET)
+    head = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=service_url(), timeout=10, headers=head) as client:
+
+        def say(told: dict[str, Any]) -> None:
+            answer = client.post("/v1/items", json={"items": [told]})
+            if answer.status_code != 202 or answer.json()["rejected"]:
+                raise SystemExit(f"POST /v1/items: {answer.status_code} {answer.text[:300]}")
+
         for i in range(count):
             like = rows[(i * 97) % len(rows)]
-            item, row = f"benchmark newborn {i}", {name: like[name] for name in names}
-            row |= {"available_from": 0, "stock": 5, "title": f"{row['title']}, new"}
+            item, same = f"benchmark-{run}-{i}", ("category_path", "brand", "price")
+            told = {"item_id": item, "stock": 5, "title": f"{like['title']}, new"}
             began = time.perf_counter()
-            write_newer(redis, view, [(item, time.time_ns() // 1000, row)])
-            redis.sadd(LISTED, item)
-            changes.announce(redis, [item])
+            say(told | {name: like[name] for name in same if like[name] is not None})
             while not listed(client, like["item_id"], item):
                 if time.perf_counter() - began > PATIENCE_S:
                     raise SystemExit(f"{item} was in no list after {PATIENCE_S:.0f} s")
                 time.sleep(0.02)
             took.append(time.perf_counter() - began)
-            redis.srem(LISTED, item)
-            redis.delete(view.key(item))
-            changes.announce(redis, [item])
+            say({"item_id": item, "deleted": True})
     p50, p99 = np.quantile(took, [0.5, 0.99])
-    print(f"{count} new items, from row to list: p50 {p50:.2f} s, p99 {p99:.2f} s, max {max(took):.2f} s")
+    tell(newborn_p99_s=float(p99))
+    print(
+        f"{count} new items, from the POST to a list: p50 {p50:.2f} s, p99 {p99:.2f} s, max {max(took):.2f} s"
+    )
 
 
 def listed(client: httpx.Client, anchor: str, item: str) -> bool:

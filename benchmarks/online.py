@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import redis.asyncio as redis_asyncio
 import uvloop
+from budgets import tell as say
 from load import drive, loopback
 from redis import Redis
 
@@ -182,7 +183,9 @@ async def compare(url: str, ids: list[str], rate: int, seconds: float) -> None:
         read_rows(redis, activity, [ids[row] for row in drawn[i % 1000]])
 
     print(f"{len(ids):,} items, {rate} calls/s for {seconds:g} s each{'':23} p50      p99      max  ms")
-    tell("feature stage: two rows, 8 columns of 120 items", await open_loop(stage, rate, seconds))
+    taken = await open_loop(stage, rate, seconds)
+    tell("feature stage: two rows, 8 columns of 120 items", taken)
+    say(online_p99=float(np.quantile(taken, 0.99)))
     tell("  and the 28 model inputs made of them", await open_loop(assembled, rate, seconds))
     tell("  user and session row, one round trip", await open_loop(rows, rate, seconds))
     tell("  one GET by the same client: what the machine allows", await open_loop(ping, rate, seconds))

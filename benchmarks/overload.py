@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import uvloop
+from budgets import tell
 from load import MAX_RATE, Connections, loopback
 
 LIMIT, SHOPPERS, RECOVERS_S = 12, 1_000, 30.0
@@ -122,8 +123,16 @@ async def main() -> None:
     knee = await closed(args.url, 2, args.seconds)
     print(f"knee    {knee.row()}", flush=True)
     rate = min(args.times * len(knee.latency) / knee.seconds, MAX_RATE)
-    print(f"{rate:.0f}/s  {(await opened(args.url, rate, args.seconds)).row()}")
-    print(f"itself again after {await recovery(args.url):.2f} s")
+    outcome = await opened(args.url, rate, args.seconds)
+    print(f"{rate:.0f}/s  {outcome.row()}")
+    again = await recovery(args.url)
+    print(f"itself again after {again:.2f} s")
+    tell(
+        overload_knee=len(knee.latency) / knee.seconds,
+        overload_p99=outcome.quantile(0.99),
+        overload_failed=sum(outcome.failed.values()),
+        overload_again_s=again,
+    )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import numpy as np
 import orjson
 import pandas as pd
 import uvloop
+from budgets import tell
 from freshness import some_items
 from load import Connections, loopback
 
@@ -106,6 +107,8 @@ async def driven(url: str, log: EventLog, traffic: Traffic, rate: int, seconds: 
     watching.cancel()
     pool.close()
     p50, p99 = np.quantile(latency, (0.5, 0.99))
+    if rate == BUDGET:
+        tell(stream_applied=accepted / applied)
     return (
         f"{rate:8,d}/s {accepted / taken:11,.0f} {accepted / applied:10,.0f} {deepest:14,d} "
         f"{p50:8.1f} {p99:8.1f} {dict(failed) or 'none'}"

@@ -25,6 +25,7 @@ from pathlib import Path
 import orjson
 import psutil
 import uvloop
+from budgets import tell
 from load import Connections, Result, shortfall
 from online import NOW, SHOPPERS, bare_redis, fill
 from redis import Redis
@@ -167,6 +168,7 @@ def compare(bundle: Path, url: str, home: Path, rate: int, seconds: float, turns
         for name, rows in found.items()
     }
     (p99, core), (their_p99, their_core) = middle["Endcap"], middle["textbook"]
+    tell(textbook_p99=their_p99 / p99, textbook_core=core / their_core)
     print(
         f"textbook over Endcap: p99 {their_p99 / p99:.1f} x (budget {TIMES:g} x); "
         f"Endcap over textbook: requests a second and core {core / their_core:.1f} x"

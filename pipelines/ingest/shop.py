@@ -13,9 +13,10 @@ import yaml
 from feature_repo.errors import DataError
 from feature_repo.files import whole
 from feature_repo.params import CHOSEN, FOR_DVC, Shop, moved, named_shop, root, shop
-from feature_repo.places import LOGS, at
+from feature_repo.places import EVENT_LOG, ITEM_LOG, LOGS, at
 
 ASIDE = "data-logs"  # in run/<shop> of one that is not active: its data/logs
+NOTE = ".gitignore"  # keeps an empty log in a checkout
 NO_MAPPING = "pipelines/ingest/adapters/mapping.py"  # in the place of a dependency, which cannot be left out
 
 
@@ -44,6 +45,10 @@ def choose(name: str, source: Path | None = None) -> Shop:
     _write(chosen)
     if before.name != chosen.name:
         _exchange(at(LOGS), before.run_dir() / ASIDE, chosen.run_dir() / ASIDE)
+    for log in (EVENT_LOG, ITEM_LOG):  # dependencies of the first stage, empty in a new shop
+        at(log).mkdir(parents=True, exist_ok=True)
+        if (note := before.run_dir() / ASIDE / log.name / NOTE).exists():
+            shutil.copy(note, at(log) / NOTE)
     return chosen
 
 

@@ -13,7 +13,7 @@ from dvc.repo import Repo
 
 from feature_repo import params
 from feature_repo.params import refuse_stale
-from feature_repo.places import EVENT_LOG, at
+from feature_repo.places import EVENT_LOG, LOGS, at
 from pipelines import cli
 from pipelines.ingest.shop import choose, main
 from pipelines.local import process
@@ -70,15 +70,16 @@ def test_a_mapping_outside_the_export_is_a_dependency_and_so_is_the_section(home
 
 def test_what_a_shop_wrote_down_goes_with_it_and_comes_back(home: Path) -> None:
     choose("simulated")
-    at(EVENT_LOG).mkdir(parents=True)
+    at(EVENT_LOG).mkdir(parents=True, exist_ok=True)
+    (at(EVENT_LOG) / ".gitignore").write_text("*")
     (at(EVENT_LOG) / "1-2.parquet").write_bytes(b"of the simulated shop")
     choose("orders")
-    assert not at(EVENT_LOG).exists()  # nobody trains on another shop's events
-    at(EVENT_LOG).mkdir(parents=True)
+    held = {file.name: [one.name for one in file.iterdir()] for file in at(LOGS).iterdir()}
+    assert held == {"events": [".gitignore"], "items": []}  # nobody trains on another shop's events
     choose("simulated")
-    assert [file.read_bytes() for file in at(EVENT_LOG).iterdir()] == [b"of the simulated shop"]
+    assert (at(EVENT_LOG) / "1-2.parquet").read_bytes() == b"of the simulated shop"
     choose("simulated")  # again: nothing moves
-    assert len(list(at(EVENT_LOG).iterdir())) == 1
+    assert len(list(at(EVENT_LOG).iterdir())) == 2
 
 
 def test_another_shop_is_not_chosen_while_this_one_runs(home: Path) -> None:
