@@ -37,7 +37,7 @@ from feature_repo.features.stored import SESSION_CONTEXT
 from feature_repo.folds.fold import Event
 from feature_repo.online.connection import client
 from feature_repo.online.rows import OnlineView
-from feature_repo.ports import SECRET, token
+from feature_repo.ports import SECRET, service_url, token
 from feature_repo.quiet import hush
 
 GIVE_UP_S = 5.0
@@ -194,7 +194,7 @@ def stock() -> tuple[Probe, Callable[[], None]]:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", type=loopback, default="http://127.0.0.1:3000")
+    parser.add_argument("--url", type=loopback, default=service_url())
     parser.add_argument("--seconds", type=float, default=20.0, help="per way of asking; there are four")
     parser.add_argument("--rate", type=int, default=100, help="recommendations a second of other visits")
     parser.add_argument("--events", type=int, default=200, help="events a second of other visits")

@@ -25,6 +25,8 @@ import orjson
 import uvloop
 from budgets import tell
 
+from feature_repo.ports import service_url
+
 MAX_RATE, MAX_SECONDS = 2_000, 120
 KEEP_ALIVE_S = 3.0  # the server closes an idle connection after 5
 
@@ -155,7 +157,7 @@ def loopback(url: str) -> str:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", type=loopback, default="http://127.0.0.1:3000")
+    parser.add_argument("--url", type=loopback, default=service_url())
     parser.add_argument("--rate", type=int, action="append", help="requests a second; repeatable")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--limit", type=int, default=12)

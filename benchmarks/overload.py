@@ -2,7 +2,7 @@
 
     endcap up && python benchmarks/overload.py
 
-The knee is what two clients get who ask again as soon as they are answered: all of it live. Then requests
+The knee is what four clients get who ask again as soon as they are answered: all of it live. Then requests
 start by the clock at four times that rate, as in benchmarks/load.py, and afterwards one at a time until two
 in a row are live again. Loopback only. The client needs a core of its own: else its delay is in every figure.
 """
@@ -21,7 +21,9 @@ import uvloop
 from budgets import tell
 from load import MAX_RATE, Connections, loopback
 
-LIMIT, SHOPPERS, RECOVERS_S = 12, 1_000, 30.0
+from feature_repo.ports import service_url
+
+LIMIT, SHOPPERS, CLIENTS, RECOVERS_S, SETTLES_S = 12, 1_000, 4, 30.0, 0.5
 
 
 @dataclass
@@ -115,14 +117,16 @@ def _pool(url: str) -> Connections:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", type=loopback, default="http://127.0.0.1:3000")
+    parser.add_argument("--url", type=loopback, default=service_url())
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--times", type=float, default=4.0, help="of the knee")
     args = parser.parse_args()
-    await closed(args.url, 2, 2.0)
-    knee = await closed(args.url, 2, args.seconds)
+    await closed(args.url, CLIENTS, 2.0)
+    await asyncio.sleep(SETTLES_S)  # workers share connections by those that they know of
+    knee = await closed(args.url, CLIENTS, args.seconds)
     print(f"knee    {knee.row()}", flush=True)
     rate = min(args.times * len(knee.latency) / knee.seconds, MAX_RATE)
+    await asyncio.sleep(SETTLES_S)
     outcome = await opened(args.url, rate, args.seconds)
     print(f"{rate:.0f}/s  {outcome.row()}")
     again = await recovery(args.url)

@@ -40,6 +40,7 @@ from feature_repo.folds.fold import Event
 from feature_repo.online.connection import client
 from feature_repo.online.rows import OnlineView
 from feature_repo.params import load
+from feature_repo.ports import service_url
 from feature_repo.quiet import hush
 
 BUDGET = 3_000  # events/s, DESIGN.md section 10
@@ -149,7 +150,7 @@ def stock(count: int) -> list[str]:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", type=loopback, default="http://127.0.0.1:3000")
+    parser.add_argument("--url", type=loopback, default=service_url())
     parser.add_argument("--rate", type=int, action="append", help="events a second; repeatable")
     parser.add_argument("--seconds", type=float, default=20.0, help="of posting, per rate")
     parser.add_argument("--batch", type=int, default=50, help="events in a POST")

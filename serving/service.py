@@ -69,6 +69,7 @@ from serving.release.loaded import Features, Releases  # noqa: E402
 from serving.release.router import RouterParams  # noqa: E402
 from serving.release.vigil import Vigil  # noqa: E402
 from serving.rules.rulebook import Rulebook  # noqa: E402
+from serving.shortcuts import Direct  # noqa: E402
 
 PARAMS = load("serving", Serving)
 ACCESS = load("access", Access)
@@ -84,7 +85,7 @@ log = logging.getLogger(__name__)
 CORS = load("cors", Cors)
 ORIGINS = dict.fromkeys((*CORS.origins, *chain(*ACCESS.keys.origins.values())))
 app = build_app(replace(CORS, origins=tuple(ORIGINS)), compat_routes(load("compat", Terms)))
-install(PARAMS)
+install(PARAMS, bentoml.server_context.worker_index)
 
 
 @bentoml.service(
@@ -217,6 +218,9 @@ class Endcap:
         if overdue := self._pulse.overdue():
             raise HTTPException(503, "\n".join(overdue))
         return True
+
+
+Endcap.add_asgi_middleware(Direct, own=app)  # type: ignore[attr-defined]  # the decorator's
 
 
 def _online_features(url: str, ids: list[str], space: str) -> Features:

@@ -13,9 +13,11 @@ import tempfile
 import time
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from serving.lifeline import SUPERVISOR
+from serving.listener import TALLY, Tally
 from serving.params import Serving
 
 SERVICE = "serving.service:Endcap"
@@ -35,9 +37,14 @@ def serve(host: str, port: int, params: Serving) -> None:
     from bentoml._internal.utils import circus
 
     os.environ[SUPERVISOR] = str(os.getpid())
+    folder = Path(tempfile.mkdtemp(prefix="endcap-"))  # mode 0700
+    os.environ.pop(TALLY, None)
+    if params.workers > 1:
+        os.environ[TALLY] = str(folder / "connections")
+        Tally.make(folder / "connections", params.workers)
     configure_server_logging()
     # serve_http takes it from there
-    circus.create_standalone_arbiter = partial(_arbiter, params.drain_timeout_s)
+    circus.create_standalone_arbiter = partial(_arbiter, params.drain_timeout_s, folder)
     load(SERVICE, ".").inject_config()
     serve_http(
         SERVICE,
@@ -50,7 +57,9 @@ def serve(host: str, port: int, params: Serving) -> None:
     )
 
 
-def _arbiter(drain_s: float, watchers: list[Any], *, threaded: bool = False, **options: Any) -> Any:
+def _arbiter(
+    drain_s: float, folder: Path, watchers: list[Any], *, threaded: bool = False, **options: Any
+) -> Any:
     """As BentoML's create_standalone_arbiter, on sockets that only their owner can open."""
     from bentoml._internal.utils.circus import Arbiter
 
@@ -65,7 +74,6 @@ def _arbiter(drain_s: float, watchers: list[Any], *, threaded: bool = False, **o
 
     for watcher in watchers:
         watcher.graceful_timeout = drain_s + KILL_S  # BentoML waits a day
-    folder = tempfile.mkdtemp(prefix="endcap-")  # mode 0700
     arbiter = PoliteArbiter(
         watchers,
         endpoint=f"ipc://{folder}/control",

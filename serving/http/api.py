@@ -38,6 +38,7 @@ from serving.http.requests import parse_page, parse_query, parse_rank, parse_rec
 from serving.live.complaints import Complaints
 from serving.live.storefront import Storefront
 from serving.params import Serving
+from serving.shortcuts import Endpoint, Shortcuts
 from serving.types import Answer
 
 JSON = "application/json"
@@ -78,15 +79,13 @@ Handler = Callable[[HttpRequest, Desk], Awaitable[Response]]
 def build_app(cors: Cors, more: Sequence[Route] = ()) -> Starlette:
     """The ASGI app with `more` routes; put a Desk in its `state.desk` before the first request."""
     everything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    posted: list[tuple[str, Handler]] = [("recommend", recommend), ("page", page), ("rank", rank)]
+    posted += [("events", events), ("items", items), ("explain", explain)]
+    own = {("POST", f"/v1/{name}"): guarded(name, handler) for name, handler in posted}
+    own["GET", "/v1/recommend"] = guarded("recommend", recommend_by_query)
     return Starlette(
         routes=[
-            Route("/v1/recommend", guarded("recommend", recommend), methods=["POST"]),
-            Route("/v1/recommend", guarded("recommend", recommend_by_query), methods=["GET"]),
-            Route("/v1/page", guarded("page", page), methods=["POST"]),
-            Route("/v1/rank", guarded("rank", rank), methods=["POST"]),
-            Route("/v1/events", guarded("events", events), methods=["POST"]),
-            Route("/v1/items", guarded("items", items), methods=["POST"]),
-            Route("/v1/explain", guarded("explain", explain), methods=["POST"]),
+            *(Route(path, endpoint, methods=[method]) for (method, path), endpoint in own.items()),
             Route("/metrics", exposition, methods=["GET"]),
             Route("/docs.json", guarded("docs", docs), methods=["GET"]),
             *(Route(path, asset.__call__, methods=["GET"]) for path, asset in ASSETS.items()),
@@ -94,7 +93,10 @@ def build_app(cors: Cors, more: Sequence[Route] = ()) -> Starlette:
             # Also what BentoML has behind this app: its own pages, which ask hosts of others for scripts.
             Route("/{path:path}", guarded("unknown", elsewhere), methods=everything),
         ],
-        middleware=[Middleware(Origins, cors=cors, methods=METHODS)],
+        middleware=[
+            Middleware(Origins, cors=cors, methods=METHODS),
+            Middleware(Shortcuts, endpoints=own),
+        ],
     )
 
 
@@ -263,7 +265,7 @@ def _list(desk: Desk, answer: Answer, shared: bool = False) -> Response:
     return Response(answer_bytes(answer), headers=headers, media_type=JSON)
 
 
-def guarded(route: str, handler: Handler) -> Callable[[HttpRequest], Awaitable[Response]]:
+def guarded(route: str, handler: Handler) -> Endpoint:
     """The one place where errors become answers; a 500 is a defect of ours, never a client's doing."""
 
     async def endpoint(http: HttpRequest) -> Response:

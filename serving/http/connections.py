@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving import listener
 from serving.errors import RequestError
 from serving.params import Serving
 
@@ -38,10 +39,13 @@ class Arrival:
     at: float | None = None
 
 
-def install(params: Serving) -> None:
-    """Every server that is made in this process after this uses Connection, with the limits in `params`."""
+def install(params: Serving, worker: int | None = None) -> None:
+    """Every server that is made in this process after this uses Connection, with the limits in `params`.
+
+    `worker`: its number among those that listen, from 1.
+    """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    Connection.params = params
+    Connection.params, Connection.tally = params, listener.install(worker)
     Connection.most = min(params.max_connections, max(files - SPARE_FILES, files // 2))
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{Connection.__name__}"
     logging.getLogger("uvicorn.error").addFilter(Sampled())
@@ -68,6 +72,7 @@ class Connection(HttpToolsProtocol):
     """HTTP/1.1 of one client."""
 
     params: Serving
+    tally: listener.Tally | None  # where other workers listen too
     most: int  # connections of the worker
     connections: set[Any]
     server_state: Any
@@ -87,6 +92,11 @@ class Connection(HttpToolsProtocol):
         if not getattr(self.server_state, "looked_after", False):
             self.server_state.looked_after = True
             self.loop.call_later(LOOK_S, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.tally is not None:
+            self.tally.say(len(self.connections))
 
     def data_received(self, data: bytes) -> None:
         most = self.params.max_header_bytes

@@ -1,4 +1,4 @@
-"""`make bench`: every budget has a benchmark that says its figure, and the README's table is one it printed."""
+"""`make bench`: every budget has a benchmark that says its figure, and README holds a table of them."""
 
 from __future__ import annotations
 

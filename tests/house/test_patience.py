@@ -34,6 +34,7 @@ BEAT = {
         "feature_repo/eventlog/kafka_writer.py",
         "Thread",
     ): "`write` has a deadline, and waits for it",
+    ("serving/listener.py", "create_task"): "makes the protocol of a connection, and ends with that",
     ("serving/http/waiting.py", "create_task"): "each waiter has a deadline, the next begins it anew",
     ("pipelines/local/process.py", "Thread"): "nobody waits for it; it outlives every error of its disk",
     ("serving/http/inquiry.py", "ThreadPoolExecutor"): "who asks has a deadline, and what waits a bound",
