@@ -56,11 +56,10 @@ FILES = (
     "attraction.npy",
     "als_items.npy",
     "rails.json",
-    "ranker.txt",  # or another of RANKERS
+    "ranker.txt",  # by another suffix where it is of another kind
     "catalogue.parquet",
     "reference.parquet",  # not served: what live answers are compared with (monitoring/drift)
 )
-RANKERS = tuple(f"ranker{suffix}" for suffix in SUFFIXES.values())  # a bundle has one, of its kind
 BESIDE = ("scores.parquet",)  # of people's use; the digest is not of it, and it may be missing
 TABLES = ("covisit", "next", "ease", "together", "carted", "links")
 SPACE_FILES = ("user_tower.onnx", "item_tower.onnx", "item_words.json", "item_ids.json", "item_vectors.npy")
@@ -77,14 +76,14 @@ _PARTS = ("data", "indices", "indptr")  # of a table
 _AGAIN = "build it again with `endcap bundle`"
 
 
-def files_of(there: Collection[str]) -> tuple[str, ...]:
-    """FILES with the ranker of RANKERS that is `there`.
+def ranker_of(there: Collection[str]) -> str:
+    """The ranker's file, of whatever kind, that is `there`; ranker.txt where none is."""
+    return next((name for name in map("ranker{}".format, SUFFIXES.values()) if name in there), "ranker.txt")
 
-    >>> "ranker.onnx" in files_of(["ranker.onnx"]), "ranker.txt" in files_of(["ranker.onnx"])
-    (True, False)
-    """
-    ranker = next((name for name in RANKERS if name in there), RANKERS[0])
-    return tuple(ranker if name == RANKERS[0] else name for name in FILES)
+
+def files_of(there: Collection[str]) -> tuple[str, ...]:
+    """FILES with the ranker that is `there`."""
+    return tuple(ranker_of(there) if name == "ranker.txt" else name for name in FILES)
 
 
 def space_id(files: Mapping[str, str]) -> str:
@@ -192,7 +191,7 @@ def load(path: Path) -> Bundle:
     bundle = Bundle(
         models=models,
         rails=_read(path / "rails.json", lambda file: orjson.loads(file.read_bytes())),
-        ranker=_read(path / _ranker(manifest), readers.load),
+        ranker=_read(path / ranker_of(manifest["files"]), readers.load),
         retrieve=Retrieve(**_settings(path, manifest, "retrieve", Retrieve)),
         clicks=Clicks(**_settings(path, manifest, "clicks", Clicks)),
         profit=_profit(path, manifest),
@@ -237,12 +236,7 @@ def _try_out(path: Path, bundle: Bundle) -> None:
     found = _shape(bundle.models.tower.user_vector, zeros, ages, zeros, context, newborn)
     _expect(path / "user_tower.onnx", "output", width, found)
     found = _shape(bundle.ranker.predict, np.zeros((2, len(COLUMNS)), np.float32))
-    _expect(path / _ranker(bundle.manifest), "output of 2 rows", (2,), found)
-
-
-def _ranker(manifest: Mapping[str, Any]) -> str:
-    (name,) = set(RANKERS).intersection(manifest["files"])
-    return name
+    _expect(path / ranker_of(bundle.manifest["files"]), "output of 2 rows", (2,), found)
 
 
 def _shape(model: Callable[..., Any], *inputs: Any) -> Any:
@@ -283,9 +277,9 @@ def _surfaces(path: Path, manifest: Mapping[str, Any]) -> Surfaces:
 def _read(file: Path, reader: Callable[[Path], Any]) -> Any:
     try:
         return reader(file)
-    except BundleError:
-        raise
     except Exception as error:  # each format's reader raises its own types
+        if isinstance(error, BundleError):
+            raise
         raise BundleError(file, "the content", "readable", repr(error), _AGAIN) from error
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_repo.assemble.vectorize import COLUMNS
-from training.ranking.examples import Doubles, Examples, Fitted, Floats, best_round, ndcg, shares
+from training.ranking.examples import Doubles, Examples, Fitted, Floats, ndcg, shares
 from training.ranking.objective import RankerParams
 
 WIDTH = len(COLUMNS)
@@ -65,7 +65,7 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
 
     with _deterministic(params):
         _train(train, params, params.mlp.epochs, look)
-        best = best_round(curve)
+        best = int(np.argmax(curve)) + 1  # of few, the last with small steps
         trial = states[best - 1]
         scores = _scores(trial, valid.matrix)
         lost = _lost(trial, valid, params)
