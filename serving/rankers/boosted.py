@@ -17,7 +17,7 @@ from serving.errors import BundleError
 from serving.types import Floats
 
 MARGIN, CONTRIBUTIONS = 1, 2  # of XGBoost's C interface
-ASKED = {"training": False, "iteration_begin": 0, "iteration_end": 0, "strict_shape": False}
+ASKED: dict[str, Any] = {"training": False, "iteration_begin": 0, "iteration_end": 0, "strict_shape": False}
 
 
 class Boosted:
@@ -64,7 +64,7 @@ class Boosted:
     def _asked(self, name: str, *arguments: Any) -> Floats:
         shape, many = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
         found = ctypes.POINTER(ctypes.c_float)()
-        taken = (ctypes.byref(one) for one in (shape, many, found))
+        taken = ctypes.byref(shape), ctypes.byref(many), ctypes.byref(found)
         self._call(f"Booster{name}", self._booster, *arguments, *taken)
         return np.ctypeslib.as_array(found, tuple(shape[: many.value])).copy()  # XGBoost's own memory
 

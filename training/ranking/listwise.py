@@ -71,7 +71,7 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
         lost = _lost(trial, valid, params)
     with _deterministic(params):
         final = _train(train + valid, params, best)
-        files = (_onnx(network, train.matrix) for network in (final, trial))
+        files = _onnx(final, train.matrix), _onnx(trial, train.matrix)
         told = "epochs", "the NDCG@12 that shuffling costs"
         return Fitted(*files, best, tuple(curve), scores, shares(lost), *told)
 
@@ -100,7 +100,7 @@ def _train(
             share = wanted / wanted.sum(1, keepdim=True).clamp(min=1e-9)
             loss = -(share[taken] * torch.log_softmax(score, 1)[taken]).sum() / len(lists)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         if look:
             look(network)

@@ -18,7 +18,8 @@ from training.ranking.objective import RankerParams
 
 def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
     """Choose the number of trees on `valid`, then fit both together with that number."""
-    xgb, asked, curves = _library(), _settings(params), {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    xgb, asked = _library(), _settings(params)
     judged = replace(valid, label=np.minimum(valid.label, 1))
     trial = xgb.train(
         asked,
@@ -35,7 +36,7 @@ def fit(train: Examples, valid: Examples, params: RankerParams) -> Fitted:
     scores = trial.inplace_predict(valid.matrix).astype(np.float64)
     final = xgb.train(asked, _matrix(xgb, train + valid, params.gains), best)
     gain = final.get_score(importance_type="total_gain")
-    files = (bytes(model.save_raw("json")) for model in (final, trial))
+    files = bytes(final.save_raw("json")), bytes(trial.save_raw("json"))
     return Fitted(*files, best, curve, scores, shares(np.array([gain.get(name, 0.0) for name in COLUMNS])))
 
 
