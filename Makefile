@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
 
-.PHONY: help setup install demo test chaos story faults lint format bench lock down clean
+.PHONY: help setup install extras demo test chaos story faults lint format bench lock down clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -33,11 +33,16 @@ install:
 	[ -x $(BIN)/python ] || $$python -m venv .venv
 	@$(BIN)/python pipelines/local/install.py $(if $(SHOW),--show $(SHOW))
 
+extras: setup ## what an option of params.yaml needs besides: XGBoost, 6 MB
+	@python -c 'from importlib.metadata import version; version("xgboost-cpu")' 2>/dev/null || \
+	python -c 'from importlib.metadata import version; version("xgboost")' 2>/dev/null || \
+	python -m pip install --quiet --no-build-isolation --editable '.[xgboost]'
+
 demo: ## events to watched recommendations; DATA=merch, DATA_DIR=its folder
 	@$(MAKE) setup SHOW=$(filter simulated%,$(DATA))
 	@endcap demo --data $(DATA) $(if $(DATA_DIR),--source "$(DATA_DIR)")
 
-test: setup lint ## lint, types and the whole suite
+test: setup extras lint ## lint, types and the whole suite
 	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=10
 
 chaos: setup ## ten minutes of random faults on a running shop; SEED, MINUTES

@@ -69,7 +69,7 @@ def release(home: Path, like: Path, n: int) -> Path:
     """A bundle of `n` items with the towers and trees of the small one at `like`."""
     rng, folder = np.random.default_rng(n), home / "synthetic"
     folder.mkdir(parents=True)
-    for name in bundle.FILES:
+    for name in bundle.files_of([file.name for file in like.iterdir()]):
         (folder / name).write_bytes((like / name).read_bytes())
     units, leaf = vectors(n, rng)
     np.save(folder / "item_vectors.npy", units)

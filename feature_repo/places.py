@@ -27,6 +27,7 @@ TREES = RANKER / "ranker.txt"
 TRIAL = (
     RANKER / "trial.txt"
 )  # the same before validation was added to training: what the order is chosen with
+SUFFIXES = {"lightgbm": ".txt", "xgboost": ".json", "mlp": ".onnx"}  # of both, by ranker.kind
 BLEND = MODELS / "blend" / "blend.json"
 ORDER = MODELS / "order" / "order.json"
 
@@ -97,6 +98,12 @@ def existing(place: Path, job: str, *columns: str) -> Path:
         if columns and (missing := set(columns) - set(pq.read_schema(path).names)):
             raise DataError(told, f"has no column '{min(missing)}'; another version wrote it", next_step=step)
     return path
+
+
+def ranker_file(place: Path) -> Path:
+    """TREES or TRIAL as `endcap ranker` left it, with the suffix of its kind; as existing()."""
+    kinds = (place.with_suffix(suffix) for suffix in SUFFIXES.values())
+    return existing(next((kind for kind in kinds if at(kind).exists()), place), "ranker")
 
 
 def _ends_as_parquet(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 The same queries are answered by the ranker over the blend, by the blend in its own order and by each single
 source alone, which `popular` fills up, all by the stages that serve and by the prior fit. The trees are
-those that have not seen validation (data/models/ranker/trial.txt). Their rankings tell, too, what each knob
+those that have not seen validation (data/models/ranker/trial.*). Their rankings tell, too, what each knob
 of `diversify` costs (pipelines/blend/variety.py).
 
 Where the ranker serves, the clicks on the shop's logged lists weigh its score against what attracts anybody
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from feature_repo.assemble.visitor import history
 from feature_repo.files import write_json
 from feature_repo.params import load, shop
-from feature_repo.places import CHANCES_PICTURE, ORDER, ORDER_PICTURE, TRIAL, VARIETY_PICTURE, at, existing
+from feature_repo.places import CHANCES_PICTURE, ORDER, ORDER_PICTURE, TRIAL, VARIETY_PICTURE, at, ranker_file
 from pipelines.blend import chances, clicks, variety
 from pipelines.blend.charts import draw_chances, draw_order, draw_variety
 from pipelines.blend.pages import logged_pages
@@ -30,7 +30,7 @@ from pipelines.protocol.metrics import bootstrap_interval, coverage, ndcg_at
 from pipelines.protocol.models import load_models
 from pipelines.protocol.queries import QueryParams, make_queries, product_events
 from serving.explore.chance import draw
-from serving.stages import forest
+from serving.rankers import readers
 from serving.stages.diversify import Diversify, diversify
 from serving.stages.eligibility import eligibility
 from serving.stages.odds import Clicks
@@ -78,7 +78,7 @@ class Listed(NamedTuple):
 def main() -> None:
     """Choose on validation what orders the lists: the ranker, the blend or a single source."""
     active, params, queried = shop(), load("order", OrderParams), load("queries", QueryParams)
-    trial = forest.trees(existing(TRIAL, "ranker"))
+    trial = readers.plain(ranker_file(TRIAL))
     rng = np.random.default_rng(queried.seed)
     events = product_events()
     queries = make_queries(events, active.valid_from, active.test_from, params.queries, rng)

@@ -26,6 +26,7 @@ from feature_repo.places import (
     VERDICT,
     at,
     existing,
+    ranker_file,
 )
 from pipelines.blend.profit import profit
 from pipelines.protocol.chosen import RANKER, chosen
@@ -50,9 +51,11 @@ def main() -> None:
         for file in TABLES:
             shutil.copyfile(fit_file("final", file), folder / file)
         order = chosen(load("diversify", Diversify), load("clicks", Clicks))
-        shutil.copyfile(existing(TREES, "ranker"), folder / "ranker.txt")
-        if order.serves != RANKER:
-            (folder / "ranker.txt").write_text(f"{NO_TREES}{order.serves} was better on validation\n")
+        ranker = ranker_file(TREES)
+        if order.serves == RANKER:
+            shutil.copyfile(ranker, folder / ranker.name)
+        else:
+            (folder / TREES.name).write_text(f"{NO_TREES}{order.serves} was better on validation\n")
         for place in (REFERENCE, SCORES):
             shutil.copyfile(existing(place, "evaluate"), folder / place.name)
         catalogue = read_catalogue()

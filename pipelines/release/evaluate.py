@@ -21,7 +21,7 @@ from feature_repo.clock import DAY_US, instant
 from feature_repo.files import read_json
 from feature_repo.folds.parts import been_before
 from feature_repo.params import load, shop
-from feature_repo.places import ORDER, RESULTS, SCORES, TREES, at, existing
+from feature_repo.places import ORDER, RESULTS, SCORES, TREES, at, existing, ranker_file
 from pipelines.blend.clicks import examples
 from pipelines.blend.ladder import ladder
 from pipelines.blend.pages import logged_pages
@@ -47,7 +47,7 @@ from pipelines.protocol.results import write_results
 from pipelines.release.scorecard import log_report, read_report, show, write_report
 from pipelines.surfaces.slices import slices
 from serving.pipeline import Bundle, recommend
-from serving.stages import forest
+from serving.rankers import readers
 from serving.stages.diversify import Diversify
 from serving.stages.eligibility import eligibility
 from serving.stages.odds import Clicks
@@ -111,8 +111,8 @@ def main(
 
 def release(order: Order) -> Bundle:
     """The final fit in the order that won on validation, as it will be served."""
-    trees = forest.trees(existing(TREES, "ranker")) if order.serves == RANKER else Untrained()
-    parts = load_models("final"), trees, order.retrieve, order.diversify, load("surfaces", Surfaces)
+    ranker = readers.plain(ranker_file(TREES)) if order.serves == RANKER else Untrained()
+    parts = load_models("final"), ranker, order.retrieve, order.diversify, load("surfaces", Surfaces)
     return Bundle(*parts, order.clicks)
 
 

@@ -163,7 +163,7 @@ def refreshed(champion: Path, cut: datetime, folder: Path, trial: Trial | None =
     """A bundle of the champion's files with tables fitted before `cut`, written below `folder`."""
     manifest = read_manifest(champion)
     draft = Path(tempfile.mkdtemp(dir=folder))
-    for name in (*bundle.FILES, *bundle.BESIDE):
+    for name in (*bundle.files_of(manifest["files"]), *bundle.BESIDE):
         if (champion / name).exists():
             shutil.copyfile(champion / name, draft / name)
     catalogue = Catalogue(pq.read_table(champion / "catalogue.parquet"))

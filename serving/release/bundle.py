@@ -3,7 +3,7 @@
     data/bundles/<digest>/manifest.json   user_tower.onnx item_tower.onnx item_words.json item_ids.json
                                           item_vectors.npy covisit.npz next.npz ease.npz together.npz
                                           carted.npz links.npz attraction.npy als_items.npy
-                                          rails.json ranker.txt catalogue.parquet reference.parquet
+                                          rails.json ranker.* catalogue.parquet reference.parquet
 
 `write` makes one, `load` refuses one whose files, embedding space, columns or feature schema are not what its
 manifest and this program say, and one of another shop.
@@ -12,7 +12,7 @@ manifest and this program say, and one of another shop.
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import ParamsError
 from feature_repo.events import HISTORY
 from feature_repo.files import whole, write_json
-from feature_repo.places import BUNDLES, at
+from feature_repo.places import BUNDLES, SUFFIXES, at
 from serving.errors import BundleError
 from serving.pipeline import Bundle
+from serving.rankers import readers
 from serving.release.mapped import Arrays, place, shared
 from serving.release.state import Release
-from serving.stages import forest
 from serving.stages.diversify import Diversify
 from serving.stages.fitted import Models, read_table
 from serving.stages.index import IndexParams, build
@@ -56,7 +56,7 @@ FILES = (
     "attraction.npy",
     "als_items.npy",
     "rails.json",
-    "ranker.txt",
+    "ranker.txt",  # by another suffix where it is of another kind
     "catalogue.parquet",
     "reference.parquet",  # not served: what live answers are compared with (monitoring/drift)
 )
@@ -74,6 +74,16 @@ LATER = ("profit",)  # of those that an earlier bundle does without
 DIGEST = re.compile("[0-9a-f]{16}")
 _PARTS = ("data", "indices", "indptr")  # of a table
 _AGAIN = "build it again with `endcap bundle`"
+
+
+def ranker_of(there: Collection[str]) -> str:
+    """The ranker's file, of whatever kind, that is `there`; ranker.txt where none is."""
+    return next((name for name in map("ranker{}".format, SUFFIXES.values()) if name in there), "ranker.txt")
+
+
+def files_of(there: Collection[str]) -> tuple[str, ...]:
+    """FILES with the ranker that is `there`."""
+    return tuple(ranker_of(there) if name == "ranker.txt" else name for name in FILES)
 
 
 def space_id(files: Mapping[str, str]) -> str:
@@ -98,11 +108,12 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
     to know: metrics, data_span, git, dvc. Its shop is the active one. `into` defaults to data/bundles.
     Writing the same twice gives the same path. Raises BundleError for a missing file or setting.
     """
-    if missing := [name for name in FILES if not (folder / name).is_file()]:
-        raise BundleError(folder, "the file list", FILES, f"no {missing[0]}", "run the stage that makes it")
+    parts = files_of([path.name for path in folder.iterdir()])
+    if missing := [name for name in parts if not (folder / name).is_file()]:
+        raise BundleError(folder, "the file list", parts, f"no {missing[0]}", "run the stage that makes it")
     if missing := [name for name in SETTINGS if name not in told]:
         raise BundleError(folder, "the manifest", SETTINGS, f"no {missing[0]}", "pass it to bundle.write")
-    files = {name: _sha256((folder / name).read_bytes()) for name in FILES}
+    files = {name: _sha256((folder / name).read_bytes()) for name in parts}
     manifest = {
         "shop": params.shop().name,
         **told,
@@ -118,7 +129,7 @@ def write(folder: Path, told: Mapping[str, Any], into: Path | None = None) -> Pa
         return target
     with whole(target) as draft:
         draft.mkdir()
-        for name in FILES:
+        for name in parts:
             shutil.copyfile(folder / name, draft / name)
         for name in BESIDE:
             if (folder / name).exists():
@@ -141,8 +152,8 @@ def verify(path: Path) -> dict[str, Any]:
         raise BundleError(file, "the manifest", "readable and complete", repr(error), _AGAIN) from None
     ours = "name a bundle of this shop, or make the other shop the active one with `endcap shop`"
     _expect(file, "shop", params.shop().name, manifest.get("shop"), ours)
-    _expect(file, "the file list", sorted(FILES), sorted(files))
-    for name in FILES:
+    _expect(file, "the file list", sorted(files_of(files)), sorted(files))
+    for name in files:
         _expect(path / name, "sha256", files[name], _file_hash(path / name))
     _expect(file, "digest", digest, bundle_digest(manifest))
     _expect(file, "embedding space", space_id(files), own["space"])
@@ -180,7 +191,7 @@ def load(path: Path) -> Bundle:
     bundle = Bundle(
         models=models,
         rails=_read(path / "rails.json", lambda file: orjson.loads(file.read_bytes())),
-        ranker=_read(path / "ranker.txt", forest.load),
+        ranker=_read(path / ranker_of(manifest["files"]), readers.load),
         retrieve=Retrieve(**_settings(path, manifest, "retrieve", Retrieve)),
         clicks=Clicks(**_settings(path, manifest, "clicks", Clicks)),
         profit=_profit(path, manifest),
@@ -225,7 +236,7 @@ def _try_out(path: Path, bundle: Bundle) -> None:
     found = _shape(bundle.models.tower.user_vector, zeros, ages, zeros, context, newborn)
     _expect(path / "user_tower.onnx", "output", width, found)
     found = _shape(bundle.ranker.predict, np.zeros((2, len(COLUMNS)), np.float32))
-    _expect(path / "ranker.txt", "output of 2 rows", (2,), found)
+    _expect(path / ranker_of(bundle.manifest["files"]), "output of 2 rows", (2,), found)
 
 
 def _shape(model: Callable[..., Any], *inputs: Any) -> Any:
@@ -267,6 +278,8 @@ def _read(file: Path, reader: Callable[[Path], Any]) -> Any:
     try:
         return reader(file)
     except Exception as error:  # each format's reader raises its own types
+        if isinstance(error, BundleError):
+            raise
         raise BundleError(file, "the content", "readable", repr(error), _AGAIN) from error
 
 

@@ -9,16 +9,10 @@ from serving.types import Floats, Rows
 
 
 class UserTower:
-    """user_tower.onnx: history and context -> a vector in the space of item_vectors.npy.
-
-    One intra-op thread that does not spin: a second thread makes the tail five times longer under load.
-    """
+    """user_tower.onnx: history and context -> a vector in the space of item_vectors.npy."""
 
     def __init__(self, path: Path) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = session(path)
 
     def user_vector(self, items: Rows, ages: Floats, kinds: Rows, context: Rows, newborn: Floats) -> Floats:
         """int64 (1, 20), float32 (1, 20) seconds, int64 (1, 20), int64 (1, 3), float32 (1, 20, d) -> (d,).
@@ -30,3 +24,11 @@ class UserTower:
         feeds = {"items": items, "ages": ages, "kinds": kinds, "context": context, "newborn": newborn}
         vector: Floats = np.asarray(self._session.run(["vector"], feeds)[0])[0]
         return vector
+
+
+def session(path: Path) -> ort.InferenceSession:
+    """One intra-op thread that does not spin: a second thread makes the tail five times longer under load."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

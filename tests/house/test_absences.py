@@ -30,7 +30,7 @@ from serving.stages.rank import Untrained
 from serving.types import Request
 from training.collaborative import als, item_item
 from training.ranking import ranker
-from training.ranking.lambdarank import Examples, fit
+from training.ranking.examples import Examples, fit
 from training.ranking.objective import RankerParams
 from training.two_tower import text, two_tower
 
@@ -132,9 +132,9 @@ def test_where_trees_do_harm_the_best_part_serves_and_the_gate_lets_it_through_a
     to_the_ranker()
     train = ranker.read("train")
     upside_down = Examples(train.matrix, train.label.max() - train.label, train.group)
-    harmful = fit(upside_down, upside_down, load_params("ranker", RankerParams)).booster
+    harmful = fit(upside_down, upside_down, load_params("ranker", RankerParams)).model
     for place in (TREES, TRIAL):
-        harmful.save_model(str(folder / place))
+        (folder / place).write_bytes(harmful)
     to_the_bundle()
     chosen = orjson.loads((folder / ORDER).read_bytes())
     serves, models = chosen["serves"], chosen["models"]

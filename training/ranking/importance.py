@@ -1,15 +1,15 @@
-"""What a ranker's fit leaves for people: curve, columns' shares of the gain, chances, one picture."""
+"""What a ranker's fit leaves for people: curve, columns' shares, chances, one picture."""
 
 from pathlib import Path
 
 from feature_repo.files import write_json
 from feature_repo.picture import Figure
 from training.ranking.calibration import Calibration
-from training.ranking.lambdarank import Fitted
+from training.ranking.examples import Fitted
 
 
 def write(fitted: Fitted, calibration: Calibration, folder: Path) -> list[Path]:
-    """curve.csv (round, ndcg_at_12), importance.csv (column, share of gain), calibration.json (score, chance)
+    """curve.csv (round, ndcg_at_12), importance.csv (column, share), calibration.json (score, chance)
     and ranker.png; their paths."""
     curve = folder / "curve.csv"
     lines = [f"{i},{value:.6f}" for i, value in enumerate(fitted.curve, 1)]
@@ -29,12 +29,13 @@ def _draw(fitted: Fitted, calibration: Calibration, shares: dict[str, float], pa
     left, right, chances = figure.subplots(1, 3)
     left.plot(range(1, len(fitted.curve) + 1), fitted.curve, color="#1b6ca8")
     left.axvline(fitted.best_round, color="#7a8793", linestyle=":")
-    left.annotate(f" {fitted.best_round} trees", (fitted.best_round, min(fitted.curve)), color="#7a8793")
-    left.set(xlabel="trees", ylabel="NDCG@12, validation")
-    left.set_title("Choosing the number of trees", loc="left")
+    place = fitted.best_round, min(fitted.curve)
+    left.annotate(f" {fitted.best_round} {fitted.unit}", place, color="#7a8793")
+    left.set(xlabel=fitted.unit, ylabel="NDCG@12, validation")
+    left.set_title(f"Choosing the number of {fitted.unit}", loc="left")
     names = list(shares)[::-1]
     right.barh(names, [shares[name] for name in names], color="#1b6ca8")
-    right.set(xlabel="share of the gain")
+    right.set(xlabel=f"share of {fitted.weighed}")
     right.set_title("What the ranker looks at", loc="left")
     right.tick_params(axis="y", labelsize=7)
     told, true, _ = zip(*calibration.reliability, strict=True)

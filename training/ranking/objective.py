@@ -1,16 +1,30 @@
-"""What LightGBM is asked for: section `ranker` of params.yaml and the library's names for it."""
+"""What a ranker is asked for: section `ranker` of params.yaml, and LightGBM's names for it."""
 
 from dataclasses import dataclass
 
 from feature_repo.errors import ParamsError
+from feature_repo.places import SUFFIXES
 
 OBJECTIVES = ("lambdarank", "rank_xendcg")
+
+
+@dataclass(frozen=True)
+class MlpParams:
+    """What only kind mlp reads."""
+
+    bins: int  # quantiles of a column
+    hidden: tuple[int, ...]  # widths of the layers
+    epochs: int  # the best by NDCG@12 on the validation span
+    lists: int  # per step
+    learning_rate: float  # falls as a cosine
+    weight_decay: float
 
 
 @dataclass(frozen=True)
 class RankerParams:
     """Section `ranker` of params.yaml."""
 
+    kind: str  # one of SUFFIXES
     objective: str  # one of OBJECTIVES
     gains: tuple[float, ...]  # what no contact, a view, a cart and an order are worth; of lambdarank alone
     seed: int
@@ -24,8 +38,13 @@ class RankerParams:
     lambda_l2: float
     truncation: int  # pairs are weighed down to this place of the list
     k: int  # NDCG@k
+    mlp: MlpParams
 
     def __post_init__(self) -> None:
+        if self.kind not in SUFFIXES:
+            raise ParamsError(
+                f"ranker.kind: {self.kind!r} is not allowed; allowed: {', '.join(SUFFIXES)}. Next: choose one"
+            )
         if self.objective not in OBJECTIVES:
             allowed = ", ".join(OBJECTIVES)
             raise ParamsError(f"ranker.objective: {self.objective!r} is not allowed; allowed: {allowed}")

@@ -10,18 +10,18 @@ import pyarrow.parquet as pq
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.files import write_json
 from feature_repo.params import load
-from feature_repo.places import NO_TREES, RANKER, RANKER_TRAINING, TREES, TRIAL, at, existing
+from feature_repo.places import NO_TREES, RANKER, RANKER_TRAINING, SUFFIXES, TREES, TRIAL, at, existing
 from training.ranking import importance
 from training.ranking.calibration import calibrate
-from training.ranking.lambdarank import Examples, as_retrieved, fit
+from training.ranking.examples import Examples, as_retrieved, fit
 from training.ranking.objective import RankerParams
 from training.tracking import tracked
 
 
 def main() -> None:
-    """Fit the learning-to-rank model on the 28 columns; the number of trees by NDCG@12 on validation.
+    """Fit the learning-to-rank model on the 28 columns; how long it learns by NDCG@12 on validation.
 
-    Where there is nothing to learn from, or trees list no better than retrieval did, none are kept.
+    Where there is nothing to learn from, or the model lists no better than retrieval did, none is kept.
     """
     params = load("ranker", RankerParams)
     train, valid = read("train"), read("valid")
@@ -31,23 +31,26 @@ def main() -> None:
     with tracked("ranker", asdict(params), [at(RANKER_TRAINING)], "ranker") as run:
         blend = as_retrieved(valid, params.k)
         fitted = fit(train, valid, params) if len(train.group) and len(valid.group) > 1 else None
-        trees = fitted if fitted and max(fitted.curve) > blend else None
-        if trees:
-            trees.booster.save_model(str(folder / TREES.name))
-            trees.trial.save_model(str(folder / TRIAL.name), num_iteration=trees.best_round)
-            told = f"{trees.best_round} trees, NDCG@12 {max(trees.curve):.4f} among candidates of validation "
-            told += f"(as retrieved: {blend:.4f})"
+        kept = fitted if fitted and max(fitted.curve) > blend else None
+        suffix = SUFFIXES[params.kind if kept else "lightgbm"]
+        files = [(folder / place.name).with_suffix(suffix) for place in (TREES, TRIAL)]
+        if kept:
+            for file, model in zip(files, (kept.model, kept.trial), strict=True):
+                file.write_bytes(model)
+            told = f"{kept.best_round} {kept.unit}, NDCG@12 {max(kept.curve):.4f} among candidates of "
+            told += f"validation (as retrieved: {blend:.4f})"
         else:
             why = f"{len(train.group)} training and {len(valid.group)} validation queries"
             if fitted:
-                why = f"NDCG@12 {max(fitted.curve):.4f} with trees, {blend:.4f} as retrieved, on validation"
-            for name in (TREES.name, TRIAL.name):
-                (folder / name).write_text(f"{NO_TREES}{why}\n")
+                why = f"NDCG@12 {max(fitted.curve):.4f} with {fitted.unit}, {blend:.4f} as retrieved, "
+                why += "on validation"
+            for file in files:
+                file.write_text(f"{NO_TREES}{why}\n")
             told = f"no trees, the order of retrieval serves: {why}"
         metrics = {
-            "ndcg_at_12": float(max(trees.curve)) if trees else blend,
+            "ndcg_at_12": float(max(kept.curve)) if kept else blend,
             "blend_ndcg_at_12": blend,
-            "trees": trees.best_round if trees else 0,
+            fitted.unit if fitted else "trees": kept.best_round if kept else 0,
             "train_queries": len(train.group),
             "valid_queries": len(valid.group),
         }
@@ -56,7 +59,7 @@ def main() -> None:
             metrics |= {"brier": calibration.brier, "brier_plain": calibration.plain}
         write_json(folder / "metrics.json", metrics)
         run.metrics({name: float(value) for name, value in metrics.items()})
-        run.artifact(folder / TREES.name)
+        run.artifact(files[0])
         if fitted:
             for i, value in enumerate(fitted.curve, 1):
                 if i % 10 == 0 or i == fitted.best_round:

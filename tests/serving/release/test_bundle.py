@@ -15,8 +15,8 @@ from shops import tiny_bundle
 
 from feature_repo.assemble.vectorize import COLUMNS
 from serving.errors import BundleError
+from serving.rankers import forest
 from serving.release import bundle
-from serving.stages import forest
 
 
 @pytest.fixture(scope="module")

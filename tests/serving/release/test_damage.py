@@ -14,9 +14,9 @@ from shops.release import ACT
 from shops.stand import damaged
 from shops.storefront import release_of
 
+from serving.rankers import forest
 from serving.release import bundle, state, workers
 from serving.release.state import Release
-from serving.stages import forest
 
 if TYPE_CHECKING:
     from shops.stand import Stand

@@ -8,41 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shops.rankings import PARAMS, examples
 
-from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.errors import ParamsError
-from training.ranking import calibration, importance, lambdarank
+from training.ranking import calibration, importance
+from training.ranking import examples as contract
 from training.ranking.calibration import calibrate
-from training.ranking.lambdarank import Examples, fit
-from training.ranking.objective import OBJECTIVES, RankerParams
-
-PARAMS = RankerParams(
-    objective="lambdarank",
-    gains=(0.0, 1.0, 3.0, 7.0),
-    seed=1,
-    threads=1,
-    max_rounds=30,
-    patience=10,
-    learning_rate=0.1,
-    num_leaves=7,
-    min_data_in_leaf=5,
-    feature_fraction=1.0,
-    lambda_l2=1.0,
-    truncation=20,
-    k=12,
-)
-
-
-def examples(seed: int, queries: int = 120, many: int = 20) -> Examples:
-    """The first column says what is viewed, the second what is bought; both cannot be had at the top."""
-    rng = np.random.default_rng(seed)
-    matrix = rng.normal(size=(queries * many, len(COLUMNS))).astype(np.float32)
-    label = np.where(matrix[:, 1] > 1.5, 3, np.where(matrix[:, 0] > 1.0, 1, 0)).astype(np.int8)
-    return Examples(matrix, label, np.full(queries, many))
+from training.ranking.examples import as_retrieved, ndcg
+from training.ranking.lambdarank import fit
+from training.ranking.objective import OBJECTIVES
 
 
 def test_docstring_examples_hold() -> None:
-    assert doctest.testmod(calibration).failed == doctest.testmod(lambdarank).failed == 0
+    assert doctest.testmod(calibration).failed == doctest.testmod(contract).failed == 0
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -53,7 +31,8 @@ def test_the_curve_is_binary_ndcg_and_an_order_stands_above_a_view(objective: st
     ranked = replace(valid, label=np.minimum(valid.label, 1))
     order = np.argsort(-fitted.scores.reshape(-1, 20), axis=1, kind="stable") + 20 * np.arange(120)[:, None]
     listed = replace(ranked, matrix=ranked.matrix[order.ravel()], label=ranked.label[order.ravel()])
-    assert lambdarank.as_retrieved(listed, 12) == pytest.approx(fitted.curve[fitted.best_round - 1], abs=2e-3)
+    assert as_retrieved(listed, 12) == pytest.approx(fitted.curve[fitted.best_round - 1], abs=2e-3)
+    assert ndcg(ranked, fitted.scores, 12) == as_retrieved(listed, 12)
     bought, viewed = fitted.scores[valid.label == 3], fitted.scores[valid.label == 1]
     assert np.median(bought) > np.median(viewed)
 
@@ -61,6 +40,7 @@ def test_the_curve_is_binary_ndcg_and_an_order_stands_above_a_view(objective: st
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"kind": "catboost"}, "ranker.kind: 'catboost' .* allowed: lightgbm, xgboost, mlp"),
         ({"objective": "binary"}, "ranker.objective: 'binary' .* allowed: lambdarank, rank_xendcg"),
         ({"gains": (0.0, 1.0)}, r"ranker.gains: \[0.0, 1.0\] .* four numbers"),
         ({"gains": (0.0, 3.0, 1.0, 7.0)}, "none less than the one before"),

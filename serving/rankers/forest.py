@@ -5,7 +5,7 @@ name proves nothing: a cut or damaged one ends the process that calls it. So it 
 the checksum of a file that was tried. Compiling holds Python's lock for seconds and a trial may crash, so
 both happen in a process of its own, which compiles, compares with LightGBM and seals:
 
-    python -m serving.stages.forest data/bundles/<digest>/ranker.txt run/cache/<name>.o
+    python -m serving.rankers.forest data/bundles/<digest>/ranker.txt run/cache/<name>.o
 """
 
 import ctypes
@@ -185,7 +185,7 @@ def _compiled(source: Path, cache: Path) -> lleaves.Model:
 
 
 def _compile_apart(source: Path, target: Path) -> None:
-    command = [sys.executable, "-m", "serving.stages.forest", str(source), str(target)]
+    command = [sys.executable, "-m", "serving.rankers.forest", str(source), str(target)]
     env = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=COMPILE_LIMIT_S, check=False, env=env
