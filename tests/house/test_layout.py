@@ -26,6 +26,7 @@ VAGUE = {"utils", "util", "common", "core", "helpers", "helper", "manager", "mis
 TWICE = {"bundle", "params", "errors", "storefront"}
 # One module per package imports each of these, so that replacing or upgrading one is a change in one place.
 HEAVY = {"torch", "mlflow", "bentoml", "feast", "evidently", "great_expectations", "implicit", "lightgbm"}
+HEAVY |= {"pyspark"}
 # Modules that share one library because their subject is that library's own object.
 SHARED = {
     ("training", "torch"): "the towers and their training loop",
