@@ -38,7 +38,7 @@ demo: ## events to watched recommendations; DATA=merch, DATA_DIR=its folder
 	@endcap demo --data $(DATA) $(if $(DATA_DIR),--source "$(DATA_DIR)")
 
 test: setup lint ## lint, types and the whole suite
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=10
+	@OMP_NUM_THREADS=1 python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=10
 
 chaos: setup ## ten minutes of random faults on a running shop; SEED, MINUTES
 	@ENDCAP_CHAOS_SEED=$(SEED) ENDCAP_CHAOS_MINUTES=$(MINUTES) OMP_NUM_THREADS=1 \

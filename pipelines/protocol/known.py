@@ -49,17 +49,14 @@ def query_points(
 
     raw_frame(RAW).createOrReplaceTempView("events")
     kinds = ", ".join(f"'{kind}'" for kind in PRODUCT_TYPES)
-    until = f"AND min(ts) < {micros(end)}" if end is not None else ""
-    visits = (
-        session()
-        .sql(
-            f"""
-        SELECT session_id, least(count(DISTINCT item_id), {MAX_ITEMS}) - 1 AS points FROM events
-        WHERE type IN ({kinds}) GROUP BY session_id
-        HAVING points > 0 AND min(ts) >= {micros(start)} {until} ORDER BY min(struct(ts, event_id))"""
-        )
-        .toArrow()
-    )
+    until = f"AND begun.ts < {micros(end)}" if end is not None else ""
+    begun = f"""
+        SELECT session_id, points FROM (
+            SELECT session_id, least(count(DISTINCT item_id), {MAX_ITEMS}) - 1 AS points,
+                   min(struct(ts, event_id)) AS begun
+            FROM events WHERE type IN ({kinds}) GROUP BY session_id)
+        WHERE points > 0 AND begun.ts >= {micros(start)} {until} ORDER BY begun"""
+    visits = session().sql(begun).toArrow()
     names = visits["session_id"]
     if limit is not None:
         drawn = rng.permutation(len(visits))

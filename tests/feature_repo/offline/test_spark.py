@@ -150,6 +150,8 @@ def test_ties_late_rows_gaps_and_ages_are_answered_as_by_the_asof_store(
     from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
     on_spark = partial(SparkSource, file_format="parquet")
+    for kind in (ASOF, SPARK):
+        (tmp_path / kind).mkdir()
     shops = [
         Shop(tmp_path / ASOF, ttl_hours, kinds=[ASOF]),
         Shop(tmp_path / SPARK, ttl_hours, source=on_spark, kinds=[SPARK]),
