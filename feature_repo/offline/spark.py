@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -47,7 +47,7 @@ NUMBERS = ("known_at", "created", "place")  # of the table `adopted`, beside the
 TYPES = dict.fromkeys((*NUMBERS, "ts"), "long") | dict.fromkeys(("consent", "counted"), "boolean")
 TYPES["position"] = "int"  # any other column is a string
 EMBEDDED = "or set `offline: embedded` in params.yaml"
-FIXED = {
+FIXED: dict[str, Any] = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.catalogImplementation": "in-memory",  # no Hive, no derby.log
     "spark.sql.warehouse.dir": f"{gettempdir()}/endcap-spark-warehouse",
@@ -55,7 +55,7 @@ FIXED = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
-LOCAL = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+LOCAL: dict[str, Any] = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
 
 @dataclass(frozen=True)

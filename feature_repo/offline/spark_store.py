@@ -76,10 +76,11 @@ class SparkAsofOfflineStore(SparkOfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """The newest row of each key within [start_date, end_date], by key: each is asked for at the end."""
+        source: Any = data_source  # a SparkSource, with a path
         created = [created_timestamp_column] if created_timestamp_column else []
         names = [*join_key_columns, *feature_name_columns, timestamp_field, *created]
         join = AsofJoin(
-            path=data_source.path,  # type: ignore[attr-defined]  (a SparkSource)
+            path=source.path,
             keys={key: key for key in join_key_columns},
             instant="",
             timestamp=timestamp_field,
