@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
 
-.PHONY: help setup install extras demo test chaos story faults lint format bench lock down clean
+.PHONY: help setup install extras demo test chaos story spark faults lint format bench lock down clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -43,7 +43,7 @@ demo: ## events to watched recommendations; DATA=merch, DATA_DIR=its folder
 	@endcap demo --data $(DATA) $(if $(DATA_DIR),--source "$(DATA_DIR)")
 
 test: setup extras lint ## lint, types and the whole suite
-	@OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=10
+	@OMP_NUM_THREADS=1 python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=10
 
 chaos: setup ## ten minutes of random faults on a running shop; SEED, MINUTES
 	@ENDCAP_CHAOS_SEED=$(SEED) ENDCAP_CHAOS_MINUTES=$(MINUTES) OMP_NUM_THREADS=1 \
@@ -51,6 +51,10 @@ chaos: setup ## ten minutes of random faults on a running shop; SEED, MINUTES
 
 story: setup ## from the first release to a retrain and a refresh, in a small shop, every part real
 	@OMP_NUM_THREADS=1 python -m pytest -s -m story tests/house/test_life_of_a_shop.py
+
+spark: setup ## pyspark, which only `offline: spark` needs, and its tests; Java 17 must be there
+	@$(BIN)/python -m pip install --quiet -r requirements-spark.txt
+	@OMP_NUM_THREADS=1 python -m pytest -rs -k spark tests/feature_repo/offline/test_spark.py tests/house/test_whole_path.py
 
 faults: setup ## what attacks and faults broke once, again and again; ROUNDS
 	@for round in $$(seq $(ROUNDS)); do echo "== round $$round of $(ROUNDS)"; \

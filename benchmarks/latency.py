@@ -256,8 +256,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.bundle:
-        home = Path(os.environ["ENDCAP_HOME"])
-        print(json.dumps(measure(home, args.bundle, args.rate, args.seconds)))
+        print(json.dumps(measure(Path(os.environ["ENDCAP_HOME"]), args.bundle, args.rate, args.seconds)))
         return
     sizes = args.items or list(SIZES)
     if args.indexes:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 CHOSEN = Path("data/shop.yaml")  # what `endcap shop NAME` wrote
 FOR_DVC = "dvc"  # its section that dvc.yaml alone reads
 CUTS = ("rank_from", "valid_from", "test_from")
+ENGINES = ("embedded", "spark")
 
 
 def root() -> Path:
@@ -80,6 +81,14 @@ def load(section: str, kind: type[T]) -> T:
 def parse(values: Any, kind: type[T], where: str) -> T:
     """As `load`, of values that were read elsewhere; `where` they stand is named by errors."""
     return _build(values, kind, where)
+
+
+def on_spark() -> bool:
+    """Whether `offline` of params.yaml leaves history to Spark. No stage's param: the rows are the same."""
+    chosen = _sections().get("offline", ENGINES[0])
+    if chosen not in ENGINES:
+        raise ParamsError(f"offline: {chosen!r} is not allowed; allowed: {', '.join(ENGINES)}")
+    return bool(chosen == "spark")
 
 
 def _sections() -> dict[str, Any]:

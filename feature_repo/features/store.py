@@ -16,9 +16,10 @@ from feature_repo.errors import ParamsError
 from feature_repo.features.entities import BY_KEY
 from feature_repo.features.views import services, views
 from feature_repo.files import alone
-from feature_repo.params import shop
+from feature_repo.params import on_spark, shop
 from feature_repo.ports import redis_url, sentinels, without_password
 
+ON_SPARK = {"type": "feature_repo.offline.spark_store.SparkAsofOfflineStore"}
 ANSWER_S = 10.0  # of Redis to Feast's own client, which loads the items of a release
 FOLDER = Path(__file__).resolve().parents[1]
 
@@ -42,12 +43,14 @@ def open_store(url: str | None = None) -> FeatureStore:
 
 
 def store_config(registry: Path, url: str) -> RepoConfig:
-    """feature_store.yaml with its registry and its Redis replaced."""
+    """feature_store.yaml with its registry, its Redis and, on Spark, its offline store replaced."""
     values: dict[str, Any] = yaml.safe_load((FOLDER / "feature_store.yaml").read_text())
     values["registry"]["path"] = str(registry.resolve())
     values["online_store"]["connection_string"] = connection_string(url) + "".join(
         f",{name}={ANSWER_S:g}" for name in ("socket_timeout", "socket_connect_timeout")
     )
+    if on_spark():
+        values["offline_store"] = ON_SPARK
     if named := sentinels(url):
         values["online_store"] |= {"redis_type": "redis_sentinel", "sentinel_master": named.name}
     return RepoConfig(repo_path=FOLDER, **values)

@@ -93,13 +93,18 @@ def answered(
     connection.execute("SET arrow_large_buffer_size = true")  # one array may hold more than 2^31 bytes
     for join in joins:
         connection.execute(f"CREATE OR REPLACE TEMP TABLE matched AS {join.matches()}")
-        found = connection.sql(join.wide()).to_arrow_table()
-        place = np.full(len(questions), -1)
-        place[found[QUESTION].to_numpy()] = np.arange(len(found))
-        blocks = [place[at : at + BLOCK] for at in range(0, len(place), BLOCK)]
-        places = [pa.array(block, mask=block < 0) for block in blocks]
-        for name in join.columns:
-            table = table.append_column(name, _gathered(found[name], places))
+        table = beside(table, join, connection.sql(join.wide()).to_arrow_table())
+    return table
+
+
+def beside(table: pa.Table, join: AsofJoin, found: pa.Table) -> pa.Table:
+    """`table`, a row per question, and the columns of `join` from the rows `found`, by the number."""
+    place = np.full(len(table), -1)
+    place[found[QUESTION].to_numpy()] = np.arange(len(found))
+    blocks = [place[at : at + BLOCK] for at in range(0, len(place), BLOCK)]
+    places = [pa.array(block, mask=block < 0) for block in blocks]
+    for name in join.columns:
+        table = table.append_column(name, _gathered(found[name], places))
     return table
 
 

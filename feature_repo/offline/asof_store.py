@@ -8,7 +8,7 @@ Answers equal the stock store's (tests compare them on random cases), in the ord
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import ibis
@@ -58,27 +58,10 @@ class AsofOfflineStore(DuckDBOfflineStore):
             return DuckDBOfflineStore.get_historical_features(
                 config, feature_views, feature_refs, entity_df, registry, project, *options
             )
-        assert isinstance(entity_df, pd.DataFrame), "Feast's DuckDB store takes entity rows as a data frame"
-        schema = dict(zip(entity_df.columns, entity_df.dtypes, strict=True))
-        instant = offline_utils.infer_event_timestamp_from_entity_df(schema)
-        questions = entity_df.copy(deep=False)
-        questions[instant] = pd.to_datetime(entity_df[instant], utc=True)
-        questions[QUESTION] = range(len(questions))
-        joins = [
-            _join(view, feature_refs, instant, full_feature_names, filter_by_created_timestamp)
-            for view in feature_views
-        ]
-        return AsofRetrievalJob(
-            partial(answered, questions, joins),
-            config,
-            RetrievalMetadata(
-                features=feature_refs,
-                keys=[name for name in entity_df.columns if name != instant],
-                min_event_timestamp=questions[instant].min(),
-                max_event_timestamp=questions[instant].max(),
-            ),
-            full_feature_names,
-        )
+        how = full_feature_names, filter_by_created_timestamp
+        questions, joins, told = asked(feature_views, feature_refs, entity_df, *how)
+        answer = _by_duckdb(config, partial(answered, questions, joins))
+        return AsofRetrievalJob(answer, config, told, full_feature_names)
 
     @staticmethod
     def pull_latest_from_table_or_query(
@@ -104,17 +87,16 @@ class AsofOfflineStore(DuckDBOfflineStore):
             start_date,
             end_date,
         )
-        return AsofRetrievalJob(
-            lambda connection: connection.sql(query).to_arrow_table(), config, None, False
-        )
+        answer = _by_duckdb(config, lambda connection: connection.sql(query).to_arrow_table())
+        return AsofRetrievalJob(answer, config, None, False)
 
 
 class AsofRetrievalJob(RetrievalJob):
-    """A table that is made when it is asked for: `answer` gets a DuckDB connection of its own."""
+    """A table that `answer` makes when it is asked for."""
 
     def __init__(
         self,
-        answer: Callable[[duckdb.DuckDBPyConnection], pa.Table],
+        answer: Callable[[], pa.Table],
         config: RepoConfig,
         metadata: RetrievalMetadata | None,
         full_feature_names: bool,
@@ -124,8 +106,7 @@ class AsofRetrievalJob(RetrievalJob):
         self._metadata, self._full_feature_names = metadata, full_feature_names
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        with connect(memory_limit=self._config.offline_store.memory_limit) as connection:
-            return self._answer(connection)
+        return self._answer()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
@@ -150,12 +131,46 @@ class AsofRetrievalJob(RetrievalJob):
         return self._metadata
 
 
+def _by_duckdb(
+    config: RepoConfig, answer: Callable[[duckdb.DuckDBPyConnection], pa.Table]
+) -> Callable[[], pa.Table]:
+    """`answer` with a connection of its own."""
+
+    def made() -> pa.Table:
+        with connect(memory_limit=config.offline_store.memory_limit) as connection:
+            return answer(connection)
+
+    return made
+
+
+def asked(
+    views: list[FeatureView],
+    feature_refs: list[str],
+    entity_df: pd.DataFrame | str,
+    full_names: bool,
+    learned: bool,
+) -> tuple[pd.DataFrame, list[AsofJoin], RetrievalMetadata]:
+    """Feast's question: its rows, numbered; what is asked of each view's file; what Feast tells of it."""
+    assert isinstance(entity_df, pd.DataFrame), "Endcap asks with data frames, not with SQL"
+    schema = dict(zip(entity_df.columns, entity_df.dtypes, strict=True))
+    instant = offline_utils.infer_event_timestamp_from_entity_df(schema)
+    questions = entity_df.copy(deep=False)
+    questions[instant] = pd.to_datetime(entity_df[instant], utc=True)
+    questions[QUESTION] = range(len(questions))
+    told = RetrievalMetadata(
+        features=feature_refs,
+        keys=[name for name in entity_df.columns if name != instant],
+        min_event_timestamp=questions[instant].min(),
+        max_event_timestamp=questions[instant].max(),
+    )
+    return questions, [_join(view, feature_refs, instant, full_names, learned) for view in views], told
+
+
 def _join(
     view: FeatureView, feature_refs: list[str], instant: str, full_names: bool, learned: bool
 ) -> AsofJoin:
     """What is asked of `view`, by the names of its file: Feast's own names may be mapped to others."""
-    source = view.batch_source
-    assert isinstance(source, FileSource)
+    source: Any = view.batch_source  # a FileSource or a SparkSource, with a path
     stored = {new: old for old, new in source.field_mapping.items()}
     keys = view.projection.join_key_map or {c.name: c.name for c in view.entity_columns}
     created = source.created_timestamp_column

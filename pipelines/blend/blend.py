@@ -19,10 +19,10 @@ from feature_repo.params import load, shop
 from feature_repo.places import BLEND, BLEND_PICTURE, at
 from pipelines.blend.charts import draw_blend
 from pipelines.blend.quotas import LAST, Asked, Brought, filled, learned
-from pipelines.protocol.known import Known, answers
+from pipelines.protocol.known import Known, answers, query_points
 from pipelines.protocol.metrics import bootstrap_interval
 from pipelines.protocol.models import load_models
-from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
+from pipelines.protocol.queries import Query, QueryParams
 from serving.stages.eligibility import eligibility
 from serving.stages.fitted import Models
 from serving.stages.retrieve import Retrieve, Sources
@@ -48,7 +48,7 @@ def main() -> None:
         allowed = ", ".join(shipped.quotas)
         raise ParamsError(f"blend.floors: {unknown[0]!r} is no source of retrieve.quotas; allowed: {allowed}")
     rng = np.random.default_rng(queried.seed)
-    queries = make_queries(product_events(), active.rank_from, active.valid_from, params.queries, rng)
+    queries = query_points(active.rank_from, active.valid_from, params.queries, rng)
     report: dict[str, Any] = {"shop": active.name, "queries": len(queries), "k": shipped.k}
     if len(queries) < params.min_queries:
         told = f"{len(queries)} queries between rank_from and valid_from are too few to learn from"

@@ -25,8 +25,7 @@ from feature_repo.places import LEAKAGE, RAW, at, existing, feature_file
 from feature_repo.terminal import console, progress, table
 from pipelines.parity.culprits import equal
 from pipelines.parity.cuts import Cut, choose, home_before
-from pipelines.protocol.known import asked_at
-from pipelines.protocol.queries import make_queries, product_events
+from pipelines.protocol.known import asked_at, query_points
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ def known_labels(params: LeakageParams) -> tuple[int, int]:
     query knows the rest. More than a few are a leak.
     """
     active, rng = shop(), np.random.default_rng(params.seed)
-    events = product_events()
-    queries = make_queries(events, active.rank_from, active.test_from, params.queries, rng)
+    queries = query_points(active.rank_from, active.test_from, params.queries, rng)
     if not queries:
         return 0, 0
     asked = asked_at([q.now - 1 for q in queries], [(q.user_id, q.session_id) for q in queries])

@@ -5,17 +5,24 @@ values are brought.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from feature_repo.assemble.matrix import ItemMatrix
 from feature_repo.assemble.visitor import Visitor
+from feature_repo.clock import micros
+from feature_repo.events import PRODUCT_TYPES
 from feature_repo.offline.timeline import ItemTimeline, historical
+from feature_repo.params import on_spark
+from feature_repo.places import RAW
 from feature_repo.side_by_side import in_turn
 from feature_repo.terminal import progress
-from pipelines.protocol.queries import Query
+from pipelines.protocol.queries import MAX_ITEMS, Query, make_queries, product_events
 from serving.pipeline import visitor_of
 from serving.types import Request
 
@@ -30,6 +37,32 @@ class Known(NamedTuple):
     request: Request
     visitor: Visitor
     matrix: ItemMatrix
+
+
+def query_points(
+    start: datetime, end: datetime | None, limit: int | None, rng: np.random.Generator
+) -> list[Query]:
+    """make_queries of all product events; on Spark only those of the visits drawn come to this process."""
+    if not on_spark():
+        return make_queries(product_events(), start, end, limit, rng)
+    from feature_repo.offline.spark import raw_frame, session  # another machinery, which few need
+
+    raw_frame(RAW).createOrReplaceTempView("events")
+    kinds = ", ".join(f"'{kind}'" for kind in PRODUCT_TYPES)
+    until = f"AND begun.ts < {micros(end)}" if end is not None else ""
+    begun = f"""
+        SELECT session_id, points FROM (
+            SELECT session_id, least(count(DISTINCT item_id), {MAX_ITEMS}) - 1 AS points,
+                   min(struct(ts, event_id)) AS begun
+            FROM events WHERE type IN ({kinds}) GROUP BY session_id)
+        WHERE points > 0 AND begun.ts >= {micros(start)} {until} ORDER BY begun"""
+    visits = session().sql(begun).toArrow()
+    names = visits["session_id"]
+    if limit is not None:
+        drawn = rng.permutation(len(visits))
+        reached = np.cumsum(visits["points"].to_numpy()[drawn])
+        names = names.take(pa.array(drawn[: np.searchsorted(reached, limit) + 1]))
+    return make_queries(product_events(visits=names), start, end, None, rng)
 
 
 def asked_at(instants: Sequence[int], who: Sequence[tuple[str | None, str]]) -> pd.DataFrame:
@@ -60,7 +93,8 @@ def answers(
             yield list(islice(found, len(chunk)))
 
     with progress(total=len(queries), desc=told, unit=" queries") as bar:
-        for done in in_turn(work, max(1, min(processes, len(chunks)))):
+        side = 1 if on_spark() else processes  # a JVM does not survive a fork
+        for done in in_turn(work, max(1, min(side, len(chunks)))):
             bar.update(len(done))
             yield from done
 

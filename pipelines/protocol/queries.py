@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -81,10 +82,16 @@ class Query:
         )
 
 
-def product_events(raw: Path = RAW) -> pd.DataFrame:
-    """Product events of data/raw/events.parquet in order (event_ts, event_id); event_ts in us, int64."""
+def product_events(raw: Path = RAW, visits: pa.ChunkedArray | None = None) -> pd.DataFrame:
+    """Product events of data/raw/events.parquet in order (event_ts, event_id); event_ts in us, int64.
+
+    `visits`: the session_ids whose events these are; None for all.
+    """
     path = existing(raw / EVENTS.name, "ingest", *_COLUMNS)
-    table = pq.read_table(path, columns=_COLUMNS, filters=pc.field("type").isin(PRODUCT_TYPES))
+    wanted = pc.field("type").isin(PRODUCT_TYPES)
+    if visits is not None:
+        wanted &= pc.field("session_id").isin(visits)
+    table = pq.read_table(path, columns=_COLUMNS, filters=wanted)
     frame = table.to_pandas()
     frame["event_ts"] = frame["event_ts"].astype("datetime64[us, UTC]").astype("int64")
     return frame.sort_values(["event_ts", "event_id"], kind="stable", ignore_index=True)

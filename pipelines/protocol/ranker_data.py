@@ -23,10 +23,10 @@ from feature_repo.files import chunks, write_parquet
 from feature_repo.params import load, shop
 from feature_repo.places import RANKER_TRAINING, SERVED_LOG, at
 from pipelines.protocol.chosen import learned
-from pipelines.protocol.known import Known, answers
+from pipelines.protocol.known import Known, answers, query_points
 from pipelines.protocol.logged import Example, logged_examples
 from pipelines.protocol.models import load_models
-from pipelines.protocol.queries import Query, QueryParams, make_queries, product_events
+from pipelines.protocol.queries import Query, QueryParams, product_events
 from serving.stages.eligibility import eligibility
 from serving.stages.fitted import Models
 from serving.stages.retrieve import Retrieve, retrieve
@@ -50,10 +50,9 @@ def main() -> None:
     if params.source not in SOURCES:
         allowed = ", ".join(SOURCES)
         raise ParamsError(f"queries.source: {params.source!r} is not allowed; allowed: {allowed}")
-    events = product_events()
     if params.source == "logged":
         span = active.rank_from, active.test_from
-        examples, left = logged_examples(at(SERVED_LOG), events, *span, params.wait_hours)
+        examples, left = logged_examples(at(SERVED_LOG), product_events(), *span, params.wait_hours)
         print(
             f"{SERVED_LOG}: left out are {left.unfinished:,} answers that had not waited "
             f"{params.wait_hours:g} h when the span or the events ended, and {left.other_schema:,} of "
@@ -61,7 +60,7 @@ def main() -> None:
         )
     else:
         rng = np.random.default_rng(params.seed)
-        queries = make_queries(events, active.rank_from, active.test_from, params.ranker, rng)
+        queries = query_points(active.rank_from, active.test_from, params.ranker, rng)
         examples = recomputed_examples(queries, load_models("prior"), learned(), params.processes)
     kept = write(examples, micros(active.valid_from), at(RANKER_TRAINING))
     of = f"{kept:,} of {len(queries):,} queries" if params.source == "recomputed" else f"{kept:,} answers"

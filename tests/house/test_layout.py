@@ -27,7 +27,7 @@ TWICE = {"bundle", "params", "errors", "storefront"}
 # One module per package imports each of these, so that replacing or upgrading one is a change in one place.
 HEAVY = {
     *("torch", "mlflow", "bentoml", "feast", "evidently", "great_expectations", "implicit", "lightgbm"),
-    "xgboost",
+    *("xgboost", "pyspark"),
 }
 # Modules that share one library because their subject is that library's own object.
 SHARED = {
@@ -164,7 +164,7 @@ def test_the_tree_of_exceptions_has_each_of_ours_and_where_it_is() -> None:
 
 def test_the_code_grows_no_further() -> None:
     """Whoever takes some away lowers this bound; only what Endcap could not do before may raise it."""
-    assert sum(len(path.read_text().splitlines()) for path in ours()) <= 52_458
+    assert sum(len(path.read_text().splitlines()) for path in ours()) <= 53_108
 
 
 def test_file_names_are_nouns_of_the_domain() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -24,8 +25,10 @@ from shops.service import free_port
 
 from feature_repo.assemble.vectorize import COLUMNS
 from feature_repo.clock import instant
+from feature_repo.offline import build
 from feature_repo.offline.timeline import historical
 from feature_repo.online.changes import APPLIED_TS
+from feature_repo.params import home as elsewhere
 from feature_repo.params import load, shop
 from feature_repo.ports import password_file
 from monitoring.drift.distances import DriftParams, compare
@@ -100,6 +103,24 @@ def test_stages_give_the_same_bytes_again_and_by_one_process_as_by_two(home: Pat
     for stage in (blend, ranker_data, ranker, order, evaluate):
         stage.main()
     assert [hashlib.sha256((home / name).read_bytes()).hexdigest() for name in files] == before
+
+
+def test_spark_gives_the_same_quotas_training_set_and_lists(home: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyspark", reason="pyspark is not installed; `make spark` installs it and runs this")
+    there = tmp_path / "spark"
+    shutil.copytree(home, there, ignore=shutil.ignore_patterns("run", "bundles", "*activity.parquet"))
+    params = yaml.safe_load((there / "params.yaml").read_text())
+    params["features"]["slice_events"] = 5_000
+    (there / "params.yaml").write_text(yaml.safe_dump(params | {"offline": "spark"}))
+    names = ["models/blend/blend.json", "features/ranker_training.parquet", "reports/results.parquet"]
+    for name in names:
+        (there / "data" / name).unlink()
+    with elsewhere(there):
+        for stage in (build, blend, ranker_data, evaluate):
+            stage.main()
+        assert (there / "data/features/item_activity.parquet").is_dir()
+    for name in names:
+        assert (there / "data" / name).read_bytes() == (home / "data" / name).read_bytes(), name
 
 
 def test_training_values_are_those_that_feast_gives_for_the_instant(home: Path) -> None:

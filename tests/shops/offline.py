@@ -20,6 +20,7 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 HOUR = 3_600_000_000
 START = 1_767_225_600_000_000
 ASOF = "feature_repo.offline.asof_store.AsofOfflineStore"
+SPARK = "feature_repo.offline.spark_store.SparkAsofOfflineStore"
 
 
 class Wide(NamedTuple):
@@ -55,7 +56,13 @@ def at(hours: float) -> datetime:
 class Shop:
     """Feature view `wide` has lists and renamed columns, `pair` a composite key and no creation time."""
 
-    def __init__(self, folder: Path, ttl_hours: float = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ttl_hours: float = 0,
+        source: Any = FileSource,
+        kinds: Sequence[str] = ("duckdb", ASOF),
+    ) -> None:
         self.folder = folder
         user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
         item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64)
@@ -68,7 +75,7 @@ class Shop:
                 Field(name="count", dtype=Int64),
                 Field(name="names", dtype=Array(String)),
             ],
-            source=FileSource(
+            source=source(
                 name="wide",
                 path=str(folder / "wide.parquet"),
                 timestamp_field="ts",
@@ -85,7 +92,7 @@ class Shop:
                 Field(name="item_id", dtype=Int64),
                 Field(name="weight", dtype=Float64),
             ],
-            source=FileSource(name="pair", path=str(folder / "pair.parquet"), timestamp_field="ts"),
+            source=source(name="pair", path=str(folder / "pair.parquet"), timestamp_field="ts"),
         )
         own = self.wide.with_name(
             "own"
@@ -94,7 +101,7 @@ class Shop:
         service = FeatureService(name="friends", features=[own, befriended[["count"]], pair])
         self.objects: list[Any] = [user, item, self.wide, pair, service]
         self.write([], [])
-        self.stores = {kind: self._store(kind) for kind in ("duckdb", ASOF)}
+        self.stores = {kind: self._store(kind) for kind in kinds}
 
     def _store(self, kind: str) -> FeatureStore:
         config = RepoConfig(

@@ -139,7 +139,7 @@ def _onnx(network: Network, matrix: Floats) -> bytes:
     torch.onnx.export(
         network.eval(),
         (torch.zeros(2, WIDTH),),
-        file,
+        file,  # type: ignore[arg-type]  # its stub knows no buffer
         input_names=["columns"],
         output_names=["score"],
         dynamic_axes={"columns": {0: "rows"}, "score": {0: "rows"}},
