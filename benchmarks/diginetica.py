@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from idsources import chosen, counted, rank_of
+from idsources import Source, chosen, counted, rank_of
 from idtower import IdTower, params, trained
 from listwise import BLOCK, Asking, Lists, Whole, taught
 from nextitem import FILES, MRR, VALIDATION_SHARE, Asked, K, questions, read, reciprocal
@@ -51,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--batch", type=int, default=3072, help="positions per step, with the empty ones")
     parser.add_argument("--threads", type=int, default=1, help="of the tower")
+    parser.add_argument("--without", default="", help="counted sources to leave out, by commas")
     parser.add_argument("--tried", type=int, default=500, help="prefixes that choose the sources' settings")
     parser.add_argument("--test", type=int, help="test prefixes, drawn by chance; default: all")
     parser.add_argument("--keep", type=Path, help="where the tower's epochs go, and a stopped run goes on")
@@ -105,9 +106,12 @@ def learn(
     few = asked.drawn(args.tried, seed=1)
     chose = costs.of("settings of the counted sources", lambda: chosen(earlier, few))
     print(chose, file=sys.stderr)
+
+    def fits(known: Visits) -> dict[str, Callable[[], Source]]:
+        return {n: fit for n, fit in counted(known, chose).items() if n not in args.without.split(",")}
+
     setting = params(args.dim, args.batch, args.epochs, args.threads)
     towers = trained(visits, cut, setting, args.refit, args.keep)
-    lists, alone = None, {}
     for number in range(1, args.epochs + args.refit + 1):
         name, loss, fitted = costs.of(TOWER, lambda: next(towers))
         tower = IdTower(fitted, setting.scale)
@@ -115,15 +119,13 @@ def learn(
             told = found(rank_of(tower, few))
             print(f"{name}: loss {loss:.3f}, P@20 {told[0]:.3f}, MRR@20 {told[1]:.3f}", file=sys.stderr)
         if number == args.epochs:
-            fits = counted(earlier, chose)
-            sources = {
-                TOWER: tower,
-                **{n: costs.of("counted, for validation", fit) for n, fit in fits.items()},
-            }
+            sources: dict[str, Source] = {TOWER: tower}
+            for source, fit in fits(earlier).items():
+                sources[source] = costs.of("counted, for validation", fit)
             asking = Asking(sources, earlier)
             lists, alone = costs.of("validation asked", partial(asking.all, asked))
             del sources, asking
-    sources = {TOWER: tower, **{n: costs.of(n, fit) for n, fit in counted(visits, chose).items()}}
+    sources = {TOWER: tower, **{n: costs.of(n, fit) for n, fit in fits(visits).items()}}
     return lists, alone, asked, Asking(sources, visits)
 
 

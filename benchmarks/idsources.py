@@ -7,7 +7,7 @@ validation, those of EASE and SLIST stand here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Protocol
@@ -117,7 +117,7 @@ def chosen(visits: Visits, asked: Asked) -> Chosen:
     return Chosen(best(5, (0.5, 1.0), (0.4, 0.6, 0.8)), best(1, (0.0, 0.5), (0.2, 0.4, 0.6)), knn)
 
 
-def counted(visits: Visits, settings: Chosen) -> dict[str, Any]:
+def counted(visits: Visits, settings: Chosen) -> dict[str, Callable[[], Source]]:
     """Name -> a function that fits the source on `visits`."""
     contacts = contacts_of(visits)
 

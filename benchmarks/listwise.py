@@ -73,7 +73,7 @@ class Lists:
         return self.select(np.bincount(self.of[self.label], minlength=len(self.wanted)) > 0)
 
     def ranks(self, scores: np.ndarray[Any, Any]) -> Rows:
-        """int64 (q,): candidates before the wanted one or level with it; MISSED where it is not among them."""
+        """int64 (q,): candidates before the wanted one or level with it; MISSED where it is none."""
         own = np.full(len(self.wanted), np.inf)
         own[self.of[self.label]] = scores[self.label]
         before = np.bincount(self.of[scores >= own[self.of]], minlength=len(self.wanted))
