@@ -1,12 +1,13 @@
-"""The user tower on diginetica's sessions (the split of SR-GNN): ids only, by the project's own fit.
+"""The whole on diginetica's sessions (the split of SR-GNN): lists of bare ids, by the project's own parts.
 
-    python benchmarks/diginetica.py --share .25 --epochs 4    the newest quarter of the training sessions
-    python benchmarks/diginetica.py                           all of them, 10 epochs
+    python benchmarks/diginetica.py --share .1 --epochs 2 --test 2000    a try on the newest tenth
+    python benchmarks/diginetica.py --keep /tmp/diginetica               all of it
 
-The last 5 % of the training sessions, in file order, which is time order, choose the epoch and give the
-validation figures, by towers that never saw them. Test figures are of the same towers; with --refit, of
-towers that have seen the last 5 % too. P@20: is the next item among the best 20 of all items, those of the
-prefix not left out. An item that stands level with another counts as behind it.
+Sources (tower, co-visits, what comes next, EASE, SLIST, V-SKNN) propose, and an order of candidates that
+was taught on the last 5 % of the training sessions, in file order, which is time order, decides. The sources
+whose answers taught it had not seen those 5 %; for the test they have. Every choice is made on validation,
+the test prefixes are asked once, each by itself. P@20: is the next item among the first 20 of all items,
+those of the prefix not left out. An item that stands level with another counts as behind it.
 """
 
 from __future__ import annotations
@@ -15,166 +16,168 @@ import argparse
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-import torch
-from rich.console import Console
-from rich.table import Table
+from idsources import Source, chosen, counted, rank_of
+from idtower import IdTower, params, trained
+from listwise import BLOCK, Asking, Lists, Whole, taught
+from nextitem import FILES, MRR, VALIDATION_SHARE, Asked, K, questions, read, reciprocal
+from peers.contract import Rows, Visits
+from verdict import Columns, Result, lines, measured, summed
 
-from feature_repo.clock import DAY_US
-from feature_repo.events import HISTORY
-from feature_repo.params import load
-from training.dataset import Contacts
-from training.two_tower.fit_towers import FittedTowers, fit_towers
-from training.two_tower.item_features import LEVELS, ItemFeatures
-from training.two_tower.towers import TwoTowerParams
+from feature_repo.quiet import hush
 
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/diginetica"
-DAYS, STEP_US = (
-    20,
-    1000,
-)  # 5 % of the sessions begin on each of 20 made-up days; a session's contacts 1 ms apart
-BEST, ROWS = 20, 512
+TAUGHT = 0.7  # of the validation visits, the oldest; the others judge
+WHOLE, TOWER = "endcap, whole", "own tower"
+COLUMNS: Columns = (
+    (MRR, "MRR@20", ".4f"),
+    ("p_at_20", "P@20", ".4f"),
+    ("validation_mrr", "MRR@20, validation", ".4f"),
+    ("validation_p", "P@20, validation", ".4f"),
+)
 
 
-@dataclass(frozen=True)
-class Prefixes:
-    """n questions: items int64 (n, HISTORY), left padded with 0, else row + 1; target int64 (n,)."""
-
-    items: np.ndarray
-    target: np.ndarray
-
-
-def contacts_of(sessions: Sequence[np.ndarray]) -> Contacts:
-    """Views of catalogue rows; each session is its own owner, without context."""
-    length = np.array([len(s) for s in sessions])
-    session = np.repeat(np.arange(len(sessions)), length)
-    place = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-    begins = np.arange(len(sessions)) * DAY_US * DAYS // len(sessions)
-    return Contacts(
-        item=np.concatenate(sessions).astype(np.int32),
-        kind=np.ones(len(session), np.int8),
-        ts=begins[session] + place * STEP_US,
-        session=session.astype(np.int32),
-        owner=session.astype(np.int32),
-        context=np.zeros((len(session), 3), np.int64),
-    )
-
-
-def no_content(items: int) -> ItemFeatures:
-    """Features of a catalogue of which nothing but the ids is known."""
-    none, text = np.zeros(items, np.int64), np.zeros((items, 1), np.float32)
-    return ItemFeatures(text, text, np.zeros((items, LEVELS), np.int64), none, none, none)
-
-
-def prefixes_of(asked: Sequence[tuple[np.ndarray, int]]) -> Prefixes:
-    """Of each prefix the 20 newest distinct items, where they stand last, as a shopper's history is kept."""
-    items = np.zeros((len(asked), HISTORY), np.int64)
-    for row, (prefix, _) in enumerate(asked):
-        newest = list(dict.fromkeys(prefix[::-1].tolist()))[:HISTORY][::-1]
-        items[row, -len(newest) :] = np.array(newest) + 1
-    return Prefixes(items, np.array([target for _, target in asked], np.int64))
-
-
-def ranks(towers: FittedTowers, asked: Prefixes) -> np.ndarray:
-    """int64 (n,): items that stand before the target or level with it, 0 being the best."""
-    found = []
-    for at in range(0, len(asked.items), ROWS):
-        items = torch.from_numpy(asked.items[at : at + ROWS])
-        context = torch.zeros(len(items), 3, dtype=torch.int64)
-        with torch.no_grad():
-            users = towers.served(items, torch.zeros(items.shape), (items > 0).long(), context).numpy()
-        scores = users @ towers.item_vectors.T
-        target = np.take_along_axis(scores, asked.target[at : at + ROWS, None], axis=1)
-        found.append((scores >= target).sum(axis=1) - 1)
-    return np.concatenate(found)
-
-
-def quality(rank: np.ndarray) -> tuple[float, float]:
-    """P@20 and MRR@20 in %."""
-    hit = rank < BEST
-    return 100 * float(hit.mean()), 100 * float(np.where(hit, 1 / (rank + 1), 0).mean())
-
-
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the two parquet files")
     parser.add_argument("--share", type=float, default=1.0, help="of the training sessions, the newest")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=10, help="of the tower, without the last 5 %%")
+    parser.add_argument("--refit", type=int, default=3, help="epochs more, with them")
     parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=2048, help="positions per step")
-    parser.add_argument(
-        "--queries", type=int, default=20_000, help="validation and test prefixes asked, each"
-    )
-    parser.add_argument("--refit", action="store_true", help="test towers that have seen the last 5 % too")
-    args = parser.parse_args()
-    if not (args.data / "train_sessions.parquet").exists():
-        print(f"skipped: {args.data} is absent; it holds train_sessions.parquet and test_prefixes.parquet")
+    parser.add_argument("--batch", type=int, default=3072, help="positions per step, with the empty ones")
+    parser.add_argument("--threads", type=int, default=1, help="of the tower")
+    parser.add_argument("--without", default="", help="counted sources to leave out, by commas")
+    parser.add_argument("--tried", type=int, default=500, help="prefixes that choose the sources' settings")
+    parser.add_argument("--test", type=int, help="test prefixes, drawn by chance; default: all")
+    parser.add_argument("--keep", type=Path, help="where the tower's epochs go, and a stopped run goes on")
+    return parser.parse_args()
+
+
+class Costs:
+    """What each part took: seconds by the clock, CPU seconds, and how far memory rose (10^9 bytes)."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, tuple[float, float, float]] = {}
+
+    def of(self, part: str, work: Callable[[], Any]) -> Any:
+        """The result of `work`; parts of one name add up."""
+        found: list[Any] = []
+        began = time.perf_counter()
+        cost = measured(lambda: found.append(work()))
+        wall, cpu, gb = self.parts.get(part, (0.0, 0.0, 0.0))
+        took = time.perf_counter() - began
+        self.parts[part] = wall + took, cpu + cost.cpu_seconds, max(gb, cost.peak_gb)
+        print(f"{part}: {took:.0f} s, {cost.cpu_seconds:.0f} CPU s", file=sys.stderr, flush=True)
+        return found[0]
+
+    def lines(self) -> list[str]:
+        rows = ["| part | s | CPU s | GB |", "|---|---:|---:|---:|"]
+        rows += [f"| {n} | {wall:.0f} | {cpu:.0f} | {gb:.1f} |" for n, (wall, cpu, gb) in self.parts.items()]
+        wall, cpu, _ = np.sum(list(self.parts.values()), axis=0)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        return [*rows, f"| in all | {wall:.0f} | {cpu:.0f} | {peak:.1f} |"]
+
+
+def span(visits: Visits, first: int, end: int) -> Visits:
+    """The visits first..end-1 of the same items."""
+    items = visits.items[visits.starts[first] : visits.starts[end]]
+    return Visits(items, visits.starts[first : end + 1] - visits.starts[first], visits.n)
+
+
+def found(rank: Rows) -> tuple[float, float]:
+    """P@20 and MRR@20."""
+    place = np.where(rank < K, rank + 1, 0)
+    return float((place > 0).mean()), float(reciprocal(place).mean())
+
+
+def learn(
+    args: argparse.Namespace, visits: Visits, costs: Costs
+) -> tuple[Lists, dict[str, Rows], Asked, Asking]:
+    """Candidates of the validation prefixes by sources without that span, the wanted items' ranks by each
+    source, those prefixes, and the sources as they stand at the end.
+    """
+    cut = round((1 - VALIDATION_SHARE) * len(visits))
+    earlier, asked = span(visits, 0, cut), questions(visits, cut)
+    few = asked.drawn(args.tried, seed=1)
+    chose = costs.of("settings of the counted sources", lambda: chosen(earlier, few))
+    print(chose, file=sys.stderr)
+
+    def fits(known: Visits) -> dict[str, Callable[[], Source]]:
+        return {n: fit for n, fit in counted(known, chose).items() if n not in args.without.split(",")}
+
+    setting = params(args.dim, args.batch, args.epochs, args.threads)
+    towers = trained(visits, cut, setting, args.refit, args.keep)
+    for number in range(1, args.epochs + args.refit + 1):
+        name, loss, fitted = costs.of(TOWER, lambda: next(towers))
+        tower = IdTower(fitted, setting.scale)
+        if number <= args.epochs:
+            told = found(rank_of(tower, few))
+            print(f"{name}: loss {loss:.3f}, P@20 {told[0]:.3f}, MRR@20 {told[1]:.3f}", file=sys.stderr)
+        if number == args.epochs:
+            sources: dict[str, Source] = {TOWER: tower}
+            for source, fit in fits(earlier).items():
+                sources[source] = costs.of("counted, for validation", fit)
+            asking = Asking(sources, earlier)
+            lists, alone = costs.of("validation asked", partial(asking.all, asked))
+            del sources, asking
+    sources = {TOWER: tower, **{n: costs.of(n, fit) for n, fit in fits(visits).items()}}
+    return lists, alone, asked, Asking(sources, visits)
+
+
+def answers(asking: Asking, whole: Whole, asked: Asked) -> Iterator[dict[str, Rows]]:
+    """Ranks of the wanted items, by each source and the whole, block by block."""
+    for at in range(0, len(asked.wanted), BLOCK):
+        lists, alone = asking.lists(asked.prefixes[at : at + BLOCK], asked.wanted[at : at + BLOCK])
+        yield {**alone, WHOLE: lists.ranks(whole.scores(lists))}
+
+
+def report(args: argparse.Namespace) -> None:
+    """Learn, ask and print."""
+    visits, test = read(args.data)
+    visits = span(visits, len(visits) - round(args.share * len(visits)), len(visits))
+    test, costs = test.drawn(args.test, seed=1), Costs()
+    lists, validation, asked, asking = learn(args, visits, costs)
+    teach = asked.visits < np.quantile(asked.visits, TAUGHT)
+    whole, orders = costs.of(WHOLE, lambda: taught(lists, teach, seed=7))
+    recall = lists.label.sum() / len(lists.wanted)
+    size = len(lists.item) / len(lists.wanted)
+    print(f"candidates: {size:.0f} a prefix, recall {recall:.3f} on validation")
+    for name, rank in orders.items():
+        print(
+            f"order by {name}: P@20 {found(rank)[0]:.4f}, MRR@20 {found(rank)[1]:.4f} where it was not taught"
+        )
+    parts = costs.of("test asked", lambda: list(answers(asking, whole, test)))
+    judged = {name: rank[~teach] for name, rank in validation.items()}
+    judged[WHOLE] = next(iter(orders.values()))
+    results: dict[str, Result] = {}
+    for name in parts[0]:
+        place = np.concatenate([part[name] for part in parts])
+        place = np.where(place < K, place + 1, 0)
+        p, mrr = found(judged[name])
+        values = {MRR: reciprocal(place)[None], "p_at_20": (place > 0)[None].astype(np.float64)}
+        told = {"validation_p": p, "validation_mrr": mrr, "fit_cpu_s": costs.parts[name][1]}
+        results[name] = Result(values, {**told, "fit_gb": costs.parts[name][2]})
+    results[WHOLE].told["answer_ms"] = 1000 * costs.parts["test asked"][1] / len(test.wanted)
+    models = summed(results, MRR, test.visits, [name for name in results if name != WHOLE], seed=1)
+    print(f"{len(visits):,} sessions taught, {len(test.wanted):,} test prefixes\n")
+    print("\n".join([*lines(models, COLUMNS), "", *costs.lines()]))
+
+
+def main() -> None:
+    args = arguments()
+    if not (args.data / FILES[0]).exists():
+        print(f"skipped: {args.data} is absent; it holds {' and '.join(FILES)}")
         return
-    params = replace(
-        load("two_tower", TwoTowerParams),
-        dim=args.dim,
-        epochs=args.epochs,
-        most_epochs=args.epochs,
-        batch_tokens=args.batch,
-        revisits=True,
-        forget_rate=0.0,
-        id_dropout=0.0,
-        valid_days=1,
-    )
-    report(args, params)
-
-
-def report(args: argparse.Namespace, params: TwoTowerParams) -> None:
-    """Fit, ask and print."""
-    everything = pq.read_table(args.data / "train_sessions.parquet").column("items").to_pylist()
-    kept = everything[-round(args.share * len(everything)) :]
-    known, rows = np.unique(np.concatenate(kept), return_inverse=True)
-    sessions = np.split(rows, np.cumsum([len(s) for s in kept])[:-1])
-    held_out = len(sessions) - len(sessions) // DAYS
-    table = Table(title=f"{len(sessions):,} sessions, {len(known):,} items, {params.epochs} epochs at most")
-    for title in ("span", "prefixes", "P@20 %", "MRR@20 %"):
-        table.add_column(title, justify="right")
-    start, cpu = time.perf_counter(), time.process_time()
-    contacts = contacts_of(sessions)
-    before = contacts.select(contacts.session < held_out)
-    towers = fit_towers(before, no_content(len(known)), params, DAY_US * (DAYS - 1), said)
-    asked = [(s[:k], int(s[k])) for s in sessions[held_out:] for k in range(1, len(s))]
-    add(table, "validation", towers, sample(asked, args.queries))
-    if args.refit:
-        towers = fit_towers(contacts, no_content(len(known)), params, DAY_US * DAYS, said)
-    test = pq.read_table(args.data / "test_prefixes.parquet")
-    place = {item: row for row, item in enumerate(known.tolist())}
-    pairs = zip(test.column("prefix").to_pylist(), test.column("next_item").to_pylist(), strict=True)
-    found = [(np.array([place[i] for i in p if i in place]), place.get(n, -1)) for p, n in pairs]
-    add(table, "test", towers, sample(found, args.queries))
-    spent = f"{time.perf_counter() - start:.0f} s, {time.process_time() - cpu:.0f} CPU s"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    Console().print(table, f"{spent}, {peak:.1f} GB at the peak", sep="\n")
-
-
-def said(epoch: object) -> None:
-    print(epoch, file=sys.stderr, flush=True)
-
-
-def sample(asked: list[tuple[np.ndarray, int]], most: int) -> list[tuple[np.ndarray, int]]:
-    """At most `most` of them, drawn with a fixed seed."""
-    rng = np.random.default_rng(0)
-    return [asked[i] for i in np.sort(rng.permutation(len(asked))[:most])]
-
-
-def add(table: Table, span: str, towers: FittedTowers, asked: list[tuple[np.ndarray, int]]) -> None:
-    """A line of the table; a target or a whole prefix that training never met is a miss."""
-    answerable = [(prefix, target) for prefix, target in asked if len(prefix) and target >= 0]
-    rank = np.full(len(asked), len(towers.item_vectors))
-    rank[: len(answerable)] = ranks(towers, prefixes_of(answerable))
-    precision, reciprocal = quality(rank)
-    table.add_row(span, f"{len(asked):,}", f"{precision:.1f}", f"{reciprocal:.1f}")
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
+    report(args)
 
 
 if __name__ == "__main__":
+    hush()
     main()

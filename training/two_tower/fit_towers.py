@@ -67,7 +67,7 @@ def fit_towers(
     Same input and params, same bytes.
     """
     with deterministic(params.seed, params.threads):
-        trainer = _Trainer(merge_repeats(contacts, params.revisits), features, params)
+        trainer = Trainer(merge_repeats(contacts, params.revisits), features, params)
         held_out = cut_us - params.valid_days * DAY_US
         curves: list[Epoch] = []
         best, best_weights = 0, trainer.model.state_dict()
@@ -119,7 +119,9 @@ def _cosine(done: float) -> float:
     return float(FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + np.cos(np.pi * done)))
 
 
-class _Trainer:
+class Trainer:
+    """Both towers and their optimizer, an epoch at a time; `fit_towers` decides how many."""
+
     def __init__(self, runs: Runs, features: ItemFeatures, params: TwoTowerParams) -> None:
         self.runs, self.params = runs, params
         self.rng = np.random.default_rng(params.seed)
