@@ -116,14 +116,15 @@ def _latest(join: AsofJoin, end: int) -> pa.Table:
 
 
 def _hold(join: AsofJoin) -> None:
-    """The view `held`: the file's rows, with their keys and both times (us) as key_0, ..., ts and made."""
+    """The view `held`: the rows of the file as col_0, ..., keys as key_0, ..., both times (us) as ts, made."""
     rows = session().read.parquet(join.path)
-    made = f"coalesce({_us(join.created)}, {NEVER})" if join.created else "0"
-    keys = [f"`{name}` AS key_{i}" for i, name in enumerate(join.keys)]
-    rows = rows.selectExpr("*", *keys, f"{_us(join.timestamp)} AS ts", f"{made} AS made")
     if join.learned and join.created:
         rows = rows.where(f"`{join.created}` IS NOT NULL")
-    rows.createOrReplaceTempView("held")
+    made = f"coalesce({_us(join.created)}, {NEVER})" if join.created else "0"
+    keys = [f"`{name}` AS key_{i}" for i, name in enumerate(join.keys)]
+    columns = [f"`{stored}` AS col_{i}" for i, stored in enumerate(join.columns.values())]
+    times = f"{_us(join.timestamp)} AS ts", f"{made} AS made"
+    rows.selectExpr(*columns, *keys, *times).createOrReplaceTempView("held")
 
 
 def _found(join: AsofJoin, *more: str) -> str:
@@ -132,7 +133,7 @@ def _found(join: AsofJoin, *more: str) -> str:
     known = " AND ".join(f"{key} IS NOT NULL" for key in _keys(join))
     visible = "greatest(ts, made)" if join.learned and join.created else "ts"
     fresh = f"AND row.ts + {join.age_us} >= at" if join.age_us else ""
-    columns = ", ".join([*more, *(f"held.`{stored}` AS `{name}`" for name, stored in join.columns.items())])
+    columns = ", ".join([*more, *(f"held.col_{i} AS `{name}`" for i, name in enumerate(join.columns))])
     same = " AND ".join(f"won.{key} = held.{key}" for key in _keys(join))
     return f"""
         WITH line AS (

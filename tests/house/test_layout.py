@@ -164,7 +164,7 @@ def test_the_tree_of_exceptions_has_each_of_ours_and_where_it_is() -> None:
 
 def test_the_code_grows_no_further() -> None:
     """Whoever takes some away lowers this bound; only what Endcap could not do before may raise it."""
-    assert sum(len(path.read_text().splitlines()) for path in ours()) <= 53_108
+    assert sum(len(path.read_text().splitlines()) for path in ours()) <= 53_111
 
 
 def test_file_names_are_nouns_of_the_domain() -> None:
