@@ -62,7 +62,7 @@ def checksum(home: Path, view: str) -> tuple[int, int]:
     files = f"{path}/*.parquet" if path.is_dir() else path
     with duckdb.connect(config={"memory_limit": "4GB"}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        found = connection.sql(f"SELECT count(*), sum(hash(rows)::HUGEINT) FROM '{files}' AS rows").fetchone()
+        found = connection.sql(f"SELECT count(*), sum(hash(rows)::HUGEINT) FROM '{files}' AS rows").fetchall()[0]
     assert found is not None
     return found
 

@@ -116,7 +116,7 @@ def _latest(join: AsofJoin, end: int) -> pa.Table:
 
 
 def _hold(join: AsofJoin) -> None:
-    """The view `held`: the rows of the file as col_0, ..., keys as key_0, ..., both times (us) as ts, made."""
+    """The view `held`: rows of the file as col_0, ..., keys as key_0, ..., both times (us) as ts, made."""
     rows = session().read.parquet(join.path)
     if join.learned and join.created:
         rows = rows.where(f"`{join.created}` IS NOT NULL")
