@@ -62,9 +62,8 @@ def checksum(home: Path, view: str) -> tuple[int, int]:
     files = f"{path}/*.parquet" if path.is_dir() else path
     with duckdb.connect(config={"memory_limit": "4GB"}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        found = connection.sql(f"SELECT count(*), sum(hash(rows)::HUGEINT) FROM '{files}' AS rows").fetchall()[0]
-    assert found is not None
-    return found
+        query = f"SELECT count(*), sum(hash(rows)::HUGEINT) FROM '{files}' AS rows"
+        return connection.sql(query).fetchall()[0]
 
 
 def ask(home: Path) -> None:
