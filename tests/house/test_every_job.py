@@ -128,7 +128,9 @@ FAULTS: dict[str, Callable[[Path], None]] = {
     "params are empty": lambda home: _write(home / "params.yaml", b""),
     "params are not text": lambda home: _write(home / "params.yaml", b"\xff\xfe\x00shop"),
     "no params": lambda home: (home / "params.yaml").unlink(),
-    "an unknown key": _rewritten(lambda section: section | {"nonsense": 1}),
+    "an unknown key": _rewritten(
+        lambda section: section | {"nonsense": 1} if isinstance(section, dict) else section
+    ),
     "a wrong type": _rewritten(_wrong),
     "no sections": _rewritten(lambda section: None),
     "shop.yaml is not YAML": _files(b"name: [simulated", "data/shop.yaml"),

@@ -206,7 +206,7 @@ def test_a_dry_run_tells_what_would_go_with_sizes_and_leaves_it(
         job.land()  # type: ignore[call-arg]
     monkeypatch.setattr(policy, "SMALL", 3)
     prices = at(ITEM_LOG) / "1.0-9.0.parquet"
-    prices.parent.mkdir(parents=True)
+    prices.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(said_daily(9), prices)
     before, written = held(home, redis), prices.read_bytes()
     prune.main(dry_run=True)

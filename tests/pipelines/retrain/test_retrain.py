@@ -179,7 +179,7 @@ def test_where_only_the_command_was_killed_its_dvc_is_waited_for_and_the_gate_sa
 def test_what_nobody_expected_is_an_outcome_too(
     home: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at(EVENT_LOG).mkdir(parents=True)
+    at(EVENT_LOG).mkdir(parents=True, exist_ok=True)
     (at(EVENT_LOG) / "1-1.parquet").write_bytes(b"no parquet")
     with pytest.raises(Exception, match="parquet"):
         job.main()
