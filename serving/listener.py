@@ -73,7 +73,7 @@ class Listener:
         self._again: asyncio.TimerHandle | None = None
         sock.setblocking(False)
         tally.say(0)
-        self._watch()
+        self._loop.add_reader(sock, self._knock)
 
     def close(self) -> None:
         if self._again is not None:
@@ -83,13 +83,14 @@ class Listener:
     async def wait_closed(self) -> None:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    def _watch(self) -> None:
-        self._again = None
-        self._loop.add_reader(self._sock, self._knock)
-
     def _look_away(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock)
-        self._again = self._loop.call_later(seconds, self._watch)
+        self._again = self._loop.call_later(seconds, self._back)
+
+    def _back(self) -> None:
+        """Who knocked may have been let in by another: then the accept says so, and patience begins anew."""
+        self._loop.add_reader(self._sock, self._knock)
+        self._knock()
 
     def _knock(self) -> None:
         while True:
@@ -112,8 +113,7 @@ class Listener:
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    def _is_patient(self) -> bool:
-        """Whether who waits at the door may wait on; from its first knock."""
+    def _is_patient(self) -> bool:  # from the first knock of who waits at the door
         now = self._loop.time()
         if self._patient_since is None:
             self._patient_since = now

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from serving.errors import BundleError
 from serving.types import Floats
 
-MARGIN, CONTRIBUTIONS = 1, 2  # of XGBoost's C interface
-ASKED: dict[str, Any] = {"training": False, "iteration_begin": 0, "iteration_end": 0, "strict_shape": False}
+ALL = {"training": False, "iteration_begin": 0, "iteration_end": 0, "strict_shape": False}
+SCORED = json.dumps(ALL | {"type": 1, "missing": np.nan}).encode()  # margins
+EXPLAINED = json.dumps(ALL | {"type": 2}).encode()  # contributions
 
 
 class Boosted:
@@ -39,8 +40,8 @@ class Boosted:
 
     def predict(self, matrix: Floats) -> Floats:
         """float32 or float64 (n, 28), NaN for unknown -> float32 (n,), greater is better."""
-        rows, config = self._rows(matrix), json.dumps(ASKED | {"type": MARGIN, "missing": np.nan})
-        return self._asked("PredictFromDense", _interface(rows), config.encode(), None)
+        rows = self._rows(matrix)
+        return self._asked("PredictFromDense", _interface(rows), SCORED, None)
 
     def contributions(self, matrix: Floats) -> npt.NDArray[np.float64]:
         """(n, 28) -> (n, 29): of each column, and last what a score begins with; a row adds up to its score.
@@ -51,8 +52,7 @@ class Boosted:
         config = json.dumps({"missing": np.nan, "nthread": 1}).encode()
         self._call("DMatrixCreateFromDense", _interface(rows), config, ctypes.byref(held))
         try:
-            asked = json.dumps(ASKED | {"type": CONTRIBUTIONS}).encode()
-            return self._asked("PredictFromDMatrix", held, asked).astype(np.float64)
+            return self._asked("PredictFromDMatrix", held, EXPLAINED).astype(np.float64)
         finally:
             self._library.XGDMatrixFree(held)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -11,14 +12,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from shops.stand import HERO, Stand
 
-from serving.listener import Tally
+from serving.listener import PATIENCE_S, Listener, Tally
 
 pytest_plugins = ("shops.stand",)
 ASKED = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -144,3 +145,41 @@ def test_a_worker_that_ends_under_load_resets_nobody_and_the_other_goes_on(shop:
             thread.join()
     assert set(seen) == {"200"}, seen
     assert set(before[1:]) <= shop.pids()
+
+
+def test_who_gave_way_gives_way_to_the_next_one_too(tmp_path: Path) -> None:
+    """Another worker has fewer connections and is busy: each newcomer is kept for it as long, also after it
+    has taken one."""
+    Tally.make(tmp_path / "tally", 2)
+    mine, theirs = (Tally(tmp_path / "tally", own) for own in (0, 1))
+    theirs.say(0)
+
+    async def waits() -> tuple[float, float]:
+        loop, made = asyncio.get_running_loop(), asyncio.Event()
+
+        class Greeted(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                made.set()
+                transport.close()
+
+        with socket.create_server(("127.0.0.1", 0)) as door, ExitStack() as held:
+            listener = Listener(door, Greeted, [1, 2, 3], mine)
+
+            async def let_in() -> float:
+                made.clear()
+                held.enter_context(socket.create_connection(door.getsockname()))
+                began = loop.time()
+                await asyncio.wait_for(made.wait(), 20)
+                return loop.time() - began
+
+            first = await let_in()
+            held.enter_context(socket.create_connection(door.getsockname()))
+            await asyncio.sleep(PATIENCE_S / 6)
+            with suppress(BlockingIOError):  # a slow machine has let him in already
+                held.enter_context(door.accept()[0])
+            await asyncio.sleep(10 * PATIENCE_S)
+            third = await let_in()
+            listener.close()
+            return first, third
+
+    assert min(asyncio.run(waits())) >= PATIENCE_S
